@@ -1,0 +1,1 @@
+"""Shared plumbing and deployment files: settings, storage, logging. Imports nothing of ours."""

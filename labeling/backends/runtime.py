@@ -1,0 +1,44 @@
+"""Where a network runs and where its weights come from: the same for all backends."""
+
+from pathlib import Path
+
+import torch
+
+from labeling.config import Device, Precision
+from labeling.errors import CheckpointError
+
+
+def torch_device(device: Device) -> torch.device:
+    """The device that the setting means on this machine."""
+    if device is not Device.AUTO:
+        return torch.device(device.value)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def torch_dtype(precision: Precision) -> torch.dtype:
+    """The floating-point type that the setting means."""
+    return {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[precision]
+
+
+def checkpoint_file(path: str, setting: str) -> Path:
+    """`path` as the file that it must be.
+
+    Raises:
+        CheckpointError: there is no such file; names the setting to change.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise CheckpointError(f"{setting}={path!r} is not a file: give the path of the downloaded checkpoint")
+    return file
+
+
+def pretrained_error(checkpoint: str, setting: str, error: Exception) -> CheckpointError:
+    """What to tell the user when a local folder or hub id does not load."""
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    kind = "folder" if Path(checkpoint).expanduser().is_dir() else "hub id (no such local folder)"
+    return CheckpointError(
+        f"{setting}={checkpoint!r} does not load as a {kind}: {type(error).__name__}: {first_line}. "
+        f"Give a local folder in the layout of save_pretrained, or a hub id that this machine can reach"
+    )

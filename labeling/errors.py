@@ -1,0 +1,40 @@
+"""What can go wrong while building the SDD.
+
+    LabelingError
+      BadInput         the URL list cannot be used: no such file, no URL column, nothing in it
+      CheckpointError  weights are missing, unreadable, or not those of the backend
+      ShardCorrupt     a shard on disk does not have the rows or columns it should
+      ShardStale       a shard was written under other settings; nothing is overwritten silently
+      StageContract    a stage broke its promise (one result per image, in order)
+      StageFailed      a stage could not make all of its files: workers that will not start, too many attempts
+
+A bad image is not an error: it becomes a `Verdict` with its reason and the run goes on.
+"""
+
+
+class LabelingError(Exception):
+    """Base of every error raised on purpose by `labeling`."""
+
+
+class BadInput(LabelingError):
+    """The list of URLs cannot be used."""
+
+
+class CheckpointError(LabelingError):
+    """Weights are missing, unreadable, or not those of the backend that was asked to load them."""
+
+
+class ShardCorrupt(LabelingError):
+    """A shard on disk does not have the rows or columns it should."""
+
+
+class ShardStale(LabelingError):
+    """A shard was written under other settings than those of this run."""
+
+
+class StageContract(LabelingError):
+    """A stage broke its promise: one result per image, in order."""
+
+
+class StageFailed(LabelingError):
+    """A stage could not make all of its files."""

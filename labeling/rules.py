@@ -1,0 +1,87 @@
+"""The filtering rules of App. B.1, (1) to (6), judged per entity.
+
+Every candidate is judged against all candidates of its image, whatever else these break: the
+order of the candidates does not matter, and a tighter setting never keeps more. The name of a
+rule is the reason that the ledger counts, so do not rename one lightly.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from labeling.config import BoxRules, RulesConfig
+from labeling.sdd.schema import Box, Candidate
+
+
+class Scored(Protocol):
+    """A labelled box with a score: a detection or a candidate."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def box(self) -> Box: ...
+
+
+BOX_RULES = ("aspect_ratio", "box_share", "overlap", "repeats", "low_score")
+"""Rules 1 to 5, which need no mask, in the paper's order."""
+MASK_RULES = ("no_mask", "thin_mask")
+"""What a mask can break: there is none, or rule 6."""
+RULES = BOX_RULES + MASK_RULES
+
+
+def broken_box_rules(found: Sequence[Scored], width_px: int, height_px: int, rules: BoxRules) -> list[tuple[str, ...]]:
+    """For each of `found`, all of an image of this size, the names of rules 1 to 5 that it breaks."""
+    repeats = Counter(f.label for f in found)
+    return [
+        tuple(
+            name
+            for name, broken in (
+                ("aspect_ratio", aspect_ratio(f.box, rules)),
+                ("box_share", box_share(f.box, width_px * height_px, rules)),
+                ("overlap", overlap(i, found, rules)),
+                ("repeats", repeats[f.label] > rules.max_repeats),
+                ("low_score", f.score < rules.min_score),
+            )
+            if broken
+        )
+        for i, f in enumerate(found)
+    ]
+
+
+def broken_rules(
+    candidates: Sequence[Candidate], width_px: int, height_px: int, rules: RulesConfig
+) -> list[tuple[str, ...]]:
+    """For each of `candidates`, all of an image of this size, the names of the rules that it breaks."""
+    by_box = broken_box_rules(candidates, width_px, height_px, rules)
+    return [names + mask_rules(c, rules) for names, c in zip(by_box, candidates, strict=True)]
+
+
+def aspect_ratio(box: Box, rules: BoxRules) -> bool:
+    """(1) "We only keep the bounding boxes with an aspect ratio between 0.3 and 3"."""
+    return not rules.min_aspect <= box.aspect <= rules.max_aspect
+
+
+def box_share(box: Box, image_area_px: int, rules: BoxRules) -> bool:
+    """(2) the box covers between 0.05 and 0.7 of the image. Choice: judged per entity."""
+    return not rules.min_box_share <= box.area_px / image_area_px <= rules.max_box_share
+
+
+def overlap(index: int, found: Sequence[Scored], rules: BoxRules) -> bool:
+    """(3) "entities with IOU exceeding 0.8". Choice: the one that ranks lower goes."""
+    mine = found[index]
+    return any(_rank(f, i) > _rank(mine, index) and mine.box.iou(f.box) > rules.max_iou for i, f in enumerate(found))
+
+
+def mask_rules(candidate: Candidate, rules: RulesConfig) -> tuple[str, ...]:
+    """(6) "the segmentation mask area is less than 60% of the corresponding detection box area"."""
+    if candidate.segment is None:
+        return ("no_mask",)
+    return ("thin_mask",) if candidate.segment.area_px < rules.min_mask_fill * candidate.box.area_px else ()
+
+
+def _rank(found: Scored, index: int) -> tuple[float, str, float, float, float, float, int]:
+    """Higher score first; equal scores by what they are, so that the order given decides only between equals."""
+    box = found.box
+    return (found.score, found.label, box.x0, box.y0, box.x1, box.y1, -index)

@@ -1,0 +1,251 @@
+"""The files of the dataset, one row class per kind of file; `SddRow` is the dataset's own row.
+
+This module is the only place where a column is named, typed and explained. A change here is a
+change of format: raise VERSION and record the new tests/golden/sdd_schema.txt.
+
+Boxes, masks and sizes are in pixels of the stored image *after* its EXIF orientation is applied.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from labeling.sdd.arrow import Float32, Int32, Int64, Key, Label, LargeBytes, Sha256
+
+VERSION = 1
+
+
+class State(StrEnum):
+    """Where an input URL can end; each ends in exactly one (design: the ledger)."""
+
+    KEPT = "kept"
+    DROPPED = "dropped"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+    NOT_DOWNLOADED = "not_downloaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why an image goes no further."""
+
+    state: Label
+    """A `State` other than kept."""
+    reason: Label
+    """One countable word: the rule, the exception's class, the HTTP status."""
+    detail: str = ""
+    """What a person would want to know beside the reason: the message, the value that was refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """An axis-aligned box; (x0, y0) is inside, (x1, y1) is just outside."""
+
+    x0: Float32
+    y0: Float32
+    x1: Float32
+    y1: Float32
+
+    @property
+    def area_px(self) -> float:
+        return max(0.0, self.x1 - self.x0) * max(0.0, self.y1 - self.y0)
+
+    @property
+    def aspect(self) -> float:
+        """Width over height; infinite for a box without height."""
+        height = self.y1 - self.y0
+        return (self.x1 - self.x0) / height if height > 0 else float("inf")
+
+    def iou(self, other: "Box") -> float:
+        """Area of overlap over area of union, in [0, 1]; 0 when both are empty."""
+        w = min(self.x1, other.x1) - max(self.x0, other.x0)
+        h = min(self.y1, other.y1) - max(self.y0, other.y0)
+        overlap = max(0.0, w) * max(0.0, h)
+        union = self.area_px + other.area_px - overlap
+        return overlap / union if union > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """A binary mask, cropped to its bounds: COCO's compressed run lengths over the crop (see labeling.sdd.masks)."""
+
+    counts: bytes
+    """COCO RLE counts of the crop [height_px, width_px], column-major."""
+    x0: Int32
+    """Left edge of the crop in the image."""
+    y0: Int32
+    """Upper edge of the crop in the image."""
+    width_px: Int32
+    height_px: Int32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noun:
+    """A noun of the caption: a candidate entity tag (Sec. 3.1)."""
+
+    label: Label
+    """Lower case, as the caption spells it: "fire hydrant"."""
+    start: Int32
+    """Offset of its first character in the caption."""
+    end: Int32
+    """Offset just past its last character."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """A place where the detector found a noun."""
+
+    label: Label
+    start: Int32
+    end: Int32
+    score: Float32
+    """Detector confidence in [0, 1]: the noun's own tokens only."""
+    box: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A mask and what SAM thinks of it."""
+
+    mask: Mask
+    area_px: Int32
+    predicted_iou: Float32
+    """SAM's own estimate of the mask's IoU."""
+    stability: Float32
+    """IoU of the masks at logit thresholds +1 and -1 (SAM, App. B)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A detection after the segmenter; without a segment where it fell under `segment.floor` or SAM found nothing."""
+
+    label: Label
+    start: Int32
+    end: Int32
+    score: Float32
+    box: Box
+    segment: Segment | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+    """A subject of the dataset: a detection with its mask that breaks no rule."""
+
+    label: Label
+    start: Int32
+    """Span of the noun in the caption, in characters."""
+    end: Int32
+    score: Float32
+    box: Box
+    mask: Mask
+    mask_area_px: Int32
+    predicted_iou: Float32
+    stability: Float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A candidate and the rules of App. B.1 that it broke; none for an entity of the dataset."""
+
+    label: Label
+    score: Float32
+    box: Box
+    broken: tuple[Label, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """`images/`: a downloaded image, as it came."""
+
+    key: Key
+    """128-bit hash of the URL and its occurrence number in the list; joins all files."""
+    list_row: Int64
+    """Row of the input list, from 0."""
+    url: str
+    alt_text: str | None
+    """LAION's own caption; noisy, kept for comparison only."""
+    similarity: Float32 | None
+    laion_hash: Int64 | None
+    punsafe: Float32 | None
+    pwatermark: Float32 | None
+    aesthetic_score: Float32 | None
+    sha256: Sha256
+    perceptual_hash: Int64
+    """64-bit difference hash of the upright image, as a signed integer."""
+    media_type: Label
+    """"image/jpeg", by content and not by the server's word."""
+    width_px: Int32
+    height_px: Int32
+    image: LargeBytes
+    """The encoded image, byte for byte as downloaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """`captions/`."""
+
+    key: Key
+    caption: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nouns:
+    """`nouns/`."""
+
+    key: Key
+    nouns: tuple[Noun, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """`detections/`."""
+
+    key: Key
+    detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entities:
+    """`entities/`: every candidate, whatever the rules will say of it."""
+
+    key: Key
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SddRow:
+    """`sdd/`: one training example. Columns stand in reading order: small ones first, pixels last."""
+
+    key: Key
+    caption: str
+    entities: tuple[Entity, ...]
+    """At least one; largest box first."""
+    width_px: Int32
+    height_px: Int32
+    url: str
+    alt_text: str | None
+    aesthetic_score: Float32 | None
+    punsafe: Float32 | None
+    pwatermark: Float32 | None
+    similarity: Float32 | None
+    sha256: Sha256
+    perceptual_hash: Int64
+    media_type: Label
+    image: LargeBytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """`ledger/`: what became of one input URL."""
+
+    key: Key
+    list_row: Int64
+    url: str
+    state: Label
+    """A `State`."""
+    stage: Label
+    """The stage that decided: images, captions, nouns, detections, entities, sdd."""
+    reason: Label
+    """The verdict's reason; for a kept image the empty word."""
+    detail: str
+    candidates: tuple[Judged, ...]
+    """Every candidate with the rules it broke, kept or not; empty before detection."""
