@@ -210,7 +210,7 @@ class LabelingConfig(Config):
             name = loose[0]
             mine, floor = getattr(self.rules, name), getattr(self.segment.floor, name)
             raise ValueError(
-                f"labeling.rules.{name}={mine} is looser than labeling.segment.floor.{name}={floor}, so the boxes between "
-                f"have no masks. Set labeling.segment.floor.{name}={mine} too; this runs the stage `entities` again"
+                f"labeling.rules.{name}={mine} is looser than labeling.segment.floor.{name}={floor}, so the boxes "
+                f"between have no masks. Set labeling.segment.floor.{name}={mine} too; this runs the stage `entities` again"
             )
         return self

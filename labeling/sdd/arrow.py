@@ -1,8 +1,9 @@
 """Arrow schemas from dataclasses, so that a row is described once, in Python."""
 
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache, partial
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ LargeBytes = Annotated[bytes, pa.large_binary()]
 Sha256 = Annotated[bytes, pa.binary(32)]
 Label = Annotated[str, pa.string(), "dictionary"]
 """A string that repeats: dictionary-encoded in the file, an ordinary string in memory."""
+_hints_of: Callable[[Any], dict[str, Any]] = cache(partial(get_type_hints, include_extras=True))
 _PLAIN: dict[type, pa.DataType] = {str: pa.string(), bytes: pa.binary(), bool: pa.bool_()}
 
 
@@ -30,20 +32,10 @@ def schema_of(row: type) -> pa.Schema:
     return pa.schema(_fields_of(row))
 
 
-def table_of(rows: Iterable[Any], row: type) -> pa.Table:
-    """`rows`, instances of dataclass `row`, as a table with exactly `schema_of(row)`."""
-    return pa.Table.from_pylist([record_of(r) for r in rows], schema=schema_of(row))
-
-
-def rows_of(table: pa.Table, row: type[R]) -> list[R]:
-    """The inverse of `table_of`; columns of `table` that `row` lacks are left out."""
-    hints = get_type_hints(row, include_extras=True)
-    names = names_of(row)
-    columns = [table[name].to_pylist() for name in names]
-    return [
-        row(**{name: _build(hints[name], value) for name, value in zip(names, values, strict=True)})
-        for values in zip(*columns, strict=True)
-    ]
+def row_of(row: type[R], record: Mapping[str, Any]) -> R:
+    """The instance of dataclass `row` with the values of `record`; what `row` lacks is left out."""
+    hints = _hints_of(row)
+    return row(**{name: _build(hints[name], record[name]) for name in names_of(row)})
 
 
 def names_of(row: type) -> tuple[str, ...]:
@@ -60,8 +52,39 @@ def record_of(value: Any) -> Any:
     return value
 
 
-def _fields_of(row: type) -> list[pa.Field]:
-    hints = get_type_hints(row, include_extras=True)
+def leaf_paths(schema: pa.Schema) -> list[str]:
+    """The Parquet column paths of a schema: "entities.list.element.label"."""
+    return [path for field in schema for path, _ in _leaves(field.name, field.type)]
+
+
+def dictionary_paths(row: type) -> list[str]:
+    """The Parquet column paths of the `Label` fields of dataclass `row`, however deep."""
+    return list(_labels(row, ""))
+
+
+def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    if pa.types.is_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    else:
+        yield path, kind
+
+
+def _labels(hint: Any, path: str) -> Iterator[str]:
+    inner, _ = _split_optional(hint)
+    if get_origin(inner) is Annotated and "dictionary" in get_args(inner):
+        yield path
+    elif get_origin(inner) in (list, tuple):
+        yield from _labels(get_args(inner)[0], f"{path}.list.element")
+    elif is_dataclass(inner):
+        for name, of in _hints_of(inner).items():
+            yield from _labels(of, f"{path}.{name}" if path else name)
+
+
+def _fields_of(row: Any) -> list[pa.Field]:
+    hints = _hints_of(row)
     return [_field(f.name, hints[f.name]) for f in fields(row)]
 
 
@@ -85,8 +108,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
 def _build(hint: Any, value: Any) -> Any:
     hint, _ = _split_optional(hint)
     if value is not None and is_dataclass(hint):
-        hints = get_type_hints(hint, include_extras=True)
-        return hint(**{f.name: _build(hints[f.name], value[f.name]) for f in fields(hint)})  # type: ignore[operator]
+        return row_of(hint, value)
     if value is not None and get_origin(hint) in (list, tuple):
         return tuple(_build(get_args(hint)[0], item) for item in value)
     return value

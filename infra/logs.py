@@ -1,0 +1,17 @@
+"""Logging: set up once, by an entry point; every module only asks for `logging.getLogger(__name__)`."""
+
+import logging
+import sys
+
+OURS = ("flows", "labeling", "model", "training", "evaluation", "infra", "miniature")
+
+
+def setup_logs(level: int = logging.INFO) -> None:
+    """Our loggers to stderr, one line a message; other libraries keep to warnings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S"))
+    for name in OURS:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False

@@ -1,0 +1,92 @@
+"""One path type for local folders and object stores, and files that appear whole or not at all.
+
+`place("out/sdd")` and `place("s3://bucket/sdd")` give the same kind of object (universal_pathlib over
+fsspec; credentials and endpoint of S3 come from the usual AWS_* variables).
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from upath import UPath
+
+
+def place(url: str | os.PathLike[str]) -> UPath:
+    """The file or folder that `url` names; a path without a scheme is local and becomes absolute."""
+    path = UPath(url)
+    return UPath(path.absolute()) if is_local(path) else path
+
+
+def is_local(path: UPath) -> bool:
+    """Whether the path is on this machine's file systems."""
+    return path.protocol in ("", "file", "local")
+
+
+def publish(path: UPath, write: Callable[[IO[bytes]], None], *, replace: bool) -> None:
+    """Make the file `path` with what `write` writes; a reader sees the whole file or none.
+
+    Local: written beside its place, fsynced, then linked or renamed. Object store: one PUT, on the condition
+    that the object is not there unless `replace`.
+
+    Raises:
+        FileExistsError: the file is there and `replace` is false.
+    """
+    if is_local(path):
+        _publish_local(Path(path.path), write, replace)
+    else:
+        with tempfile.TemporaryFile() as spool:
+            write(spool)
+            _put(path, spool, replace)
+
+
+def sweep(path: UPath) -> None:
+    """Remove what killed writers of `path` left beside it. Only the holder of its lock may call this."""
+    if is_local(path):
+        for leftover in Path(path.path).parent.glob(f".{path.name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading(path: UPath) -> Iterator[IO[bytes]]:
+    """The file opened for random access.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with path.open("rb") as file:
+        yield file
+
+
+def _publish_local(path: Path, write: Callable[[IO[bytes]], None], replace: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            unfinished.replace(path)
+        else:
+            os.link(unfinished, path)  # unlike rename, fails where a file is
+        _fsync_folder(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _put(path: UPath, spool: IO[bytes], replace: bool) -> None:
+    spool.seek(0)
+    path.fs.pipe_file(path.path, spool.read(), mode="overwrite" if replace else "create")
+    path.fs.invalidate_cache(path.parent.path)

@@ -1,0 +1,262 @@
+"""Shards: one Parquet file per layer and shard, written whole or not at all, stamped with what made it.
+
+    ROOT/urls/        what was asked for            one row per input URL
+    ROOT/images/      what came                     one row per input URL
+    ROOT/captions/    nouns/ detections/ entities/  one row per image that the layer before kept
+    ROOT/sdd/         the dataset                   kept images only
+    ROOT/ledger/      what became of each URL       one row per input URL
+
+Rows stand in the order of their keys. The layers from images/ to entities/ hold *outcomes*: a row's payload
+columns are null where its `state` is not `kept`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from infra.storage import place, publish, reading
+from labeling.errors import ShardCorrupt, ShardStale
+from labeling.sdd.arrow import dictionary_paths, leaf_paths, names_of, record_of, row_of, schema_of
+from labeling.sdd.schema import VERSION, State, Verdict
+
+R = TypeVar("R")
+ROWS_PER_GROUP = 64
+"""About 19 MB of JPEG: what one random read brings in."""
+OUTCOME = ("state", "reason", "detail")
+
+
+class Stamp(NamedTuple):
+    """What made a file, and what is in it: read from its footer alone."""
+
+    stamp: str
+    counts: dict[str, int]
+    """Rows by state; a plain layer has only `kept`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A row that goes no further, in place of its payload."""
+
+    key: bytes
+    verdict: Verdict
+
+
+class ShardStore:
+    """Reads and writes the files of a dataset folder."""
+
+    def __init__(self, root: str) -> None:
+        self.root = place(root)
+
+    def path(self, layer: str, shard: str) -> UPath:
+        """Where the file is, or will be."""
+        return self.root / layer / f"{shard}.parquet"
+
+    def shards(self, layer: str) -> list[str]:
+        """The shards that the layer has a file of, in order."""
+        folder = self.root / layer
+        return sorted(p.stem for p in folder.glob("*.parquet")) if folder.exists() else []
+
+    def stamp(self, layer: str, shard: str) -> Stamp | None:
+        """The file's stamp and counts, or None where there is no file.
+
+        Raises:
+            ShardCorrupt: the file is not one of this program, or of another version of the format.
+        """
+        path = self.path(layer, shard)
+        try:
+            with reading(path) as file:
+                found = pq.read_metadata(file).metadata or {}
+        except FileNotFoundError:
+            return None
+        except pa.ArrowInvalid as error:
+            raise ShardCorrupt(f"{path} is no Parquet file ({error}): move it away and run again") from error
+        version = found.get(b"version", b"none").decode()
+        if version != str(VERSION):
+            raise ShardCorrupt(f"{path} has format version {version}, this program's is {VERSION}: give a new root")
+        return Stamp(stamp=found[b"stamp"].decode(), counts=json.loads(found[b"counts"]))
+
+    def has(self, layer: str, shard: str, stamp: str) -> bool:
+        """Whether the file is there.
+
+        Raises:
+            ShardStale: it is, with another stamp.
+        """
+        found = self.stamp(layer, shard)
+        if found is None:
+            return False
+        if found.stamp != stamp:
+            raise ShardStale(
+                f"{self.path(layer, shard)} is stamped {found.stamp}, this run's is {stamp}: it was made under other "
+                "settings. Give a new root, or let it be made again with --set labeling.stale=rebuild"
+            )
+        return True
+
+    def read(self, row: type[R], layers: Sequence[str], shard: str) -> Iterator[R]:
+        """The images that the last of `layers` kept, with the columns of `row` from whichever layer has them.
+
+        Only the columns asked for are read, and pictures only a row group at a time.
+
+        Raises:
+            ShardCorrupt: the layers together lack a column of `row`, or a layer lacks an image.
+        """
+        wanted = names_of(row)
+        kept = self._kept(layers[-1], shard)
+        homes = self._homes(wanted, layers, shard)
+        tables = {
+            layer: {record["key"]: record for record in self._table(layer, shard, names).to_pylist()}
+            for layer, names in homes.items()
+            if "image" not in names
+        }
+        for key, record in self._streamed(homes, kept, shard):
+            for layer, by_key in tables.items():
+                if key not in by_key:
+                    raise ShardCorrupt(f"{self.path(layer, shard)} lacks the image {key.hex()} of {layers[-1]}/")
+                record |= by_key[key]
+            yield row_of(row, record)
+
+    def verdicts(self, layer: str, shard: str) -> dict[bytes, Verdict]:
+        """Why the layer refused what it refused."""
+        table = self._table(layer, shard, ["key", *OUTCOME])
+        return {
+            r["key"]: Verdict(state=r["state"], reason=r["reason"], detail=r["detail"])
+            for r in table.to_pylist()
+            if r["state"] != State.KEPT
+        }
+
+    def write(
+        self, layer: str, shard: str, rows: Iterable[Any], row: type, stamp: str, *, replace: bool = False
+    ) -> dict[str, int]:
+        """Write `rows`, instances of `row`, in the order of their keys; returns the counts by state.
+
+        Raises:
+            FileExistsError: the file is there and `replace` is false.
+        """
+        return self._write(layer, shard, (record_of(r) for r in rows), schema_of(row), row, stamp, replace)
+
+    def write_outcomes(
+        self, layer: str, shard: str, rows: Iterable[Any], row: type, stamp: str, *, replace: bool = False
+    ) -> dict[str, int]:
+        """Write `rows`, each an instance of `row` or `Refused`, in the order of their keys; counts by state.
+
+        Raises:
+            FileExistsError: the file is there and `replace` is false.
+        """
+        records = (_outcome_record(r) for r in rows)
+        return self._write(layer, shard, records, outcome_schema_of(row), row, stamp, replace)
+
+    def _write(
+        self,
+        layer: str,
+        shard: str,
+        records: Iterable[dict[str, Any]],
+        schema: pa.Schema,
+        row: type,
+        stamp: str,
+        replace: bool,
+    ) -> dict[str, int]:
+        counts: dict[str, int] = {}
+
+        def write(file: IO[bytes]) -> None:
+            with _writer(file, schema, row) as writer:
+                for group in _groups(_in_key_order(records, f"{layer}/{shard}")):
+                    writer.write_table(pa.Table.from_pylist(group, schema=schema))
+                    for record in group:
+                        state = record.get("state", State.KEPT)
+                        counts[state] = counts.get(state, 0) + 1
+                writer.add_key_value_metadata({"stamp": stamp, "version": str(VERSION), "counts": json.dumps(counts)})
+
+        publish(self.path(layer, shard), write, replace=replace)
+        return counts
+
+    def _kept(self, layer: str, shard: str) -> list[bytes]:
+        columns = self._columns(layer, shard)
+        table = self._table(layer, shard, ["key", "state"] if "state" in columns else ["key"])
+        return [r["key"] for r in table.to_pylist() if r.get("state", State.KEPT) == State.KEPT]
+
+    def _homes(self, wanted: Sequence[str], layers: Sequence[str], shard: str) -> dict[str, list[str]]:
+        """The columns to read from each layer: the last that has it is a column's home."""
+        homes: dict[str, list[str]] = {}
+        columns = {layer: self._columns(layer, shard) for layer in layers}
+        for name in wanted:
+            home = next((layer for layer in reversed(layers) if name in columns[layer]), None)
+            if home is None:
+                raise ShardCorrupt(f"shard {shard}: no column {name} in {', '.join(layers)}")
+            homes.setdefault(home, ["key"])
+            if name not in homes[home]:
+                homes[home].append(name)
+        return homes
+
+    def _streamed(
+        self, homes: dict[str, list[str]], kept: list[bytes], shard: str
+    ) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        pictures = next((layer for layer, names in homes.items() if "image" in names), None)
+        if pictures is None:
+            yield from ((key, {"key": key}) for key in kept)
+            return
+        left = set(kept)
+        with reading(self.path(pictures, shard)) as file:
+            for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP, columns=homes[pictures]):
+                for record in batch.to_pylist():
+                    if record["key"] in left:
+                        left.remove(record["key"])
+                        yield record["key"], record
+        if left:
+            raise ShardCorrupt(f"{self.path(pictures, shard)} lacks {len(left)} images, {min(left).hex()} first")
+
+    def _columns(self, layer: str, shard: str) -> list[str]:
+        with reading(self.path(layer, shard)) as file:
+            names: list[str] = pq.read_schema(file).names
+            return names
+
+    def _table(self, layer: str, shard: str, names: Sequence[str]) -> pa.Table:
+        with reading(self.path(layer, shard)) as file:
+            return pq.ParquetFile(file).read(columns=list(names))
+
+
+def outcome_schema_of(row: type) -> pa.Schema:
+    """The schema of a layer of outcomes: key, state, reason, detail, and the columns of `row`, nullable."""
+    key, *payload = schema_of(row)
+    outcome = [pa.field("state", pa.string(), nullable=False), *(pa.field(n, pa.string()) for n in OUTCOME[1:])]
+    return pa.schema([key, *outcome, *(field.with_nullable(True) for field in payload)])
+
+
+def _outcome_record(row: Any) -> dict[str, Any]:
+    if isinstance(row, Refused):
+        verdict = row.verdict
+        return {"key": row.key, "state": verdict.state, "reason": verdict.reason, "detail": verdict.detail}
+    record: dict[str, Any] = record_of(row)
+    return {"state": str(State.KEPT), **record}
+
+
+def _writer(file: IO[bytes], schema: pa.Schema, row: type) -> pq.ParquetWriter:
+    leaves = leaf_paths(schema)
+    labels = [*dictionary_paths(row), *(name for name in OUTCOME[:2] if name in schema.names)]
+    return pq.ParquetWriter(
+        file,
+        schema,
+        compression={leaf: "NONE" if leaf == "image" else "ZSTD" for leaf in leaves},
+        use_dictionary=labels,
+        write_statistics=[leaf for leaf in leaves if leaf != "image"],
+        write_page_index=True,
+    )
+
+
+def _groups(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    iterator = iter(records)
+    while group := list(islice(iterator, ROWS_PER_GROUP)):
+        yield group
+
+
+def _in_key_order(records: Iterable[dict[str, Any]], name: str) -> Iterator[dict[str, Any]]:
+    last = b""
+    for record in records:
+        if record["key"] <= last:
+            raise ShardCorrupt(f"{name}: key {record['key'].hex()} comes after {last.hex()}; keys must rise")
+        last = record["key"]
+        yield record
