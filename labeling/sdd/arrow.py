@@ -99,7 +99,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
     if get_origin(hint) in (list, tuple):
         return pa.list_(pa.field("item", _arrow_type(get_args(hint)[0]), nullable=False))
     if is_dataclass(hint):
-        return pa.struct(_fields_of(hint))  # type: ignore[arg-type]
+        return pa.struct(_fields_of(hint))
     if hint in _PLAIN:
         return _PLAIN[hint]
     raise TypeError(f"{hint!r} has no Arrow type; use Int32, Float32, str, bytes, bool, a dataclass or a tuple of one")
@@ -107,7 +107,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
 
 def _build(hint: Any, value: Any) -> Any:
     hint, _ = _split_optional(hint)
-    if value is not None and is_dataclass(hint):
+    if value is not None and isinstance(hint, type) and is_dataclass(hint):
         return row_of(hint, value)
     if value is not None and get_origin(hint) in (list, tuple):
         return tuple(_build(get_args(hint)[0], item) for item in value)
