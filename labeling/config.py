@@ -42,6 +42,13 @@ class NounForm(StrEnum):
     """Whole noun chunks without their determiners: "old red fire hydrant"."""
 
 
+class Executor(StrEnum):
+    HERE = "here"
+    """Child processes of this one."""
+    RAY = "ray"
+    """The Ray cluster of RAY_ADDRESS or of this machine; without one, a cluster of this process."""
+
+
 class Stale(StrEnum):
     REFUSE = "refuse"
     """A file made under other settings stops the run before anything is done."""
@@ -107,9 +114,9 @@ class DetectConfig(Config):
     """groundingdino: the path of the `.py` configuration; by default the package's GroundingDINO_SwinT_OGC.py."""
     text_encoder: str = "bert-base-uncased"
     """groundingdino: folder or hub id of the BERT tokenizer and configuration."""
-    box_threshold: float = Field(0.25, ge=0.0, le=1.0)
+    box_threshold: float = Field(default=0.25, ge=0.0, le=1.0)
     """Boxes whose best noun scores lower are not written. Choice: the released code's 0.25."""
-    nms_iou: float = Field(0.5, ge=0.0, le=1.0)
+    nms_iou: float = Field(default=0.5, ge=0.0, le=1.0)
     """Of two boxes of one image that overlap more than this, the better one stays. Choice: the released code's 0.5."""
     precision: Precision = Precision.FLOAT32
     device: Device = Device.AUTO
@@ -183,6 +190,8 @@ class StageWorkers(Config):
     nouns: Workers = Workers(batch_size=256)
     detections: Workers = Workers()
     entities: Workers = Workers(batch_size=4)
+    sdd: Workers = Workers()
+    """Rules and ledger: no network, so only `count` and `cpus` matter."""
 
 
 class LabelingConfig(Config):
@@ -194,6 +203,8 @@ class LabelingConfig(Config):
     """Input URLs per shard."""
     shards_per_part: PositiveInt = 64
     """A big list is cut into parts; a part is labelled while the next one downloads."""
+    executor: Executor = Executor.HERE
+    """Where the stages run."""
     stale: Stale = Stale.REFUSE
     """What to do with files that were made under other settings."""
     download: DownloadConfig = DownloadConfig()
@@ -211,6 +222,7 @@ class LabelingConfig(Config):
             mine, floor = getattr(self.rules, name), getattr(self.segment.floor, name)
             raise ValueError(
                 f"labeling.rules.{name}={mine} is looser than labeling.segment.floor.{name}={floor}, so the boxes "
-                f"between have no masks. Set labeling.segment.floor.{name}={mine} too; this runs the stage `entities` again"
+                f"between have no masks. Set labeling.segment.floor.{name}={mine} too; this runs "
+                "the stage `entities` again"
             )
         return self

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 MAX_PIXELS = 178_956_970
 """Largest decoded image, 512 MiB of RGB: what Pillow itself takes for a decompression bomb."""
@@ -61,7 +61,7 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
             raise UndecodableImage(f"{type(error).__name__}: {error}") from error
 
 
-def _opened(encoded: bytes, max_pixels: int) -> Image.Image:
+def _opened(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # bombs are refused below, by size

@@ -153,8 +153,8 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """`images/`: a downloaded image, as it came."""
+class ListedUrl:
+    """`urls/`: a row of the input list."""
 
     key: Key
     """128-bit hash of the URL and its occurrence number in the list; joins all files."""
@@ -165,6 +165,22 @@ class Image:
     """LAION's own caption; noisy, kept for comparison only."""
     similarity: Float32 | None
     laion_hash: Int64 | None
+    punsafe: Float32 | None
+    pwatermark: Float32 | None
+    aesthetic_score: Float32 | None
+    listed_width_px: Int32 | None
+    """WIDTH of the list: what the picture once was."""
+    listed_height_px: Int32 | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """`images/`: a downloaded image, as it came."""
+
+    key: Key
+    url: str
+    alt_text: str | None
+    similarity: Float32 | None
     punsafe: Float32 | None
     pwatermark: Float32 | None
     aesthetic_score: Float32 | None

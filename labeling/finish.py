@@ -1,0 +1,194 @@
+"""The last step: the rules of App. B.1 make `sdd/`, and every input URL gets its line in `ledger/`.
+
+Needs no network, so another rule costs minutes. The two files of a shard are written one after the other, the ledger
+last: a shard is finished when its ledger is there.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from infra.storage import sweep
+from labeling.config import RulesConfig
+from labeling.errors import LabelingError, ShardCorrupt, StageFailed
+from labeling.lock import shard_lock
+from labeling.rules import broken_rules
+from labeling.sdd.schema import (
+    Candidate,
+    Entity,
+    Judged,
+    LedgerRow,
+    ListedUrl,
+    SddRow,
+    State,
+    Verdict,
+)
+from labeling.sdd.shards import ShardStore
+from labeling.steps import stamp_of
+from labeling.supervisor import ShardReport
+
+log = logging.getLogger(__name__)
+SDD, LEDGER, URLS = "sdd", "ledger", "urls"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """What the rules read; all columns of `sdd/` but the entities."""
+
+    key: bytes
+    caption: str
+    candidates: tuple[Candidate, ...]
+    width_px: int
+    height_px: int
+    url: str
+    alt_text: str | None
+    aesthetic_score: float | None
+    punsafe: float | None
+    pwatermark: float | None
+    similarity: float | None
+    sha256: bytes
+    perceptual_hash: int
+    media_type: str
+    image: bytes
+
+
+@dataclass
+class Judgement:
+    """The rules' view of one shard, filled while its `sdd/` is written."""
+
+    rules: RulesConfig
+    candidates: dict[bytes, tuple[Judged, ...]]
+    verdicts: dict[bytes, Verdict]
+
+    def rows(self, labelled: Iterator[Labelled]) -> Iterator[SddRow]:
+        """The images of which an entity is left."""
+        for image in labelled:
+            broken = broken_rules(image.candidates, image.width_px, image.height_px, self.rules)
+            self.candidates[image.key] = tuple(map(_judged, image.candidates, broken))
+            kept = [_entity(c) for c, names in zip(image.candidates, broken, strict=True) if not names]
+            if kept:
+                yield _sdd_row(image, kept)
+            else:
+                self.verdicts[image.key] = _no_entity(broken)
+
+
+@dataclass
+class FinishJob:
+    """Makes `sdd/` and `ledger/`, shard by shard."""
+
+    root: str
+    rules: RulesConfig
+    layers: tuple[str, ...]
+    """images/ to entities/: who may have refused an image."""
+    replace: bool = False
+
+    def make(self, shard: str) -> ShardReport:
+        """Make the shard's two files, unless they are there; never raises."""
+        try:
+            return self._make(shard)
+        except Exception as error:
+            if not isinstance(error, LabelingError):
+                log.exception("%s %s", SDD, shard)
+            return ShardReport(stage=SDD, shard=shard, error=f"{SDD} {shard}: {type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+    def _make(self, shard: str) -> ShardReport:
+        store = ShardStore(self.root)
+        start = time.monotonic()
+        with shard_lock(store.root, SDD, shard):
+            parent = store.stamp(self.layers[-1], shard)
+            if parent is None:
+                raise StageFailed(f"{store.path(self.layers[-1], shard)} is not there")
+            stamp = finish_stamp(self.rules, parent.stamp)
+            if (ledger := store.stamp(LEDGER, shard)) and (ledger.stamp == stamp or not self.replace):
+                store.has(LEDGER, shard, stamp)
+                return ShardReport(stage=SDD, shard=shard, counts=ledger.counts, reused=True)
+            for layer in (SDD, LEDGER):
+                sweep(store.path(layer, shard))
+            judgement = Judgement(self.rules, {}, {})
+            rows = judgement.rows(store.read(Labelled, self.layers, shard))
+            store.write(SDD, shard, rows, SddRow, stamp, replace=True)
+            lines = _ledger(store, shard, self.layers, judgement)
+            counts = store.write(LEDGER, shard, lines, LedgerRow, stamp, replace=self.replace)
+        return ShardReport(stage=SDD, shard=shard, counts=counts, seconds=time.monotonic() - start)
+
+
+def finish_stamp(rules: RulesConfig, parent: str) -> str:
+    """The stamp of `sdd/` and `ledger/`, made from an entities/ file with the stamp `parent`."""
+    return stamp_of(SDD, rules.fingerprint(), parent)
+
+
+def _ledger(store: ShardStore, shard: str, layers: tuple[str, ...], judgement: Judgement) -> Iterator[LedgerRow]:
+    refused: dict[bytes, tuple[str, Verdict]] = {}
+    for layer in layers:
+        refused |= {key: (layer, verdict) for key, verdict in store.verdicts(layer, shard).items()}
+    refused |= {key: (SDD, verdict) for key, verdict in judgement.verdicts.items()}
+    kept = Verdict(state=State.KEPT, reason="")
+    for listed in store.read(ListedUrl, (URLS,), shard):
+        if listed.key not in refused and listed.key not in judgement.candidates:
+            raise ShardCorrupt(f"shard {shard}: no layer says what became of {listed.key.hex()} ({listed.url})")
+        stage, verdict = refused.get(listed.key, (SDD, kept))
+        yield _line(listed, stage, verdict, judgement.candidates)
+
+
+def _line(listed: ListedUrl, stage: str, verdict: Verdict, candidates: Mapping[bytes, tuple[Judged, ...]]) -> LedgerRow:
+    return LedgerRow(
+        key=listed.key,
+        list_row=listed.list_row,
+        url=listed.url,
+        state=verdict.state,
+        stage=stage,
+        reason=verdict.reason,
+        detail=verdict.detail,
+        candidates=candidates.get(listed.key, ()),
+    )
+
+
+def _no_entity(broken: list[tuple[str, ...]]) -> Verdict:
+    """The image goes for the rule that its last hope broke: the first rule of the candidate that broke fewest."""
+    if not broken:
+        return Verdict(state=State.DROPPED, reason="no_candidate")
+    fewest = min(broken, key=len)
+    return Verdict(state=State.DROPPED, reason=fewest[0], detail="; ".join(" ".join(names) for names in broken)[:500])
+
+
+def _judged(candidate: Candidate, broken: tuple[str, ...]) -> Judged:
+    return Judged(label=candidate.label, score=candidate.score, box=candidate.box, broken=broken)
+
+
+def _entity(candidate: Candidate) -> Entity:
+    assert candidate.segment is not None, "a candidate without a mask breaks the rule no_mask"
+    return Entity(
+        label=candidate.label,
+        start=candidate.start,
+        end=candidate.end,
+        score=candidate.score,
+        box=candidate.box,
+        mask=candidate.segment.mask,
+        mask_area_px=candidate.segment.area_px,
+        predicted_iou=candidate.segment.predicted_iou,
+        stability=candidate.segment.stability,
+    )
+
+
+def _sdd_row(image: Labelled, entities: list[Entity]) -> SddRow:
+    return SddRow(
+        key=image.key,
+        caption=image.caption,
+        entities=tuple(sorted(entities, key=lambda e: e.box.area_px, reverse=True)),
+        width_px=image.width_px,
+        height_px=image.height_px,
+        url=image.url,
+        alt_text=image.alt_text,
+        aesthetic_score=image.aesthetic_score,
+        punsafe=image.punsafe,
+        pwatermark=image.pwatermark,
+        similarity=image.similarity,
+        sha256=image.sha256,
+        perceptual_hash=image.perceptual_hash,
+        media_type=image.media_type,
+        image=image.image,
+    )

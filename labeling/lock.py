@@ -1,0 +1,48 @@
+"""One worker per shard: orphans of a killed driver live on for seconds, and two builds may share a folder."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from upath import UPath
+
+from infra.storage import is_local
+from labeling.errors import LabelingError
+
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def shard_lock(root: UPath, layer: str, shard: str) -> Iterator[None]:
+    """Hold the shard's lock of this layer; it ends with the process. On object stores there is none: there the
+    conditional PUT decides who was first.
+
+    Raises:
+        LabelingError: somebody else holds it for longer than `PATIENCE_S`.
+    """
+    if not is_local(root):
+        yield
+        return
+    path = Path(root.path) / "work" / layer / f"{shard}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _wait(handle, path)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _wait(handle: int, path: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise LabelingError(f"{path} is held by another build: wait for it, or give a new root") from None
+            time.sleep(0.2)

@@ -1,0 +1,124 @@
+"""Runs a stage over shards: here, or on a Ray cluster. Per shard the code is the same.
+
+Ray gets shard ids and returns short reports; no pixels cross its object store, and its retries, exit code and number
+of reports are not trusted: what counts is which files are there at the end (infra/notes/crash-safety.md).
+"""
+
+import logging
+import os
+import queue
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from typing import Any, Protocol
+
+from labeling.config import Executor, Workers
+from labeling.errors import StageFailed
+from labeling.supervisor import ShardReport
+
+log = logging.getLogger(__name__)
+NO_PROGRESS_S = 7 * 24 * 3600
+"""Ray's own limit, put out of the way: hangs are ended by the batch deadline."""
+
+
+class ShardJob(Protocol):
+    """What makes the files of one layer. Crosses process borders before its first shard."""
+
+    def make(self, shard: str) -> ShardReport:
+        """Make the shard's file, unless it is there; never raises."""
+
+    def close(self) -> None:
+        """End what the job has started."""
+
+
+def run_job(job: ShardJob, shards: Sequence[str], workers: Workers, executor: Executor) -> list[ShardReport]:
+    """Make the files of `shards`; one report for each.
+
+    Raises:
+        StageFailed: a file could not be made; the message is the first reason.
+    """
+    if not shards:
+        return []
+    reports = (_run_here if executor is Executor.HERE else _run_on_ray)(job, shards, workers)
+    by_shard = {report.shard: report for report in reports}
+    if errors := [r.error for r in by_shard.values() if r.error]:
+        raise StageFailed(f"{errors[0]}" + (f" (and {len(errors) - 1} more shards)" if len(errors) > 1 else ""))
+    if lost := [shard for shard in shards if shard not in by_shard]:
+        raise StageFailed(f"{len(lost)} shards have no report, {lost[0]} first; the log above may say why")
+    return [by_shard[shard] for shard in shards]
+
+
+def torch_threads(workers: Workers, executor: Executor) -> int:
+    """Threads for each worker's network: as set, else its share of this machine or of its Ray allotment."""
+    if workers.torch_threads is not None:
+        return workers.torch_threads
+    cores = os.cpu_count() or 1
+    return max(1, cores // workers.count if executor is Executor.HERE else int(workers.cpus))
+
+
+def _run_here(job: ShardJob, shards: Sequence[str], workers: Workers) -> list[ShardReport]:
+    """`workers.count` threads, each with a job, so a network, of its own, take the shards as they can."""
+    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for shard in shards:
+        todo.put(shard)
+    jobs = [copy(job) for _ in range(min(workers.count, len(shards)))]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        try:
+            return [report for reports in pool.map(lambda own: _drain(own, todo), jobs) for report in reports]
+        finally:
+            for own in jobs:  # on an interrupt: ends the networks, so the threads end
+                own.close()
+
+
+def _drain(job: ShardJob, todo: "queue.SimpleQueue[str]") -> list[ShardReport]:
+    reports: list[ShardReport] = []
+    while True:
+        try:
+            shard = todo.get_nowait()
+        except queue.Empty:
+            job.close()
+            return reports
+        reports.append(job.make(shard))
+
+
+def _run_on_ray(job: ShardJob, shards: Sequence[str], workers: Workers) -> list[ShardReport]:
+    """A fixed pool of Ray actors; each supervises the process that holds the network."""
+    import ray
+    import ray.data
+
+    start_ray()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.verbose_progress = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    pool = ray.data.ActorPoolStrategy(size=min(workers.count, len(shards)), max_tasks_in_flight_per_actor=1)
+    rows = (
+        ray.data.from_items(list(shards), override_num_blocks=len(shards))
+        .map(_RayWorker, fn_constructor_args=(job,), compute=pool, num_cpus=workers.cpus, num_gpus=workers.gpus)
+        .take_all()
+    )
+    return [row["report"] for row in rows]
+
+
+class _RayWorker:
+    """A job in a Ray actor."""
+
+    def __init__(self, job: ShardJob) -> None:
+        self.job = job
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"report": self.job.make(row["item"])}
+
+
+def start_ray() -> None:
+    """Join the running cluster (RAY_ADDRESS, or the one of this machine), or start one in this process."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True, logging_level="WARNING", runtime_env=_source())
+
+
+def _source() -> dict[str, Any]:
+    """What workers on this machine need to import our modules; a job submitted with a working directory has it."""
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])}}

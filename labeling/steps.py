@@ -1,0 +1,76 @@
+"""The chain of Fig. 2: which stage reads which layers, and what stamp its files get."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from labeling.config import DetectorBackend, LabelingConfig
+from labeling.sdd.shards import ShardStore
+from labeling.stages.base import Stage
+from labeling.stages.caption import CaptionStage
+from labeling.stages.detect import DetectStage
+from labeling.stages.nouns import NounStage
+from labeling.stages.segment import SegmentStage
+from labeling.weights import package_id, weights_id
+
+IMAGES = "images"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A stage at its place in the build."""
+
+    stage: Stage[Any, Any]
+    reads: tuple[str, ...]
+    """The layers it may read, first to last; it gets the images that the last of them kept."""
+    identity: str
+    """Its settings and weights."""
+
+    def stamp(self, parent: str) -> str:
+        """The stamp of its file, made from a file with the stamp `parent`."""
+        return stamp_of(self.stage.name, self.identity, parent)
+
+
+def stamp_of(layer: str, identity: str, parent: str) -> str:
+    """12 hex digits that change when the layer's settings or weights, or those of anything before it, do."""
+    return hashlib.sha256(f"{layer} {identity} {parent}".encode()).hexdigest()[:12]
+
+
+def steps_of(config: LabelingConfig) -> list[Step]:
+    """The stages from captions/ to entities/ with the networks of `config`; hashes local weights."""
+    caption, detect, segment = config.caption, config.detect, config.segment
+    detector = weights_id(detect.checkpoint, detect.revision)
+    if detect.backend is DetectorBackend.GROUNDINGDINO:
+        detector += f" {weights_id(detect.text_encoder)} {weights_id(detect.package_config or 'default')}"
+    return chain(
+        [
+            (CaptionStage(caption), weights_id(caption.checkpoint, caption.revision)),
+            (NounStage(config.nouns), package_id(config.nouns.pipeline)),
+            (DetectStage(detect), detector),
+            (SegmentStage(segment), weights_id(segment.checkpoint, segment.revision)),
+        ]
+    )
+
+
+def chain(stages: Iterable[tuple[Stage[Any, Any], str]]) -> list[Step]:
+    """The stages, each with the identity of its weights, in order: each reads images/ and all layers before it."""
+    steps: list[Step] = []
+    layers: tuple[str, ...] = (IMAGES,)
+    for stage, weights in stages:
+        identity = f"{stage.config.fingerprint()} {weights}"
+        steps.append(Step(stage=stage, reads=layers, identity=identity))
+        layers = (*layers, stage.name)
+    return steps
+
+
+def expected_stamps(steps: Iterable[Step], store: ShardStore, shard: str) -> dict[str, str]:
+    """The stamps that the shard's layers must have for these steps; empty before its images are there."""
+    images = store.stamp(IMAGES, shard)
+    if images is None:
+        return {}
+    stamps = {IMAGES: images.stamp}
+    parent = images.stamp
+    for step in steps:
+        parent = stamps[step.stage.name] = step.stamp(parent)
+    return stamps

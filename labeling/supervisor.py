@@ -1,0 +1,364 @@
+"""Makes the file of one stage and shard with a network in a child process, whatever the rows do to that process.
+
+the row raises                  failed, with the exception        (found in the child, by bisection)
+the batch does not fit          halved; the size is kept          (in the child)
+the process dies, or hangs      its rows are replayed one by one; one that does it alone twice is quarantined
+this process dies               the file is not there; whoever runs the shard next reads the journal
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+from infra.storage import sweep
+from labeling.child import Answer, Assignment, GaveUp, Ready
+from labeling.config import Workers
+from labeling.errors import LabelingError, StageFailed
+from labeling.journal import Journal, journal_path
+from labeling.lock import shard_lock
+from labeling.sdd.schema import State, Verdict
+from labeling.sdd.shards import Refused, ShardStore
+from labeling.stages.base import Stage
+from labeling.steps import Step
+
+log = logging.getLogger(__name__)
+MAX_STARTS = 3
+"""Processes that die while they load, one after the other, before the stage gives up."""
+MAX_BARREN_DEATHS = 64
+"""Deaths without one outcome between them: then it is not the rows."""
+MAX_ATTEMPTS = 5
+"""How often a run begins a shard whose supervisor dies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What was done with one shard. Plain data: it crosses process borders."""
+
+    stage: str
+    shard: str
+    counts: dict[str, int] = field(default_factory=dict)
+    """Images by state."""
+    reused: bool = False
+    seconds: float = 0.0
+    prepare_s: float = 0.0
+    """Thread seconds of decoding and resizing."""
+    process_s: float = 0.0
+    """Seconds of the network."""
+    deaths: int = 0
+    """Processes that ended on the way."""
+    error: str | None = None
+    """Why there is no file."""
+
+
+class ProcessDied(Exception):
+    """The child ended or was ended; the message is how."""
+
+
+@dataclass
+class Network:
+    """A stage's network in a process of its own."""
+
+    stage: Stage[Any, Any]
+    workers: Workers
+    torch_threads: int
+    batch_limit: int
+    process: "subprocess.Popen[bytes] | None" = None
+    pipe: "Connection[Any, Any] | None" = None
+    closed: bool = False
+
+    def start(self) -> None:
+        """Start the process and wait for its network, unless it is there.
+
+        Raises:
+            StageFailed: it cannot be loaded, or died `MAX_STARTS` times while loading.
+        """
+        for attempt in range(1, MAX_STARTS + 1):
+            if self.process is not None:
+                return
+            try:
+                self._start()
+            except ProcessDied as death:
+                log.warning(
+                    "%s: loading the network failed (%d of %d): %s", self.stage.name, attempt, MAX_STARTS, death
+                )
+                last = str(death)
+        if self.process is None:
+            raise StageFailed(f"{self.stage.name}: the process of the network does not start: {last}")
+
+    def send(self, rows: list[Any]) -> None:
+        """Put a batch on the network.
+
+        Raises:
+            ProcessDied: there is nobody to take it.
+        """
+        assert self.pipe is not None, "start() was not called"
+        assert self.process is not None, "start() was not called"
+        watchdog = threading.Timer(self.workers.batch_deadline_s, self.process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            self.pipe.send(rows)
+        except OSError:
+            raise ProcessDied(self._ended()) from None
+        finally:
+            watchdog.cancel()
+
+    def receive(self, deadline_s: float) -> Any:
+        """The next message.
+
+        Raises:
+            ProcessDied: there is none and will be none, or not within `deadline_s`.
+        """
+        assert self.pipe is not None, "start() was not called"
+        assert self.process is not None, "start() was not called"
+        try:
+            if self.pipe.poll(deadline_s):
+                return self.pipe.recv()
+        except (EOFError, OSError):
+            raise ProcessDied(self._ended()) from None
+        self.process.kill()
+        self._ended()
+        raise ProcessDied(f"no answer within {deadline_s:g} s")
+
+    def close(self) -> None:
+        """End the process; it will not be started again."""
+        self.closed = True
+        if self.process is not None:
+            self.process.kill()
+            self._ended()
+
+    def _start(self) -> None:
+        if self.closed:
+            raise StageFailed(f"{self.stage.name}: stopped")
+        ours, theirs = Pipe()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "labeling.child", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+                stdin=subprocess.DEVNULL,
+            )
+        self.pipe = ours
+        self.send_assignment()
+        message = self.receive(self.workers.start_deadline_s)
+        if isinstance(message, GaveUp):
+            self._ended()
+            if message.final:
+                raise StageFailed(f"{self.stage.name}: {message.error}")
+            raise ProcessDied(message.error)
+        assert isinstance(message, Ready)
+
+    def send_assignment(self) -> None:
+        """Tell a new process what it is for."""
+        assert self.pipe is not None
+        assignment = Assignment(self.stage, self.workers.prepare_threads, self.torch_threads, self.batch_limit)
+        try:
+            self.pipe.send(assignment)
+        except OSError:
+            raise ProcessDied(self._ended()) from None
+
+    def _ended(self) -> str:
+        """Wait for the process's end; how it ended, in words."""
+        assert self.pipe is not None
+        assert self.process is not None
+        self.pipe.close()
+        code = self.process.wait()
+        self.process = None
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+@dataclass
+class NetworkJob:
+    """Makes the files of one stage, shard by shard."""
+
+    step: Step
+    root: str
+    workers: Workers
+    run: str
+    """Names this run in the journals: attempts are counted anew in the next."""
+    torch_threads: int
+    replace: bool = False
+    """Whether files with another stamp are made again."""
+    network: Network | None = field(default=None, init=False)
+    broken: str | None = field(default=None, init=False)
+    """Why no shard can be made any more."""
+
+    def make(self, shard: str) -> ShardReport:
+        """Make the shard's file, unless it is there; never raises, as whoever runs it might try for ever."""
+        try:
+            if self.broken:
+                raise StageFailed(self.broken)
+            return self._make(shard)
+        except StageFailed as error:
+            self.broken = str(error)
+            return ShardReport(stage=self.step.stage.name, shard=shard, error=str(error))
+        except Exception as error:
+            if not isinstance(error, LabelingError):
+                log.exception("%s %s", self.step.stage.name, shard)
+            text = f"{self.step.stage.name} {shard}: {type(error).__name__}: {error}"
+            return ShardReport(stage=self.step.stage.name, shard=shard, error=text)
+
+    def close(self) -> None:
+        """End the network's process."""
+        if self.network is not None:
+            self.network.close()
+
+    def _make(self, shard: str) -> ShardReport:
+        store, stage = ShardStore(self.root), self.step.stage
+        with shard_lock(store.root, stage.name, shard):
+            parent = store.stamp(self.step.reads[-1], shard)
+            if parent is None:
+                raise StageFailed(f"{stage.name}: {store.path(self.step.reads[-1], shard)} is not there")
+            stamp = self.step.stamp(parent.stamp)
+            if (found := store.stamp(stage.name, shard)) and (found.stamp == stamp or not self.replace):
+                store.has(stage.name, shard, stamp)
+                return ShardReport(stage=stage.name, shard=shard, counts=found.counts, reused=True)
+            sweep(store.path(stage.name, shard))
+            journal = Journal.begin(journal_path(store.root, stage.name, shard), self.run)
+            if journal.attempts > MAX_ATTEMPTS:
+                raise StageFailed(
+                    f"{stage.name} {shard}: begun {MAX_ATTEMPTS} times without an end; see {journal.path}"
+                )
+            labelling = Labelling(self._network(), journal)
+            start = time.monotonic()
+            rows = labelling.outcomes(store.read(stage.reads, self.step.reads, shard))
+            counts = store.write_outcomes(stage.name, shard, rows, stage.writes, stamp, replace=self.replace)
+            journal.remove()
+        return ShardReport(
+            stage=stage.name,
+            shard=shard,
+            counts=counts,
+            seconds=time.monotonic() - start,
+            prepare_s=labelling.prepare_s,
+            process_s=labelling.process_s,
+            deaths=labelling.deaths,
+        )
+
+    def _network(self) -> Network:
+        if self.network is None:
+            self.network = Network(self.step.stage, self.workers, self.torch_threads, self.workers.batch_size)
+        return self.network
+
+
+@dataclass
+class Labelling:
+    """One pass over the rows of a shard: two batches on the network, so that one is decoded while one is computed."""
+
+    network: Network
+    journal: Journal
+    done: int = 0
+    deaths: int = 0
+    barren_deaths: int = 0
+    prepare_s: float = 0.0
+    process_s: float = 0.0
+    in_flight: deque[list[Any]] = field(default_factory=deque)
+    todo: deque[list[Any]] = field(default_factory=deque)
+    """Batches to do before the next rows are read."""
+
+    def outcomes(self, rows: Iterable[Any]) -> Iterator[Any]:
+        """One outcome per row, in order.
+
+        Raises:
+            StageFailed: the network does not start, or dies whatever it is given.
+        """
+        units = self._units(rows)
+        while True:
+            yield from self._fill(units)
+            if not self.in_flight:
+                return
+            yield from self._receive()
+
+    def _fill(self, units: Iterator[list[Any]]) -> Iterator[Any]:
+        """Send what may be sent: two batches at most, and a suspect only alone; the outcomes of the quarantined."""
+        while len(self.in_flight) < 2:
+            unit = self.todo.popleft() if self.todo else next(units, None)
+            if unit is None:
+                return
+            alone = self._alone(unit)
+            if self.in_flight and (alone or self._alone(self.in_flight[0])):
+                self.todo.appendleft(unit)
+                return
+            if alone and (cause := self.journal.quarantine(unit[0].key)) is not None:
+                yield from self._close(unit, [_quarantined(unit[0].key, cause)])
+            else:
+                self._send(unit)
+
+    def _units(self, rows: Iterable[Any]) -> Iterator[list[Any]]:
+        """Batches of rows in order; a suspect is a batch of its own."""
+        unit: list[Any] = []
+        for row in rows:
+            if self.journal.is_suspect(row.key):
+                if unit:
+                    yield unit
+                yield [row]
+                unit = []
+                continue
+            unit.append(row)
+            if len(unit) >= self.network.batch_limit:
+                yield unit
+                unit = []
+        if unit:
+            yield unit
+
+    def _alone(self, unit: list[Any]) -> bool:
+        return len(unit) == 1 and self.journal.is_suspect(unit[0].key)
+
+    def _send(self, unit: list[Any]) -> None:
+        self.network.start()
+        self.in_flight.append(unit)
+        self._note()
+        try:
+            self.network.send(unit)
+        except ProcessDied as death:
+            self._died(death)
+
+    def _receive(self) -> list[Any]:
+        try:
+            message = self.network.receive(self.network.workers.batch_deadline_s)
+        except ProcessDied as death:
+            self._died(death)
+            return []
+        if isinstance(message, GaveUp):
+            raise StageFailed(message.error)
+        assert isinstance(message, Answer)
+        self.network.batch_limit = message.batch_limit
+        self.prepare_s += message.prepare_s
+        self.process_s += message.process_s
+        return self._close(self.in_flight.popleft(), message.outcomes)
+
+    def _close(self, unit: list[Any], outcomes: list[Any]) -> list[Any]:
+        self.done += len(unit)
+        self.barren_deaths = 0
+        self._note()
+        return outcomes
+
+    def _note(self) -> None:
+        self.journal.sent((row.key for unit in self.in_flight for row in unit), self.done)
+
+    def _died(self, death: ProcessDied) -> None:
+        """What was on the network goes back to the front, row by row."""
+        log.warning("%s: the network's process ended (%s)", self.network.stage.name, death)
+        self.journal.died(str(death))
+        self.todo.extendleft([row] for unit in reversed(self.in_flight) for row in reversed(unit))
+        self.in_flight.clear()
+        self.deaths += 1
+        self.barren_deaths += 1
+        if self.barren_deaths > MAX_BARREN_DEATHS:
+            raise StageFailed(
+                f"{self.network.stage.name}: the network's process ended {self.barren_deaths} times without finishing "
+                f"an image, last: {death}. It is not the images: look at the device and the log above"
+            )
+
+
+def _quarantined(key: bytes, cause: str) -> Refused:
+    reason = "hang" if cause.startswith("no answer") else "crash"
+    return Refused(key=key, verdict=Verdict(state=State.QUARANTINED, reason=reason, detail=cause))
