@@ -1,0 +1,191 @@
+"""The adapter between self- and cross-attention, and the tokens h_e it looks at.
+
+Paper: Sec. 3.3, "Dense image and object location control".
+
+Axes: B images, A of them with adapter tokens, R reference subjects, P patches, M = R·P image tokens, N latent
+positions, D width, h heads, d width of a head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.attention import FeedForward
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import AbsentSlots, BoxCondition, ModelConfig
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each [B h T d]."""
+FREQUENCIES = 8
+TEMPERATURE = 100.0
+
+
+@dataclass(frozen=True)
+class AdapterInputs:
+    """What the adapters of one forward pass look at.
+
+    The first A images of the batch have it, the others pass unchanged.
+    """
+
+    tokens: Float[Tensor, "A M D"]
+    """h_e of all subjects."""
+    bias: Float[Tensor, "A M"] | None = None
+    """Added to every attention logit of a token: the logarithm of its subject's strength, -inf where it is absent."""
+    gate: Float[Tensor, " A"] | None = None
+    """1 where the adapters act, 0 where they are off."""
+    keys_values: Sequence[KeysValues] = ()
+    """The tokens as each adapter's keys and values, where they were projected ahead."""
+
+
+def fourier(boxes: Float[Tensor, "B R 4"]) -> Float[Tensor, "B R _l"]:
+    """Fourier(l): sine and cosine of each coordinate at 8 frequencies, D = 64.
+
+    Args:
+        boxes: xyxy in [0, 1].
+
+    Choices: the paper names no frequencies; these are the released code's, 100^(k/8) for k = 0 … 7.
+    """
+    frequencies = TEMPERATURE ** (torch.arange(FREQUENCIES, device=boxes.device) / FREQUENCIES)
+    angles = boxes[..., None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(2)
+
+
+class SubjectTokens(nn.Module):
+    """h_e = MLP([v, Fourier(l)]), one token per patch of each subject (Sec. 3.3).
+
+    Args:
+        patches: P, of the image encoder.
+        patch_width: of v.
+        width: of h_e, the UNet's cross-attention width.
+    """
+
+    def __init__(self, patches: int, patch_width: int, width: int, config: ModelConfig) -> None:
+        super().__init__()
+        padded = config.absent_slots is AbsentSlots.NULL_PADDED
+        self.slots = config.max_subjects if padded else 0
+        self.boxless_single = config.box_condition is BoxCondition.NULL_FOR_SINGLE
+        self.position_width = fourier_width() if config.use_box_coordinates else 0
+        self.null_patches = _null(patches, patch_width, learned=padded)
+        self.null_position = _null(patches, self.position_width, learned=padded or self.boxless_single)
+        inputs = patch_width + self.position_width
+        self.mlp = nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(
+        self,
+        patch_features: Float[Tensor, "B R P _v"],
+        boxes: Float[Tensor, "B R 4"],
+        present: Bool[Tensor, "B R"],
+    ) -> Float[Tensor, "B M D"]:
+        """h_e of every slot. What an absent slot holds is replaced before it is used: not even NaN gets past."""
+        missing = max(self.slots - present.shape[1], 0)
+        present = F.pad(present, (0, missing))
+        v = torch.where(present[..., None, None], F.pad(patch_features, (0, 0, 0, 0, 0, missing)), self.null_patches)
+        fourier_l = self._positions(F.pad(boxes, (0, 0, 0, missing)), present)
+        h_e: Tensor = self.mlp(torch.cat([v, fourier_l], dim=-1))
+        return h_e.flatten(1, 2)
+
+    def _positions(self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"]) -> Float[Tensor, "B R P _l"]:
+        known = present & (present.sum(1, keepdim=True) > 1) if self.boxless_single else present
+        code = fourier(torch.where(present[..., None], boxes, 0.0))[:, :, None, : self.position_width]
+        return torch.where(known[..., None, None], code, self.null_position)
+
+
+class ImageTokenAttention(nn.Module):
+    """S([L_a, h_e]): self-attention over latent positions and image tokens together; only L_a's rows of it.
+
+    Nobody reads the other rows, so they ask no queries. Since the norm and the projections work token by token, this is
+    the same result at less cost, and h_e's keys and values can be made once for all steps of a sampler.
+    """
+
+    def __init__(self, width: int, heads: int, inner_width: int, token_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.from_tokens = nn.Linear(token_width, width)
+        self.norm = nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, inner_width, bias=False)
+        self.to_k = nn.Linear(width, inner_width, bias=False)
+        self.to_v = nn.Linear(width, inner_width, bias=False)
+        self.to_out = nn.Linear(inner_width, width)
+
+    def keys_values(self, h_e: Float[Tensor, "A M _t"]) -> KeysValues:
+        tokens = self.norm(self.from_tokens(h_e))
+        return self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
+
+    def forward(
+        self, L_a: Float[Tensor, "A N D"], keys_values: KeysValues, bias: Float[Tensor, "A M"] | None
+    ) -> Float[Tensor, "A N D"]:
+        latents = self.norm(L_a)
+        k_e, v_e = keys_values
+        k = torch.cat([self._split(self.to_k(latents)), k_e], dim=2)
+        v = torch.cat([self._split(self.to_v(latents)), v_e], dim=2)
+        mask = None if bias is None else F.pad(bias, (L_a.shape[1], 0))[:, None, None].to(k.dtype)
+        attended = F.scaled_dot_product_attention(self._split(self.to_q(latents)), k, v, attn_mask=mask)
+        out: Tensor = self.to_out(attended.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Float[Tensor, "A T _w"]) -> Float[Tensor, "A h T d"]:
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class GatedFeedForward(nn.Module):
+    """x + beta · tanh(gamma) · FF(x), the second term that GLIGEN's adapter has and the paper does not print."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(()))
+        self.norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, activation_fn="geglu")
+
+    def forward(self, x: Float[Tensor, "A N D"], strength: Float[Tensor, "A 1 1"] | float) -> Float[Tensor, "A N D"]:
+        transformed: Tensor = self.feed_forward(self.norm(x))
+        return x + strength * self.gamma.tanh() * transformed
+
+
+class SubjectAdapter(nn.Module):
+    """L_a := L_a + beta · tanh(gamma) · S([L_a, h_e]) (Sec. 3.3).
+
+    gamma starts at 0, so that a new adapter changes nothing and the base model's images survive the first step.
+
+    Args:
+        index: place among the UNet's adapters, which is that of its keys and values in `AdapterInputs`.
+        width: D of the transformer block.
+        heads: of S.
+        inner_width: of S, over all heads.
+        token_width: of h_e.
+        beta: balance constant; 1 in App. A, 0 turns the adapter off.
+
+    Choice: of S's output only the N latent positions are kept, as GLIGEN does.
+    """
+
+    def __init__(
+        self, index: int, width: int, heads: int, inner_width: int, token_width: int, beta: float, feed_forward: bool
+    ) -> None:
+        super().__init__()
+        self.index = index
+        self.beta = beta
+        self.gamma = nn.Parameter(torch.zeros(()))
+        self.S = ImageTokenAttention(width, heads, inner_width, token_width)
+        self.feed_forward = GatedFeedForward(width) if feed_forward else None
+
+    def forward(self, L_a: Float[Tensor, "B N D"], objs: AdapterInputs) -> Float[Tensor, "B N D"]:
+        """Called by the transformer block between its self- and cross-attention."""
+        adapted = self._adapt(L_a[: len(objs.tokens)], objs)
+        return torch.cat([adapted, L_a[len(adapted) :]]) if len(adapted) < len(L_a) else adapted
+
+    def _adapt(self, L_a: Float[Tensor, "A N D"], objs: AdapterInputs) -> Float[Tensor, "A N D"]:
+        h_e = objs.keys_values[self.index] if objs.keys_values else self.S.keys_values(objs.tokens)
+        beta = self.beta if objs.gate is None else self.beta * objs.gate[:, None, None]
+        L_a = L_a + beta * self.gamma.tanh() * self.S(L_a, h_e, objs.bias)
+        return L_a if self.feed_forward is None else self.feed_forward(L_a, beta)
+
+
+def fourier_width() -> int:
+    """Width of Fourier(l): sine and cosine of four coordinates."""
+    return 2 * 4 * FREQUENCIES
+
+
+def _null(patches: int, width: int, learned: bool) -> Tensor:
+    return nn.Parameter(torch.zeros(patches, width)) if learned else nn.Buffer(torch.zeros(1, width), persistent=False)

@@ -1,0 +1,49 @@
+"""Location control: the mask l_m that says where subjects are, beside the latent (Sec. 3.3, "location-area control").
+
+Axes: B images, R reference subjects, C latent channels, H W rows and columns of the latent.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.config import LocationMarks
+
+
+def with_location(
+    noisy_latent: Float[Tensor, "B C H W"], location_mask: Float[Tensor, "B 1 H W"] | None
+) -> Float[Tensor, "B _c H W"]:
+    """z'_t = concat(z_t, l_m), what conv_in is given."""
+    if location_mask is None:
+        return noisy_latent
+    return torch.cat([noisy_latent, location_mask.to(noisy_latent.dtype)], dim=1)
+
+
+def overlaid(
+    regions: Float[Tensor, "B R _y _x"], present: Bool[Tensor, "B R"], size: tuple[int, int], marks: LocationMarks
+) -> Float[Tensor, "B 1 H W"]:
+    """l_m: the subjects' regions over each other, at the latent's size. Absent slots mark nothing, whatever they hold.
+
+    Args:
+        regions: 1 inside each subject's mask or box, 0 outside, at any resolution; or shares, where they were pooled.
+        size: H, W of the latent.
+
+    Choice: l_m is binary, so a position counts as a subject's where at least half of it is.
+    """
+    shares = F.interpolate(torch.where(present[..., None, None], regions, 0.0), size=size, mode="area")
+    l_m = (shares >= 0.5).any(dim=1, keepdim=True).to(regions.dtype)
+    return l_m if marks is LocationMarks.SUBJECT else 1.0 - l_m
+
+
+def filled(boxes: Float[Tensor, "B R 4"], size: tuple[int, int]) -> Float[Tensor, "B R H W"]:
+    """1 in the positions whose centre lies in the box, 0 elsewhere.
+
+    Args:
+        boxes: xyxy in [0, 1].
+    """
+    height, width = size
+    y = (torch.arange(height, device=boxes.device) + 0.5)[:, None] / height
+    x = (torch.arange(width, device=boxes.device) + 0.5)[None, :] / width
+    x0, y0, x1, y1 = (edge[..., None, None] for edge in boxes.unbind(dim=-1))
+    return ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).to(boxes.dtype)
