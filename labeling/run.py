@@ -4,12 +4,14 @@ Ray gets shard ids and returns short reports; no pixels cross its object store, 
 of reports are not trusted: what counts is which files are there at the end (infra/notes/crash-safety.md).
 """
 
+import json
 import logging
 import os
 import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from labeling.config import Executor, Workers
@@ -98,7 +100,7 @@ def _run_on_ray(job: ShardJob, shards: Sequence[str], workers: Workers) -> list[
         .map(_RayWorker, fn_constructor_args=(job,), compute=pool, num_cpus=workers.cpus, num_gpus=workers.gpus)
         .take_all()
     )
-    return [row["report"] for row in rows]
+    return [ShardReport(**json.loads(row["report"])) for row in rows]
 
 
 class _RayWorker:
@@ -108,7 +110,7 @@ class _RayWorker:
         self.job = job
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"report": self.job.make(row["item"])}
+        return {"report": json.dumps(asdict(self.job.make(row["item"])))}
 
 
 def start_ray() -> None:

@@ -33,8 +33,6 @@ from labeling.steps import Step
 log = logging.getLogger(__name__)
 MAX_STARTS = 3
 """Processes that die while they load, one after the other, before the stage gives up."""
-MAX_BARREN_DEATHS = 64
-"""Deaths without one outcome between them: then it is not the rows."""
 MAX_ATTEMPTS = 5
 """How often a run begins a shard whose supervisor dies."""
 
@@ -330,6 +328,7 @@ class Labelling:
         if isinstance(message, GaveUp):
             raise StageFailed(message.error)
         assert isinstance(message, Answer)
+        self.barren_deaths = 0
         self.network.batch_limit = message.batch_limit
         self.prepare_s += message.prepare_s
         self.process_s += message.process_s
@@ -337,7 +336,6 @@ class Labelling:
 
     def _close(self, unit: list[Any], outcomes: list[Any]) -> list[Any]:
         self.done += len(unit)
-        self.barren_deaths = 0
         self._note()
         return outcomes
 
@@ -352,7 +350,7 @@ class Labelling:
         self.in_flight.clear()
         self.deaths += 1
         self.barren_deaths += 1
-        if self.barren_deaths > MAX_BARREN_DEATHS:
+        if self.barren_deaths > 4 * self.network.workers.batch_size + 2:  # all rows of two batches twice: not the rows
             raise StageFailed(
                 f"{self.network.stage.name}: the network's process ended {self.barren_deaths} times without finishing "
                 f"an image, last: {death}. It is not the images: look at the device and the log above"

@@ -1,0 +1,32 @@
+"""Fixtures of all tests: nothing here reaches the network or another cluster."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of this test run alone, on its own ports and folder, with two CPUs."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="sd-ray-")  # short: sockets live in it
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=200 << 20,
+        _temp_dir=folder,
+        logging_level="WARNING",
+        runtime_env={"env_vars": {"PYTHONPATH": root}},
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,46 @@
+"""The same job on Ray: actors supervise the processes that hold the networks."""
+
+import pytest
+
+from labeling.config import Executor, Workers
+from labeling.errors import StageFailed
+from labeling.run import run_job
+from labeling.sdd.schema import Caption
+from labeling.sdd.shards import ShardStore
+from labeling.steps import chain
+from labeling.supervisor import NetworkJob
+from tests.factories import downloaded, image
+from tests.moody import MoodyConfig, MoodyStage
+
+SHARDS = [f"shard-{n:05d}" for n in range(4)]
+WORKERS = Workers(count=2, batch_size=4, batch_deadline_s=20)
+
+
+def job(root, config):
+    (step,) = chain([(MoodyStage(config), "")])
+    return NetworkJob(step=step, root=str(root), workers=WORKERS, run="run", torch_threads=1)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for n, shard in enumerate(SHARDS):
+        urls = [f"good {n}-{i}" for i in range(10)]
+        urls[3], urls[7] = "exit", "raise"
+        downloaded(tmp_path, [image(i, b"", url) for i, url in enumerate(urls, start=1)], shard)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_each_bad_row_costs_itself_and_each_shard_is_made_once(dataset):
+    reports = run_job(job(dataset, MoodyConfig()), SHARDS, WORKERS, Executor.RAY)
+    assert [r.shard for r in reports] == SHARDS
+    assert all(r.counts == {"kept": 8, "quarantined": 1, "failed": 1} for r in reports)
+    store = ShardStore(str(dataset))
+    kept = [row.caption for shard in SHARDS for row in store.read(Caption, ("captions",), shard)]
+    assert kept == [f"good {n}-{i}" for n in range(4) for i in range(10) if i not in (3, 7)]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_stage_that_cannot_start_fails_and_does_not_loop(dataset):
+    with pytest.raises(StageFailed, match=r"exit code 5.*3 more shards"):
+        run_job(job(dataset, MoodyConfig(start="dies")), SHARDS, WORKERS, Executor.RAY)

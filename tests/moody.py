@@ -1,0 +1,69 @@
+"""A stage whose rows do what their URL says: raise, die, hang, run out of memory. Importable by worker processes."""
+
+import ctypes
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from infra.config import Config
+from labeling.sdd.schema import Caption
+from labeling.stages.base import Drop
+
+
+class MoodyConfig(Config):
+    seconds_per_row: float = 0.0
+    memory_rows: int = 10_000
+    """More rows than this at once do not fit."""
+    start: str = "well"
+    """How `setup` goes: well, raises, dies."""
+    results: str = "one each"
+    """Or "too few": a broken promise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    key: bytes
+    url: str
+
+
+class MoodyStage:
+    name: ClassVar[str] = "captions"
+    reads: ClassVar[type] = Address
+    writes: ClassVar[type] = Caption
+
+    def __init__(self, config: MoodyConfig) -> None:
+        self.config = config
+
+    def setup(self) -> None:
+        if self.config.start == "raises":
+            raise RuntimeError("no device")
+        if self.config.start == "dies":
+            os._exit(5)
+
+    def prepare(self, row: Address) -> Address:
+        if "unreadable" in row.url:
+            raise ValueError("cannot decode")
+        return row
+
+    def process(self, batch: Sequence[Address]) -> list[Any]:
+        time.sleep(self.config.seconds_per_row * len(batch))
+        if len(batch) > self.config.memory_rows:
+            raise MemoryError("too many rows")
+        for row in batch:
+            _act(row.url)
+        if self.config.results == "too few":
+            return []
+        return [Drop("boring") if "boring" in r.url else Caption(key=r.key, caption=r.url) for r in batch]
+
+
+def _act(url: str) -> None:
+    if "raise" in url:
+        raise ValueError("bad row")
+    if "exit" in url:
+        os._exit(3)
+    if "segfault" in url:
+        ctypes.string_at(0)
+    if "hang" in url:
+        ctypes.PyDLL(None).sleep(1000)  # holds the interpreter lock, as native code can

@@ -1,0 +1,199 @@
+"""The five guarantees: whatever a row does, every other row gets its outcome, and the row gets a verdict."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from labeling.config import Executor, Workers
+from labeling.errors import StageFailed
+from labeling.journal import journal_path
+from labeling.run import run_job
+from labeling.sdd.schema import Caption
+from labeling.sdd.shards import ShardStore
+from labeling.steps import Step, chain
+from labeling.supervisor import NetworkJob
+from tests.factories import downloaded, image
+from tests.moody import MoodyConfig, MoodyStage
+
+SHARD = "shard-00000"
+
+
+def moody(root, urls, workers=None, config=None, run="run"):
+    """A job over one downloaded shard whose rows have these URLs."""
+    if not (Path(root) / "images").exists():
+        downloaded(root, [image(i, b"", url) for i, url in enumerate(urls, start=1)])
+    return NetworkJob(
+        step=step(config or MoodyConfig()),
+        root=str(root),
+        workers=workers or Workers(batch_size=4, batch_deadline_s=20),
+        run=run,
+        torch_threads=1,
+    )
+
+
+def step(config: MoodyConfig) -> Step:
+    (only,) = chain([(MoodyStage(config), "")])
+    return only
+
+
+def made(job, shard=SHARD):
+    try:
+        return job.make(shard)
+    finally:
+        job.close()
+
+
+def captions(root):
+    return [row.caption for row in ShardStore(str(root)).read(Caption, ("captions",), SHARD)]
+
+
+def reasons(root):
+    verdicts = ShardStore(str(root)).verdicts("captions", SHARD)
+    return {int.from_bytes(key, "big"): (v.state, v.reason) for key, v in verdicts.items()}
+
+
+def test_every_row_has_an_outcome(tmp_path):
+    urls = [f"good {i}" for i in range(10)]
+    report = made(moody(tmp_path, urls))
+    assert (report.counts, report.deaths, report.error) == ({"kept": 10}, 0, None)
+    assert captions(tmp_path) == urls
+
+
+@pytest.mark.parametrize(
+    ("bad", "verdict", "deaths"),
+    [
+        ("raise", ("failed", "ValueError"), 0),
+        ("unreadable", ("failed", "ValueError"), 0),
+        ("boring", ("dropped", "boring"), 0),
+        ("exit", ("quarantined", "crash"), 3),
+        ("segfault", ("quarantined", "crash"), 3),
+    ],
+)
+def test_a_bad_row_costs_itself_only(tmp_path, bad, verdict, deaths):
+    urls = [f"good {i}" for i in range(1, 12)]
+    urls[5] = bad
+    report = made(moody(tmp_path, urls))
+    assert reasons(tmp_path) == {6: verdict}
+    assert captions(tmp_path) == [u for u in urls if u != bad]
+    assert report.deaths == deaths
+
+
+def test_a_hang_that_holds_the_interpreter_lock_ends_at_the_deadline(tmp_path):
+    report = made(moody(tmp_path, ["good 1", "hang", "good 2"], Workers(batch_size=2, batch_deadline_s=1)))
+    assert reasons(tmp_path) == {2: ("quarantined", "hang")}
+    assert report.counts == {"kept": 2, "quarantined": 1}
+
+
+def test_neighbouring_killers_are_told_apart(tmp_path):
+    urls = ["exit", "good 1", "raise", "exit", "good 2", "segfault", "good 3"]
+    made(moody(tmp_path, urls))
+    assert {n: state for n, (state, _) in reasons(tmp_path).items()} == {
+        1: "quarantined",
+        3: "failed",
+        4: "quarantined",
+        6: "quarantined",
+    }
+    assert captions(tmp_path) == ["good 1", "good 2", "good 3"]
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_size_is_kept(tmp_path):
+    job = moody(tmp_path, [f"good {i}" for i in range(40)], Workers(batch_size=16), MoodyConfig(memory_rows=3))
+    report = made(job)
+    assert report.counts == {"kept": 40}
+    assert job.network.batch_limit == 2
+
+
+def test_a_row_that_does_not_fit_alone_is_failed(tmp_path):
+    made(moody(tmp_path, ["good 1", "good 2"], config=MoodyConfig(memory_rows=0)))
+    assert reasons(tmp_path) == {1: ("failed", "MemoryError"), 2: ("failed", "MemoryError")}
+
+
+def test_a_killed_process_costs_no_row(tmp_path):
+    urls = [f"good {i}" for i in range(40)]
+    job = moody(tmp_path, urls, config=MoodyConfig(seconds_per_row=0.02))
+
+    def kill_once():
+        journal = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
+        while not (journal.exists() and json.loads(journal.read_text())["done"] > 8):
+            time.sleep(0.01)
+        os.kill(job.network.process.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_once)
+    killer.start()
+    report = made(job)
+    killer.join()
+    assert (report.counts, report.deaths) == ({"kept": 40}, 1)
+    assert captions(tmp_path) == urls
+
+
+def test_what_a_dead_supervisor_left_in_flight_is_replayed_alone_and_not_blamed(tmp_path):
+    job = moody(tmp_path, [f"good {i}" for i in range(6)])
+    path = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
+    keys = [(i).to_bytes(16, "big").hex() for i in range(1, 5)]
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        json.dumps(
+            {
+                "run": "earlier",
+                "done": 0,
+                "attempts": 4,
+                "in_flight": keys[:1],
+                "suspects": keys,
+                "lone_deaths": {keys[0]: 1},
+                "lone_orphans": {keys[0]: 1},
+                "causes": dict.fromkeys(keys, "its supervisor died"),
+            }
+        )
+    )
+    report = made(job)
+    assert (report.counts, report.error) == ({"kept": 6}, None)
+    assert not path.exists()
+
+
+def test_a_finished_shard_is_reused_and_starts_no_process(tmp_path):
+    made(moody(tmp_path, ["good 1"]))
+    again = moody(tmp_path, ["good 1"], config=MoodyConfig())
+    report = made(again)
+    assert report.reused
+    assert again.network is None
+
+
+def test_a_file_of_other_settings_is_refused_unless_it_may_be_replaced(tmp_path):
+    made(moody(tmp_path, ["good 1"]))
+    other = moody(tmp_path, ["good 1"], config=MoodyConfig(memory_rows=7))
+    assert "labeling.stale=rebuild" in made(other).error
+    other.replace = True
+    assert not made(other).reused
+
+
+@pytest.mark.parametrize(("start", "says"), [("raises", "no device"), ("dies", "exit code 5")])
+def test_a_network_that_does_not_load_ends_the_stage(tmp_path, start, says):
+    job = moody(tmp_path, ["good 1"], config=MoodyConfig(start=start))
+    with pytest.raises(StageFailed, match=says):
+        run_job(job, [SHARD], Workers(), Executor.HERE)
+    assert ShardStore(str(tmp_path)).stamp("captions", SHARD) is None
+
+
+def test_a_broken_promise_ends_the_stage(tmp_path):
+    job = moody(tmp_path, ["good 1"], config=MoodyConfig(results="too few"))
+    with pytest.raises(StageFailed, match="0 results for 1 images"):
+        run_job(job, [SHARD], Workers(), Executor.HERE)
+
+
+def test_a_device_that_kills_every_row_ends_the_stage(tmp_path):
+    job = moody(tmp_path, ["exit"] * 8, Workers(batch_size=1))
+    assert "It is not the images" in made(job).error
+
+
+def test_a_shard_that_another_build_holds_is_left_alone(tmp_path, monkeypatch):
+    from labeling import lock
+
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
+    job = moody(tmp_path, ["good 1"])
+    with lock.shard_lock(ShardStore(str(tmp_path)).root, "captions", SHARD):
+        assert "another build" in made(job).error
