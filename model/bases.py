@@ -1,0 +1,117 @@
+"""The Stable Diffusion bases as facts: the shapes of their parts, known without a download.
+
+The numbers are those of the published `config.json` files. Weights are never looked for here; `model/describe.py` and
+the benchmarks build these networks on the meta device.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Base:
+    """Settings of the parts of a latent diffusion model, as their own classes take them."""
+
+    unet: Mapping[str, Any]
+    """`diffusers.UNet2DConditionModel`"""
+    vae: Mapping[str, Any]
+    """`diffusers.AutoencoderKL`"""
+    text_encoder: Mapping[str, Any]
+    """`transformers.CLIPTextConfig`"""
+    scheduler: Mapping[str, Any]
+    """`diffusers.PNDMScheduler`"""
+
+    @property
+    def image_side(self) -> int:
+        """Pixels of a side of the images it was trained on."""
+        return int(self.unet["sample_size"]) << len(self.vae["block_out_channels"]) - 1
+
+
+_UNET = {"sample_size": 64, "in_channels": 4, "out_channels": 4, "block_out_channels": (320, 640, 1280, 1280)}
+_UNET_2 = _UNET | {
+    "attention_head_dim": (5, 10, 20, 20),
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+_UNET_1 = _UNET | {"attention_head_dim": 8, "cross_attention_dim": 768}
+_VAE = {
+    "sample_size": 512,
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
+_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77}
+_TEXT_2 = _TEXT | {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+    "num_attention_heads": 16,
+    "projection_dim": 512,
+    "hidden_act": "gelu",
+}
+_TEXT_1 = _TEXT | {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+    "hidden_act": "quick_gelu",
+}
+_SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "skip_prk_steps": True,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
+}
+
+STABLE_DIFFUSION_2_BASE = Base(_UNET_2, _VAE, _TEXT_2, _SCHEDULER)
+STABLE_DIFFUSION_2_1 = Base(
+    _UNET_2 | {"sample_size": 96, "upcast_attention": True},
+    _VAE | {"sample_size": 768},
+    _TEXT_2,
+    _SCHEDULER | {"prediction_type": "v_prediction"},
+)
+STABLE_DIFFUSION_1_5 = Base(_UNET_1, _VAE, _TEXT_1, _SCHEDULER)
+
+KNOWN = {
+    "stabilityai/stable-diffusion-2-base": STABLE_DIFFUSION_2_BASE,
+    "stabilityai/stable-diffusion-2-1-base": STABLE_DIFFUSION_2_BASE,
+    "stabilityai/stable-diffusion-2-1": STABLE_DIFFUSION_2_1,
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": STABLE_DIFFUSION_1_5,
+    "runwayml/stable-diffusion-v1-5": STABLE_DIFFUSION_1_5,
+}
+
+
+def base_of(name: str) -> Base:
+    """The base that `model.base` names: a known hub id, or a local folder in diffusers' layout.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    if name in KNOWN:
+        return KNOWN[name]
+    folder = Path(name).expanduser()
+    parts = {
+        "unet": folder / "unet" / "config.json",
+        "vae": folder / "vae" / "config.json",
+        "text_encoder": folder / "text_encoder" / "config.json",
+        "scheduler": folder / "scheduler" / "scheduler_config.json",
+    }
+    if missing := [str(path) for path in parts.values() if not path.is_file()]:
+        raise CheckpointError(
+            f"model.base={name!r} is no base known by name ({', '.join(KNOWN)}) and no folder of one: "
+            f"{missing[0]} is missing"
+        )
+    return Base(**{part: json.loads(path.read_text()) for part, path in parts.items()})
