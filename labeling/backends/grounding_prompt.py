@@ -1,0 +1,102 @@
+"""The prompts of Grounding DINO: nouns as "noun one. noun two.", each with the tokens that are its own.
+
+A phrase between two full stops is encoded by itself, so a noun means the same in any prompt. But a prompt holds
+`max_tokens` tokens, and both libraries cut the rest off without a word; so nouns get as many prompts as they need.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from labeling.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+DELIMITERS = ("[CLS]", "[SEP]", ".", "?")
+"""Tokens that end a phrase, in both libraries."""
+NO_LABEL = -1
+"""In `Prompt.owners`: the token belongs to no noun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Some of an image's nouns, tokenised."""
+
+    token_ids: tuple[int, ...]
+    owners: tuple[int, ...]
+    """For each token the index of its label, or `NO_LABEL`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatch:
+    """Prompts padded to the longest; each tensor is [B, T]."""
+
+    token_ids: Tensor
+    attention_mask: Tensor
+    """1 for tokens, 0 for padding."""
+    owners: Tensor
+
+    def to(self, device: torch.device) -> "PromptBatch":
+        return PromptBatch(self.token_ids.to(device), self.attention_mask.to(device), self.owners.to(device))
+
+
+def collate(prompts: Sequence[Prompt]) -> PromptBatch:
+    """`prompts` as one batch. Padding has token id 0 and no owner."""
+    ids = [torch.tensor(p.token_ids) for p in prompts]
+    return PromptBatch(
+        token_ids=pad_sequence(ids, batch_first=True),
+        attention_mask=pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        owners=pad_sequence([torch.tensor(p.owners) for p in prompts], batch_first=True, padding_value=NO_LABEL),
+    )
+
+
+class PromptWriter:
+    """Writes the prompts of an image.
+
+    Choices:
+        Each noun is tokenised by itself, so its span is exact. A delimiter inside a noun ("st. bernard") would split
+        it in two; it is left out. A noun that does not fit a prompt by itself keeps the tokens that fit, and is logged.
+    """
+
+    def __init__(self, tokenizer: Any, max_tokens: int) -> None:
+        """`tokenizer`: of transformers. `max_tokens`: the longest prompt, [CLS] and [SEP] included.
+
+        Raises:
+            CheckpointError: the tokenizer's vocabulary lacks a delimiter.
+        """
+        self.delimiter_ids: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(list(DELIMITERS)))
+        if len(set(self.delimiter_ids)) < len(DELIMITERS) or None in self.delimiter_ids:
+            raise CheckpointError(f"the tokenizer's vocabulary lacks one of {' '.join(DELIMITERS)}: not that of a BERT")
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+
+    def write(self, labels: Sequence[str]) -> list[Prompt]:
+        """The prompts that together hold every label that has a token, in order; none for no labels."""
+        cls, sep, stop, _ = self.delimiter_ids
+        prompts: list[Prompt] = []
+        ids, owners = [cls], [NO_LABEL]
+        for label, noun in self._nouns(labels):
+            if len(ids) + len(noun) + 2 > self._max_tokens:
+                prompts.append(Prompt((*ids, sep), (*owners, NO_LABEL)))
+                ids, owners = [cls], [NO_LABEL]
+            ids += [*noun, stop]
+            owners += [*[label] * len(noun), NO_LABEL]
+        return [*prompts, Prompt((*ids, sep), (*owners, NO_LABEL))] if len(ids) > 1 else prompts
+
+    def _nouns(self, labels: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
+        if not labels:
+            return
+        room = self._max_tokens - 3  # [CLS], the full stop, [SEP]
+        lower_cased = [label.lower() for label in labels]
+        tokenized = self._tokenizer(lower_cased, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        for label, ids in enumerate(tokenized["input_ids"]):
+            noun = [i for i in ids if i not in self.delimiter_ids]
+            if len(noun) > room:
+                logger.warning("%r has %d tokens; the detector reads %d of them", labels[label][:80], len(noun), room)
+            if noun:
+                yield label, noun[:room]
