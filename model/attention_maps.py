@@ -8,6 +8,7 @@ Axes: B images, K entity tokens, N latent positions, T text tokens, D width, h h
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -23,12 +24,16 @@ from model.adapter import KeysValues
 class MapRecorder:
     """Gathers CA_l of one forward pass. Give a new one to each.
 
-    `maps` is by the name of the layer, each [B K N] with N = h_l · w_l positions row by row.
+    Args:
+        entity_tokens: how much each text token counts in an entity's map: rows add up to 1, or are 0 where the slot
+            holds none.
+        latent_size: H, W of z_t.
+        maps: by the name of the layer, filled by the forward pass.
     """
 
     entity_tokens: Float[Tensor, "B K T"]
-    """How much each text token counts in an entity's map: rows add up to 1, or are 0 where the slot holds none."""
-    maps: dict[str, Float[Tensor, "B K _n"]] = field(default_factory=dict)
+    latent_size: tuple[int, int]
+    maps: dict[str, Float[Tensor, "B K _h _w"]] = field(default_factory=dict)
 
 
 def cross_attention_map(
@@ -91,11 +96,13 @@ class RecordedAttention(FusedAttention):
 
     Args:
         name: of the layer, the key of its map.
+        downsampling: how much smaller than the latent its map is.
     """
 
-    def __init__(self, index: int, name: str) -> None:
+    def __init__(self, index: int, name: str, downsampling: int) -> None:
         super().__init__(index)
         self.name = name
+        self.downsampling = downsampling
 
     def attend(
         self,
@@ -107,11 +114,16 @@ class RecordedAttention(FusedAttention):
     ) -> Float[Tensor, "B h N d"]:
         if recorder is None:
             return super().attend(q, k, v, attention_mask, recorder)
-        # Autocast would keep the probabilities twice, in two precisions.
-        with torch.autocast(q.device.type, enabled=False):
+        # Autocast would keep the probabilities twice, in two precisions. The meta device, which counts costs, has none.
+        with nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False):
             probabilities: Tensor = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1)
-            recorder.maps[self.name] = cross_attention_map(probabilities, recorder.entity_tokens)
+            ca = cross_attention_map(probabilities, recorder.entity_tokens)
+            recorder.maps[self.name] = ca.unflatten(-1, self._sides(recorder.latent_size))
             return probabilities @ v
+
+    def _sides(self, latent_size: tuple[int, int]) -> tuple[int, int]:
+        height, width = latent_size
+        return -(-height // self.downsampling), -(-width // self.downsampling)
 
 
 def keys_values(attn: Attention, states: Float[Tensor, "B T _t"]) -> KeysValues:
