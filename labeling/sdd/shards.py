@@ -167,7 +167,7 @@ class ShardStore:
                 for group in _groups(_in_key_order(records, f"{layer}/{shard}")):
                     writer.write_table(pa.Table.from_pylist(group, schema=schema))
                     for record in group:
-                        state = record.get("state", State.KEPT)
+                        state = str(record.get("state", State.KEPT))
                         counts[state] = counts.get(state, 0) + 1
                 writer.add_key_value_metadata({"stamp": stamp, "version": str(VERSION), "counts": json.dumps(counts)})
 
