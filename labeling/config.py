@@ -1,5 +1,6 @@
 """Settings of the dataset build. Each default is the paper's; its place is in the field's text."""
 
+import hashlib
 from enum import StrEnum
 from typing import Self
 
@@ -80,8 +81,19 @@ class DownloadConfig(Config):
     rounds: PositiveInt = 3
     """How often a URL that failed for a passing reason (time-out, 429, 5xx, connection) is tried in a run."""
     backoff_s: PositiveFloat = 2.0
-    """Wait before the second round; doubles with each."""
+    """Wait before a URL is tried again; doubles each time."""
+    max_wait_s: PositiveFloat = 60.0
+    """A server that asks for a longer wait (Retry-After) is not asked again in this run."""
+    retry_failed: bool = False
+    """Fetch again what failed for a passing reason in shards that are finished. Shards that gain an image change
+    their stamp, so later stages make their files of these shards again."""
     user_agent: str = "subject-diffusion (img2dataset)"
+    """Its words are the names that X-Robots-Tag may address us by."""
+
+    def fingerprint(self) -> str:
+        """Changes when a setting does that decides what is kept; not with those that say how hard a URL is tried."""
+        effort = {"timeout_s", "rounds", "backoff_s", "max_wait_s", "retry_failed", "user_agent"}
+        return hashlib.sha256(self.model_dump_json(exclude=effort).encode()).hexdigest()[:12]
 
 
 class CaptionConfig(Config):
@@ -185,7 +197,19 @@ class Workers(Config):
     """A worker that needs longer to load its weights is replaced."""
 
 
+class DownloadWorkers(Config):
+    """How the download runs. Changes no result, so it is no part of a file's stamp."""
+
+    processes: PositiveInt = 1
+    """Each takes a shard at a time and checks its images on one core. On Ray: as many as the cluster has cores."""
+    threads: PositiveInt = 64
+    """URLs that a process fetches at once."""
+    per_host: PositiveInt = 8
+    """Of these, at most so many from one host."""
+
+
 class StageWorkers(Config):
+    images: DownloadWorkers = DownloadWorkers()
     captions: Workers = Workers()
     nouns: Workers = Workers(batch_size=256)
     detections: Workers = Workers()
