@@ -1,0 +1,84 @@
+"""A small SAM: transformers' `SamModel` at 192 px, 0.35 M weights, in its real folder layout.
+
+Two of the class's defaults are made for pretrained weights and give a dead network from scratch: the image encoder's
+`initializer_range` of 1e-10, and `scale`, half the width, which makes the Fourier features of positions far too fine.
+The decoder has heads of 32 channels, so that the weights can be written in the original layout too.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import gelu, interpolate
+from transformers import SamModel
+
+from labeling.backends.sam_checkpoint import SamArchitecture
+from labeling.backends.sam_convert import configuration, processor
+
+SIZES = SamArchitecture(
+    image_px=192,
+    patch_px=8,
+    width=64,
+    depth=3,
+    heads=2,
+    mlp_width=128,
+    window=6,
+    global_layers=(2,),
+    embedding_channels=64,
+    mask_input_channels=8,
+    masks=3,
+    decoder_depth=2,
+    decoder_heads=2,
+    decoder_mlp_width=128,
+    decoder_downsample=2,
+    iou_head_width=64,
+)
+"""ViT 3 x 64 without relative positions, decoder of 64 channels, masks of 96 x 96."""
+MEAN_FILL = 0.3
+"""Share of the image that the masks of random weights cover, on average."""
+_CONSTANT = 2.0
+
+
+def architecture(sizes: SamArchitecture = SIZES) -> Any:
+    """transformers' settings, with an initialisation from which the network can be trained."""
+    config = configuration(sizes)
+    config.initializer_range = 0.2
+    config.vision_config.initializer_range = 0.06
+    config.vision_config.scale = 1.0
+    config.vision_config.use_rel_pos = False
+    return config
+
+
+def build(seed: int, sizes: SamArchitecture = SIZES) -> Any:
+    """The network with random weights, evaluation mode, float32.
+
+    Its masks have nothing to do with the picture, but differ in area from empty to full, so that the rules on masks
+    keep and drop: see `_spread_areas`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = SamModel(architecture(sizes)).eval()
+        _spread_areas(net, sizes)
+    return net
+
+
+def save(net: Any, folder: Path, sizes: SamArchitecture = SIZES) -> None:
+    """Write the folder that the backend `sam_hf` loads: weights, configuration and processor."""
+    net.save_pretrained(folder)
+    processor(sizes.image_px, 4 * sizes.image_px // sizes.patch_px).save_pretrained(folder)
+
+
+@torch.no_grad()
+def _spread_areas(net: Any, sizes: SamArchitecture) -> None:
+    """Make one channel of the upscaled embedding constant, so that its weight, random by box and image, is an offset
+    of the whole mask; its bias is then set so that masks on noise cover `MEAN_FILL`. Without it every mask of a seed
+    has about the same area."""
+    decoder = net.mask_decoder
+    decoder.upscale_conv2.weight[:, 0] = 0.0
+    decoder.upscale_conv2.bias[0] = _CONSTANT
+    noise = interpolate(torch.randn(16, 3, 6, 6), (sizes.image_px, sizes.image_px))
+    corners = torch.rand(16, 4, 2, 2) * sizes.image_px
+    boxes = torch.cat([corners.amin(2), corners.amax(2)], dim=-1)
+    logits = net(pixel_values=noise, input_boxes=boxes, multimask_output=False).pred_masks
+    offset = torch.quantile(logits.flatten(), 1 - MEAN_FILL) / gelu(torch.tensor(_CONSTANT))
+    decoder.output_hypernetworks_mlps[0].proj_out.bias[0] -= offset
