@@ -1,0 +1,180 @@
+"""From noise to latents: guided denoising by any diffusers scheduler, and Eq. 4.
+
+A step runs all branches of guidance in one batch. What a branch is conditioned on never changes, so every layer's keys
+and values of text and image tokens are made once, before the first step.
+
+Axes: B images, C latent channels, H W rows and columns of the latent, T text tokens, D width.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from infra.config import Config
+from model.adapter import AdapterInputs
+from model.config import NullBranches
+from model.guidance import Branch, Guidance, guided
+from model.unet import Conditions, SubjectUNet
+
+Denoiser = Callable[[Float[Tensor, "B C H W"], float], Float[Tensor, "B C H W"]]
+"""eps_t of z_t and of t, which counts down from the scheduler's `num_train_timesteps` - 1."""
+
+
+class Phase(StrEnum):
+    SUBJECT = "subject"
+    TEXT = "text"
+
+
+class Interpolation(Config):
+    """Between subject and text, by which of them the steps look at (Sec. 4.5, App. E)."""
+
+    alpha: float = Field(ge=0, le=1)
+    """Share of the noise schedule left when the second phase begins (Eq. 4): at 0 there is no second, at 1 no first."""
+    first: Phase = Phase.SUBJECT
+    """The paper's order: the subject's outline first, then text alone. The reverse keeps the text's layout."""
+
+
+class SamplingConfig(Config):
+    steps: PositiveInt = 50
+    """Denoising steps (App. D)."""
+    guidance: Guidance = Guidance()
+    interpolation: Interpolation | None = None
+    """None looks at the subjects throughout."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    done: int
+    """Evaluations of the network so far. PNDM takes 51 of them for 50 steps."""
+    total: int
+    latents: Float[Tensor, "B C H W"]
+
+
+OnStep = Callable[[Progress], None]
+
+
+class GuidedDenoiser:
+    """eps_theta under guidance, for one batch of images.
+
+    Args:
+        conditions: of each branch, in the order of `coefficients`.
+        coefficients: of `Guidance`.
+    """
+
+    def __init__(
+        self, unet: SubjectUNet, conditions: Sequence[Conditions], coefficients: Mapping[Branch, float]
+    ) -> None:
+        self._unet = unet
+        self._coefficients = coefficients
+        self._conditions = unet.projected(stacked(conditions))
+
+    def __call__(self, z_t: Float[Tensor, "B C H W"], t: float) -> Float[Tensor, "B C H W"]:
+        branches = list(self._coefficients)
+        rows = z_t.to(self._conditions.text.dtype).repeat(len(branches), 1, 1, 1)
+        timesteps = torch.full((len(rows),), t, device=rows.device)
+        predictions = self._unet(rows, timesteps, self._conditions).chunk(len(branches))
+        return guided(dict(zip(branches, predictions, strict=True)), self._coefficients)
+
+
+def branch_conditions(
+    branch: Branch, conditions: Conditions, empty_text: Float[Tensor, "1 T D"], null: NullBranches
+) -> Conditions:
+    """`conditions` without what `branch` leaves out.
+
+    Args:
+        empty_text: the text condition of the empty prompt.
+    """
+    text = conditions.text if branch.has_text else empty_text.expand_as(conditions.text)
+    if branch.has_image:
+        return replace(conditions, text=text)
+    mask = None if conditions.location_mask is None else torch.zeros_like(conditions.location_mask)
+    adapter = None
+    if null is NullBranches.ZERO_TOKENS and conditions.adapter is not None:
+        adapter = replace(conditions.adapter, tokens=torch.zeros_like(conditions.adapter.tokens))
+    return Conditions(text, adapter, mask)
+
+
+def stacked(conditions: Sequence[Conditions]) -> Conditions:
+    """One batch of several. Those with adapter tokens come first, as the adapters take it."""
+    masks = [part.location_mask for part in conditions if part.location_mask is not None]
+    adapters = [part.adapter for part in conditions if part.adapter is not None]
+    return Conditions(
+        text=torch.cat([part.text for part in conditions]),
+        adapter=_stacked_adapters(adapters) if adapters else None,
+        location_mask=torch.cat(masks) if masks else None,
+    )
+
+
+def _stacked_adapters(adapters: Sequence[AdapterInputs]) -> AdapterInputs:
+    biases = [part.bias for part in adapters if part.bias is not None]
+    return AdapterInputs(
+        tokens=torch.cat([part.tokens for part in adapters]), bias=torch.cat(biases) if biases else None
+    )
+
+
+def interpolated(interpolation: Interpolation, steps: int, of_subject: Denoiser, of_text: Denoiser) -> Denoiser:
+    """eps_t, by subject and text or by text alone.
+
+    Paper: Eq. 4,  eps_t = eps_theta(z_t, t, y', x_s, l, l_m) if t > alpha T, eps_theta(z_t, t, y) otherwise.
+
+    Args:
+        steps: T, of the noise schedule in training.
+
+    Choice: the paper's t runs from 1 to T, diffusers' from 0 to T - 1: alpha = 0 is all first phase, 1 all second.
+    """
+    first, second = (of_subject, of_text) if interpolation.first is Phase.SUBJECT else (of_text, of_subject)
+
+    def eps_t(z_t: Float[Tensor, "B C H W"], t: float) -> Float[Tensor, "B C H W"]:
+        return first(z_t, t) if t + 1 > interpolation.alpha * steps else second(z_t, t)
+
+    return eps_t
+
+
+def seeded(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One source of noise per image, the same on every device, so that an image does not depend on its batch."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def initial_noise(
+    generators: Sequence[torch.Generator], shape: tuple[int, int, int], device: torch.device
+) -> Float[Tensor, "B C H W"]:
+    """z_T for the seeds of `generators`, in float32.
+
+    Args:
+        shape: C, H, W.
+    """
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
+
+
+def sample(
+    denoise: Denoiser,
+    scheduler: Any,
+    z_T: Float[Tensor, "B C H W"],
+    generators: Sequence[torch.Generator],
+    steps: int,
+    on_step: OnStep | None = None,
+) -> Float[Tensor, "B C H W"]:
+    """z_0 of z_T.
+
+    Args:
+        scheduler: any of diffusers', of the base's noise schedule; its state is started afresh.
+        generators: one per image, for schedulers that add noise on the way.
+        on_step: called after each evaluation of the network.
+    """
+    scheduler.set_timesteps(steps)  # kept on the CPU: no step waits for the device
+    adds_noise = "generator" in inspect.signature(scheduler.step).parameters
+    options = {"generator": list(generators)} if adds_noise else {}
+    z_t: Tensor = z_T * scheduler.init_noise_sigma
+    for done, t in enumerate(scheduler.timesteps, start=1):
+        eps_t = denoise(scheduler.scale_model_input(z_t, t), float(t))
+        z_t = scheduler.step(eps_t, t, z_t, **options).prev_sample
+        if on_step is not None:
+            on_step(Progress(done, len(scheduler.timesteps), z_t))
+    return z_t
