@@ -3,10 +3,15 @@
 Every candidate is judged against all candidates of its image, whatever else these break: the
 order of the candidates does not matter, and a tighter setting never keeps more. The name of a
 rule is the reason that the ledger counts, so do not rename one lightly.
+
+A file holds 32-bit floats, in which 0.7 is 0.699999988: boxes, scores and limits are all rounded to 32 bits before
+they are compared, so what stands exactly at a limit stays on its side when it is written and read again.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from ctypes import c_float
+from dataclasses import dataclass
 from typing import Protocol
 
 from labeling.config import BoxRules, RulesConfig
@@ -31,22 +36,32 @@ MASK_RULES = ("no_mask", "thin_mask")
 RULES = BOX_RULES + MASK_RULES
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What a file will say of a `Scored`."""
+
+    label: str
+    score: float
+    box: Box
+
+
 def broken_box_rules(found: Sequence[Scored], width_px: int, height_px: int, rules: BoxRules) -> list[tuple[str, ...]]:
     """For each of `found`, all of an image of this size, the names of rules 1 to 5 that it breaks."""
-    repeats = Counter(f.label for f in found)
+    stored = [_Stored(f.label, _float32(f.score), _rounded(f.box)) for f in found]
+    repeats = Counter(f.label for f in stored)
     return [
         tuple(
             name
             for name, broken in (
                 ("aspect_ratio", aspect_ratio(f.box, rules)),
                 ("box_share", box_share(f.box, width_px * height_px, rules)),
-                ("overlap", overlap(i, found, rules)),
+                ("overlap", overlap(i, stored, rules)),
                 ("repeats", repeats[f.label] > rules.max_repeats),
-                ("low_score", f.score < rules.min_score),
+                ("low_score", not f.score >= _float32(rules.min_score)),
             )
             if broken
         )
-        for i, f in enumerate(found)
+        for i, f in enumerate(stored)
     ]
 
 
@@ -60,28 +75,41 @@ def broken_rules(
 
 def aspect_ratio(box: Box, rules: BoxRules) -> bool:
     """(1) "We only keep the bounding boxes with an aspect ratio between 0.3 and 3"."""
-    return not rules.min_aspect <= box.aspect <= rules.max_aspect
+    return not _float32(rules.min_aspect) <= _float32(box.aspect) <= _float32(rules.max_aspect)
 
 
 def box_share(box: Box, image_area_px: int, rules: BoxRules) -> bool:
     """(2) the box covers between 0.05 and 0.7 of the image. Choice: judged per entity."""
-    return not rules.min_box_share <= box.area_px / image_area_px <= rules.max_box_share
+    share = _float32(box.area_px / image_area_px)
+    return not _float32(rules.min_box_share) <= share <= _float32(rules.max_box_share)
 
 
 def overlap(index: int, found: Sequence[Scored], rules: BoxRules) -> bool:
     """(3) "entities with IOU exceeding 0.8". Choice: the one that ranks lower goes."""
-    mine = found[index]
-    return any(_rank(f, i) > _rank(mine, index) and mine.box.iou(f.box) > rules.max_iou for i, f in enumerate(found))
+    mine, limit = found[index], _float32(rules.max_iou)
+    return any(
+        _rank(f, i) > _rank(mine, index) and _float32(mine.box.iou(f.box)) > limit for i, f in enumerate(found)
+    )
 
 
 def mask_rules(candidate: Candidate, rules: RulesConfig) -> tuple[str, ...]:
     """(6) "the segmentation mask area is less than 60% of the corresponding detection box area"."""
     if candidate.segment is None:
         return ("no_mask",)
-    return ("thin_mask",) if candidate.segment.area_px < rules.min_mask_fill * candidate.box.area_px else ()
+    box_area_px = _rounded(candidate.box).area_px
+    fill = candidate.segment.area_px / box_area_px if box_area_px > 0 else 0.0
+    return () if _float32(fill) >= _float32(rules.min_mask_fill) else ("thin_mask",)
 
 
 def _rank(found: Scored, index: int) -> tuple[float, str, float, float, float, float, int]:
     """Higher score first; equal scores by what they are, so that the order given decides only between equals."""
     box = found.box
     return (found.score, found.label, box.x0, box.y0, box.x1, box.y1, -index)
+
+
+def _rounded(box: Box) -> Box:
+    return Box(x0=_float32(box.x0), y0=_float32(box.y0), x1=_float32(box.x1), y1=_float32(box.y1))
+
+
+def _float32(value: float) -> float:
+    return c_float(value).value

@@ -56,12 +56,13 @@ class Box:
         return (self.x1 - self.x0) / height if height > 0 else float("inf")
 
     def iou(self, other: "Box") -> float:
-        """Area of overlap over area of union, in [0, 1]; 0 when both are empty."""
+        """Area of overlap over area of union, in [0, 1]; 0 where one of the two has no area."""
+        if not (self.area_px > 0 and other.area_px > 0):
+            return 0.0
         w = min(self.x1, other.x1) - max(self.x0, other.x0)
         h = min(self.y1, other.y1) - max(self.y0, other.y0)
         overlap = max(0.0, w) * max(0.0, h)
-        union = self.area_px + other.area_px - overlap
-        return overlap / union if union > 0 else 0.0
+        return overlap / (self.area_px + other.area_px - overlap)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
