@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -85,7 +85,7 @@ def fetch_all(
     fetch: Callable[[str], Fetched | NotFetched],
     config: DownloadConfig,
     workers: DownloadWorkers,
-) -> Iterator[tuple[ListedUrl, Fetched | NotFetched]]:
+) -> Generator[tuple[ListedUrl, Fetched | NotFetched]]:
     """Each URL once, with its last answer, as they come in.
 
     No more answers than threads wait for the caller, so bodies do not pile up in memory.

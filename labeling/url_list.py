@@ -57,21 +57,28 @@ class Plan:
 
 
 def plan_urls(config: LabelingConfig) -> list[str]:
-    """The names of the shards of `labeling.urls`, all of whose files in `urls/` are there afterwards.
+    """The names of the shards of `labeling.urls`, whose files in `urls/` are all there afterwards.
 
-    Rows that a longer list has in addition leave the shards before them as they are.
+    Without a list, the shards that were planned before. Rows added at the end of a list leave the full shards before
+    them as they are.
 
     Raises:
         BadInput: the list cannot be used; one line says why and what to do.
         ShardStale: `urls/` was planned from other rows, and `labeling.stale` is not rebuild.
     """
-    if config.urls is None:
-        raise BadInput("labeling.urls is not set: give the Parquet or CSV file of URLs, or a folder of them")
     store = ShardStore(config.root)
-    files = list_files(config.urls)
-    sha256, note = _digest(files), store.root / "work" / URLS / "plan.json"
+    note, shards = store.root / "work" / URLS / "plan.json", len(store.shards(URLS))
     planned = _last_plan(note)
-    if planned != Plan(sha256, config.images_per_shard, len(store.shards(URLS))):
+    if config.urls is None and planned and planned.shards == shards:
+        return [shard_name(number) for number in range(shards)]
+    if config.urls is None:
+        raise BadInput(
+            f"labeling.urls is not set and {store.root} has no complete plan of a list: "
+            "give the Parquet or CSV file of URLs, or a folder of them"
+        )
+    files = list_files(config.urls)
+    sha256 = _digest(files)
+    if planned != Plan(sha256, config.images_per_shard, shards):
         planned = Plan(sha256, config.images_per_shard, _write_shards(files, store, config))
         text = json.dumps(asdict(planned)).encode()
         publish(note, lambda file: _write(file, text), replace=True)

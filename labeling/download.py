@@ -1,0 +1,336 @@
+"""Makes `images/` with img2dataset's machinery around a fetch of our own.
+
+Its Reader cuts the planned list into shards, its distributors (multiprocessing, Ray) spread them over processes and
+call a `ShardDownload` for each, its FilesSampleWriter spools what came. What of it is not used, and the traps in what
+is: infra/notes/download.md. It is imported in functions, as it loads Ray, pandas and OpenCV with it.
+
+    the caller -> `python -m labeling.download` -> img2dataset's pool of processes      labeling.executor=here
+    the caller -> img2dataset's Ray tasks                                               labeling.executor=ray
+
+Distributors hand back nothing of use, so each shard leaves a report in work/images/.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import logging
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+from upath import UPath
+
+from infra.logs import setup_logs
+from infra.storage import is_local, sweep
+from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, Stale
+from labeling.errors import LabelingError, ShardStale, StageFailed
+from labeling.fetch import Fetcher
+from labeling.image_shards import Gathering, ImageShard, images_stamp, passing_failures
+from labeling.journal import Journal, journal_path
+from labeling.lock import shard_lock
+from labeling.run import start_ray
+from labeling.sdd.arrow import names_of, row_of
+from labeling.sdd.schema import ListedUrl
+from labeling.sdd.shards import ShardStore
+from labeling.steps import IMAGES
+from labeling.supervisor import MAX_ATTEMPTS, ShardReport
+from labeling.url_list import URLS, shard_name, shard_number
+
+log = logging.getLogger(__name__)
+Task = tuple[int, str]
+"""What img2dataset's Reader gives for a shard: its number, and the file with its rows."""
+WATCH_S = 0.2
+
+
+def download_shards(config: LabelingConfig, shards: Sequence[str]) -> list[ShardReport]:
+    """Make the files of these shards in `images/`, as `plan_urls` planned them; one report for each.
+
+    A file that is there stays as it is; with `retry_failed`, what failed for a passing reason is fetched again.
+
+    Raises:
+        ShardStale: a file was made under other settings; nothing was done.
+        StageFailed: a file could not be made; the message is the first reason.
+    """
+    store = ShardStore(config.root)
+    reports = {shard: report for shard in shards if (report := _finished(store, shard, config))}
+    todo, run = [shard for shard in shards if shard not in reports], uuid.uuid4().hex[:12]
+    for _ in range(MAX_ATTEMPTS):
+        if not todo:
+            break
+        reports |= _attempt(store, todo, config, run)
+        todo = [shard for shard in todo if shard not in reports or reports[shard].error]
+    if todo:
+        lost = f"{IMAGES} {todo[0]}: its process ended {MAX_ATTEMPTS} times; the log above may say why"
+        raise StageFailed(reports[todo[0]].error or lost if todo[0] in reports else lost)
+    return [reports[shard] for shard in shards]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDownload:
+    """Makes the file of a shard; what img2dataset's distributors call in place of its Downloader."""
+
+    root: str
+    config: DownloadConfig
+    workers: DownloadWorkers
+    run: str
+    """Names this run in the journals."""
+
+    def __call__(self, task: Task) -> tuple[bool, Task]:
+        """Whether it went well, and the task: what the distributors want to hear."""
+        _settle_in_pool()
+        store, shard = ShardStore(self.root), shard_name(task[0])
+        try:
+            with shard_lock(store.root, IMAGES, shard):
+                report = self._make(store, shard, task)
+        except Exception as error:  # neither distributor survives an exception
+            if not isinstance(error, LabelingError):
+                log.exception("%s %s", IMAGES, shard)
+            report = ShardReport(stage=IMAGES, shard=shard, error=f"{IMAGES} {shard}: {type(error).__name__}: {error}")
+        _report_path(store, shard).write_text(json.dumps(asdict(report)))
+        return report.error is None, task
+
+    def _make(self, store: ShardStore, shard: str, task: Task) -> ShardReport:
+        start, begin = time.monotonic(), images_stamp(self.config, store, shard)
+        found = store.stamp(IMAGES, shard)
+        is_there = found is not None and found.stamp.startswith(begin)
+        if found and is_there and not self.config.retry_failed:
+            return ShardReport(stage=IMAGES, shard=shard, counts=found.counts, reused=True)
+        sweep(store.path(IMAGES, shard))
+        journal = Journal.begin(journal_path(store.root, IMAGES, shard), self.run)
+        if journal.attempts > MAX_ATTEMPTS:
+            raise StageFailed(f"begun {MAX_ATTEMPTS} times without an end; see {journal.path}")
+        image_shard = ImageShard(store, shard, _rows(task), begin)
+        with FileSpool.opened(store.root, task) as spool:
+            gathering = Gathering(Fetcher(self.config).fetch, self.config, self.workers, journal, spool)
+            counts = image_shard.retry(gathering) if is_there else image_shard.make(gathering)
+        journal.remove()
+        seconds = time.monotonic() - start
+        log.info("%s %s: %s in %.0f s", IMAGES, shard, ", ".join(f"{n} {s}" for s, n in counts.items()), seconds)
+        return ShardReport(stage=IMAGES, shard=shard, counts=counts, seconds=seconds)
+
+
+class FileSpool:
+    """Bodies as files, written by img2dataset's FilesSampleWriter."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        from img2dataset.writer import FilesSampleWriter
+
+        self._folder = folder / f"{number:05d}"
+        schema = pa.schema([("key", pa.string())])
+        self._writer = FilesSampleWriter(number, str(folder), False, 5, schema, "image")
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, root: UPath, task: Task) -> "Iterator[FileSpool]":
+        """An empty spool: in the dataset's folder, or in that for temporary files where the dataset is far away.
+
+        The caller holds the shard's lock.
+        """
+        name = f"{shard_name(task[0])}.spool"
+        folder = Path(root.path) / "work" / IMAGES / name if is_local(root) else Path(tempfile.mkdtemp(suffix=name))
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed process
+        folder.mkdir(parents=True)
+        spool = cls(folder, task[0])
+        try:
+            yield spool
+        finally:
+            spool._writer.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def put(self, key: bytes, encoded: bytes) -> None:
+        """Keep the body."""
+        self._writer.write(encoded, key.hex(), None, {"key": key.hex()})
+
+    def get(self, key: bytes) -> bytes:
+        """The body that was kept."""
+        return (self._folder / f"{key.hex()}.image").read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the process of `labeling.executor=here` is to do; comes as a pickle on its standard input."""
+
+    download: ShardDownload
+    root: str
+    shards: tuple[str, ...]
+    processes: int
+
+
+def _finished(store: ShardStore, shard: str, config: LabelingConfig) -> ShardReport | None:
+    """The report of a shard that has its file; None where there is something to do."""
+    found = store.stamp(IMAGES, shard)
+    if found is None:
+        return None
+    begin = images_stamp(config.download, store, shard)
+    if not found.stamp.startswith(begin):
+        if config.stale is Stale.REBUILD:
+            return None
+        raise ShardStale(
+            f"{store.path(IMAGES, shard)} is stamped {found.stamp}, this run's begin with {begin}: it was made with "
+            "other settings or from other rows of the list. Give a new root, or let it be made again with --set "
+            "labeling.stale=rebuild"
+        )
+    if config.download.retry_failed and passing_failures(store, shard):
+        return None
+    return ShardReport(stage=IMAGES, shard=shard, counts=found.counts, reused=True)
+
+
+def _attempt(store: ShardStore, shards: Sequence[str], config: LabelingConfig, run: str) -> dict[str, ShardReport]:
+    """Let img2dataset distribute the shards; the reports of those that came to an end."""
+    lists = _lists(store)
+    lists.mkdir(parents=True, exist_ok=True)
+    for shard in shards:
+        _report_path(store, shard).unlink(missing_ok=True)
+    workers = config.workers.images
+    download = ShardDownload(config.root, config.download, workers, run)
+    try:
+        if config.executor is Executor.HERE:
+            _run_here(Order(download, config.root, tuple(shards), workers.processes))
+        else:
+            _run_on_ray(download, store, shards)
+    finally:
+        lists.fs.rm(lists.path, recursive=True)
+    return dict(_reports(store, shards))
+
+
+def _reports(store: ShardStore, shards: Sequence[str]) -> Iterator[tuple[str, ShardReport]]:
+    for shard in shards:
+        path = _report_path(store, shard)
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # its process was killed
+            yield shard, ShardReport(**json.loads(path.read_text()))
+            path.unlink()
+
+
+def _run_here(order: Order) -> None:
+    """img2dataset's pool of processes waits for ever for one that was killed, so it gets a process of its own."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "TQDM_DISABLE": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "labeling.download"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,  # the Reader prints
+        env=environment,
+        start_new_session=True,  # an interrupt is for us; that process ends with its standard input
+    )
+    assert process.stdin is not None
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(pickle.dumps(order))
+            process.stdin.flush()
+        process.wait()
+    finally:
+        process.kill()
+        process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _run_on_ray(download: ShardDownload, store: ShardStore, shards: Sequence[str]) -> None:
+    if find_spec("ray") is None:  # img2dataset's distributor would do nothing, and say nothing
+        raise StageFailed("labeling.executor=ray needs Ray: pip install 'subject-diffusion[labeling]'")
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    start_ray()
+    from img2dataset.distributor import ray_distributor
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        tasks = list(_tasks(store, shards))
+    try:
+        ray_distributor(len(tasks), download, tasks, len(tasks), 0)
+    except Exception as error:  # a worker that died more often than Ray tries; the others may go on for a while
+        log.warning("%s: %s", IMAGES, error)
+
+
+def _tasks(store: ShardStore, shards: Iterable[str]) -> Iterator[Task]:
+    """The shards as img2dataset's Reader cuts them: one from each planned file."""
+    from img2dataset.reader import Reader
+
+    for shard in shards:
+        urls = store.stamp(URLS, shard)
+        if urls is None:
+            raise StageFailed(f"{store.path(URLS, shard)} is not there: run again with labeling.urls")
+        yield from Reader(
+            url_list=str(store.path(URLS, shard)),
+            input_format="parquet",
+            url_col="url",
+            caption_col=None,
+            verify_hash_col=None,
+            verify_hash_type=None,
+            save_additional_columns=[name for name in names_of(ListedUrl) if name != "url"],
+            number_sample_per_shard=sum(urls.counts.values()),
+            done_shards=set(),
+            tmp_path=str(_lists(store)),
+            start_shard_id=shard_number(shard),
+        )
+
+
+def _rows(task: Task) -> list[ListedUrl]:
+    with fsspec.open(task[1], "rb") as file:
+        return [row_of(ListedUrl, record) for record in pa.ipc.open_file(file).read_all().to_pylist()]
+
+
+def _lists(store: ShardStore) -> UPath:
+    return store.root / "work" / IMAGES / "lists"
+
+
+def _report_path(store: ShardStore, shard: str) -> UPath:
+    return store.root / "work" / IMAGES / f"{shard}.report.json"
+
+
+@functools.cache
+def _settle_in_pool() -> None:
+    """Once in each process of img2dataset's pool: it logs, and it ends with the process that started it."""
+    parent = multiprocessing.parent_process()
+    if parent is None:  # a Ray worker
+        return
+    setup_logs()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
+def _exit_with_caller() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _exit_with_worker() -> None:
+    """End when a process of the pool was killed: img2dataset would wait for its shard for ever."""
+    seen: set[multiprocessing.process.BaseProcess] = set()
+    while True:
+        seen |= set(multiprocessing.active_children())
+        if any(child.exitcode for child in seen):
+            os._exit(1)
+        time.sleep(WATCH_S)
+
+
+def _main() -> None:
+    order: Order = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_exit_with_caller, daemon=True).start()
+    from img2dataset.distributor import multiprocessing_distributor
+
+    tasks = list(_tasks(ShardStore(order.root), order.shards))
+    threading.Thread(target=_exit_with_worker, daemon=True).start()
+    multiprocessing_distributor(order.processes, order.download, tasks, len(tasks), 0)
+
+
+if __name__ == "__main__":
+    setup_logs()
+    _main()
