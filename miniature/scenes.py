@@ -1,0 +1,308 @@
+"""Scenes with exact ground truth: sprites on a background, and the caption that names them.
+
+    scene = compose(seed=7, config=ScenesConfig(width_px=(192, 192), height_px=(192, 192)))
+
+Every draw comes from the seed, so a scene is the same wherever it is composed. A pixel belongs to
+the subject that covers at least half of it last; boxes are the bounds of what is left visible.
+"""
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from infra.config import Config
+from labeling.sdd.schema import Box
+from miniature.backgrounds import BACKGROUNDS
+from miniature.sprites import SIDES_PX, Sprite, cutout, outline, sprites
+
+Seed = int | Sequence[int]
+_TRIES = 15
+"""Places that are tried for a subject before it is left out."""
+_MARGIN_PX = 3
+"""Pixels around a subject's hull that interpolation may reach."""
+
+
+class Pool(StrEnum):
+    """Which sprites may be subjects."""
+
+    TRAINED = "trained"
+    HELD_OUT = "held_out"
+    ALL = "all"
+
+
+class ScenesConfig(Config):
+    """What scenes look like. Pairs are the smallest and the largest value of a draw, both inclusive."""
+
+    width_px: tuple[PositiveInt, PositiveInt] = (384, 512)
+    height_px: tuple[PositiveInt, PositiveInt] = (384, 512)
+    subjects: tuple[PositiveInt, PositiveInt] = (1, 5)
+    """Subjects asked for; fewer where no place is found for one."""
+    pool: Pool = Pool.TRAINED
+    names: tuple[str, ...] = ()
+    """Only these sprites of the pool; empty: all of it."""
+    backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
+    box_share: tuple[NonNegativeFloat, NonNegativeFloat] = (0.02, 0.5)
+    """Share of the image in a subject's whole box, drawn evenly in its logarithm. The upper end is for one subject
+    and falls with the square root of their number."""
+    min_visible: float = Field(default=0.8, ge=0.0, le=1.0)
+    """Share of each subject that others may not cover."""
+    max_rotation_deg: NonNegativeFloat = 15.0
+    flip_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of subjects that are mirrored."""
+    subject_light: tuple[NonNegativeFloat, NonNegativeFloat] = (0.85, 1.1)
+    """Brightness of each subject, as a factor."""
+    scene_light: tuple[NonNegativeFloat, NonNegativeFloat] = (0.75, 1.12)
+    """Brightness of the whole scene, as a factor."""
+    shadow: float = Field(default=0.3, ge=0.0, le=1.0)
+    """How dark the soft shadow under a subject is; it is no part of any mask."""
+    class_word_share: float = Field(default=0.25, ge=0.0, le=1.0)
+    """Share of subjects that the caption calls by their class word. One whose class another subject shares is always
+    called by its name, so that a word of the caption never fits two subjects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pose:
+    """How a sprite is put into a scene."""
+
+    box_share: float
+    """Share of the frame in its box."""
+    angle_deg: float
+    """Anticlockwise."""
+    flip: bool
+    light: float
+    right: float
+    """Where its box is between the left and the right edge, 0 to 1."""
+    down: float
+    """Where its box is between the upper and the lower edge, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A sprite in its pose, as a patch of the frame."""
+
+    rgba: NDArray[np.float32]
+    """0..255, [h, w, 4], colour multiplied by alpha."""
+    x0: int
+    y0: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        height, width = self.rgba.shape[:2]
+        return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Where it covers at least half of the pixel, [h, w]."""
+        covered: NDArray[np.bool_] = self.rgba[..., 3] >= 127.5
+        return covered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A sprite of a scene and where it is seen."""
+
+    sprite: Sprite
+    label: str
+    """The word by which the caption calls it: its name or its class word."""
+    mask: NDArray[np.bool_]
+    """What others leave visible of it, [H, W]."""
+    box: Box
+    """The bounds of the mask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    image: NDArray[np.uint8]
+    """RGB, [H, W, 3]."""
+    caption: str
+    """Every subject from left to right, then the place: "an apple, a fox and a train on the grass"."""
+    background: str
+    subjects: tuple[Subject, ...]
+    """From left to right."""
+
+
+def compose(seed: Seed, config: ScenesConfig = ScenesConfig()) -> Scene:  # noqa: B008 (frozen)
+    """The scene of `seed` under `config`.
+
+    Raises:
+        ValueError: `config` names a sprite or a background that there is not.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = (int(rng.integers(*side, endpoint=True)) for side in (config.height_px, config.width_px))
+    background = BACKGROUNDS[_known(str(rng.choice(config.backgrounds)), BACKGROUNDS, "background")]
+    image = background.draw(rng, height, width).astype(np.float32)
+    placed, owner = _arrange(rng, image, config)
+    image *= rng.uniform(*config.scene_light)
+    labels = _labels(rng, placed, config)
+    subjects = sorted(
+        (_subject(sprite, label, owner == i) for i, (sprite, label) in enumerate(zip(placed, labels, strict=True))),
+        key=lambda s: (s.box.x0 + s.box.x1, s.box.y0),
+    )
+    return Scene(
+        image=image.clip(0, 255).round().astype(np.uint8),
+        caption=caption(subjects, background.place),
+        background=background.noun,
+        subjects=tuple(subjects),
+    )
+
+
+def caption(subjects: Sequence[Subject], place: str) -> str:
+    """The subjects with their articles, and the place: "a fox, some grapes and a train in the snow"."""
+    phrases = [f"{_article(s.sprite, s.label)} {s.label}" for s in subjects]
+    listed = " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
+    return f"{listed} {place}"
+
+
+def phrases() -> list[str]:
+    """Every text that a caption can be made of: all sprites by name and by class word, all places, "and"."""
+    named = [f"{article} {word}" for s in sprites() for article, word in _words(s)]
+    return list(dict.fromkeys([*named, *(b.place for b in BACKGROUNDS.values()), "and"]))
+
+
+def pose(rng: np.random.Generator, config: ScenesConfig, subjects: int) -> Pose:
+    """A random pose for one of `subjects`."""
+    low, high = config.box_share
+    high = max(low, high / math.sqrt(subjects))
+    return Pose(
+        box_share=math.exp(rng.uniform(math.log(low), math.log(high))),
+        angle_deg=rng.uniform(-config.max_rotation_deg, config.max_rotation_deg),
+        flip=bool(rng.random() < config.flip_share),
+        light=rng.uniform(*config.subject_light),
+        right=rng.random(),
+        down=rng.random(),
+    )
+
+
+def render(sprite: Sprite, how: Pose, height_px: int, width_px: int) -> Layer:
+    """`sprite` in its pose, wholly inside a frame of this size."""
+    turn = _turn(how)
+    hull = outline(sprite) @ turn.T
+    low, high = hull.min(axis=0), hull.max(axis=0)
+    wide, tall = high - low
+    side = math.sqrt(how.box_share * height_px * width_px / (wide * tall))
+    side = min(side, (width_px - 2 * _MARGIN_PX) / wide, (height_px - 2 * _MARGIN_PX) / tall)
+    free = np.array((width_px, height_px)) - 2 * _MARGIN_PX - side * (high - low)
+    corner = _MARGIN_PX + free * (how.right, how.down)
+    return _warp(sprite, side * turn, corner - side * low, (corner, corner + side * (high - low)), how.light)
+
+
+def paint(image: NDArray[np.float32], layer: Layer, shadow: float = 0.0) -> None:
+    """Put `layer` over `image` [H, W, 3] in place, after its shadow."""
+    if shadow:
+        _cast(image, layer, shadow)
+    patch = image[layer.window]
+    patch *= 1 - layer.rgba[..., 3:] / 255
+    patch += layer.rgba[..., :3]
+
+
+def _arrange(
+    rng: np.random.Generator, image: NDArray[np.float32], config: ScenesConfig
+) -> tuple[list[Sprite], NDArray[np.int8]]:
+    """Paint subjects on `image`; returns them and, for each pixel, the index of the one seen there or -1."""
+    pool = _pool(config.pool, config.names)
+    count = min(int(rng.integers(*config.subjects, endpoint=True)), len(pool))
+    owner = np.full(image.shape[:2], -1, np.int8)
+    placed: list[Sprite] = []
+    whole_px = seen_px = np.zeros(0, int)
+    for index in rng.permutation(len(pool))[:count]:
+        for _ in range(_TRIES):
+            layer = render(pool[index], pose(rng, config, count), *image.shape[:2])
+            mask = layer.mask
+            hidden_px = np.bincount(owner[layer.window][mask] + 1, minlength=len(placed) + 1)[1:]
+            if (seen_px - hidden_px >= config.min_visible * whole_px).all():
+                paint(image, layer, config.shadow)
+                owner[layer.window][mask] = len(placed)
+                placed.append(pool[index])
+                whole_px = np.append(whole_px, mask.sum())
+                seen_px = np.append(seen_px - hidden_px, mask.sum())
+                break
+    return placed, owner
+
+
+def _turn(how: Pose) -> NDArray[np.float64]:
+    """The mirroring and the rotation, [2, 2] for x and y."""
+    angle = math.radians(how.angle_deg)
+    rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    return rotation @ np.diag((-1.0 if how.flip else 1.0, 1.0))
+
+
+def _warp(
+    sprite: Sprite,
+    scaled: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    bounds: tuple[NDArray[np.float64], NDArray[np.float64]],
+    light: float,
+) -> Layer:
+    """The cutout under the map x -> scaled @ x + centre, whose origin is its centre and whose unit its longest side."""
+    x0, y0 = np.floor(bounds[0]).astype(int) - _MARGIN_PX
+    x1, y1 = np.ceil(bounds[1]).astype(int) + _MARGIN_PX
+    wanted = math.sqrt(abs(float(np.linalg.det(scaled))))
+    pixels = cutout(sprite, next((side for side in SIDES_PX if side >= 0.8 * wanted), SIDES_PX[-1]))
+    height, width = pixels.shape[:2]
+    linear = scaled / max(height, width)
+    shift = centre - linear @ ((width - 1) / 2, (height - 1) / 2) - (x0, y0)
+    warped = cv2.warpAffine(pixels, np.column_stack((linear, shift)), (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+    rgba = warped.astype(np.float32)
+    rgba[..., :3] *= light
+    return Layer(rgba, int(x0), int(y0))
+
+
+def _cast(image: NDArray[np.float32], layer: Layer, strength: float) -> None:
+    """Darken `image` where the layer's blurred silhouette falls, a little below the layer."""
+    height, width = layer.rgba.shape[:2]
+    reach = max(1, min(height, width) // 12)
+    y0, x0 = max(0, layer.y0 - reach), max(0, layer.x0 - reach)
+    ground = image[y0 : layer.y0 + height + 3 * reach, x0 : layer.x0 + width + reach]
+    silhouette = np.zeros(ground.shape[:2], np.float32)
+    top, left = layer.y0 - y0 + reach, layer.x0 - x0
+    target = silhouette[top : top + height, left : left + width]
+    target[:] = layer.rgba[: target.shape[0], : target.shape[1], 3]
+    blurred = cv2.blur(cv2.blur(silhouette, (2 * reach + 1, 2 * reach + 1)), (reach + 1, reach + 1))
+    ground *= 1 - strength / 255 * blurred[..., None]
+
+
+def _labels(rng: np.random.Generator, placed: Sequence[Sprite], config: ScenesConfig) -> list[str]:
+    shared = Counter(sprite.class_word for sprite in placed)
+    coarse = rng.random(len(placed)) < config.class_word_share
+    return [s.class_word if c and shared[s.class_word] == 1 else s.name for s, c in zip(placed, coarse, strict=True)]
+
+
+def _subject(sprite: Sprite, label: str, mask: NDArray[np.bool_]) -> Subject:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = Box(x0=float(columns[0]), y0=float(rows[0]), x1=float(columns[-1] + 1), y1=float(rows[-1] + 1))
+    return Subject(sprite=sprite, label=label, mask=mask, box=box)
+
+
+def _words(sprite: Sprite) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (sprite.article, sprite.name), (sprite.class_article, sprite.class_word)
+
+
+def _article(sprite: Sprite, label: str) -> str:
+    return next(article for article, word in _words(sprite) if word == label)
+
+
+@cache
+def _pool(pool: Pool, names: tuple[str, ...]) -> tuple[Sprite, ...]:
+    known = {sprite.name for sprite in sprites()}
+    wanted = {_known(name, known, "sprite") for name in names}
+    return tuple(
+        s
+        for s in sprites()
+        if (pool is Pool.ALL or s.held_out == (pool is Pool.HELD_OUT)) and (not wanted or s.name in wanted)
+    )
+
+
+def _known(name: str, known: Iterable[str], kind: str) -> str:
+    if name not in known:
+        near = difflib.get_close_matches(name, list(known), n=3)
+        raise ValueError(f"there is no {kind} {name!r}; close: {', '.join(near) or 'none'}")
+    return name
