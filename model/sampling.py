@@ -114,8 +114,11 @@ def stacked(conditions: Sequence[Conditions]) -> Conditions:
 
 def _stacked_adapters(adapters: Sequence[AdapterInputs]) -> AdapterInputs:
     biases = [part.bias for part in adapters if part.bias is not None]
+    gates = [part.gate for part in adapters if part.gate is not None]
     return AdapterInputs(
-        tokens=torch.cat([part.tokens for part in adapters]), bias=torch.cat(biases) if biases else None
+        tokens=torch.cat([part.tokens for part in adapters]),
+        bias=torch.cat(biases) if biases else None,
+        gate=torch.cat(gates) if gates else None,
     )
 
 

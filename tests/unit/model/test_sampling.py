@@ -80,7 +80,8 @@ def plain(unet: SubjectUNet, given: Conditions, guidance: Guidance, null: NullBr
     """Each branch on its own, nothing cached, InstructPix2Pix's formula as printed."""
 
     def eps(branch: Branch, z_t: Tensor, t: float) -> Tensor:
-        predicted: Tensor = unet(z_t, torch.tensor(int(t)), branch_conditions(branch, given, empty_text(), null))
+        times = torch.full((len(z_t),), int(t))
+        predicted: Tensor = unet(z_t, times, branch_conditions(branch, given, empty_text(), null))
         return predicted
 
     def denoise(z_t: Tensor, t: float) -> Tensor:
@@ -257,12 +258,14 @@ def test_equation_4_at_its_ends(make: Callable[[], Any]) -> None:
     assert set(traced(Interpolation(alpha=1), make(), 10)) == {"text"}
 
 
-def test_stacking_keeps_biases() -> None:
+def test_stacking_keeps_biases_and_gates() -> None:
     given = conditions(1)
     assert given.adapter is not None
-    weaker = replace(given, adapter=replace(given.adapter, bias=torch.full((1, 10), -1.0)))
+    weaker = replace(given, adapter=replace(given.adapter, bias=torch.full((1, 10), -1.0), gate=torch.ones(1)))
     both = stacked([weaker, weaker, branch_conditions(Branch.NEITHER, weaker, empty_text(), NullBranches.ADAPTER_OFF)])
     assert both.adapter is not None
     assert both.adapter.bias is not None
     assert both.adapter.bias.shape == both.adapter.tokens.shape[:2] == (2, 10)
+    assert both.adapter.gate is not None
+    assert torch.equal(both.adapter.gate, torch.ones(2))
     assert both.text.shape[0] == 3
