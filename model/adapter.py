@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import AbsentSlots, BoxCondition, ModelConfig
+from model.mlp import feature_mlp
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [B h T d]."""
@@ -66,12 +67,13 @@ class SubjectTokens(nn.Module):
         super().__init__()
         padded = config.absent_slots is AbsentSlots.NULL_PADDED
         self.slots = config.max_subjects if padded else 0
+        self.absent_strength = 1.0 if padded else 0.0
         self.boxless_single = config.box_condition is BoxCondition.NULL_FOR_SINGLE
         self.position_width = fourier_width() if config.use_box_coordinates else 0
         self.null_patches = _null(patches, patch_width, learned=padded)
         self.null_position = _null(patches, self.position_width, learned=padded or self.boxless_single)
         inputs = patch_width + self.position_width
-        self.mlp = nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width))
+        self.mlp = feature_mlp(inputs, width)
 
     def forward(
         self,
@@ -84,10 +86,34 @@ class SubjectTokens(nn.Module):
         present = F.pad(present, (0, missing))
         v = torch.where(present[..., None, None], F.pad(patch_features, (0, 0, 0, 0, 0, missing)), self.null_patches)
         fourier_l = self._positions(F.pad(boxes, (0, 0, 0, missing)), present)
-        h_e: Tensor = self.mlp(torch.cat([v, fourier_l], dim=-1))
+        h_e: Tensor = self.mlp(torch.cat([v, fourier_l.expand(*v.shape[:3], -1)], dim=-1))
         return h_e.flatten(1, 2)
 
-    def _positions(self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"]) -> Float[Tensor, "B R P _l"]:
+    def inputs(
+        self,
+        patch_features: Float[Tensor, "B R P _v"],
+        boxes: Float[Tensor, "B R 4"],
+        present: Bool[Tensor, "B R"],
+        strengths: Float[Tensor, "B R"] | None = None,
+        full: bool = False,
+    ) -> AdapterInputs:
+        """What the adapters look at.
+
+        Args:
+            strengths: by which the attention to each subject's tokens is multiplied before it is normalised; 1 changes
+                nothing, 0 is as good as absent. By default 1 for all.
+            full: every slot is known to hold a subject, so that attention needs no mask.
+        """
+        tokens = self(patch_features, boxes, present)
+        if strengths is None and (full or self.absent_strength == 1.0):
+            return AdapterInputs(tokens)
+        given = torch.ones_like(boxes[..., 0]) if strengths is None else strengths
+        strength = torch.where(present, given, self.absent_strength)
+        strength = F.pad(strength, (0, max(self.slots - strength.shape[1], 0)), value=self.absent_strength)
+        bias = strength.log().repeat_interleave(patch_features.shape[2], dim=1)
+        return AdapterInputs(tokens, bias, gate=(strength > 0).any(dim=1).to(tokens.dtype))
+
+    def _positions(self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"]) -> Float[Tensor, "B R _p _l"]:
         known = present & (present.sum(1, keepdim=True) > 1) if self.boxless_single else present
         code = fourier(torch.where(present[..., None], boxes, 0.0))[:, :, None, : self.position_width]
         return torch.where(known[..., None, None], code, self.null_position)

@@ -118,7 +118,7 @@ class RecordedAttention(FusedAttention):
         with nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False):
             probabilities: Tensor = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1)
             ca = cross_attention_map(probabilities, recorder.entity_tokens)
-            recorder.maps[self.name] = ca.unflatten(-1, self._sides(recorder.latent_size))
+            recorder.maps[self.name] = ca.reshape(*ca.shape[:2], *self._sides(recorder.latent_size))
             return probabilities @ v
 
     def _sides(self, latent_size: tuple[int, int]) -> tuple[int, int]:

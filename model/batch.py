@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+ABSENT = -1
+
 
 @dataclass(frozen=True)
 class PromptTokens:
@@ -49,7 +51,7 @@ class SubjectBatch:
     present: Bool[Tensor, "B R"]
     """Which slots hold a subject. What the others hold has no effect."""
     images: UInt8[Tensor, "B 3 _height _width"] | None = None
-    latent_moments: Float[Tensor, "B _2c H W"] | None = None
+    latent_moments: Float[Tensor, "B _moments H W"] | None = None
     """Mean and log-variance of the VAE's posterior."""
     subject_images: UInt8[Tensor, "B R 3 _s _s"] | None = None
     """The subjects' pictures (`model/subject.py` makes them)."""

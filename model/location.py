@@ -15,9 +15,15 @@ def with_location(
     noisy_latent: Float[Tensor, "B C H W"], location_mask: Float[Tensor, "B 1 H W"] | None
 ) -> Float[Tensor, "B _c H W"]:
     """z'_t = concat(z_t, l_m), what conv_in is given."""
-    if location_mask is None:
-        return noisy_latent
+    assert location_mask is not None, "a network with location control needs the location mask"
     return torch.cat([noisy_latent, location_mask.to(noisy_latent.dtype)], dim=1)
+
+
+def without_location(
+    noisy_latent: Float[Tensor, "B C H W"], location_mask: Float[Tensor, "B 1 H W"] | None
+) -> Float[Tensor, "B C H W"]:
+    """What conv_in is given without location control (Table 3 c)."""
+    return noisy_latent
 
 
 def overlaid(

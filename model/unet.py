@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from model.adapter import AdapterInputs, KeysValues, SubjectAdapter
 from model.attention_maps import FusedAttention, MapRecorder, RecordedAttention, keys_values
 from model.config import ModelConfig
-from model.location import with_location
+from model.location import with_location, without_location
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Conditions:
     adapter: AdapterInputs | None = None
     """h_e; None turns the adapters off."""
     location_mask: Float[Tensor, "B 1 H W"] | None = None
-    """l_m at the latent's size; None exactly where the network has no location control."""
+    """l_m at the latent's size. A network without location control does not look at it; any other needs it."""
     text_keys_values: Sequence[KeysValues] = ()
     """The text as each cross-attention layer's keys and values, where they were projected ahead."""
 
@@ -47,6 +47,7 @@ class SubjectUNet(nn.Module):
         super().__init__()
         self.base = base
         self.latent_channels: int = base.config.in_channels
+        self._input = with_location if config.use_location_control else without_location
         if config.use_location_control:
             _widen_conv_in(base)
         if config.use_adapter:
@@ -56,7 +57,7 @@ class SubjectUNet(nn.Module):
     def forward(
         self,
         noisy_latent: Float[Tensor, "B C H W"],
-        timesteps: Int[Tensor, " B"] | Int[Tensor, ""],
+        timesteps: Num[Tensor, " B"],
         conditions: Conditions,
         recorder: MapRecorder | None = None,
     ) -> Float[Tensor, "B C H W"]:
@@ -66,7 +67,7 @@ class SubjectUNet(nn.Module):
             recorder: takes the maps of the layers of Eq. 2.
         """
         objects = {} if conditions.adapter is None else {"gligen": {"objs": conditions.adapter}}
-        z_t = with_location(noisy_latent, conditions.location_mask)
+        z_t = self._input(noisy_latent, conditions.location_mask)
         prediction: Tensor = self.base(
             z_t,
             timesteps,
@@ -83,6 +84,10 @@ class SubjectUNet(nn.Module):
             return replace(conditions, text_keys_values=text)
         objects = tuple(adapter.S.keys_values(conditions.adapter.tokens) for adapter in self.adapters())
         return replace(conditions, text_keys_values=text, adapter=replace(conditions.adapter, keys_values=objects))
+
+    def blocks(self) -> Iterator[BasicTransformerBlock]:
+        """The transformer blocks, in the order of their adapters."""
+        return (block for _, block in _blocks(self.base))
 
     def adapters(self) -> Iterator[SubjectAdapter]:
         """The adapters, in the order of their `index`."""
@@ -136,8 +141,8 @@ def _insert_adapters(base: UNet2DConditionModel, config: ModelConfig) -> None:
 def _set_attention(base: UNet2DConditionModel, recorded: Sequence[int]) -> None:
     for index, (name, block) in enumerate(_blocks(base)):
         block.attn1.set_processor(FusedAttention(index=None))
-        wanted = downsampling(name, len(base.config.block_out_channels)) in recorded
-        block.attn2.set_processor(RecordedAttention(index, name) if wanted else FusedAttention(index))
+        scale = downsampling(name, len(base.config.block_out_channels))
+        block.attn2.set_processor(RecordedAttention(index, name, scale) if scale in recorded else FusedAttention(index))
 
 
 def _blocks(base: UNet2DConditionModel) -> Iterator[tuple[str, BasicTransformerBlock]]:

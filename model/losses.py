@@ -1,0 +1,85 @@
+"""The training objective: Eq. 2 and Eq. 3.
+
+Axes: B images, K entity tokens (each subject has two: its label and its placeholder, as in Fig. 3), _h _w sides of an
+attention map (they differ by layer, so they go unchecked), C latent channels, H W rows and columns.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.config import AttentionLoss, LayerReduction
+
+Maps = Mapping[str, Float[Tensor, "B K _h _w"]]
+
+
+def attention_map_loss(
+    maps: Maps,
+    masks: Float[Tensor, "B K H W"],
+    present: Bool[Tensor, "B K"],
+    form: AttentionLoss = AttentionLoss.L1,
+    reduction: LayerReduction = LayerReduction.SUM,
+) -> Float[Tensor, ""]:
+    """L_attn, the distance between where an entity's token looks and where the entity is.
+
+    Paper: Eq. 2,  L_attn = 1/N sum_k sum_l | CA_l(z_t, y_k) - M_k |.
+
+    Args:
+        maps: CA_l by layer, averaged over heads, values in [0, 1].
+        masks: M_k, 1 inside the entity and 0 outside, at any size.
+        present: which of the K slots hold a token; N counts these over the batch.
+
+    Choices: |.| is the mean over pixels, so that a layer's size does not weight it; masks are resized to h_l by area,
+    so that a thin entity keeps its mass.
+    """
+    distance = {AttentionLoss.L1: _l1, AttentionLoss.BALANCED: _balanced}[form]
+    n = present.sum().clamp(min=1)
+    M = torch.where(present[..., None, None], masks, 0.0)
+    total = masks.new_zeros(())
+    for ca in maps.values():
+        m = F.interpolate(M, size=ca.shape[-2:], mode="area")
+        total = total + torch.where(present, distance(ca, m), 0.0).sum()
+    layers = len(maps) if reduction is LayerReduction.MEAN else 1
+    return total / n / layers
+
+
+def training_objective(
+    eps: Float[Tensor, "B C H W"],
+    eps_theta: Float[Tensor, "B C H W"],
+    L_attn: Float[Tensor, ""],
+    lambda_attn: float,
+) -> Float[Tensor, ""]:
+    """What training makes small.
+
+    Paper: Eq. 3,  L = E[ || eps - eps_theta(z_t, t, y, x_s, l, l_m) ||^2 ] + lambda_attn L_attn.
+
+    Choice: the norm is the mean over all axes, as for the base.
+    """
+    return F.mse_loss(eps_theta.float(), eps.float()) + lambda_attn * L_attn
+
+
+@torch.no_grad()
+def attention_in_mask(maps: Maps, masks: Float[Tensor, "B K H W"], present: Bool[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """Share of the entities' attention that falls on them, 0 to 1: the mean over entities and layers. A metric."""
+    M = torch.where(present[..., None, None], masks, 0.0)
+    total = masks.new_zeros(())
+    for ca in maps.values():
+        m = F.interpolate(M, size=ca.shape[-2:], mode="area")
+        share = (ca * m).sum(dim=(-2, -1)) / ca.sum(dim=(-2, -1)).clamp(min=1e-12)
+        total = total + torch.where(present, share, 0.0).sum()
+    return total / (present.sum() * len(maps)).clamp(min=1)
+
+
+def _l1(ca: Float[Tensor, "B K _h _w"], m: Float[Tensor, "B K _h _w"]) -> Float[Tensor, "B K"]:
+    return (ca - m).abs().mean(dim=(-2, -1))
+
+
+def _balanced(ca: Float[Tensor, "B K _h _w"], m: Float[Tensor, "B K _h _w"]) -> Float[Tensor, "B K"]:
+    """Mean attention on the background minus mean attention on the entity, whose areas then weigh the same."""
+    outside = 1.0 - m
+    background = (ca * outside).sum(dim=(-2, -1)) / outside.sum(dim=(-2, -1)).clamp(min=1e-5)
+    entity = (ca * m).sum(dim=(-2, -1)) / m.sum(dim=(-2, -1)).clamp(min=1e-5)
+    return background - entity

@@ -1,0 +1,57 @@
+"""The noise schedule of the base: z_t from z_0, and what the network is to predict of it.
+
+Axes: B images, C latent channels, H W rows and columns of the latent.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers import DDPMScheduler
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from model.errors import CheckpointError
+
+EPSILON, VELOCITY = "epsilon", "v_prediction"
+
+
+class NoiseSchedule(nn.Module):
+    """q(z_t | z_0) of the base's scheduler, with its table on the network's device.
+
+    Args:
+        settings: of any diffusers scheduler.
+
+    Raises:
+        CheckpointError: the scheduler predicts neither noise nor velocity.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        scheduler = DDPMScheduler.from_config(dict(settings))
+        self.prediction: str = scheduler.config.prediction_type
+        if self.prediction not in (EPSILON, VELOCITY):
+            raise CheckpointError(
+                f"the base's scheduler has prediction_type={self.prediction!r}; known are {EPSILON!r} and {VELOCITY!r}"
+            )
+        self.steps: int = scheduler.config.num_train_timesteps
+        self.alphas_cumprod = nn.Buffer(scheduler.alphas_cumprod, persistent=False)
+
+    def noisy(
+        self, z_0: Float[Tensor, "B C H W"], eps: Float[Tensor, "B C H W"], t: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B C H W"]:
+        """z_t."""
+        signal, noise = self._scales(t)
+        return signal * z_0 + noise * eps
+
+    def target(
+        self, z_0: Float[Tensor, "B C H W"], eps: Float[Tensor, "B C H W"], t: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B C H W"]:
+        """What stands for epsilon in Eq. 3: the noise itself, or the velocity where the base predicts that."""
+        if self.prediction == EPSILON:
+            return eps
+        signal, noise = self._scales(t)
+        return signal * eps - noise * z_0
+
+    def _scales(self, t: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        alpha = self.alphas_cumprod[t][:, None, None, None]
+        return alpha.sqrt(), (1.0 - alpha).sqrt()

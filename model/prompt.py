@@ -1,0 +1,186 @@
+"""The prompt template, and where its words end up among the tokens (Sec. 3.3, "Fusion text encoder").
+
+"[text], the [label 0] is [PH_0], the [label 1] is [PH_1]": text and clauses are tokenized apart and then joined, so the
+place of every label and placeholder is known by construction, and a long text can be cut while the clauses stay whole.
+
+Axes: B images, R reference subjects, K entity tokens, T text tokens.
+"""
+
+import gzip
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from open_clip.tokenizer import bytes_to_unicode, default_bpe
+from tokenizers import AddedToken
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from model.batch import ABSENT, PromptTokens
+from model.config import EntityTokens
+from model.errors import PromptError
+
+_MERGES = 49_152 - 256 - 2
+Positions = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the user writes, or a caption, with the label of the subject in each slot; None where a slot is absent."""
+
+    text: str
+    labels: Sequence[str | None] = ()
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """One prompt of the template."""
+
+    token_ids: Positions
+    """With the tokens for start and end, not padded."""
+    label_positions: tuple[Positions, ...]
+    """All tokens of each slot's label; none where the slot is absent."""
+    placeholder_positions: Positions
+    """-1 where the slot is absent."""
+    cut: str
+    """The end of the text that did not fit; empty where all of it did."""
+
+
+class PromptTokenizer:
+    """Writes prompts of the template.
+
+    Args:
+        tokenizer: of the base. A placeholder that is not one token of it is added to it.
+        placeholder: [PH], the same for every subject: what tells them apart is the CLS embedding that replaces it.
+        max_tokens: T, of the text encoder.
+        entity_tokens: which tokens are the y_k of Eq. 2.
+    """
+
+    def __init__(
+        self, tokenizer: CLIPTokenizer, placeholder: str, max_tokens: int, entity_tokens: EntityTokens
+    ) -> None:
+        if len(tokenizer.encode(placeholder, add_special_tokens=False)) != 1:
+            tokenizer.add_tokens([AddedToken(placeholder, normalized=False)])
+        self.tokenizer = tokenizer
+        self.placeholder = placeholder
+        self.placeholder_id: int = tokenizer.encode(placeholder, add_special_tokens=False)[0]
+        self.max_tokens = max_tokens
+        self.entities_of = _ENTITIES_OF[entity_tokens]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows that the text encoder's table of embeddings needs."""
+        return len(self.tokenizer)
+
+    def __call__(self, prompts: Sequence[Prompt]) -> PromptTokens:
+        """The prompts as tensors, with as many slots as the longest list of labels has.
+
+        Raises:
+            PromptError: as `tokenized`.
+        """
+        return self.stacked([self.tokenized(prompt) for prompt in prompts])
+
+    def stacked(self, prompts: Sequence[TokenizedPrompt]) -> PromptTokens:
+        """Tokenized prompts as tensors."""
+        slots = max(len(prompt.placeholder_positions) for prompt in prompts)
+        padding = [self.tokenizer.pad_token_id] * self.max_tokens
+        placeholders = [[*one.placeholder_positions, *[ABSENT] * slots][:slots] for one in prompts]
+        return PromptTokens(
+            token_ids=torch.tensor([[*one.token_ids, *padding][: self.max_tokens] for one in prompts]),
+            placeholder_positions=torch.tensor(placeholders, dtype=torch.long).reshape(len(prompts), slots),
+            entity_tokens=torch.stack([self._entity_tokens(one, slots) for one in prompts]),
+        )
+
+    def tokenized(self, prompt: Prompt) -> TokenizedPrompt:
+        """One prompt of the template, its text cut between two words where it is too long.
+
+        Raises:
+            PromptError: text or a label holds the placeholder, a label is blank, or the clauses alone are too long.
+        """
+        clauses = [None if label is None else self._clause(label) for label in prompt.labels]
+        length = sum(len(part) for clause in clauses if clause is not None for part in clause)
+        text, cut = self._fitted(prompt, room=self.max_tokens - 2 - length)
+        ids = [self.tokenizer.bos_token_id, *text]
+        labels: list[Positions] = []
+        placeholders: list[int] = []
+        for clause in clauses:
+            before, label, after = clause or ((), (), ())
+            ids += before if len(ids) > 1 else before[1:]  # no comma where there is no text before it
+            labels.append(tuple(range(len(ids), len(ids) + len(label))))
+            ids += label + after
+            placeholders.append(len(ids) - 1 if clause else ABSENT)
+        return TokenizedPrompt((*ids, self.tokenizer.eos_token_id), tuple(labels), tuple(placeholders), cut)
+
+    def _clause(self, label: str) -> tuple[Positions, Positions, Positions]:
+        """Tokens of ", the", of the label, and of "is [PH]"."""
+        ids = self._free_of_placeholder(self._ids(label), f"the label {label!r}")
+        if not ids:
+            raise PromptError(f"the label {label!r} is blank: give a word for what the subject is, such as 'dog'")
+        return self._ids(", the"), ids, (*self._ids("is"), self.placeholder_id)
+
+    def _fitted(self, prompt: Prompt, room: int) -> tuple[Positions, str]:
+        """The tokens of the text that fit into `room`, and the rest of the text."""
+        if room < 0:
+            labels = ", ".join(repr(label) for label in prompt.labels if label)
+            raise PromptError(
+                f"the clauses for {labels} need {-room} tokens more than the text encoder's {self.max_tokens}: "
+                f"shorten the labels, or give fewer subjects"
+            )
+        encoded = self.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ids = self._free_of_placeholder(tuple(encoded.input_ids), "the text")
+        if len(ids) <= room:
+            return ids, ""
+        words = encoded.word_ids()
+        while room > 0 and words[room] == words[room - 1]:
+            room -= 1
+        return ids[:room], prompt.text[encoded.offset_mapping[room][0] :]
+
+    def _free_of_placeholder(self, ids: Positions, what: str) -> Positions:
+        if self.placeholder_id in ids:
+            raise PromptError(
+                f"{what} holds {self.placeholder!r}, which stands for the picture of a subject: leave it out, "
+                f"a clause for each subject is added to the text"
+            )
+        return ids
+
+    def _ids(self, words: str) -> Positions:
+        return tuple(self.tokenizer.encode(words, add_special_tokens=False))
+
+    def _entity_tokens(self, prompt: TokenizedPrompt, slots: int) -> Float[Tensor, "K T"]:
+        labels = [*prompt.label_positions, *[()] * slots][:slots]
+        placeholders = [*prompt.placeholder_positions, *[ABSENT] * slots][:slots]
+        entities = [entity for pair in zip(labels, placeholders, strict=True) for entity in self.entities_of(*pair)]
+        weights = torch.zeros(len(entities), self.max_tokens)
+        for row, positions in zip(weights, entities, strict=True):
+            row[list(positions)] = 1.0 / max(len(positions), 1)
+        return weights
+
+
+def _label_and_placeholder(label: Positions, placeholder: int) -> list[Positions]:
+    return [label, *_placeholder(label, placeholder)]
+
+
+def _last_label_token_and_placeholder(label: Positions, placeholder: int) -> list[Positions]:
+    return [label[-1:], *_placeholder(label, placeholder)]
+
+
+def _placeholder(label: Positions, placeholder: int) -> list[Positions]:
+    return [() if placeholder == ABSENT else (placeholder,)]
+
+
+_ENTITIES_OF: dict[EntityTokens, Callable[[Positions, int], list[Positions]]] = {
+    EntityTokens.LABEL_AND_PLACEHOLDER: _label_and_placeholder,
+    EntityTokens.LAST_LABEL_TOKEN_AND_PLACEHOLDER: _last_label_token_and_placeholder,
+    EntityTokens.PLACEHOLDER: _placeholder,
+}
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's vocabulary out of open_clip's package, padded as Stable Diffusion 2 has it: what every known base has."""
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as lines:
+        merges = [tuple(line.split()) for line in lines.read().split("\n")[1 : _MERGES + 1]]
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
+    vocabulary = {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token="!", model_max_length=77)

@@ -1,0 +1,312 @@
+"""Subject-Diffusion put together: epsilon_theta in the paper's arguments, and the loss it is trained with (Fig. 3).
+
+    net = SubjectDiffusion.from_base(ModelConfig())  # Stable Diffusion and OpenCLIP, with new adapters
+    net.training_loss(batch).total.backward()
+    net.save_pretrained("out/model")
+    net = SubjectDiffusion.from_pretrained("out/model")
+
+Axes: B images, R reference subjects, K entity tokens, M image tokens of all subjects, T text tokens, D width, C latent
+channels, H W rows and columns of the latent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from jaxtyping import Bool, Float, Num, UInt8
+from torch import Tensor, nn
+
+from model.adapter import AdapterInputs, SubjectTokens
+from model.attention_maps import MapRecorder
+from model.batch import ABSENT, ImageFeatures, PromptTokens, SubjectBatch
+from model.config import LocationMask, ModelConfig, NullBranches, Precision
+from model.drop import Dropped, drawn
+from model.image_encoder import ImageEncoder
+from model.location import filled, overlaid
+from model.losses import attention_in_mask, attention_map_loss, training_objective
+from model.noise import NoiseSchedule
+from model.prompt import Prompt, PromptTokenizer
+from model.text_encoder import TextEncoder
+from model.unet import Conditions, SubjectUNet
+from model.weights import (
+    Parts,
+    check_widths,
+    load_ours,
+    parts_of_base,
+    parts_of_folder,
+    random_parts,
+    save,
+    settings_of_folder,
+)
+
+
+@dataclass(frozen=True)
+class TrainingLoss:
+    """Eq. 3 of one batch, and what to watch beside it. All but `total` are detached."""
+
+    total: Float[Tensor, ""]
+    denoising: Float[Tensor, ""]
+    """The first term."""
+    attention: Float[Tensor, ""]
+    """L_attn, before lambda_attn."""
+    attention_in_mask: Float[Tensor, ""]
+    """Share of the entities' attention that falls on them."""
+
+
+class SubjectDiffusion(nn.Module):
+    """All networks of Fig. 3. Trainable is what App. A lists and nothing else.
+
+    Args:
+        parts: the base and the image encoder; they are changed in place.
+
+    Raises:
+        CheckpointError: the parts do not fit each other.
+    """
+
+    def __init__(self, parts: Parts, config: ModelConfig) -> None:
+        super().__init__()
+        check_widths(parts)
+        self.config = config
+        self.scheduler = parts.scheduler
+        self.vae = parts.vae
+        self.image_encoder = ImageEncoder(parts.visual, parts.image_encoder, config.patch_tokens)
+        self.text_encoder = TextEncoder(
+            parts.text_encoder, subject_width=self.image_encoder.width if config.use_image_cls else None
+        )
+        self.prompts = PromptTokenizer(
+            parts.tokenizer, config.placeholder, self.text_encoder.max_tokens, config.attention_tokens
+        )
+        self.text_encoder.grow_vocabulary(self.prompts.vocabulary_size)
+        self.subject_tokens = self._subject_tokens(config)
+        self.unet = SubjectUNet(parts.unet, config)
+        self.noise = NoiseSchedule(parts.scheduler)
+        self.empty_token_ids = nn.Buffer(self.prompts([Prompt("")]).token_ids, persistent=False)
+        self._without_image = _WITHOUT_IMAGE[config.null_branches]
+        self.requires_grad_(False)
+        for part in self.trained().values():
+            part.requires_grad_(True)
+
+    @classmethod
+    def from_base(cls, config: ModelConfig) -> "SubjectDiffusion":
+        """The base that `config` names with new adapters, which change nothing yet.
+
+        Raises:
+            CheckpointError: weights are missing, unreadable or do not fit each other.
+        """
+        return cls(parts_of_base(config), config)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> "SubjectDiffusion":
+        """The networks that `config` names with random weights. Under `torch.device("meta")` nothing is allocated."""
+        return cls(random_parts(config), config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "SubjectDiffusion":
+        """A model that `save_pretrained` wrote, in float32.
+
+        Raises:
+            CheckpointError: there is none, or a part of it is missing.
+        """
+        folder = Path(folder).expanduser()
+        net = cls(parts_of_folder(folder), settings_of_folder(folder))
+        load_ours(net, folder)
+        return net
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model with its settings; `model/weights.py` shows the layout.
+
+        Raises:
+            CheckpointError: `folder` is there already.
+        """
+        parts = Parts(
+            vae=self.vae,
+            unet=self.unet.base,
+            text_encoder=self.text_encoder.clip,
+            tokenizer=self.prompts.tokenizer,
+            scheduler=self.scheduler,
+            visual=self.image_encoder.visual,
+            image_encoder=self.image_encoder.settings,
+        )
+        save(Path(folder).expanduser(), parts, self.state_dict(), self.config)
+
+    def trained(self) -> Mapping[str, nn.ModuleList]:
+        """What is trained, by part, in the words of App. A; the perceptrons count as parts of what they lead to."""
+        cross_attention = [block.attn2 for block in self.unet.blocks()]
+        perceptrons = [self.text_encoder.subject_mlp, self.subject_tokens]
+        return {
+            "text encoder": nn.ModuleList([self.text_encoder.clip]),
+            "conv_in": nn.ModuleList([self.unet.base.conv_in]),
+            "adapters": nn.ModuleList(self.unet.adapters()),
+            "cross-attention K, V": nn.ModuleList([p for attn in cross_attention for p in (attn.to_k, attn.to_v)]),
+            "perceptrons": nn.ModuleList([part for part in perceptrons if part is not None]),
+        }
+
+    def store_frozen(self, precision: Precision) -> None:
+        """Keep what is not trained in `precision`. Matrices of the UNet only: its norms are small and want the digits.
+
+        In bfloat16 run the network under autocast, which computes in it anyway.
+        """
+        dtype = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[precision]
+        self.vae.to(dtype)
+        self.image_encoder.visual.to(dtype)
+        for weight in self.unet.parameters():
+            if not weight.requires_grad and weight.ndim > 1:
+                weight.data = weight.data.to(dtype)
+
+    def eps_theta(
+        self,
+        noisy_latent: Float[Tensor, "B C H W"],
+        timesteps: Num[Tensor, " B"],
+        prompts: PromptTokens,
+        subject_images: UInt8[Tensor, "B R 3 _s _s"],
+        boxes: Float[Tensor, "B R 4"],
+        location_mask: Float[Tensor, "B 1 H W"],
+    ) -> Float[Tensor, "B C H W"]:
+        """epsilon_theta(z_t, t, y, x_s, l, l_m) of Eq. 3: the predicted noise, or velocity where the base has that.
+
+        A subject is present where its prompt has a clause for it.
+        """
+        features = self.image_encoder(subject_images)
+        present = prompts.placeholder_positions != ABSENT
+        conditions = self.conditions(prompts, features, boxes, present, location_mask)
+        prediction: Tensor = self.unet(noisy_latent, timesteps, conditions)
+        return prediction
+
+    def conditions(
+        self,
+        prompts: PromptTokens,
+        features: ImageFeatures,
+        boxes: Float[Tensor, "B R 4"],
+        present: Bool[Tensor, "B R"],
+        location_mask: Float[Tensor, "B 1 H W"],
+        strengths: Float[Tensor, "B R"] | None = None,
+        full: bool = False,
+    ) -> Conditions:
+        """All that the UNet is given besides z_t and t.
+
+        Args:
+            strengths: of each subject in the adapters, by default 1.
+            full: every slot is known to hold a subject, so that attention needs no mask.
+        """
+        adapter = None
+        if self.subject_tokens is not None:
+            adapter = self.subject_tokens.inputs(features.patches, boxes, present, strengths, full)
+        text = self.text_encoder(prompts.token_ids, prompts.placeholder_positions, features.cls)
+        return Conditions(text, adapter, location_mask)
+
+    def empty_text(self) -> Float[Tensor, "1 T D"]:
+        """The text condition of the empty prompt, which stands for no text."""
+        nobody = self.empty_token_ids.new_empty(1, 0)
+        text: Tensor = self.text_encoder(self.empty_token_ids, nobody, self.noise.alphas_cumprod.new_empty(1, 0, 1))
+        return text
+
+    def location_mask(
+        self,
+        boxes: Float[Tensor, "B R 4"],
+        masks: Float[Tensor, "B R _y _x"],
+        present: Bool[Tensor, "B R"],
+        size: tuple[int, int],
+    ) -> Float[Tensor, "B 1 H W"]:
+        """l_m of the subjects' masks, or of their boxes, as `ModelConfig.location_mask` has it."""
+        regions = masks if self.config.location_mask is LocationMask.MASK else filled(boxes, size)
+        return overlaid(regions, present, size, self.config.location_marks)
+
+    @torch.no_grad()
+    def latent_moments(self, images: UInt8[Tensor, "B 3 _h _w"], chunk: int = 4) -> Float[Tensor, "B _moments H W"]:
+        """Mean and log-variance of E(x_0), which may be kept and given to `SubjectBatch`.
+
+        Args:
+            chunk: images encoded at once, which bounds the VAE's working memory.
+        """
+        pixels = (images / 127.5 - 1.0).to(self.vae.dtype)
+        parts = torch.split(pixels, chunk)
+        return torch.cat([self.vae.encode(part).latent_dist.parameters for part in parts]).float()
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3 _h _w"]:
+        """Pixels of z_0, in [0, 1]."""
+        pixels: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+
+    def training_loss(self, batch: SubjectBatch, generator: torch.Generator | None = None) -> TrainingLoss:
+        """Eq. 3 for one draw of noise, timestep and dropped conditions per image.
+
+        Args:
+            generator: of the draws, on the batch's device.
+        """
+        z_0 = self._latents(batch, generator)
+        eps = torch.randn(z_0.shape, generator=generator, device=z_0.device)
+        t = torch.randint(self.noise.steps, (len(z_0),), generator=generator, device=z_0.device)
+        dropped = drawn(len(z_0), self.config.drop, z_0.device, generator)
+        prompts = self._without_text(batch.prompts, dropped.text)
+        size = (z_0.shape[-2], z_0.shape[-1])
+        l_m = self.location_mask(batch.boxes, batch.masks, batch.present, size)
+        conditions = self.conditions(prompts, self._features(batch), batch.boxes, batch.present, l_m, full=batch.full)
+        recorder = MapRecorder(prompts.entity_tokens, size)
+        eps_theta = self.unet(self.noise.noisy(z_0, eps, t), t, self._without(conditions, dropped), recorder)
+        return self._loss(self.noise.target(z_0, eps, t), eps_theta, recorder, batch.masks)
+
+    def _loss(
+        self, target: Tensor, eps_theta: Tensor, recorder: MapRecorder, masks: Float[Tensor, "B R _y _x"]
+    ) -> TrainingLoss:
+        config, entities = self.config, recorder.entity_tokens
+        M_k = masks.repeat_interleave(entities.shape[1] // masks.shape[1], dim=1)
+        present = entities.sum(dim=-1) > 0
+        L_attn = attention_map_loss(recorder.maps, M_k, present, config.attention_loss, config.attention_reduction)
+        total = training_objective(target, eps_theta, L_attn, config.lambda_attn)
+        return TrainingLoss(
+            total=total,
+            denoising=(total - config.lambda_attn * L_attn).detach(),
+            attention=L_attn.detach(),
+            attention_in_mask=attention_in_mask(recorder.maps, M_k, present),
+        )
+
+    def _latents(self, batch: SubjectBatch, generator: torch.Generator | None) -> Float[Tensor, "B C H W"]:
+        moments = batch.latent_moments if batch.images is None else self.latent_moments(batch.images)
+        z_0: Tensor = DiagonalGaussianDistribution(moments).sample(generator) * self.vae.config.scaling_factor
+        return z_0
+
+    def _features(self, batch: SubjectBatch) -> ImageFeatures:
+        if batch.subject_images is None:
+            assert batch.image_features is not None
+            return batch.image_features
+        features: ImageFeatures = self.image_encoder(batch.subject_images)
+        return features
+
+    def _without_text(self, prompts: PromptTokens, dropped: Bool[Tensor, " B"]) -> PromptTokens:
+        nothing = dropped[:, None]
+        return PromptTokens(
+            token_ids=torch.where(nothing, self.empty_token_ids, prompts.token_ids),
+            placeholder_positions=prompts.placeholder_positions.masked_fill(nothing, ABSENT),
+            entity_tokens=prompts.entity_tokens.masked_fill(nothing[..., None], 0.0),
+        )
+
+    def _without(self, conditions: Conditions, dropped: Dropped) -> Conditions:
+        assert conditions.location_mask is not None
+        nowhere = (dropped.layout | dropped.image)[:, None, None, None]
+        adapter = conditions.adapter
+        return replace(
+            conditions,
+            adapter=None if adapter is None else self._without_image(adapter, ~dropped.image),
+            location_mask=conditions.location_mask.masked_fill(nowhere, 0.0),
+        )
+
+    def _subject_tokens(self, config: ModelConfig) -> SubjectTokens | None:
+        if not config.use_adapter:
+            return None
+        encoder = self.image_encoder
+        return SubjectTokens(encoder.patches, encoder.patch_width, self.text_encoder.width, config)
+
+
+def _adapter_off(inputs: AdapterInputs, kept: Bool[Tensor, " B"]) -> AdapterInputs:
+    gate = kept.to(inputs.tokens.dtype)
+    return replace(inputs, gate=gate if inputs.gate is None else gate * inputs.gate)
+
+
+def _zero_tokens(inputs: AdapterInputs, kept: Bool[Tensor, " B"]) -> AdapterInputs:
+    return replace(inputs, tokens=inputs.tokens.masked_fill(~kept[:, None, None], 0.0))
+
+
+_WITHOUT_IMAGE = {NullBranches.ADAPTER_OFF: _adapter_off, NullBranches.ZERO_TOKENS: _zero_tokens}

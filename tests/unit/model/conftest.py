@@ -1,0 +1,30 @@
+"""One small base for all tests of the model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.config import ModelConfig
+from model.subject_diffusion import SubjectDiffusion
+from tests.small_model import small_config
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    small_config(folder)
+    return folder
+
+
+@pytest.fixture
+def build(base_folder: Path) -> Callable[..., SubjectDiffusion]:
+    """The small network under the paper's settings, but for those that are given."""
+
+    def build(**settings: object) -> SubjectDiffusion:
+        torch.manual_seed(1)
+        config: ModelConfig = small_config(base_folder, **settings)
+        return SubjectDiffusion.from_base(config).eval()
+
+    return build
