@@ -1,13 +1,15 @@
 """Logging: set up once, by an entry point; every module only asks for `logging.getLogger(__name__)`."""
 
 import logging
+import os
 import sys
 
 OURS = ("flows", "labeling", "model", "training", "evaluation", "infra", "miniature")
 
 
 def setup_logs(level: int = logging.INFO) -> None:
-    """Our loggers to stderr, one line a message; other libraries keep to warnings."""
+    """Our loggers to stderr, one line a message; other libraries keep to warnings, and their bars to themselves."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S"))
     for name in OURS:

@@ -1,0 +1,115 @@
+"""The command line: `subject-diffusion VERB`. Verbs import what they need when they run, so that help is quick."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from infra.config import SettingsError, load
+from infra.logs import setup_logs
+from labeling.errors import LabelingError
+
+app = typer.Typer(
+    help="Subject-Diffusion: from image URLs to a labelled dataset, and from the dataset to personalised images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a setting; may be repeated.")
+]
+RootArgument = Annotated[str, typer.Argument(help="Folder of the dataset: a path or an fsspec URL.")]
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Errors that somebody has to act on end the program with their message alone, and exit code 2."""
+    try:
+        yield
+    except (SettingsError, LabelingError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def build(config: ConfigOption = None, set_: SetOption = None) -> None:
+    """Make the dataset: download, caption, nouns, boxes, masks, rules. Goes on where an earlier run stopped.
+
+    Runs in this process; with PREFECT_API_URL set it is a flow run of that Prefect server.
+    """
+    from flows.experiment import Experiment
+
+    setup_logs()
+    with told_in_one_line():
+        labeling = load(Experiment, config, set_ or ()).labeling
+        if os.environ.get("PREFECT_API_URL"):
+            from flows.build_sdd import build_sdd
+
+            build_sdd(labeling)
+        else:
+            from labeling.build import HereCaller
+            from labeling.build import build as build_here
+
+            build_here(labeling, HereCaller())
+        from flows.status import funnel_text
+
+        typer.echo(f"\n{labeling.root}\n{funnel_text(labeling.root)}")
+
+
+@app.command()
+def status(root: RootArgument) -> None:
+    """Show how far a dataset is, counted from its files, and what became of its URLs."""
+    from flows.status import funnel_text, progress_table
+
+    with told_in_one_line():
+        typer.echo(progress_table(root))
+        typer.echo(f"\n{funnel_text(root)}")
+
+
+@app.command()
+def inspect(
+    root: RootArgument,
+    sql: Annotated[str | None, typer.Argument(help="One query; without it, a prompt that takes many.")] = None,
+) -> None:
+    """Query a dataset with DuckDB: views images, sdd, entities, labels, ledger, funnel and more."""
+    from flows.sql import prompt, run
+    from labeling.sdd.query import connect
+
+    with told_in_one_line():
+        session = connect(root)
+        if sql is None:
+            prompt(session)
+        elif not run(session, sql):
+            raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    config: Annotated[str, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")] = "demo",
+    scenes: Annotated[int, typer.Option(help="Scenes in the world, where it is not written yet.")] = 300,
+) -> None:
+    """Try it all: compose scenes, serve them over HTTP, label them with small networks, look at the dataset."""
+    from flows.demo import demo as run_demo
+    from miniature.serve import WorldError
+
+    setup_logs()
+    with told_in_one_line():
+        try:
+            run_demo(config, scenes)
+        except WorldError as error:
+            raise LabelingError(str(error)) from None
+
+
+def main() -> None:
+    """The entry point of `python -m flows.cli`."""
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

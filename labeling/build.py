@@ -1,0 +1,187 @@
+"""The build, Fig. 2 from top to bottom, as a chain of coarse calls: one per stage and part of the list.
+
+Who makes the calls is the caller's choice (`Caller`): this process, or Prefect tasks. A run that stopped goes on
+where it stopped, as each shard of each layer is a file, and a file that is there is not made again.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from labeling.config import LabelingConfig, Stale, Workers
+from labeling.download import download_shards
+from labeling.errors import ShardStale, StageFailed
+from labeling.finish import LEDGER, SDD, URLS, FinishJob, finish_stamp
+from labeling.image_shards import images_stamp
+from labeling.progress import Count, showing
+from labeling.record import RunRecord
+from labeling.run import ShardJob, run_job, torch_threads
+from labeling.sdd.schema import State
+from labeling.sdd.shards import ShardStore
+from labeling.steps import IMAGES, Step, steps_of
+from labeling.supervisor import NetworkJob, ShardReport
+from labeling.url_list import plan_urls
+
+log = logging.getLogger(__name__)
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Result(Protocol[R_co]):
+    """What a submitted call will give."""
+
+    def result(self) -> R_co:
+        """Wait for it; raises what the call raised."""
+
+
+class Caller(Protocol):
+    """Runs the calls of the chain and shows them to whoever watches."""
+
+    def submit(self, name: str, function: Callable[..., R], *args: Any) -> Result[R]:
+        """Start `function(*args)`; it may be tried again, and finds then what is done already."""
+
+
+class HereCaller:
+    """Runs the calls in threads of this process, once each."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(4, thread_name_prefix="build")
+
+    def submit(self, name: str, function: Callable[..., R], *args: Any) -> Result[R]:
+        log.debug("%s begins", name)
+        return self.pool.submit(function, *args)
+
+
+def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
+    """Make every file of the dataset that is not there yet; the input URLs by state.
+
+    Raises:
+        BadInput: the list of URLs cannot be used.
+        ShardStale: files were made under other settings and `config.stale` is refuse; nothing has been done.
+        StageFailed: a stage could not make its files.
+    """
+    record = RunRecord.begin(config)
+    steps = steps_of(config)
+    shards = caller.submit("plan", plan_urls, config).result()
+    refuse_stale(config, steps, shards)
+    parts = [shards[i : i + config.shards_per_part] for i in range(0, len(shards), config.shards_per_part)]
+    download = caller.submit("download, part 1", download_part, config, parts[0]) if parts else None
+    for n, part in enumerate(parts, start=1):
+        assert download is not None
+        record.add(IMAGES, download.result())
+        if n < len(parts):  # the next part comes in while this one is labelled
+            download = caller.submit(f"download, part {n + 1}", download_part, config, parts[n])
+        for step in steps:
+            name = f"{step.stage.name}, part {n}"
+            record.add(step.stage.name, caller.submit(name, label_part, config, step, part, record.name).result())
+        record.add(SDD, caller.submit(f"rules, part {n}", finish_part, config, steps, part).result())
+    record.end()
+    return record.counts[SDD]
+
+
+def download_part(config: LabelingConfig, shards: Sequence[str]) -> list[ShardReport]:
+    """Make images/ of these shards."""
+    store = ShardStore(config.root)
+    count = Count(store, IMAGES, shards)
+    with showing(IMAGES, _rows(store, URLS, shards), count):
+        reports = download_shards(config, shards)
+    return _checked(store, IMAGES, reports)
+
+
+def label_part(config: LabelingConfig, step: Step, shards: Sequence[str], run: str) -> list[ShardReport]:
+    """Make the files of one stage for these shards."""
+    workers: Workers = getattr(config.workers, step.stage.name)
+    job = NetworkJob(
+        step=step,
+        root=config.root,
+        workers=workers,
+        run=run,
+        torch_threads=torch_threads(workers, config.executor),
+        replace=config.stale is Stale.REBUILD,
+    )
+    return _run(config, job, step.stage.name, step.reads[-1], shards, workers)
+
+
+def finish_part(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> list[ShardReport]:
+    """Make sdd/ and ledger/ of these shards."""
+    layers = (IMAGES, *(step.stage.name for step in steps))
+    job = FinishJob(root=config.root, rules=config.rules, layers=layers, replace=config.stale is Stale.REBUILD)
+    return _run(config, job, LEDGER, URLS, shards, config.workers.sdd)
+
+
+def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> None:
+    """Look at the footers of all files before anything is done.
+
+    Raises:
+        ShardStale: some were made under other settings, and `config.stale` is refuse; says which stages would run.
+    """
+    if config.stale is Stale.REBUILD:
+        return
+    store = ShardStore(config.root)
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda shard: stale_layers(store, config, steps, shard), shards))
+    counts = Counter(layer for layers in found for layer in layers)
+    if counts:
+        order = [IMAGES, *(step.stage.name for step in steps), SDD]
+        layers = ", ".join(f"{layer}/ ({counts[layer]} shards)" for layer in order if layer in counts)
+        raise ShardStale(
+            f"{config.root} holds files made under other settings: {layers}. Give a new root, or let the stages "
+            "run again with --set labeling.stale=rebuild"
+        )
+
+
+def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step], shard: str) -> list[str]:
+    """The layers of a shard whose files these settings would not have made; an absent file is not stale."""
+    stale = []
+    images = store.stamp(IMAGES, shard)
+    stamp = images_stamp(config.download, store, shard)
+    if images and not images.stamp.startswith(stamp):
+        stale.append(IMAGES)
+    parent = images.stamp if images and not stale else stamp
+    for step in steps:
+        parent = step.stamp(parent)
+        if (found := store.stamp(step.stage.name, shard)) and found.stamp != parent:
+            stale.append(step.stage.name)
+    if (found := store.stamp(LEDGER, shard)) and found.stamp != finish_stamp(config.rules, parent):
+        stale.append(SDD)
+    return stale
+
+
+def _run(
+    config: LabelingConfig, job: ShardJob, layer: str, parent: str, shards: Sequence[str], workers: Workers
+) -> list[ShardReport]:
+    store = ShardStore(config.root)
+    start = time.monotonic()
+    with showing(layer, _rows(store, parent, shards), Count(store, layer, shards)):
+        reports = run_job(job, shards, workers, config.executor)
+    log.info("%s: %s in %.1f s", layer, _summary(reports), time.monotonic() - start)
+    return _checked(store, layer, reports)
+
+
+def _checked(store: ShardStore, layer: str, reports: list[ShardReport]) -> list[ShardReport]:
+    """Reports are words; files are what counts."""
+    if gaps := [r.shard for r in reports if store.stamp(layer, r.shard) is None]:
+        raise StageFailed(
+            f"{layer}: {len(gaps)} shards are not there although they were reported made, {gaps[0]} first"
+        )
+    return reports
+
+
+def _rows(store: ShardStore, layer: str, shards: Sequence[str]) -> int:
+    stamps = (store.stamp(layer, shard) for shard in shards)
+    return sum(stamp.counts.get(State.KEPT, 0) for stamp in stamps if stamp)
+
+
+def _summary(reports: Sequence[ShardReport]) -> str:
+    counts: Counter[str] = Counter()
+    for report in reports:
+        counts.update(report.counts)
+    reused = sum(report.reused for report in reports)
+    deaths = sum(report.deaths for report in reports)
+    words = [f"{counts[state]:,} {state.value.replace('_', ' ')}" for state in State if counts[state]]
+    words += [f"{reused} of {len(reports)} shards reused"] if reused else []
+    words += [f"{deaths} processes replaced"] if deaths else []
+    return ", ".join(words) or "nothing to do"

@@ -1,0 +1,21 @@
+"""The small networks with random weights, in the folders that the ordinary backends load."""
+
+from pathlib import Path
+
+from miniature.networks import blip2, grounding_dino, sam
+from miniature.networks.vocabulary import caption_vocabulary, detection_vocabulary
+from miniature.scenes import phrases
+
+
+def write_networks(folder: Path, seed: int) -> None:
+    """Write `blip2/`, `grounding_dino/` and `sam/` under `folder`.
+
+    Their captions, boxes and masks have nothing to do with the picture but differ from picture to picture, so that
+    every stage keeps some images and loses some.
+    """
+    words = phrases()
+    captions, prompts = caption_vocabulary(words), detection_vocabulary(words)
+    captioner = blip2.babble(blip2.build(captions, seed), captions, seed)
+    blip2.save(captioner, folder / "blip2", captions)
+    grounding_dino.save(grounding_dino.build(prompts, seed), folder / "grounding_dino", prompts)
+    sam.save(sam.build(seed), folder / "sam")
