@@ -103,7 +103,7 @@ def parts_of_base(config: ModelConfig) -> Parts:
     """
     with _named("model.base", config.base):
         source = {"pretrained_model_name_or_path": config.base, "revision": config.base_revision}
-        unet = UNet2DConditionModel.from_pretrained(**source, subfolder="unet", torch_dtype=torch.float32)
+        unet = unet_of(config)
         vae = AutoencoderKL.from_pretrained(**source, subfolder="vae", torch_dtype=torch.float32)
         text_encoder = text_encoder_of(config)
         tokenizer = CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer")
@@ -112,6 +112,19 @@ def parts_of_base(config: ModelConfig) -> Parts:
         settings = _image_encoder_settings(config.image_encoder, config.image_encoder_revision)
         visual = _pretrained_visual(settings, config.image_encoder, config.image_encoder_revision)
     return Parts(vae, unet, text_encoder, tokenizer, scheduler, visual, settings)
+
+
+def unet_of(config: ModelConfig) -> UNet2DConditionModel:
+    """The base's UNet, in float32.
+
+    Raises:
+        CheckpointError: the folder or hub id does not lead to weights.
+    """
+    with _named("model.base", config.base):
+        unet = UNet2DConditionModel.from_pretrained(
+            config.base, revision=config.base_revision, subfolder="unet", torch_dtype=torch.float32
+        )
+    return unet
 
 
 def text_encoder_of(config: ModelConfig) -> CLIPTextModel:
