@@ -311,12 +311,15 @@ def _exit_with_caller() -> None:
     os._exit(1)
 
 
-def _exit_with_worker() -> None:
+def _exit_with_worker(store: ShardStore, shards: Sequence[str]) -> None:
     """End when a process of the pool was killed: img2dataset would wait for its shard for ever."""
     seen: set[multiprocessing.process.BaseProcess] = set()
     while True:
         seen |= set(multiprocessing.active_children())
         if any(child.exitcode for child in seen):
+            if all(_report_path(store, shard).exists() for shard in shards):
+                return  # it was the pool that ended it
+            log.warning("%s: a process of the pool was killed; its shard is begun again", IMAGES)
             os._exit(1)
         time.sleep(WATCH_S)
 
@@ -326,8 +329,9 @@ def _main() -> None:
     threading.Thread(target=_exit_with_caller, daemon=True).start()
     from img2dataset.distributor import multiprocessing_distributor
 
-    tasks = list(_tasks(ShardStore(order.root), order.shards))
-    threading.Thread(target=_exit_with_worker, daemon=True).start()
+    store = ShardStore(order.root)
+    tasks = list(_tasks(store, order.shards))
+    threading.Thread(target=_exit_with_worker, args=(store, order.shards), daemon=True).start()
     multiprocessing_distributor(order.processes, order.download, tasks, len(tasks), 0)
 
 

@@ -17,7 +17,7 @@ MAX_PIXELS = 178_956_970
 """Largest decoded image, 512 MiB of RGB: what Pillow itself takes for a decompression bomb."""
 _ORIENTATION = 0x0112
 _SIDEWAYS = frozenset({5, 6, 7, 8})
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
 """What the web calls an image. Pillow knows more, some of which run other programs on what they are given (EPS)."""
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
 _HASH_SHAPE = (9, 8)

@@ -241,8 +241,8 @@ def _parquet(stream: IO[bytes], choose: Callable[[Sequence[str]], list[str]]) ->
 def _csv(stream: IO[bytes], choose: Callable[[Sequence[str]], list[str]]) -> Iterator[pa.Table]:
     """As text, so that a value that is no number can be named with its row."""
     parse = pa_csv.ParseOptions(newlines_in_values=True)
-    header = pa_csv.open_csv(stream, parse_options=parse).schema.names
-    chosen = choose(header)
+    read = pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK)  # threads would not tell the row of an error
+    chosen = choose(pa_csv.open_csv(stream, read_options=read, parse_options=parse).schema.names)
     convert = pa_csv.ConvertOptions(
         include_columns=chosen,
         column_types=dict.fromkeys(chosen, pa.string()),
@@ -250,7 +250,6 @@ def _csv(stream: IO[bytes], choose: Callable[[Sequence[str]], list[str]]) -> Ite
         null_values=[""],
     )
     stream.seek(0)
-    read = pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK)  # threads would not tell the row of an error
     for batch in pa_csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert):
         yield pa.Table.from_batches([batch])
 
