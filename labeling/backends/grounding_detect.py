@@ -85,8 +85,9 @@ class PromptedDetector:
         low = self._config.precision is not Precision.FLOAT32
         with torch.autocast(self._device.type, torch_dtype(self._config.precision) if low else None, enabled=low):
             logits, boxes = self._network(pixels, prompts)
-        scores, owners = best_labels(logits.float(), prompts.owners)
-        return torch.cat([scores[..., None], owners[..., None].float(), boxes.float()], dim=-1).cpu()
+        last_label = max(owner for q in batch for owner in q.prompt.owners)
+        scores, labels = best_labels(logits.float(), prompts.owners, last_label + 1)
+        return torch.cat([scores[..., None], labels[..., None].float(), boxes.float()], dim=-1).cpu()
 
 
 def _batches(questions: Sequence[_Question], images: Sequence[PreparedImage]) -> Iterator[list[_Question]]:
@@ -100,16 +101,16 @@ def _batches(questions: Sequence[_Question], images: Sequence[PreparedImage]) ->
             yield same_size[start : start + len(images)]
 
 
-def best_labels(logits: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+def best_labels(logits: Tensor, owners: Tensor, labels: int) -> tuple[Tensor, Tensor]:
     """Score and label [B, Q] of each box: the label whose own tokens hold the highest logit.
 
     Args:
         logits: [B, Q, at least T].
-        owners: [B, T], the label of each token; every row has one at least.
+        owners: [B, T], the label of each token, below `labels`; every row has one at least.
     """
     batch, queries, _ = logits.shape
     slots = (owners + 1)[:, None].expand(-1, queries, -1)  # slot 0 collects the tokens of no label
-    empty = logits.new_full((batch, queries, int(owners.max()) + 2), -torch.inf)
+    empty = logits.new_full((batch, queries, labels + 1), -torch.inf)
     best = empty.scatter_reduce(2, slots, logits[..., : owners.shape[1]], "amax")[..., 1:].max(dim=-1)
     return best.values.sigmoid(), best.indices
 
@@ -121,7 +122,7 @@ def found(answer: Tensor, image: PreparedImage, config: DetectConfig) -> list[Fo
         answer: [n, 6], as `score, label, cx, cy, w, h`; what is not finite is no box.
     """
     scores, labels, boxes = answer[:, 0], answer[:, 1].int(), _pixels(answer[:, 2:], image)
-    real = boxes.isfinite().all(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    real = answer.isfinite().all(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     good = real & (scores >= config.box_threshold)
     order = torch.nonzero(good)[:, 0]
     order = order[scores[order].argsort(descending=True, stable=True)]

@@ -116,7 +116,9 @@ def transformers_config(settings: Any, bert_config: Any) -> Any:
         CheckpointError: transformers cannot express them; names the first that it cannot.
     """
     fixed = {**_FIXED, "pe_temperatureW": settings.pe_temperatureH, "return_interm_indices": [1, 2, 3]}
-    if bad := [f"{name}={getattr(settings, name)!r}" for name, value in fixed.items() if getattr(settings, name) != value]:
+    if bad := [
+        f"{name}={getattr(settings, name)!r}" for name, value in fixed.items() if getattr(settings, name) != value
+    ]:
         raise CheckpointError(f"{settings.filename}: transformers has no {bad[0]}")
     if settings.backbone not in _SWINS:
         raise CheckpointError(f"{settings.filename}: backbone={settings.backbone!r} is none of {', '.join(_SWINS)}")

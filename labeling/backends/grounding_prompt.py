@@ -60,7 +60,8 @@ class PromptWriter:
 
     Choices:
         Each noun is tokenised by itself, so its span is exact. A delimiter inside a noun ("st. bernard") would split
-        it in two; it is left out. A noun that does not fit a prompt by itself keeps the tokens that fit, and is logged.
+        it in two; it is left out. A noun that does not fit a prompt by itself keeps the tokens that fit; that, and a
+        noun without a token, is logged.
     """
 
     def __init__(self, tokenizer: Any, max_tokens: int) -> None:
@@ -96,7 +97,7 @@ class PromptWriter:
         tokenized = self._tokenizer(lower_cased, add_special_tokens=False, return_attention_mask=False, verbose=False)
         for label, ids in enumerate(tokenized["input_ids"]):
             noun = [i for i in ids if i not in self.delimiter_ids]
-            if len(noun) > room:
-                logger.warning("%r has %d tokens; the detector reads %d of them", labels[label][:80], len(noun), room)
+            if not 0 < len(noun) <= room:
+                logger.warning("%r has %d tokens; the detector reads 1 to %d", labels[label][:80], len(noun), room)
             if noun:
                 yield label, noun[:room]

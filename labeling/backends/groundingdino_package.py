@@ -1,18 +1,19 @@
 """Grounding DINO of the groundingdino-py package, and its checkpoint files.
 
-The package was written for transformers 4, and downloads BERT's weights on construction although its checkpoints hold
-them. While its constructor runs, names in it stand for ours: a BERT without weights, wrapped so that transformers 5 runs
-it, and the tokenizer of `text_encoder`. Its deformable attention is plain PyTorch, on every device.
+The package was written for transformers 4, and downloads BERT's weights on construction although its checkpoints
+hold them. While its constructor runs, names in it stand for ours: a BERT without weights, wrapped so that
+transformers 5 runs it, and the tokenizer of `text_encoder`. Its deformable attention is plain PyTorch on any device.
 
-Images are resized as by `grounding_dino_hf`, with the package's numbers (shortest side 800 px, at most 1333 px). Against
-the package's own Pillow resize, colours differ by one level at most, and images longer than 5:3 by a few pixels of length.
+Images are resized as by `grounding_dino_hf`, with the package's numbers (shortest side 800 px, at most 1333 px).
+Against the package's own Pillow resize, colours differ by one level or so, and images longer than 5:3 by up to 2 px.
 
 The libraries differ in one number: where they invert a coordinate in [0, 1], the package clips it to [1e-3, 1 - 1e-3]
-and transformers to [1e-5, 1 - 1e-5], so a box as wide as the image may differ by about 1e-3 of it.
+and transformers to [1e-5, 1 - 1e-5]. Only boxes with a coordinate that near an end can tell.
 The package knows Swin backbones and a width of 256 only: other shapes (those of `miniature`) need `grounding_dino_hf`.
 """
 
 import contextlib
+import runpy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -88,7 +89,8 @@ def package_config(path: str | None) -> Any:
     setting = "labeling.detect.package_config"
     file = Path(GroundingDINO_SwinT_OGC.__file__) if path is None else checkpoint_file(path, setting)
     try:
-        settings = SLConfig.fromfile(str(file))
+        values = {name: value for name, value in runpy.run_path(str(file)).items() if not name.startswith("__")}
+        settings = SLConfig(values, filename=str(file))
         settings.use_checkpoint = settings.use_transformer_ckpt = False  # they save memory in training only
     except Exception as error:  # the file is Python code
         raise CheckpointError(f"{setting}={str(file)!r} is no configuration of GroundingDINO: {error!r}") from error
@@ -104,7 +106,8 @@ def package_weights(path: str) -> dict[str, Tensor]:
         return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     except Exception as error:  # torch.load raises what its pickle makes it raise
         raise CheckpointError(
-            f"{setting}={path!r} is no checkpoint of GroundingDINO, a file of torch.save with a table 'model': {error!r}"
+            f"{setting}={path!r} is no checkpoint of GroundingDINO, which is a file of torch.save with tensors under "
+            f"'model': {error!r}"
         ) from error
 
 
