@@ -53,7 +53,7 @@ class ScenesConfig(Config):
     box_share: tuple[NonNegativeFloat, NonNegativeFloat] = (0.02, 0.5)
     """Share of the image in a subject's whole box, drawn evenly in its logarithm. The upper end is for one subject
     and falls with the square root of their number."""
-    min_visible: float = Field(default=0.8, ge=0.0, le=1.0)
+    min_visible: float = Field(default=0.8, gt=0.0, le=1.0)
     """Share of each subject that others may not cover."""
     max_rotation_deg: NonNegativeFloat = 15.0
     flip_share: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -190,9 +190,13 @@ def render(sprite: Sprite, how: Pose, height_px: int, width_px: int) -> Layer:
     wide, tall = high - low
     side = math.sqrt(how.box_share * height_px * width_px / (wide * tall))
     side = min(side, (width_px - 2 * _MARGIN_PX) / wide, (height_px - 2 * _MARGIN_PX) / tall)
-    free = np.array((width_px, height_px)) - 2 * _MARGIN_PX - side * (high - low)
-    corner = _MARGIN_PX + free * (how.right, how.down)
-    return _warp(sprite, side * turn, corner - side * low, (corner, corner + side * (high - low)), how.light)
+    frame = np.array((width_px, height_px))
+    corner = _MARGIN_PX + (frame - 2 * _MARGIN_PX - side * (high - low)) * (how.right, how.down)
+    start = np.maximum(np.floor(corner) - _MARGIN_PX, 0).astype(int)
+    stop = np.minimum(np.ceil(corner + side * (high - low)) + _MARGIN_PX, frame).astype(int)
+    patch = _warp(sprite, side * turn, corner - side * low - start, stop - start)
+    patch[..., :3] *= how.light
+    return Layer(patch, *map(int, start))
 
 
 def paint(image: NDArray[np.float32], layer: Layer, shadow: float = 0.0) -> None:
@@ -236,24 +240,17 @@ def _turn(how: Pose) -> NDArray[np.float64]:
 
 
 def _warp(
-    sprite: Sprite,
-    scaled: NDArray[np.float64],
-    centre: NDArray[np.float64],
-    bounds: tuple[NDArray[np.float64], NDArray[np.float64]],
-    light: float,
-) -> Layer:
-    """The cutout under the map x -> scaled @ x + centre, whose origin is its centre and whose unit its longest side."""
-    x0, y0 = np.floor(bounds[0]).astype(int) - _MARGIN_PX
-    x1, y1 = np.ceil(bounds[1]).astype(int) + _MARGIN_PX
-    wanted = math.sqrt(abs(float(np.linalg.det(scaled))))
-    pixels = cutout(sprite, next((side for side in SIDES_PX if side >= 0.8 * wanted), SIDES_PX[-1]))
+    sprite: Sprite, scaled: NDArray[np.float64], centre: NDArray[np.float64], size: NDArray[np.int_]
+) -> NDArray[np.float32]:
+    """A patch of `size` with the cutout under x -> scaled @ x + centre; x is 0 at its centre, its longest side is 1."""
+    wanted_px = math.sqrt(abs(float(np.linalg.det(scaled))))
+    pixels = cutout(sprite, next((side for side in SIDES_PX if side >= 0.8 * wanted_px), SIDES_PX[-1]))
     height, width = pixels.shape[:2]
     linear = scaled / max(height, width)
-    shift = centre - linear @ ((width - 1) / 2, (height - 1) / 2) - (x0, y0)
-    warped = cv2.warpAffine(pixels, np.column_stack((linear, shift)), (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
-    rgba = warped.astype(np.float32)
-    rgba[..., :3] *= light
-    return Layer(rgba, int(x0), int(y0))
+    shift = centre - linear @ ((width - 1) / 2, (height - 1) / 2)
+    warped = cv2.warpAffine(pixels, np.column_stack((linear, shift)), size.tolist(), flags=cv2.INTER_LINEAR)
+    patch: NDArray[np.float32] = warped.astype(np.float32)
+    return patch
 
 
 def _cast(image: NDArray[np.float32], layer: Layer, strength: float) -> None:

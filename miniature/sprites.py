@@ -13,7 +13,7 @@ caption: "croissant" and "polar bear" are not in the list, because the tagger se
 import argparse
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Sprite:
     """Kept from the training of every network, so that what is unseen can be tested."""
     code_points: str
     """Unicode code points in hexadecimal, joined by "-": the published file's name."""
-    webp: LargeBytes
+    webp: LargeBytes = field(repr=False)
 
 
 @cache
@@ -81,7 +81,9 @@ def outline(sprite: Sprite) -> NDArray[np.float32]:
     visible = _crop(sprite)[..., 3] >= _VISIBLE
     hull: NDArray[np.float32] = cv2.convexHull(np.argwhere(visible)[:, ::-1].astype(np.float32))[:, 0]
     height, width = visible.shape
-    return (hull - np.array([(width - 1) / 2, (height - 1) / 2], np.float32)) / max(height, width)
+    hull -= ((width - 1) / 2, (height - 1) / 2)
+    hull /= max(height, width)
+    return hull
 
 
 def pack(pictures: Path, listed: Path = LIST, container: Path = CONTAINER) -> int:
