@@ -107,7 +107,7 @@ def package_weights(path: str) -> dict[str, Tensor]:
     except Exception as error:  # torch.load raises what its pickle makes it raise
         raise CheckpointError(
             f"{setting}={path!r} is no checkpoint of GroundingDINO, which is a file of torch.save with tensors under "
-            f"'model': {error!r}"
+            f"'model' ({type(error).__name__})"
         ) from error
 
 
