@@ -42,7 +42,7 @@ def attention_map_loss(
     for ca in maps.values():
         m = F.interpolate(M, size=ca.shape[-2:], mode="area")
         total = total + torch.where(present, distance(ca, m), 0.0).sum()
-    layers = len(maps) if reduction is LayerReduction.MEAN else 1
+    layers = max(len(maps), 1) if reduction is LayerReduction.MEAN else 1
     return total / n / layers
 
 

@@ -93,7 +93,7 @@ class PromptTokenizer:
         )
 
     def tokenized(self, prompt: Prompt) -> TokenizedPrompt:
-        """One prompt of the template, its text cut between two words where it is too long.
+        """One prompt of the template, its text cut where it is too long, at a space if there is one.
 
         Raises:
             PromptError: text or a label holds the placeholder, a label is blank, or the clauses alone are too long.
@@ -131,10 +131,9 @@ class PromptTokenizer:
         ids = self._free_of_placeholder(tuple(encoded.input_ids), "the text")
         if len(ids) <= room:
             return ids, ""
-        words = encoded.word_ids()
-        while room > 0 and words[room] == words[room - 1]:
-            room -= 1
-        return ids[:room], prompt.text[encoded.offset_mapping[room][0] :]
+        starts = [start for start, _ in encoded.offset_mapping]
+        fitting = next((n for n in range(room, 0, -1) if prompt.text[starts[n] - 1].isspace()), room)
+        return ids[:fitting], prompt.text[starts[fitting] :]
 
     def _free_of_placeholder(self, ids: Positions, what: str) -> Positions:
         if self.placeholder_id in ids:

@@ -9,6 +9,7 @@ Axes: B images, C latent channels, H W rows and columns of the latent, T text to
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -29,7 +30,7 @@ class Conditions:
     text: Float[Tensor, "B T D"]
     """C, what the fusion text encoder makes of prompt and CLS."""
     adapter: AdapterInputs | None = None
-    """h_e; None turns the adapters off."""
+    """h_e; None turns the adapters off. A network without adapters does not look at it."""
     location_mask: Float[Tensor, "B 1 H W"] | None = None
     """l_m at the latent's size. A network without location control does not look at it; any other needs it."""
     text_keys_values: Sequence[KeysValues] = ()
@@ -50,6 +51,7 @@ class SubjectUNet(nn.Module):
         self._input = with_location if config.use_location_control else without_location
         if config.use_location_control:
             _widen_conv_in(base)
+        self._for_adapters = _as_gligen if config.use_adapter else _to_nobody
         if config.use_adapter:
             _insert_adapters(base, config)
         _set_attention(base, config.attention_downsampling if config.use_attention_control else ())
@@ -66,13 +68,16 @@ class SubjectUNet(nn.Module):
         Args:
             recorder: takes the maps of the layers of Eq. 2.
         """
-        objects = {} if conditions.adapter is None else {"gligen": {"objs": conditions.adapter}}
         z_t = self._input(noisy_latent, conditions.location_mask)
         prediction: Tensor = self.base(
             z_t,
             timesteps,
             encoder_hidden_states=conditions.text,
-            cross_attention_kwargs={"recorder": recorder, "text_keys_values": conditions.text_keys_values, **objects},
+            cross_attention_kwargs={
+                "recorder": recorder,
+                "text_keys_values": conditions.text_keys_values,
+                **self._for_adapters(conditions.adapter),
+            },
             return_dict=False,
         )[0]
         return prediction
@@ -96,6 +101,14 @@ class SubjectUNet(nn.Module):
     def gates(self) -> dict[str, float]:
         """tanh(gamma) of each adapter, by its place in the UNet."""
         return {name: float(block.fuser.gamma.detach().tanh()) for name, block in _blocks(self.base)}
+
+
+def _as_gligen(inputs: AdapterInputs | None) -> dict[str, Any]:
+    return {} if inputs is None else {"gligen": {"objs": inputs}}
+
+
+def _to_nobody(inputs: AdapterInputs | None) -> dict[str, Any]:
+    return {}
 
 
 class _Given(nn.Module):

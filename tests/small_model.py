@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from model.batch import SubjectBatch
 from model.bases import STABLE_DIFFUSION_2_BASE
+from model.batch import SubjectBatch
 from model.config import ModelConfig
 from model.image_encoder import visual_tower
 from model.prompt import Prompt, PromptTokenizer, clip_tokenizer
