@@ -19,7 +19,6 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 Task = tuple[int, str]
 """What img2dataset's Reader gives for a shard: its number, and the file with its rows."""
 WATCH_S = 0.2
+NUMBER_WIDTH = 5
 
 
 def download_shards(config: LabelingConfig, shards: Sequence[str]) -> list[ShardReport]:
@@ -129,11 +130,7 @@ class FileSpool:
     """Bodies as files, written by img2dataset's FilesSampleWriter."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        from img2dataset.writer import FilesSampleWriter
-
-        self._folder = folder / f"{number:05d}"
-        schema = pa.schema([("key", pa.string())])
-        self._writer = FilesSampleWriter(number, str(folder), False, 5, schema, "image")
+        self._folder, self._number = folder, number
 
     @classmethod
     @contextlib.contextmanager
@@ -146,12 +143,18 @@ class FileSpool:
         folder = Path(root.path) / "work" / IMAGES / name if is_local(root) else Path(tempfile.mkdtemp(suffix=name))
         shutil.rmtree(folder, ignore_errors=True)  # of a killed process
         folder.mkdir(parents=True)
-        spool = cls(folder, task[0])
         try:
-            yield spool
+            yield cls(folder, task[0])
         finally:
-            spool._writer.close()
             shutil.rmtree(folder, ignore_errors=True)
+
+    @functools.cached_property
+    def _writer(self) -> Any:
+        """Made with the first body: img2dataset loads while others are fetched."""
+        from img2dataset.writer import FilesSampleWriter
+
+        schema = pa.schema([("key", pa.string())])
+        return FilesSampleWriter(self._number, str(self._folder), False, NUMBER_WIDTH, schema, "image")
 
     def put(self, key: bytes, encoded: bytes) -> None:
         """Keep the body."""
@@ -159,7 +162,7 @@ class FileSpool:
 
     def get(self, key: bytes) -> bytes:
         """The body that was kept."""
-        return (self._folder / f"{key.hex()}.image").read_bytes()
+        return (self._folder / f"{self._number:0{NUMBER_WIDTH}d}" / f"{key.hex()}.image").read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,12 +305,22 @@ def _settle_in_pool() -> None:
     if parent is None:  # a Ray worker
         return
     setup_logs()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _without_torch()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
+def _without_torch() -> None:
+    """For processes that are ours alone: webdataset, which img2dataset loads for its tar files, would load torch.
+
+    It does without where there is none, and so do 470 MB of each process and half of its start.
+    """
+    sys.modules["torch"] = None  # type: ignore[assignment]
+
+
 def _exit_with_caller() -> None:
-    sys.stdin.buffer.read()
+    """End when our standard input does."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     os._exit(1)
 
 
@@ -327,6 +340,7 @@ def _exit_with_worker(store: ShardStore, shards: Sequence[str]) -> None:
 def _main() -> None:
     order: Order = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_exit_with_caller, daemon=True).start()
+    _without_torch()
     from img2dataset.distributor import multiprocessing_distributor
 
     store = ShardStore(order.root)

@@ -1,0 +1,207 @@
+"""The download through img2dataset's reader, spool and distributors: many processes, any of which may be killed."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, StageWorkers, Stale
+from labeling.download import download_shards
+from labeling.errors import ShardStale, StageFailed
+from labeling.progress import Count
+from labeling.sdd.schema import Image, ListedUrl
+from labeling.sdd.shards import ShardStore
+from labeling.url_list import plan_urls
+from tests import factories
+from tests.web import Page, Site, page, serving
+
+DOWNLOAD = DownloadConfig(allow_private_hosts=True, min_side_px=32, timeout_s=5, rounds=1)
+
+
+def config_of(root: Path, site: Site, count: int, **more: object) -> LabelingConfig:
+    """A list of `count` URLs of the site, 40 a shard."""
+    pq.write_table(pa.table({"URL": [site.url(f"/{i}.jpg") for i in range(count)]}), root / "list.parquet")
+    return LabelingConfig.model_validate(
+        {
+            "root": str(root / "sdd"),
+            "urls": str(root / "list.parquet"),
+            "images_per_shard": 40,
+            "download": DOWNLOAD,
+            "workers": StageWorkers(images=DownloadWorkers(processes=2, threads=8, per_host=8)),
+            **more,
+        }
+    )
+
+
+def picture(handler: BaseHTTPRequestHandler) -> None:
+    """A picture for each number but every tenth, for which there is none."""
+    number = int(handler.path.strip("/").removesuffix(".jpg"))
+    page(status=404)(handler) if number % 10 == 0 else page(factories.jpeg(number))(handler)
+
+
+def slowly(seconds: float) -> Page:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(seconds)
+        picture(handler)
+
+    return answer
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving({"*": picture}) as site:
+        yield site
+
+
+def assert_all_there(config: LabelingConfig, site: Site, count: int) -> None:
+    """Each URL has its outcome, once, and each picture its own bytes."""
+    store = ShardStore(config.root)
+    urls: dict[str, bytes] = {}
+    for shard in store.shards("urls"):
+        listed = {row.key: row.url for row in store.read(ListedUrl, ("urls",), shard)}
+        images = list(store.read(Image, ("images",), shard))
+        verdicts = store.verdicts("images", shard)
+        assert sorted([*verdicts, *(image.key for image in images)]) == sorted(listed)
+        assert {v.reason for v in verdicts.values()} <= {"http_404"}
+        urls |= {image.url: image.image for image in images}
+    assert urls == {site.url(f"/{i}.jpg"): factories.jpeg(i) for i in range(count) if i % 10}
+    assert not list(Path(config.root).rglob("*.tmp"))
+
+
+def test_a_list_becomes_shards_of_images_and_a_second_run_does_nothing(tmp_path: Path, site: Site) -> None:
+    config = config_of(tmp_path, site, 100)
+    shards = plan_urls(config)
+    reports = download_shards(config, shards)
+    assert [(r.shard, r.counts, r.reused) for r in reports] == [
+        ("shard-00000", {"kept": 36, "not_downloaded": 4}, False),
+        ("shard-00001", {"kept": 36, "not_downloaded": 4}, False),
+        ("shard-00002", {"kept": 18, "not_downloaded": 2}, False),
+    ]
+    assert_all_there(config, site, 100)
+    assert sorted(p.suffix for p in (Path(config.root) / "work/images").iterdir()) == [".lock"] * 3, "nothing is left"
+    site.hits.clear()
+    assert [(r.counts, r.reused) for r in download_shards(config, shards)] == [(r.counts, True) for r in reports]
+    assert not site.hits
+    strict = config.model_copy(update={"download": DOWNLOAD.model_copy(update={"min_side_px": 49})})
+    with pytest.raises(ShardStale, match=r"images/shard-00000\.parquet is stamped .*labeling\.stale=rebuild"):
+        download_shards(strict, shards)
+    assert not site.hits, "refused before anything is done"
+
+
+@pytest.mark.slow
+def test_other_settings_and_what_failed(tmp_path: Path, site: Site) -> None:
+    """Rebuilt under other settings; then what failed for a passing reason comes, in its shard alone."""
+    site.pages["/7.jpg"] = page(status=503)
+    config = config_of(tmp_path, site, 80)
+    shards = plan_urls(config)
+    download_shards(config, shards)
+    strict = config.model_copy(
+        update={"download": DOWNLOAD.model_copy(update={"min_side_px": 33}), "stale": Stale.REBUILD}
+    )
+    assert [r.reused for r in download_shards(strict, shards)] == [False, False]
+    store = ShardStore(config.root)
+    before = [store.stamp("images", shard) for shard in shards]
+    site.pages["/7.jpg"] = page(factories.jpeg(7))
+    site.hits.clear()
+    again = strict.model_copy(update={"download": strict.download.model_copy(update={"retry_failed": True})})
+    assert [r.reused for r in download_shards(again, shards)] == [False, True]
+    assert site.hits == {"/7.jpg": 1}
+    after = [store.stamp("images", shard) for shard in shards]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [False, True]
+    assert_all_there(strict, site, 80)
+
+
+def pool_of(process: psutil.Process) -> list[psutil.Process]:
+    """The processes of img2dataset's pool: grandchildren of `process`, without multiprocessing's resource tracker."""
+    found = process.children(recursive=True)
+    return [p for p in found if p.is_running() and "spawn_main" in " ".join(p.cmdline()) and p.ppid() != process.pid]
+
+
+def wait_for(what: str, true: object, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
+        time.sleep(0.05)
+
+
+DRIVER = """
+import sys
+from labeling.config import LabelingConfig
+from labeling.download import download_shards
+from labeling.url_list import plan_urls
+config = LabelingConfig.model_validate_json(sys.argv[1])
+download_shards(config, plan_urls(config))
+"""
+
+
+def start(config: LabelingConfig) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    return subprocess.Popen([sys.executable, "-c", DRIVER, config.model_dump_json()], env=environment)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_no_url(tmp_path: Path, site: Site) -> None:
+    site.pages["*"] = slowly(0.3)
+    config = config_of(tmp_path, site, 160)
+    driver = start(config)
+    wait_for("a request", lambda: sum(site.hits.values()) > 20)
+    pool = pool_of(psutil.Process(driver.pid))
+    assert len(pool) == 2
+    pool[0].kill()
+    assert driver.wait(180) == 0
+    assert_all_there(config, site, 160)
+
+
+@pytest.mark.slow
+def test_a_killed_driver_leaves_whole_files_and_no_process(tmp_path: Path, site: Site) -> None:
+    site.pages["*"] = slowly(0.3)
+    config = config_of(tmp_path, site, 240)
+    images = Path(config.root) / "images"
+    driver = start(config)
+    wait_for("a finished shard", lambda: len(list(images.glob("*.parquet"))) >= 2)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    done = {file: (file.stat().st_mtime_ns, pq.read_table(file).num_rows) for file in images.glob("*.parquet")}
+    driver.kill()
+    driver.wait()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert set(done) < {images / f"shard-{i:05d}.parquet" for i in range(6)}, "some are still to do"
+    assert all(rows == 40 for _, rows in done.values())
+    site.pages["*"] = picture
+    shards = plan_urls(config)
+    count = Count(ShardStore(config.root), "images", shards)
+    assert count() >= 80, "progress is right after a restart"
+    download_shards(config, shards)
+    assert count() == 240
+    assert all(file.stat().st_mtime_ns == mtime for file, (mtime, _) in done.items()), "what was done stays"
+    assert_all_there(config, site, 240)
+
+
+@pytest.mark.slow
+def test_a_shard_that_cannot_be_written_is_an_error(tmp_path: Path, site: Site) -> None:
+    config = config_of(tmp_path, site, 10)
+    shards = plan_urls(config)
+    Path(config.root, "images").write_text("a file where the folder should be")
+    with pytest.raises(StageFailed, match=r"images shard-00000: .*Error"):
+        download_shards(config, shards)
+
+
+@pytest.mark.slow
+def test_on_ray(tmp_path: Path, site: Site) -> None:
+    import ray
+
+    config = config_of(tmp_path, site, 100, executor=Executor.RAY)
+    try:
+        reports = download_shards(config, plan_urls(config))
+    finally:
+        ray.shutdown()
+    assert [sum(report.counts.values()) for report in reports] == [40, 40, 20]
+    assert_all_there(config, site, 100)

@@ -1,0 +1,107 @@
+"""Many URLs at once, few of one host, and again what failed for a passing reason."""
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from labeling.config import DownloadConfig, DownloadWorkers
+from labeling.fetch import Fetched, Fetcher, NotFetched
+from labeling.rounds import fetch_all
+from labeling.sdd.schema import ListedUrl
+from tests import factories
+from tests.web import page, serving
+
+CONFIG = DownloadConfig(allow_private_hosts=True, backoff_s=0.05, timeout_s=5)
+WORKERS = DownloadWorkers(threads=8, per_host=8)
+Fetch = Callable[[str], Fetched | NotFetched]
+
+
+def answers(
+    urls: list[str], fetch: Fetch, config: DownloadConfig = CONFIG, workers: DownloadWorkers = WORKERS
+) -> dict[str, Fetched | NotFetched]:
+    listed = [factories.listed(i, url) for i, url in enumerate(urls)]
+    found = list(fetch_all(listed, fetch, config, workers))
+    assert len(found) == len(urls), "each URL has one answer"
+    return {url.url: answer for url, answer in found}
+
+
+def test_a_server_that_fails_twice_and_then_answers() -> None:
+    with serving() as site:
+        moments: list[float] = []
+
+        def shaky(handler: object) -> None:
+            moments.append(time.monotonic())
+            page(b"at last", 200 if len(moments) == 3 else 503)(handler)  # type: ignore[arg-type]
+
+        site.pages |= {"/shaky": shaky, "/gone": page(status=404), "/broken": page(status=500), "/a": page(b"a")}
+        urls = [site.url(path) for path in ("/shaky", "/gone", "/broken", "/a")]
+        found = answers(urls, Fetcher(CONFIG).fetch)
+        hits = Counter(site.hits)
+    assert found[urls[0]] == Fetched(b"at last")
+    assert [getattr(found[url], "reason", None) for url in urls] == [None, "http_404", "http_500", None]
+    assert hits == {"/shaky": 3, "/gone": 1, "/broken": CONFIG.rounds, "/a": 1}
+    assert moments[1] - moments[0] >= 0.05
+    assert moments[2] - moments[1] >= 0.1, "the wait doubles"
+
+
+@pytest.mark.parametrize(("asked", "tries"), [(0.2, 2), (61.0, 1)])
+def test_retry_after_is_kept_to_or_the_url_left_alone(asked: float, tries: int) -> None:
+    moments: list[float] = []
+
+    def fetch(url: str) -> Fetched | NotFetched:
+        moments.append(time.monotonic())
+        return NotFetched("http_429", retry_after_s=asked)
+
+    found = answers(["http://a.example/"], fetch, CONFIG.model_copy(update={"rounds": 2}))
+    assert found["http://a.example/"] == NotFetched("http_429", retry_after_s=asked)
+    assert len(moments) == tries
+    assert all(later - earlier >= asked for earlier, later in itertools.pairwise(moments))
+
+
+def test_of_one_host_only_a_few_at_once_while_others_go_on() -> None:
+    lock, busy, most = threading.Lock(), Counter[str](), Counter[str]()
+
+    def fetch(url: str) -> Fetched | NotFetched:
+        host = url.split("/")[2]
+        with lock:
+            busy[host] += 1
+            busy["all"] += 1
+            for name in (host, "all"):
+                most[name] = max(most[name], busy[name])
+        time.sleep(0.01)
+        with lock:
+            busy[host] -= 1
+            busy["all"] -= 1
+        return Fetched(b"")
+
+    urls = [f"http://HOT.example/{i}".replace("HOT", "hot" if i % 2 else "Hot") for i in range(60)]
+    urls += [f"http://h{i}.example/" for i in range(30)]
+    seen = answers(urls, lambda url: fetch(url.lower()), workers=DownloadWorkers(threads=8, per_host=2))
+    assert len(seen) == 90
+    assert most["hot.example"] == 2, "case does not make another host"
+    assert most["all"] > 2, "the threads that the hot host does not get serve others"
+
+
+def test_answers_wait_for_whoever_reads_them() -> None:
+    begun: list[str] = []
+
+    def fetch(url: str) -> Fetched | NotFetched:
+        begun.append(url)
+        return Fetched(bytes(1000))
+
+    listed: list[ListedUrl] = [factories.listed(i) for i in range(200)]
+    reading = fetch_all(listed, fetch, CONFIG, DownloadWorkers(threads=4, per_host=200))
+    next(reading)
+    time.sleep(0.2)
+    assert len(begun) <= 1 + 4 + 4, "one read, four waiting, four in the hands of threads"
+    reading.close()
+    assert threading.active_count() < 50
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
+
+
+def test_no_urls() -> None:
+    assert answers([], Fetcher(CONFIG).fetch) == {}
