@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from labeling.stages.segment import Segmented
 
 BOXES_AT_ONCE = 32
-"""Boxes, of whichever images, that are decoded together: about 2 GB of activations at full size in float32."""
+"""Boxes, of whichever images, that are decoded together: 1.3 GB of activations at full size."""
 UPSCALE_BYTES = 128 * 2**20
 """Logits at image size that exist at once; a single mask of more than 33 million pixels needs more."""
 

@@ -425,6 +425,11 @@ def test_missing_and_foreign_tensors_are_counted(checkpoint: Path, tmp_path: Pat
     assert "'prompt_encoder.no_mask_embed.weight'" in message
 
 
+def test_one_foreign_tensor_is_enough(checkpoint: Path, tmp_path: Path) -> None:
+    torch.save(torch.load(checkpoint) | {"mask_decoder.hf_token.weight": torch.zeros(1)}, tmp_path / "sam.pth")
+    assert "'mask_decoder.hf_token.weight'" in refused(tmp_path / "sam.pth")
+
+
 def test_a_tensor_of_another_shape_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     state = torch.load(checkpoint)
     state["mask_decoder.iou_token.weight"] = torch.zeros(1, 5)
