@@ -5,7 +5,6 @@ the benchmarks build these networks on the meta device.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from model.errors import CheckpointError
 class Base:
     """Settings of the parts of a latent diffusion model, as their own classes take them."""
 
-    unet: Mapping[str, Any]
+    unet: dict[str, Any]
     """`diffusers.UNet2DConditionModel`"""
-    vae: Mapping[str, Any]
+    vae: dict[str, Any]
     """`diffusers.AutoencoderKL`"""
-    text_encoder: Mapping[str, Any]
+    text_encoder: dict[str, Any]
     """`transformers.CLIPTextConfig`"""
-    scheduler: Mapping[str, Any]
+    scheduler: dict[str, Any]
     """`diffusers.PNDMScheduler`"""
 
     @property

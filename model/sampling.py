@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+import diffusers
 import torch
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
@@ -42,6 +43,8 @@ class Interpolation(Config):
 
 
 class SamplingConfig(Config):
+    scheduler: str = "PNDM"
+    """Name of a diffusers scheduler, without the word Scheduler (App. D)."""
     steps: PositiveInt = 50
     """Denoising steps (App. D)."""
     guidance: Guidance = Guidance()
@@ -73,7 +76,7 @@ class GuidedDenoiser:
     ) -> None:
         self._unet = unet
         self._coefficients = coefficients
-        self._conditions = unet.projected(stacked(conditions))
+        self._conditions = unet.projected(_cast(stacked(conditions), unet.base.conv_in.weight.dtype))
 
     def __call__(self, z_t: Float[Tensor, "B C H W"], t: float) -> Float[Tensor, "B C H W"]:
         branches = list(self._coefficients)
@@ -81,6 +84,14 @@ class GuidedDenoiser:
         timesteps = torch.full((len(rows),), t, device=rows.device)
         predictions = self._unet(rows, timesteps, self._conditions).chunk(len(branches))
         return guided(dict(zip(branches, predictions, strict=True)), self._coefficients)
+
+
+def _cast(conditions: Conditions, dtype: torch.dtype) -> Conditions:
+    adapter = conditions.adapter
+    if adapter is not None:
+        gate = None if adapter.gate is None else adapter.gate.to(dtype)
+        adapter = replace(adapter, tokens=adapter.tokens.to(dtype), gate=gate)
+    return replace(conditions, text=conditions.text.to(dtype), adapter=adapter)
 
 
 def branch_conditions(
@@ -138,6 +149,25 @@ def interpolated(interpolation: Interpolation, steps: int, of_subject: Denoiser,
         return first(z_t, t) if t + 1 > interpolation.alpha * steps else second(z_t, t)
 
     return eps_t
+
+
+def scheduler_of(name: str, noise_schedule: Mapping[str, Any]) -> Any:
+    """A fresh scheduler of diffusers.
+
+    Args:
+        noise_schedule: settings of the base's scheduler, of whatever kind that is.
+
+    Raises:
+        ValueError: diffusers has none of that name.
+    """
+    scheduler_class = getattr(diffusers, f"{name}Scheduler", None)
+    if scheduler_class is None:
+        known = sorted(found.removesuffix("Scheduler") for found in dir(diffusers) if found.endswith("Scheduler"))
+        raise ValueError(f"sampling.scheduler={name!r} is no scheduler of diffusers; there are {', '.join(known)}")
+    settings = dict(noise_schedule)
+    if scheduler_class is diffusers.PNDMScheduler:
+        settings["skip_prk_steps"] = True  # else 59 evaluations, the first of them Runge-Kutta's
+    return scheduler_class.from_config(settings)
 
 
 def seeded(seeds: Sequence[int]) -> list[torch.Generator]:

@@ -1,0 +1,283 @@
+"""Subject-Diffusion for people: pictures of subjects and a prompt in, images out.
+
+    pipeline = SubjectDiffusionPipeline.from_pretrained("out/model", device="cuda")
+    dog = Subject.of_cutout(Image.open("dog.png"), "dog")          # transparent around the dog
+    images = pipeline([Request("a photo on the beach", [dog], seed=7)])
+    images[0].image.save("beach.png")
+
+Axes: B images, R reference subjects, H W rows and columns of the latent.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from model.batch import ABSENT, PromptTokens
+from model.config import Precision
+from model.guidance import Branch
+from model.layout import BoxShare, Layout, Place, Wish, places
+from model.original import Original
+from model.prompt import Prompt
+from model.sampling import (
+    Denoiser,
+    GuidedDenoiser,
+    OnStep,
+    SamplingConfig,
+    branch_conditions,
+    initial_noise,
+    interpolated,
+    sample,
+    scheduler_of,
+    seeded,
+)
+from model.subject import SubjectPictures
+from model.subject_diffusion import SubjectDiffusion
+from model.unet import Conditions
+
+
+@dataclass(frozen=True)
+class Subject:
+    image: UInt8[np.ndarray, "h w 3"]
+    """RGB picture that the subject is in."""
+    mask: Bool[np.ndarray, "h w"]
+    """Where in it."""
+    label: str
+    """What it is, in a word or a few."""
+    box: BoxShare | None = None
+    """Where it goes in the new image: left, top, right, bottom, each 0 to 1."""
+    place: Bool[np.ndarray, "_h _w"] | None = None
+    """The same as a mask, at any resolution."""
+    strength: float = 1.0
+    """How much the adapters look at it: 0 leaves its name and CLS in the prompt only."""
+
+    @classmethod
+    def of_cutout(
+        cls,
+        cutout: Image.Image,
+        label: str,
+        box: BoxShare | None = None,
+        place: Bool[np.ndarray, "_h _w"] | None = None,
+        strength: float = 1.0,
+    ) -> "Subject":
+        """A subject whose picture is transparent around it.
+
+        Raises:
+            ValueError: nothing of the picture is opaque, or it knows no transparency.
+        """
+        if not cutout.has_transparency_data:
+            raise ValueError(f"the picture of {label!r} has no transparency: cut the subject out first")
+        rgba = np.asarray(cutout.convert("RGBA"))
+        return cls(rgba[..., :3], rgba[..., 3] > 127, label, box, place, strength)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to be made."""
+
+    prompt: str
+    """What the image shows. The clauses "the [label] is [PH]" are added to it."""
+    subjects: Sequence[Subject] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    image: Image.Image
+    boxes: tuple[BoxShare, ...]
+    """Where the layout put the subjects."""
+    cut: str
+    """The end of the prompt that did not fit; empty where all of it did."""
+    request: Request = field(repr=False)
+
+
+class SubjectDiffusionPipeline:
+    """Makes images.
+
+    Args:
+        net: is moved to `device`, its large parts are cast to `precision`.
+        precision: by default bfloat16 on a GPU, else float32.
+        original: for Eq. 4; by default read from the base when it is first needed.
+    """
+
+    def __init__(
+        self,
+        net: SubjectDiffusion,
+        device: str | torch.device = "cpu",
+        precision: Precision | None = None,
+        original: Original | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        fast = self.device.type == "cuda"
+        self.precision = precision or (Precision.BFLOAT16 if fast else Precision.FLOAT32)
+        self.dtype = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[self.precision]
+        self.net = net.to(self.device).eval().requires_grad_(False)
+        for part in (net.vae, net.image_encoder.visual, net.text_encoder.clip, net.unet):
+            # The perceptrons between them are small and take Fourier codes, which want the digits.
+            nn.Module.to(part, self.dtype)  # diffusers' own warns, with an empty list
+        if fast:
+            self.net.unet.to(memory_format=torch.channels_last)
+        self.pictures = SubjectPictures(
+            net.config.subject, net.image_encoder.side_px, net.image_encoder.mean.flatten().tolist(), training=False
+        )
+        self._original = original
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, device: str | torch.device = "cpu", precision: Precision | None = None
+    ) -> "SubjectDiffusionPipeline":
+        """The pipeline of a model that `SubjectDiffusion.save_pretrained` wrote.
+
+        Raises:
+            CheckpointError: there is none, or a part of it is missing.
+        """
+        return cls(SubjectDiffusion.from_pretrained(folder), device, precision)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        requests: Sequence[Request],
+        sampling: SamplingConfig | None = None,
+        layout: Layout = Layout.AUTO,
+        on_step: OnStep | None = None,
+    ) -> list[Generated]:
+        """One image per request, all in one batch. Fastest where all have equally many subjects.
+
+        An image depends on its request alone: its seed draws the noise and the layout.
+
+        Args:
+            on_step: called after each evaluation of the network.
+
+        Raises:
+            PromptError: a prompt holds the placeholder, or its clauses alone are too long.
+            ValueError: more subjects than `max_subjects`, no scheduler of that name, or a layout that is not given.
+            CheckpointError: Eq. 4 is asked for and the base cannot be read.
+        """
+        sampling = sampling or SamplingConfig()
+        scheduler = scheduler_of(sampling.scheduler, self.net.scheduler)
+        laid_out = [self._places(request, layout) for request in requests]
+        denoise = self._denoiser(requests, laid_out, sampling)
+        generators = seeded([request.seed for request in requests])
+        z_T = initial_noise(generators, (self.net.unet.latent_channels, self._side, self._side), self.device)
+        z_0 = sample(denoise, scheduler, z_T, generators, sampling.steps, on_step)
+        return [
+            Generated(self._image(latent), tuple(place.box for place in placed), self._cut(request), request)
+            for request, placed, latent in zip(requests, laid_out, z_0, strict=True)
+        ]
+
+    def compile(self) -> None:
+        """Compile the UNet: the first image of each batch size and number of subjects then takes a minute longer."""
+        self.net.unet.compile()
+
+    @property
+    def _side(self) -> int:
+        return int(self.net.unet.base.config.sample_size)
+
+    def _places(self, request: Request, layout: Layout) -> list[Place]:
+        if len(request.subjects) > self.net.config.max_subjects:
+            raise ValueError(
+                f"{len(request.subjects)} subjects for {request.prompt!r}, but model.max_subjects="
+                f"{self.net.config.max_subjects}: give fewer"
+            )
+        wishes = [Wish(subject.label, subject.mask, subject.box, subject.place) for subject in request.subjects]
+        return places(wishes, layout, self._side, np.random.default_rng(request.seed))
+
+    def _denoiser(
+        self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]], sampling: SamplingConfig
+    ) -> Denoiser:
+        conditions, empty = self._conditions(requests, laid_out)
+        of_subject = self._guided(conditions, empty, sampling.guidance.personalised())
+        if sampling.interpolation is None:
+            return of_subject
+        of_text = self._of_text(requests, sampling.guidance.text_only())
+        return interpolated(sampling.interpolation, self.net.noise.steps, of_subject, of_text)
+
+    def _guided(
+        self, conditions: Conditions, empty: Float[Tensor, "1 T D"], coefficients: Mapping[Branch, float]
+    ) -> GuidedDenoiser:
+        null = self.net.config.null_branches
+        branches = [branch_conditions(branch, conditions, empty, null) for branch in coefficients]
+        return GuidedDenoiser(self.net.unet, branches, coefficients)
+
+    def _of_text(self, requests: Sequence[Request], coefficients: Mapping[Branch, float]) -> GuidedDenoiser:
+        if self._original is None:
+            self._original = Original.of(self.net)
+        original = self._original.to(self.device, self.dtype)
+        with self._autocast():
+            texts = original.text(self._tokens([Prompt(request.prompt) for request in requests]))
+            empty = original.text(self._tokens([Prompt("")])).expand_as(texts)
+        branches = [Conditions(texts if branch.has_text else empty) for branch in coefficients]
+        return GuidedDenoiser(original.unet, branches, coefficients)
+
+    def _conditions(
+        self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]]
+    ) -> tuple[Conditions, Float[Tensor, "1 T D"]]:
+        """What the requests ask for, and the text condition of the empty prompt."""
+        slots = max(1, *(len(request.subjects) for request in requests))
+        prompts = self._tokens([_prompt(request, slots) for request in requests])
+        boxes, masks = self._placed(laid_out, slots)
+        present = prompts.placeholder_positions != ABSENT
+        full = all(len(request.subjects) == slots for request in requests)
+        l_m = self.net.location_mask(boxes, masks, present, (self._side, self._side))
+        with self._autocast():
+            features = self.net.image_encoder(self._subject_images(requests, slots))
+            strengths = self._strengths(requests, slots)
+            conditions = self.net.conditions(prompts, features, boxes, present, l_m, strengths, full)
+            return conditions, self.net.empty_text()
+
+    def _tokens(self, prompts: Sequence[Prompt]) -> PromptTokens:
+        tokens = self.net.prompts(prompts)
+        return PromptTokens(
+            token_ids=tokens.token_ids.to(self.device),
+            placeholder_positions=tokens.placeholder_positions.to(self.device),
+            entity_tokens=tokens.entity_tokens.to(self.device),
+        )
+
+    def _subject_images(self, requests: Sequence[Request], slots: int) -> UInt8[Tensor, "B R 3 _s _s"]:
+        side = self.net.image_encoder.side_px
+        pictures = np.zeros((len(requests), slots, side, side, 3), dtype=np.uint8)
+        for row, request in enumerate(requests):
+            for slot, subject in enumerate(request.subjects):
+                rng = np.random.default_rng(request.seed)
+                pictures[row, slot] = self.pictures(subject.image, subject.mask, rng)
+        return torch.from_numpy(pictures).permute(0, 1, 4, 2, 3).to(self.device)
+
+    def _placed(
+        self, laid_out: Sequence[Sequence[Place]], slots: int
+    ) -> tuple[Float[Tensor, "B R 4"], Float[Tensor, "B R H W"]]:
+        boxes = torch.zeros(len(laid_out), slots, 4)
+        masks = torch.zeros(len(laid_out), slots, self._side, self._side)
+        for row, placed in enumerate(laid_out):
+            for slot, place in enumerate(placed):
+                boxes[row, slot] = torch.tensor(place.box)
+                masks[row, slot] = torch.from_numpy(place.mask)
+        return boxes.to(self.device), masks.to(self.device)
+
+    def _strengths(self, requests: Sequence[Request], slots: int) -> Float[Tensor, "B R"] | None:
+        strengths = [[subject.strength for subject in request.subjects] for request in requests]
+        if all(strength == 1.0 for row in strengths for strength in row):
+            return None
+        return torch.tensor([row + [1.0] * (slots - len(row)) for row in strengths], device=self.device)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        """For the encoders, parts of which are in float32. The UNet needs none and is faster without."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+    def _image(self, latent: Float[Tensor, "C H W"]) -> Image.Image:
+        """Decoded one by one, which bounds the VAE's working memory."""
+        pixels = self.net.decode(latent[None])[0]
+        return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+    def _cut(self, request: Request) -> str:
+        return self.net.prompts.tokenized(_prompt(request, len(request.subjects))).cut
+
+
+def _prompt(request: Request, slots: int) -> Prompt:
+    labels = [subject.label for subject in request.subjects]
+    return Prompt(request.prompt, [*labels, *[None] * (slots - len(labels))])
