@@ -70,7 +70,7 @@ def broken_rules(
 ) -> list[tuple[str, ...]]:
     """For each of `candidates`, all of an image of this size, the names of the rules that it breaks."""
     by_box = broken_box_rules(candidates, width_px, height_px, rules)
-    return [names + mask_rules(c, rules) for names, c in zip(by_box, candidates, strict=True)]
+    return [names + mask_rules(c, names, rules) for names, c in zip(by_box, candidates, strict=True)]
 
 
 def aspect_ratio(box: Box, rules: BoxRules) -> bool:
@@ -92,10 +92,13 @@ def overlap(index: int, found: Sequence[Scored], rules: BoxRules) -> bool:
     )
 
 
-def mask_rules(candidate: Candidate, rules: RulesConfig) -> tuple[str, ...]:
-    """(6) "the segmentation mask area is less than 60% of the corresponding detection box area"."""
+def mask_rules(candidate: Candidate, by_box: tuple[str, ...], rules: RulesConfig) -> tuple[str, ...]:
+    """(6) "the segmentation mask area is less than 60% of the corresponding detection box area".
+
+    A box that broke rules 1 to 5 was given no mask for that reason, so the want of one is not held against it too.
+    """
     if candidate.segment is None:
-        return ("no_mask",)
+        return () if by_box else ("no_mask",)
     box_area_px = _rounded(candidate.box).area_px
     fill = candidate.segment.area_px / box_area_px if box_area_px > 0 else 0.0
     return () if _float32(fill) >= _float32(rules.min_mask_fill) else ("thin_mask",)

@@ -31,7 +31,7 @@ from labeling.stages.base import Stage
 from labeling.steps import Step
 
 log = logging.getLogger(__name__)
-MAX_STARTS = 3
+MAX_STARTS = 5
 """Processes that die while they load, one after the other, before the stage gives up."""
 MAX_ATTEMPTS = 5
 """How often a run begins a shard whose supervisor dies."""
@@ -51,6 +51,8 @@ class ShardReport:
     """Thread seconds of decoding and resizing."""
     process_s: float = 0.0
     """Seconds of the network."""
+    start_s: float = 0.0
+    """Of `seconds`: until the process had its network loaded."""
     deaths: int = 0
     """Processes that ended on the way."""
     error: str | None = None
@@ -238,6 +240,7 @@ class NetworkJob:
             seconds=time.monotonic() - start,
             prepare_s=labelling.prepare_s,
             process_s=labelling.process_s,
+            start_s=labelling.start_s,
             deaths=labelling.deaths,
         )
 
@@ -258,6 +261,7 @@ class Labelling:
     barren_deaths: int = 0
     prepare_s: float = 0.0
     process_s: float = 0.0
+    start_s: float = 0.0
     in_flight: deque[list[Any]] = field(default_factory=deque)
     todo: deque[list[Any]] = field(default_factory=deque)
     """Batches to do before the next rows are read."""
@@ -311,7 +315,9 @@ class Labelling:
         return len(unit) == 1 and self.journal.is_suspect(unit[0].key)
 
     def _send(self, unit: list[Any]) -> None:
+        before = time.monotonic()
         self.network.start()
+        self.start_s += time.monotonic() - before
         self.in_flight.append(unit)
         self._note()
         try:

@@ -1,0 +1,116 @@
+"""The deployment on a real Prefect server, with a process work pool and its worker."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from flows.experiment import Experiment
+from infra.config import load
+from labeling.sdd.query import funnel
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_deployment_has_the_parameters_of_the_demo():
+    deployments = yaml.safe_load((ROOT / "infra" / "prefect.yaml").read_text())["deployments"]
+    (build,) = [d for d in deployments if d["name"] == "build-sdd"]
+    assert Experiment.model_validate(build["parameters"]) == load(Experiment, "demo")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[dict[str, str]]:
+    """A Prefect server of its own; the environment that reaches it."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = os.environ | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "labeling",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
+    running = subprocess.Popen([*PREFECT, "server", "start", "--port", str(port)], env=env, stdout=subprocess.DEVNULL)
+    _wait_for(f"http://127.0.0.1:{port}/api/health")
+    prefect(env, "work-pool", "create", "local", "--type", "process")
+    prefect(env, "deploy", "--all", "--prefect-file", "infra/prefect.yaml")
+    worker = subprocess.Popen([*PREFECT, "worker", "start", "--pool", "local"], env=env, cwd=ROOT)
+    yield env
+    for process in (worker, running):
+        process.terminate()
+        process.wait()
+
+
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+def prefect(env: dict[str, str], *words: str, code: int = 0) -> str:
+    done = subprocess.run([*PREFECT, "--no-prompt", *words], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.HTTPError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def labeling(tmp_path_factory) -> Iterator[dict[str, object]]:
+    """Parameters for a small list whose pictures are being served."""
+    from miniature.serve import WorldConfig, serving, write_world
+    from miniature.untrained import write_networks
+
+    folder = tmp_path_factory.mktemp("world")
+    urls = write_world(folder / "world", 40, seed=3, config=WorldConfig(port=0))
+    write_networks(folder / "networks", seed=0)
+    settings = load(Experiment, "demo").labeling.model_dump(mode="json")
+    settings |= {"root": str(folder / "sdd"), "urls": str(urls), "images_per_shard": 20, "shards_per_part": 1}
+    settings["caption"]["checkpoint"] = str(folder / "networks" / "blip2")
+    settings["detect"]["checkpoint"] = str(folder / "networks" / "grounding_dino")
+    settings["segment"]["checkpoint"] = str(folder / "networks" / "sam")
+    with serving(folder / "world"):
+        yield settings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["here", "ray"])
+def test_the_deployment_runs(server, labeling, executor):
+    mine = labeling | {"executor": executor, "root": f"{labeling['root']}-{executor}"}
+    said = run_deployment(server, mine)
+    assert "Completed" in said
+    assert funnel_total(mine["root"]) == 40
+
+
+@pytest.mark.slow
+def test_a_wrong_setting_is_refused_before_anything_runs(server, labeling):
+    wrong = labeling | {"rules": {"min_scroe": 0.3}, "root": f"{labeling['root']}-wrong"}
+    said = run_deployment(server, wrong, code=1)
+    assert "min_scroe" in said
+    assert not Path(wrong["root"]).exists()
+
+
+def run_deployment(env: dict[str, str], labeling: dict[str, object], code: int = 0) -> str:
+    parameters = json.dumps({"labeling": labeling})
+    return prefect(env, "deployment", "run", "build-sdd/build-sdd", "--watch", "--params", parameters, code=code)
+
+
+def funnel_total(root: str) -> int:
+    return sum(urls for *_, urls, _ in funnel(root))
