@@ -12,6 +12,7 @@ columns are null where its `state` is not `kept`.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any, NamedTuple, TypeVar
@@ -70,12 +71,10 @@ class ShardStore:
         """
         path = self.path(layer, shard)
         try:
-            with reading(path) as file:
-                found = pq.read_metadata(file).metadata or {}
+            with _opened(path) as file:
+                found = file.metadata.metadata or {}
         except FileNotFoundError:
             return None
-        except pa.ArrowInvalid as error:
-            raise ShardCorrupt(f"{path} is no Parquet file ({error}): move it away and run again") from error
         version = found.get(b"version", b"none").decode()
         if version != str(VERSION):
             raise ShardCorrupt(f"{path} has format version {version}, this program's is {VERSION}: give a new root")
@@ -200,9 +199,9 @@ class ShardStore:
             yield from ((key, {"key": key}) for key in kept)
             return
         left = set(kept)
-        with reading(self.path(pictures, shard)) as file:
-            for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP, columns=homes[pictures]):
-                for record in batch.to_pylist():
+        with _opened(self.path(pictures, shard)) as file:
+            for group in range(file.num_row_groups):  # `iter_batches` would buffer the whole file
+                for record in file.read_row_group(group, columns=homes[pictures]).to_pylist():
                     if record["key"] in left:
                         left.remove(record["key"])
                         yield record["key"], record
@@ -210,13 +209,13 @@ class ShardStore:
             raise ShardCorrupt(f"{self.path(pictures, shard)} lacks {len(left)} images, {min(left).hex()} first")
 
     def _columns(self, layer: str, shard: str) -> list[str]:
-        with reading(self.path(layer, shard)) as file:
-            names: list[str] = pq.read_schema(file).names
+        with _opened(self.path(layer, shard)) as file:
+            names: list[str] = file.schema_arrow.names
             return names
 
     def _table(self, layer: str, shard: str, names: Sequence[str]) -> pa.Table:
-        with reading(self.path(layer, shard)) as file:
-            return pq.ParquetFile(file).read(columns=list(names))
+        with _opened(self.path(layer, shard)) as file:
+            return file.read(columns=list(names))
 
 
 def outcome_schema_of(row: type) -> pa.Schema:
@@ -224,6 +223,24 @@ def outcome_schema_of(row: type) -> pa.Schema:
     key, *payload = schema_of(row)
     outcome = [pa.field("state", pa.string(), nullable=False), *(pa.field(n, pa.string()) for n in OUTCOME[1:])]
     return pa.schema([key, *outcome, *(field.with_nullable(True) for field in payload)])
+
+
+@contextmanager
+def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
+    """The Parquet file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ShardCorrupt: what is read of it is damaged.
+    """
+    try:
+        with reading(path) as file:
+            yield pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the storage's, not the format's
+            raise
+        damage = " ".join(str(error).split())
+        raise ShardCorrupt(f"{path} is damaged ({damage}): move it away and run again") from error
 
 
 def _outcome_record(row: Any) -> dict[str, Any]:
