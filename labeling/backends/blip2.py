@@ -1,0 +1,113 @@
+"""BLIP-2 (Li et al., 2023) from transformers: what is in the picture, in a sentence."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration
+
+from labeling.backends.runtime import pretrained_error, torch_device, torch_dtype
+from labeling.config import CaptionConfig
+from labeling.errors import CheckpointError
+
+SETTING = "labeling.caption.checkpoint"
+
+
+class Blip2Captioner:
+    """Captions by greedy or beam search. All images have one size and one prompt, so no batch has padding.
+
+    Choices: an image is resized and normalised as the checkpoint's own processor configuration says, by the
+    torchvision processor of transformers: twice as fast as the Pillow one, pixels within 1/255 of it.
+    """
+
+    def __init__(self, config: CaptionConfig) -> None:
+        """Load the weights.
+
+        Raises:
+            CheckpointError: the checkpoint does not load, is not BLIP-2, or lacks weights.
+        """
+        self._config = config
+        self._device = torch_device(config.device)
+        net, self._image_processor, self._tokenizer = _load(config)
+        self._net = net.to(self._device)
+        self._context = torch.tensor([self._context_ids()], device=self._device)
+
+    def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Upright RGB [H, W, 3] as normalised pixels [3, size, size]."""
+        # As a Pillow image, since of an array the processor guesses which axis holds the channels.
+        pixels: torch.Tensor = self._image_processor(Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+    @torch.inference_mode()
+    def caption(self, prepared: Sequence[torch.Tensor]) -> list[str]:
+        """One caption per prepared image, without the prompt and without white space around it."""
+        generated = self._net.generate(
+            pixel_values=torch.stack(list(prepared)).to(self._device),
+            input_ids=self._context.expand(len(prepared), -1),
+            do_sample=False,
+            num_beams=self._config.num_beams,
+            max_new_tokens=self._config.max_new_tokens,
+        )
+        if not self._net.config.is_encoder_decoder:  # a decoder repeats what it goes on from
+            generated = generated[:, self._context.shape[1] :]
+        texts: list[str] = self._tokenizer.batch_decode(generated, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _context_ids(self) -> list[int]:
+        """What every caption goes on from: the places of the image's embeddings, then the prompt.
+
+        Put together here and not by Blip2Processor: its folder may be older than the image token, and transformers
+        picks the tokenizer, and with it whether there is a start token, by the checkpoint's name on the hub.
+        """
+        net = self._net.config
+        prompt: list[int] = self._tokenizer(self._config.prompt, add_special_tokens=net.is_encoder_decoder).input_ids
+        start = [] if net.is_encoder_decoder else [net.text_config.bos_token_id]
+        return [net.image_token_index] * net.num_query_tokens + start + prompt
+
+
+class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]  # transformers has no types
+    # All that the language model knows of the image goes through the Q-Former, 3 % of the weights: it stays in float32,
+    # as transformers keeps it in float16 networks (but not in bfloat16 ones).
+    _keep_in_fp32_modules_strict = ("query_tokens", "qformer")
+
+
+def _load(config: CaptionConfig) -> tuple[Any, Any, Any]:
+    """Network in evaluation mode, image processor, tokenizer."""
+    source, revision = str(Path(config.checkpoint).expanduser()), config.revision
+    with _clear_errors(config.checkpoint):
+        found = AutoConfig.from_pretrained(source, revision=revision)
+        if not isinstance(found, Blip2Config):
+            raise CheckpointError(
+                f"{SETTING}={config.checkpoint!r} holds a network of type {found.model_type!r}, not 'blip-2': "
+                f"give a BLIP-2 checkpoint such as Salesforce/blip2-opt-2.7b"
+            )
+        if found.image_token_index is None:
+            # Folders from before transformers 4.46 name none. Any id that no prompt holds does: the image's
+            # embeddings take its place.
+            found.image_token_index = found.text_config.pad_token_id
+        images = AutoImageProcessor.from_pretrained(source, revision=revision, backend="torchvision")
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        net, report = _Blip2.from_pretrained(
+            source, revision=revision, config=found, dtype=torch_dtype(config.precision), output_loading_info=True
+        )
+        if missing := report["missing_keys"]:
+            raise CheckpointError(
+                f"{SETTING}={config.checkpoint!r} lacks {len(missing)} weights of BLIP-2 ({min(missing)}, ...): give a "
+                f"whole checkpoint of Blip2ForConditionalGeneration such as Salesforce/blip2-opt-2.7b"
+            )
+    return net.eval(), images, tokenizer
+
+
+@contextmanager
+def _clear_errors(checkpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # each file format has its own
+        raise pretrained_error(checkpoint, SETTING, error) from error

@@ -1,0 +1,167 @@
+"""A BLIP-2 of about 1.5 million weights: the real class, at 192 px, with a word-level vocabulary.
+
+`build` gives weights to train. `babble` makes untrained ones talk: words as random as the weights, but
+another sentence for another picture, so that the stages after the captions have something to do.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    BlipImageProcessor,
+    OPTConfig,
+)
+
+from infra.config import Config
+from miniature.networks.vocabulary import Vocabulary
+
+ARTICLES = frozenset({"a", "an", "the"})
+JOINTS = frozenset({"and", ",", "on", "by", "in", "with", "near", "of"})
+"""What stands between the things that a babbled sentence names."""
+PRONOUNS = frozenset({"it", "something", "everything", "them", "others"})
+"""Things that are no nouns: a babbled sentence of these alone has none."""
+_INIT_STD = 0.05
+
+
+class Blip2Size(Config):
+    """How large the network is; by default about 1.5 million weights, most of them in the vision part."""
+
+    image_px: PositiveInt = 192
+    patch_px: PositiveInt = 16
+    width: PositiveInt = 128
+    heads: PositiveInt = 4
+    vision_layers: PositiveInt = 4
+    qformer_layers: PositiveInt = 2
+    text_layers: PositiveInt = 2
+    queries: PositiveInt = 16
+    """Embeddings of an image that the language model sees."""
+    max_text_tokens: PositiveInt = 96
+    """Queries, prompt and caption together."""
+
+
+SMALL = Blip2Size()
+
+
+def build(vocabulary: Vocabulary, seed: int, size: Blip2Size = SMALL) -> Blip2ForConditionalGeneration:
+    """A network with random weights that depend on `seed` alone, in evaluation mode, float32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Blip2ForConditionalGeneration(_network_config(vocabulary, size))
+        with torch.no_grad():
+            net.query_tokens.normal_()  # transformers starts them at zero, all alike
+    return net.eval()
+
+
+def save(
+    net: Blip2ForConditionalGeneration, folder: Path, vocabulary: Vocabulary, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write the folder that `from_pretrained` reads, as transformers lays it out; weights in `dtype`."""
+    image_px = net.config.vision_config.image_size
+    images = BlipImageProcessor(size={"height": image_px, "width": image_px})
+    copy.deepcopy(net).to(dtype).save_pretrained(folder)
+    Blip2Processor(images, vocabulary.tokenizer(), num_query_tokens=net.config.num_query_tokens).save_pretrained(folder)
+
+
+@torch.no_grad()
+def babble(net: Blip2ForConditionalGeneration, vocabulary: Vocabulary, seed: int) -> Blip2ForConditionalGeneration:
+    """`net`, untrained, changed to say "the cat on a drum" by its picture: another one, other words.
+
+    Random weights alone repeat one word, nearly the same for all pictures.
+    """
+    noise = torch.Generator().manual_seed(seed)
+    _heed_the_image(net, noise)
+    _shape_the_sentence(net, vocabulary, noise)
+    return net
+
+
+def _network_config(vocabulary: Vocabulary, size: Blip2Size) -> Blip2Config:
+    ids = vocabulary.ids
+    vision = Blip2VisionConfig(
+        image_size=size.image_px,
+        patch_size=size.patch_px,
+        hidden_size=size.width,
+        intermediate_size=3 * size.width,
+        num_hidden_layers=size.vision_layers,
+        num_attention_heads=size.heads,
+        initializer_range=_INIT_STD,
+    )
+    qformer = Blip2QFormerConfig(
+        vocab_size=len(ids),
+        hidden_size=size.width,
+        encoder_hidden_size=size.width,
+        intermediate_size=2 * size.width,
+        num_hidden_layers=size.qformer_layers,
+        num_attention_heads=size.heads,
+        cross_attention_frequency=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=_INIT_STD,
+    )
+    text = OPTConfig(
+        vocab_size=len(ids),
+        hidden_size=size.width,
+        word_embed_proj_dim=size.width,
+        ffn_dim=2 * size.width,
+        num_hidden_layers=size.text_layers,
+        num_attention_heads=size.heads,
+        max_position_embeddings=size.max_text_tokens,
+        dropout=0.0,
+        init_std=_INIT_STD,
+        bos_token_id=ids["</s>"],
+        eos_token_id=ids["</s>"],
+        pad_token_id=ids["<pad>"],
+    )
+    return Blip2Config(
+        vision_config=vision.to_dict(),
+        qformer_config=qformer.to_dict(),
+        text_config=text.to_dict(),
+        num_query_tokens=size.queries,
+        image_token_index=ids[vocabulary.image or "<image>"],
+    )
+
+
+def _heed_the_image(net: Any, noise: torch.Generator) -> None:
+    """Make what the language model sees differ between images more than it is alike: centred, of variance 1."""
+    for layer in net.qformer.encoder.layer:
+        layer.crossattention.attention.value.weight *= 3
+        layer.crossattention.output.dense.weight *= 3
+    side = net.config.vision_config.image_size
+    mosaics = torch.nn.functional.interpolate(2 * torch.randn(64, 3, 4, 4, generator=noise), size=side)
+    seen = net.vision_model(mosaics).last_hidden_state
+    queries = net.query_tokens.expand(len(mosaics), -1, -1)
+    found = net.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
+    projection = net.language_projection
+    embedded: Tensor = found @ projection.weight.T
+    scale = (embedded - embedded.mean(0)).std()
+    projection.weight /= scale
+    projection.bias.copy_(-embedded.mean((0, 1)) / scale)
+    attention = net.language_model.model.decoder.layers[0].self_attn
+    attention.v_proj.weight *= 2
+    attention.out_proj.weight *= 2
+
+
+def _shape_the_sentence(net: Any, vocabulary: Vocabulary, noise: torch.Generator) -> None:
+    """Three directions of the embedding say whose turn it is: an article's, a thing's, a joint's, and so on."""
+    decoder = net.language_model.model.decoder
+    words, places = decoder.embed_tokens.weight, decoder.embed_positions.weight
+    words[:, :3] = 0.0
+    for token, index in vocabulary.ids.items():
+        if token in PRONOUNS:
+            words[index] *= 1.3  # said more often
+        if token not in {"<s>", "<pad>", "<unk>", "<image>"}:
+            words[index, 0 if token in ARTICLES else 2 if token in JOINTS | {"</s>"} else 1] = 0.5
+    words[vocabulary.ids["</s>"], 2] += 0.15  # sentences end sooner
+    places.normal_(0, 0.2, generator=noise)
+    places[:, :3] = 0.0
+    first = decoder.embed_positions.offset + net.config.num_query_tokens  # the start token, which precedes an article
+    for place in range(len(places)):
+        places[place, (place - first) % 3] = 5.0
