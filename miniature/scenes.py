@@ -50,7 +50,7 @@ class ScenesConfig(Config):
     names: tuple[str, ...] = ()
     """Only these sprites of the pool; empty: all of it."""
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
-    box_share: tuple[NonNegativeFloat, NonNegativeFloat] = (0.02, 0.5)
+    box_share: tuple[NonNegativeFloat, NonNegativeFloat] = (0.03, 0.5)
     """Share of the image in a subject's whole box, drawn evenly in its logarithm. The upper end is for one subject
     and falls with the square root of their number."""
     min_visible: float = Field(default=0.8, gt=0.0, le=1.0)

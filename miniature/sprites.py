@@ -14,7 +14,7 @@ import argparse
 import csv
 import io
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import cv2
@@ -100,6 +100,7 @@ def pack(pictures: Path, listed: Path = LIST, container: Path = CONTAINER) -> in
     return len(rows)
 
 
+@lru_cache(maxsize=1)  # its outline and a cutout are asked for one after the other
 def _crop(sprite: Sprite) -> NDArray[np.uint8]:
     rgba = np.asarray(Image.open(io.BytesIO(sprite.webp)).convert("RGBA"))
     rows, columns = (np.flatnonzero((rgba[..., 3] >= _VISIBLE).any(axis=axis)) for axis in (1, 0))

@@ -100,17 +100,13 @@ def test_overlapping_masks_belong_to_the_subject_that_is_seen() -> None:
     assert wrong / right < 0.05
 
 
-def test_min_visible_bounds_what_others_cover() -> None:
-    """A ball fills pi/4 of its box unless something covers it."""
+@pytest.mark.parametrize("min_visible", [1.0, 0.6])
+def test_min_visible_bounds_what_all_others_together_cover(min_visible: float) -> None:
+    """A ball that nothing covers has pi/4 of its box."""
     balls = ("baseball", "basketball", "softball", "soccer ball", "volleyball")
-    crowd = {"names": balls, "subjects": (5, 5), "box_share": (0.2, 0.3)}
-
-    def fills(min_visible: float) -> list[float]:
-        found = (s for scene in scenes(20, min_visible=min_visible, **crowd) for s in scene.subjects)
-        return [s.mask.sum() / s.box.area_px for s in found]
-
-    assert min(fills(1.0)) > 0.95 * np.pi / 4
-    assert min(fills(0.1)) < 0.8 * np.pi / 4
+    crowd = scenes(40, names=balls, subjects=(5, 5), box_share=(0.2, 0.2), min_visible=min_visible)
+    visible = [s.mask.mean() / (0.2 * np.pi / 4) for scene in crowd for s in scene.subjects]
+    assert 0.95 * min_visible < min(visible) < min_visible + 0.05
 
 
 def test_box_shares_span_what_the_rules_keep_and_drop() -> None:
