@@ -169,9 +169,7 @@ def settings_of_folder(folder: Path) -> ModelConfig:
     with _named("the model's folder", str(folder)):
         settings = json.loads((folder / "settings.json").read_text())
     if settings["format"] != FORMAT:
-        raise CheckpointError(
-            f"{folder}: format {settings['format']}, this version of subject-diffusion reads {FORMAT}"
-        )
+        raise CheckpointError(f"{folder} is of format {settings['format']}; this version of the code reads {FORMAT}")
     return ModelConfig.model_validate(settings["model"])
 
 

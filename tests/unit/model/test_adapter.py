@@ -168,14 +168,16 @@ def test_packed_an_image_without_subjects_has_no_adapter():
     present[0] = False
     L_a, _ = inputs()
     out = adapter()(L_a, tokens_of(**PACKED).inputs(patches, boxes, present))
-    assert torch.equal(out[0], L_a[0]) and not torch.equal(out[1], L_a[1])
+    assert torch.equal(out[0], L_a[0])
+    assert not torch.equal(out[1], L_a[1])
 
 
 def test_padded_every_image_has_all_slots():
     tokens = tokens_of(**PADDED)
     patches, boxes, present = subjects()
     filled = tokens.inputs(patches, boxes, present)
-    assert filled.tokens.shape == (B, 3 * P, TOKEN_WIDTH) and filled.bias is None
+    assert filled.tokens.shape == (B, 3 * P, TOKEN_WIDTH)
+    assert filled.bias is None
     null = tokens.mlp(torch.cat([tokens.null_patches, tokens.null_position], dim=-1))
     assert torch.allclose(filled.tokens[0, -P:], null, atol=1e-6)
 
@@ -183,7 +185,8 @@ def test_padded_every_image_has_all_slots():
 def test_full_slots_need_no_attention_mask():
     patches, boxes, present = subjects()
     without, needed = (tokens_of().inputs(patches, boxes, present, full=full) for full in (True, False))
-    assert without.bias is None and needed.bias is not None
+    assert without.bias is None
+    assert needed.bias is not None
     L_a, _ = inputs()
     assert torch.allclose(adapter()(L_a, without), adapter()(L_a, needed), atol=1e-6)
 

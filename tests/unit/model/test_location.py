@@ -20,7 +20,8 @@ def test_subjects_are_overlaid():
     regions = torch.zeros(1, 2, 8, 8)
     regions[0, 0, :4, :4], regions[0, 1, 2:6, 2:6] = 1.0, 1.0
     l_m = overlaid(regions, BOTH, (8, 8), LocationMarks.SUBJECT)
-    assert l_m.sum() == 16 + 16 - 4 and set(l_m.unique().tolist()) == {0.0, 1.0}
+    assert l_m.sum() == 16 + 16 - 4
+    assert set(l_m.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(overlaid(regions, BOTH, (8, 8), LocationMarks.BACKGROUND), 1.0 - l_m)
 
 

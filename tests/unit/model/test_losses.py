@@ -59,7 +59,8 @@ def test_an_absent_entity_has_no_effect_not_even_nan(form):
     dirty = attention_map_loss(dirty_maps, masks, present, form)
     dirty.backward()
     assert clean == dirty
-    assert dirty_maps["layer"].grad.isfinite().all() and (dirty_maps["layer"].grad[:, 1] == 0).all()
+    assert dirty_maps["layer"].grad.isfinite().all()
+    assert (dirty_maps["layer"].grad[:, 1] == 0).all()
 
 
 @pytest.mark.parametrize("reduction", LayerReduction)

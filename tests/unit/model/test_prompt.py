@@ -44,8 +44,10 @@ def test_labels_and_placeholders_are_where_it_says(prompts):
     one = prompts.tokenized(Prompt("on the beach", ["fire hydrant", None, "axolotl"]))
     hydrant, absent, axolotl = one.label_positions
     assert words(prompts, tuple(one.token_ids[at] for at in hydrant)) == ["fire", "hydr", "ant"]
-    assert absent == () and one.placeholder_positions[1] == -1
-    assert "".join(words(prompts, tuple(one.token_ids[at] for at in axolotl))) == "axolotl" and len(axolotl) > 1
+    assert absent == ()
+    assert one.placeholder_positions[1] == -1
+    assert "".join(words(prompts, tuple(one.token_ids[at] for at in axolotl))) == "axolotl"
+    assert len(axolotl) > 1
     assert [one.token_ids[at] for at in (one.placeholder_positions[0], one.placeholder_positions[2])] == [
         prompts.placeholder_id
     ] * 2
@@ -66,7 +68,8 @@ def test_a_prompt_of_200_words_keeps_its_clauses_and_says_what_was_cut(prompts):
         *[",", "the", "fire", "hydr", "ant", "is", OWN],
         "<|endoftext|>",
     ]
-    assert text.endswith(one.cut) and one.cut.startswith("word")
+    assert text.endswith(one.cut)
+    assert one.cut.startswith("word")
     kept = text.removesuffix(one.cut)
     assert list(one.token_ids[1:-13]) == prompts.tokenizer(kept, add_special_tokens=False).input_ids
 
@@ -79,7 +82,8 @@ def test_a_text_is_cut_between_words(prompts):
 
 def test_a_text_without_spaces_is_cut_between_tokens(prompts):
     one = prompts.tokenized(Prompt("狗" * 100, ["dog"]))
-    assert len(one.token_ids) == 77 and 0 < len(one.cut) < 100
+    assert len(one.token_ids) == 77
+    assert 0 < len(one.cut) < 100
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,8 @@ def test_a_placeholder_of_our_own_is_one_new_token(prompts):
 
 def test_tensors_pad_tokens_and_slots(prompts):
     tokens = prompts([Prompt("on grass", ["dog"]), Prompt("at sea", [None, "fire hydrant"])])
-    assert tokens.token_ids.shape == (2, 77) and (tokens.token_ids[:, 30:] == 0).all()
+    assert tokens.token_ids.shape == (2, 77)
+    assert (tokens.token_ids[:, 30:] == 0).all()
     assert (tokens.placeholder_positions >= 0).tolist() == [[True, False], [False, True]]
     assert tokens.entity_tokens.shape == (2, 4, 77)
     assert tokens.entity_tokens.sum(-1).tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
@@ -131,6 +136,7 @@ def test_which_tokens_are_the_entities(choice, weights):
 
 def test_the_empty_prompt_has_no_slots(prompts):
     tokens = prompts([Prompt("")])
-    assert tokens.placeholder_positions.shape == (1, 0) and tokens.entity_tokens.shape == (1, 0, 77)
+    assert tokens.placeholder_positions.shape == (1, 0)
+    assert tokens.entity_tokens.shape == (1, 0, 77)
     assert tokens.token_ids[0, :3].tolist() == [49406, 49407, 0]
     assert torch.equal(tokens.token_ids, torch.tensor([[49406, 49407] + [0] * 75]))

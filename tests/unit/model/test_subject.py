@@ -30,14 +30,17 @@ def picture(training: bool = False, side_px: int = 40, **settings: object) -> ND
 
 def test_the_subject_fills_the_picture_and_nothing_of_the_scene_is_left():
     made = picture()
-    assert made.shape == (40, 40, 3) and made.dtype == np.uint8
+    assert made.shape == (40, 40, 3)
+    assert made.dtype == np.uint8
     assert (made[10:30] == RED).all()
-    assert (made[:10] == 255).all() and (made[30:] == 255).all()
+    assert (made[:10] == 255).all()
+    assert (made[30:] == 255).all()
 
 
 def test_the_mean_background_is_what_normalisation_turns_into_zeros():
     made = picture(background="mean")
-    assert (made[0, 0] == [51, 102, 153]).all() and (made[20, 20] == RED).all()
+    assert (made[0, 0] == [51, 102, 153]).all()
+    assert (made[20, 20] == RED).all()
 
 
 def test_without_padding_the_middle_is_taken():

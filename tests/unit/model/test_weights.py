@@ -1,0 +1,171 @@
+"""Bases load from folders in the published layouts, models survive a round trip, and what is missing is named."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from model.config import ModelConfig
+from model.errors import CheckpointError
+from model.subject_diffusion import SubjectDiffusion
+from model.weights import random_parts
+from tests.small_model import UNET, open_gates, small_batch, small_config, write_base
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return one.state_dict().keys() == theirs.keys() and all(
+        torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"adapter_feed_forward": True, "absent_slots": "null_padded", "placeholder": "sks"},
+        {"use_adapter": False, "use_location_control": False, "use_image_cls": False},
+        {"use_box_coordinates": False, "patch_tokens": "before_ln_post"},
+    ],
+)
+def test_a_saved_model_comes_back_whole(build, tmp_path, settings):
+    net = open_gates(build(**settings))
+    net.save_pretrained(tmp_path / "out" / "model")
+    again = SubjectDiffusion.from_pretrained(tmp_path / "out" / "model").eval()
+    assert same(net, again)
+    assert again.config == net.config
+    trained = [{name for name, weight in one.named_parameters() if weight.requires_grad} for one in (net, again)]
+    assert trained[0] == trained[1]
+    batch = small_batch(net.prompts, ["dog", "fire hydrant"], ["cat", None])
+    losses = [one.training_loss(batch, torch.Generator().manual_seed(0)).total for one in (net, again)]
+    assert losses[0] == losses[1]
+
+
+def test_frozen_parts_kept_in_bfloat16_come_back_in_float32(build, tmp_path):
+    net = build()
+    net.store_frozen(net.config.frozen_precision)
+    net.save_pretrained(tmp_path / "model")
+    again = SubjectDiffusion.from_pretrained(tmp_path / "model")
+    assert {tensor.dtype for tensor in again.state_dict().values()} == {torch.float32}
+    assert all(
+        torch.equal(a.float(), b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+
+def test_the_saved_layout_is_diffusers_and_open_clips(build, tmp_path):
+    net = build()
+    net.save_pretrained(tmp_path / "model")
+    unet = json.loads((tmp_path / "model" / "unet" / "config.json").read_text())
+    assert (unet["in_channels"], unet["cross_attention_dim"]) == (5, UNET["cross_attention_dim"])
+    names = set(load_file(tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"))
+    stock = {name for name in net.unet.base.state_dict() if ".fuser." not in name}
+    assert names == stock
+    clip = load_file(tmp_path / "model" / "image_encoder" / "open_clip_model.safetensors")
+    assert all(name.startswith("visual.") for name in clip)
+    settings = json.loads((tmp_path / "model" / "settings.json").read_text())
+    assert settings["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_nothing_is_overwritten_or_left_half_written(build, tmp_path):
+    net = build()
+    net.save_pretrained(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="is there already"):
+        net.save_pretrained(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_text_encoders_of_older_uploads_load(base_folder, tmp_path):
+    """Whose tensors are called text_model.…, as in every published Stable Diffusion."""
+    shutil.copytree(base_folder / "base", tmp_path / "base")
+    file = tmp_path / "base" / "text_encoder" / "model.safetensors"
+    old = {f"text_model.{name}": tensor for name, tensor in load_file(file).items()}
+    save_file(old, file, metadata={"format": "pt"})
+    config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
+    net = SubjectDiffusion.from_base(config)
+    known = net.text_encoder.clip.embeddings.token_embedding.weight[:-1]
+    assert torch.equal(known, old["text_model.embeddings.token_embedding.weight"])
+
+
+def test_pickled_open_clip_weights_load(base_folder, tmp_path):
+    shutil.copytree(base_folder / "image_encoder", tmp_path / "clip")
+    tensors = load_file(tmp_path / "clip" / "open_clip_model.safetensors")
+    (tmp_path / "clip" / "open_clip_model.safetensors").unlink()
+    torch.save(tensors, tmp_path / "clip" / "open_clip_pytorch_model.bin")
+    config = small_config(base_folder).model_copy(update={"image_encoder": str(tmp_path / "clip")})
+    assert torch.equal(SubjectDiffusion.from_base(config).image_encoder.visual.proj, tensors["visual.proj"])
+
+
+def test_a_hub_id_that_is_gone_is_named_with_the_cure(base_folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = small_config(base_folder).model_copy(update={"base": "nobody/stable-diffusion-0"})
+    with pytest.raises(
+        CheckpointError, match=r"model\.base='nobody/stable-diffusion-0' .* hub id .*local copy"
+    ) as raised:
+        SubjectDiffusion.from_base(config)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_an_image_encoder_that_is_not_there_is_named(base_folder, tmp_path):
+    config = small_config(base_folder).model_copy(update={"image_encoder": str(tmp_path)})
+    with pytest.raises(CheckpointError, match=r"model\.image_encoder=.* as a folder.*open_clip_config\.json"):
+        SubjectDiffusion.from_base(config)
+
+
+def test_parts_of_different_widths_are_refused(base_folder, tmp_path):
+    shutil.copytree(base_folder / "base", tmp_path / "base")
+    UNet2DConditionModel(**UNET | {"cross_attention_dim": 24}).save_pretrained(tmp_path / "base" / "unet")
+    config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
+    with pytest.raises(CheckpointError, match="text encoder is 32 wide, the UNet's cross-attention 24"):
+        SubjectDiffusion.from_base(config)
+
+
+def test_an_inpainting_base_is_refused(base_folder, tmp_path):
+    shutil.copytree(base_folder / "base", tmp_path / "base")
+    UNet2DConditionModel(**UNET | {"in_channels": 9}).save_pretrained(tmp_path / "base" / "unet")
+    config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
+    with pytest.raises(CheckpointError, match="the UNet takes 9 and gives 4"):
+        SubjectDiffusion.from_base(config)
+
+
+def test_a_folder_whose_weights_are_not_its_settings_is_refused(build, tmp_path):
+    build().save_pretrained(tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "settings.json").read_text())
+    settings["model"]["adapter_feed_forward"] = True
+    (tmp_path / "model" / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"\d+ tensors are missing or too many, such as .*feed_forward"):
+        SubjectDiffusion.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("broken", ["settings.json", "unet/config.json", "subject_diffusion.safetensors", "vae"])
+def test_a_folder_that_lacks_a_part_is_refused(build, tmp_path, broken):
+    build().save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / broken
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(CheckpointError, match="the model's folder="):
+        SubjectDiffusion.from_pretrained(tmp_path / "model")
+
+
+def test_a_format_from_the_future_is_refused(build, tmp_path):
+    build().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "settings.json").write_text('{"format": 2, "model": {}}')
+    with pytest.raises(CheckpointError, match="is of format 2"):
+        SubjectDiffusion.from_pretrained(tmp_path / "model")
+
+
+def test_random_parts_of_a_folder_have_its_shapes(base_folder):
+    config = small_config(base_folder)
+    random, loaded = SubjectDiffusion(random_parts(config), config), SubjectDiffusion.from_base(config)
+    assert {k: v.shape for k, v in random.state_dict().items()} == {k: v.shape for k, v in loaded.state_dict().items()}
+
+
+def test_a_v_prediction_base_keeps_its_scheduler(base_folder, tmp_path):
+    write_base(tmp_path / "v", prediction_type="v_prediction")
+    config: ModelConfig = small_config(base_folder).model_copy(update={"base": str(tmp_path / "v")})
+    net = SubjectDiffusion.from_base(config)
+    assert net.noise.prediction == "v_prediction"
+    net.save_pretrained(tmp_path / "model")
+    assert SubjectDiffusion.from_pretrained(tmp_path / "model").scheduler == net.scheduler
