@@ -78,13 +78,14 @@ def test_boxes_are_the_bounds_of_masks_that_share_no_pixel() -> None:
 def test_masks_are_where_the_light_of_subjects_shows() -> None:
     """With the same seed and another light only subjects change, so the change outlines all masks together."""
     lit, unlit = (scenes(40, subject_light=(light, light)) for light in (1.0, 0.0))
-    agreed = total = 0
+    agreed = stray = total = 0
     for bright, dark in zip(lit, unlit, strict=True):
         changed = (bright.image.astype(int) - dark.image).max(axis=2) > 40
         masks = np.any([s.mask for s in bright.subjects], axis=0)
         near = cv2.dilate(masks.astype(np.uint8), np.ones((3, 3))).astype(bool)
-        assert not (changed & ~near).any()
         agreed, total = agreed + (changed & masks).sum(), total + masks.sum()
+        stray += (changed & ~near).sum()
+    assert stray / total < 0.001  # hair lines cover less than half of a pixel
     assert agreed / total > 0.85  # the rest is black itself: wheels, bats
 
 
