@@ -70,15 +70,15 @@ def download_shards(config: LabelingConfig, shards: Sequence[str]) -> list[Shard
     """
     store = ShardStore(config.root)
     reports = {shard: report for shard in shards if (report := _finished(store, shard, config))}
-    todo, run = [shard for shard in shards if shard not in reports], uuid.uuid4().hex[:12]
+    run = uuid.uuid4().hex[:12]
     for _ in range(MAX_ATTEMPTS):
-        if not todo:
+        if not (todo := [shard for shard in shards if shard not in reports]):
             break
         reports |= _attempt(store, todo, config, run)
-        todo = [shard for shard in todo if shard not in reports or reports[shard].error]
-    if todo:
-        lost = f"{IMAGES} {todo[0]}: its process ended {MAX_ATTEMPTS} times; the log above may say why"
-        raise StageFailed(reports[todo[0]].error or lost if todo[0] in reports else lost)
+    if errors := [report.error for report in reports.values() if report.error]:
+        raise StageFailed(errors[0] + (f" (and {len(errors) - 1} more shards)" if len(errors) > 1 else ""))
+    if lost := [shard for shard in shards if shard not in reports]:
+        raise StageFailed(f"{IMAGES} {lost[0]}: its process ended {MAX_ATTEMPTS} times; the log above may say why")
     return [reports[shard] for shard in shards]
 
 
