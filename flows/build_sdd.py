@@ -39,8 +39,7 @@ class TaskCaller:
     """Runs the calls of the chain as Prefect tasks."""
 
     def submit(self, name: str, function: Callable[..., R], *args: Any) -> Result[R]:
-        as_task = task(
-            function,
+        with_retries = task(
             name=name.split(",")[0],
             task_run_name=name,
             cache_policy=NO_CACHE,
@@ -49,7 +48,8 @@ class TaskCaller:
             retry_delay_seconds=exponential_backoff(10),
             retry_condition_fn=worth_another_try,
         )
-        return as_task.submit(*args)
+        future: Result[R] = with_retries(function).submit(*args)
+        return future
 
 
 @flow(name="build-sdd", persist_result=False, validate_parameters=True)
