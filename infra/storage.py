@@ -18,7 +18,8 @@ from upath import UPath
 def place(url: str | os.PathLike[str]) -> UPath:
     """The file or folder that `url` names; a path without a scheme is local and becomes absolute."""
     path = UPath(url)
-    return UPath(path.absolute()) if is_local(path) else path
+    # Listings are not remembered: other processes write here too.
+    return UPath(path.absolute()) if is_local(path) else UPath(path, use_listings_cache=False)
 
 
 def is_local(path: UPath) -> bool:
@@ -38,9 +39,10 @@ def publish(path: UPath, write: Callable[[IO[bytes]], None], *, replace: bool) -
     if is_local(path):
         _publish_local(Path(path.path), write, replace)
     else:
-        with tempfile.TemporaryFile() as spool:
+        with tempfile.NamedTemporaryFile() as spool:
             write(spool)
-            _put(path, spool, replace)
+            spool.flush()
+            _put(path, spool.name, replace)
 
 
 def sweep(path: UPath) -> None:
@@ -52,13 +54,23 @@ def sweep(path: UPath) -> None:
 
 @contextmanager
 def reading(path: UPath) -> Iterator[IO[bytes]]:
-    """The file opened for random access.
+    """The file opened for random access; what is read of an object is what is asked for, not megabytes around it.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    with path.open("rb") as file:
+    with path.open("rb") if is_local(path) else path.fs.open(path.path, "rb", cache_type="none") as file:
         yield file
+
+
+def contents(path: UPath) -> bytes:
+    """The whole of a small file in one request, so that it is of one moment even while others replace it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    whole: bytes = path.fs.cat_file(path.path)
+    return whole
 
 
 def _publish_local(path: Path, write: Callable[[IO[bytes]], None], replace: bool) -> None:
@@ -86,7 +98,12 @@ def _fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _put(path: UPath, spool: IO[bytes], replace: bool) -> None:
-    spool.seek(0)
-    path.fs.pipe_file(path.path, spool.read(), mode="overwrite" if replace else "create")
-    path.fs.invalidate_cache(path.parent.path)
+def _put(path: UPath, spooled: str, replace: bool) -> None:
+    try:
+        path.fs.put_file(spooled, path.path, mode="overwrite" if replace else "create")
+    except FileExistsError:
+        raise
+    except OSError as error:  # stores that refuse the condition in other words than Amazon's
+        if replace or not path.exists():
+            raise
+        raise FileExistsError(f"{path} is there already") from error

@@ -6,13 +6,16 @@ is, for whoever shows progress, and how often it was begun.
 """
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from upath import UPath
 
-from infra.storage import is_local
+from infra.storage import contents, is_local
 
+log = logging.getLogger(__name__)
 LONE_DEATHS = 2
 """A row that is alone in its process when it dies this often is quarantined."""
 LONE_ORPHANS = 3
@@ -43,8 +46,7 @@ class Journal:
     def begin(cls, path: UPath, run: str) -> "Journal":
         """The shard's journal, or a new one; counts an attempt, and what an earlier one left in flight is suspect."""
         journal = cls(path=path, run=run)
-        if path.exists():
-            kept = json.loads(path.read_text())
+        if kept := read_journal(path):
             journal.attempts = kept["attempts"] if kept["run"] == run else 0
             journal.suspects = set(kept["suspects"])
             journal.lone_deaths, journal.lone_orphans = kept["lone_deaths"], kept["lone_orphans"]
@@ -108,6 +110,18 @@ class Journal:
             lone[keys[0]] = lone.get(keys[0], 0) + 1
         self.suspects |= set(keys)
         self.causes |= dict.fromkeys(keys, cause)
+
+
+def read_journal(path: UPath) -> dict[str, Any]:
+    """What the journal says; nothing where there is none, or only the ruins that a power cut can leave of one."""
+    try:
+        kept: dict[str, Any] = json.loads(contents(path))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        log.warning("%s is unreadable and is begun anew", path)
+        return {}
+    return kept
 
 
 def journal_path(root: UPath, layer: str, shard: str) -> UPath:

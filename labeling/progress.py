@@ -1,6 +1,5 @@
 """How far a build is, counted from its files: right after a restart, and the same wherever the workers run."""
 
-import json
 import logging
 import sys
 import threading
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from labeling.journal import journal_path
+from labeling.journal import journal_path, read_journal
 from labeling.sdd.shards import ShardStore
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class Count:
             if found := self.store.stamp(self.layer, shard):
                 self.finished[shard] = sum(found.counts.values())
             else:
-                begun += _done(self.store, self.layer, shard)
+                begun += read_journal(journal_path(self.store.root, self.layer, shard)).get("done", 0)
         return sum(self.finished.values()) + begun
 
 
@@ -69,11 +68,3 @@ def _lines(name: str, total: int, count: Callable[[], int], stop: threading.Even
         rate = (done - before) / (time.monotonic() - start)
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
         log.info("%s: %d of %d images, %.1f/s%s", name, done, total, rate, left)
-
-
-def _done(store: ShardStore, layer: str, shard: str) -> int:
-    try:
-        done: int = json.loads(journal_path(store.root, layer, shard).read_text())["done"]
-    except FileNotFoundError:
-        return 0
-    return done

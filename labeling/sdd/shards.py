@@ -237,8 +237,8 @@ def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
         with reading(path) as file:
             yield pq.ParquetFile(file)
     except (pa.ArrowInvalid, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # the storage's, not the format's
-            raise
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise  # the storage's, not the format's
         damage = " ".join(str(error).split())
         raise ShardCorrupt(f"{path} is damaged ({damage}): move it away and run again") from error
 
