@@ -95,10 +95,10 @@ def demo(
     scenes: Annotated[int, typer.Option(help="Scenes in the world, where it is not written yet.")] = 300,
 ) -> None:
     """Try it all: compose scenes, serve them over HTTP, label them with small networks, look at the dataset."""
+    setup_logs()  # before the libraries that it silences are imported
     from flows.demo import demo as run_demo
     from miniature.serve import WorldError
 
-    setup_logs()
     with told_in_one_line():
         try:
             run_demo(config, scenes)

@@ -45,7 +45,7 @@ from labeling.image_shards import Gathering, ImageShard, images_stamp, passing_f
 from labeling.journal import Journal, journal_path
 from labeling.lock import shard_lock
 from labeling.run import start_ray
-from labeling.sdd.arrow import names_of, row_of
+from labeling.sdd.arrow import names_of
 from labeling.sdd.schema import ListedUrl
 from labeling.sdd.shards import ShardStore
 from labeling.steps import IMAGES
@@ -287,7 +287,7 @@ def _tasks(store: ShardStore, shards: Iterable[str]) -> Iterator[Task]:
 
 def _rows(task: Task) -> list[ListedUrl]:
     with fsspec.open(task[1], "rb") as file:
-        return [row_of(ListedUrl, record) for record in pa.ipc.open_file(file).read_all().to_pylist()]
+        return [ListedUrl(**record) for record in pa.ipc.open_file(file).read_all().to_pylist()]
 
 
 def _lists(store: ShardStore) -> UPath:
@@ -352,3 +352,4 @@ def _main() -> None:
 if __name__ == "__main__":
     setup_logs()
     _main()
+    os._exit(0)  # the threads above still wait; an ordinary end would wait for them, or complain of what they hold
