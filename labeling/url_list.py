@@ -25,7 +25,7 @@ from upath import UPath
 from infra.storage import place, publish, reading
 from labeling.config import LabelingConfig, Stale
 from labeling.errors import BadInput, ShardStale
-from labeling.sdd.arrow import row_of, schema_of
+from labeling.sdd.arrow import schema_of
 from labeling.sdd.schema import ListedUrl
 from labeling.sdd.shards import ShardStore
 
@@ -143,7 +143,7 @@ def _write_shard(
     for list_row, record in enumerate(table.to_pylist(), first):
         record["url"] = record["url"] or ""
         record |= {"list_row": list_row, "key": key_of(record["url"], repeated.get(list_row, 0))}
-        rows.append(row_of(ListedUrl, record))
+        rows.append(ListedUrl(**record))
     rows.sort(key=lambda row: row.key)
     stamp = hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
     found = store.stamp(URLS, shard)
