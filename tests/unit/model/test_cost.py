@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.cost import inference_flops, on_meta, training_cost
+from model.cost import Cost, inference_flops, on_meta, training_cost
 
 B, N, D = 3, 10, 16
 
@@ -68,3 +68,16 @@ def test_a_masked_attention_is_counted_like_an_open_one() -> None:
     mask = torch.zeros(1, 1, 1, N, device="meta")
     masked = inference_flops(lambda: F.scaled_dot_product_attention(q, q, q, attn_mask=mask))
     assert masked == inference_flops(lambda: F.scaled_dot_product_attention(q, q, q)) == 4 * B * 2 * N * N * D
+
+
+def test_meta_counts_what_a_real_run_does() -> None:
+    def cost(device: str) -> Cost:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(4, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.SiLU(), nn.Flatten(), nn.Linear(72, 5))
+        net.to(device)[0].requires_grad_(False)
+        x = torch.ones(B, 4, 7, 7, device=device, requires_grad=True)
+        return training_cost(lambda: net(x), net.parameters())
+
+    real = cost("cpu")
+    assert cost("meta") == real
+    assert real.saved_bytes > 0

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from model.cost import Cost, on_meta, training_cost
-from model.recompute import checkpoint_feed_forwards, recompute_activations
+from model.recompute import Recompute, checkpoint_feed_forwards, recompute, recompute_activations
 
 
 def small_unet() -> UNet2DConditionModel:
@@ -32,8 +32,7 @@ def small_unet() -> UNet2DConditionModel:
 
 
 def both(unet: nn.Module) -> None:
-    recompute_activations(unet)
-    checkpoint_feed_forwards(unet)
+    recompute(unet, Recompute.FEED_FORWARDS)
 
 
 def outputs_and_gradients(unet: nn.Module, run: Callable[..., Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -55,10 +54,10 @@ def assert_close(ours: dict[str, Tensor], plain: dict[str, Tensor], tolerance: f
         assert (ours[name] - gradient).abs().max() / scale <= tolerance, name
 
 
-recompute = pytest.mark.parametrize("change", [recompute_activations, checkpoint_feed_forwards, both])
+each = pytest.mark.parametrize("change", [recompute_activations, checkpoint_feed_forwards, both])
 
 
-@recompute
+@each
 def test_outputs_gradients_and_names_stay(change: Callable[[nn.Module], None]) -> None:
     plain = small_unet()
     ours = copy.deepcopy(plain)
@@ -71,7 +70,7 @@ def test_outputs_gradients_and_names_stay(change: Callable[[nn.Module], None]) -
     assert_close(gradients, expected_gradients, 1e-5)
 
 
-@recompute
+@each
 def test_holds_under_bf16_autocast(change: Callable[[nn.Module], None]) -> None:
     plain = small_unet()
     ours = copy.deepcopy(plain)
@@ -84,7 +83,7 @@ def test_holds_under_bf16_autocast(change: Callable[[nn.Module], None]) -> None:
 
 
 @pytest.mark.slow
-@recompute
+@each
 def test_compiles_without_a_graph_break(change: Callable[[nn.Module], None]) -> None:
     unet = small_unet()
     plain = copy.deepcopy(unet)
