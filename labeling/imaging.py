@@ -8,15 +8,25 @@ import io
 import re
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 MAX_PIXELS = 178_956_970
 """Largest decoded image, 512 MiB of RGB: what Pillow itself takes for a decompression bomb."""
 _ORIENTATION = 0x0112
-_SIDEWAYS = frozenset({5, 6, 7, 8})
+_TURNS: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset({_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]})
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
 """What the web calls an image. Pillow knows more, some of which run other programs on what they are given (EPS)."""
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
@@ -43,7 +53,7 @@ class Probe:
 
 
 def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
-    """Type and upright size of an encoded image, read from its header without decoding pixels.
+    """Type and upright size of an encoded image, by its header. A PNG is read to its end, where EXIF may stand.
 
     Raises:
         UndecodableImage: no known image format, or more than `max_pixels` pixels.
@@ -51,7 +61,7 @@ def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
     with _opened(encoded, max_pixels) as image:
         try:
             width, height = image.size
-            if image.getexif().get(_ORIENTATION) in _SIDEWAYS:
+            if _turn(image) in _SIDEWAYS:
                 width, height = height, width
             media_type = image.get_format_mimetype() or "application/octet-stream"
             return Probe(media_type=media_type, width_px=width, height_px=height, frames=getattr(image, "n_frames", 1))
@@ -60,7 +70,7 @@ def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
 
 
 def decode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Upright RGB pixels [H, W, 3]: first frame, EXIF orientation applied, alpha over white, 16 bit scaled to 8.
+    """Upright RGB pixels [H, W, 3]: first frame, EXIF orientation applied, alpha over white, the upper 8 bits of 16.
 
     Raises:
         UndecodableImage: truncated, not an image, or more than `max_pixels` pixels.
@@ -90,8 +100,9 @@ def difference_hash(encoded: bytes, max_pixels: int = MAX_PIXELS) -> int:
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:
     try:
+        turn = _turn(image)
         image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        return _rgb(image if turn is None else image.transpose(turn))
     except Exception as error:  # as in `probe`
         raise _undecodable(error) from error
 
@@ -123,11 +134,18 @@ def _undecodable(error: Exception) -> UndecodableImage:
     return UndecodableImage(reason, f"{type(error).__name__}: {error}")
 
 
+def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+    """What makes the image upright. Pillow's own `exif_transpose` fails where other tags are garbled."""
+    if image.format == "TIFF":
+        return None  # Pillow turns these when it loads them
+    return _TURNS.get(image.getexif().get(_ORIENTATION))
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        wide = np.asarray(image, dtype=np.float64)
-        scale = 255.0 / 65535.0 if wide.max(initial=0) > 255 else 1.0
-        image = Image.fromarray((wide * scale).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("samples of 32 bits, which have no agreed white")
     if "A" in image.getbands() or "transparency" in image.info:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
