@@ -49,13 +49,15 @@ from labeling.sdd.arrow import names_of
 from labeling.sdd.schema import ListedUrl
 from labeling.sdd.shards import ShardStore
 from labeling.steps import IMAGES
-from labeling.supervisor import MAX_ATTEMPTS, ShardReport
+from labeling.supervisor import ShardReport
 from labeling.url_list import URLS, shard_name, shard_number
 
 log = logging.getLogger(__name__)
 Task = tuple[int, str]
 """What img2dataset's Reader gives for a shard: its number, and the file with its rows."""
-WATCH_S = 0.2
+MAX_ATTEMPTS = 20
+"""How often a run begins a shard whose process dies."""
+WATCH_S, GRACE_S = 0.2, 5.0
 NUMBER_WIDTH = 5
 
 
@@ -208,7 +210,8 @@ def _attempt(store: ShardStore, shards: Sequence[str], config: LabelingConfig, r
         else:
             _run_on_ray(download, store, shards)
     finally:
-        lists.fs.rm(lists.path, recursive=True)
+        with contextlib.suppress(FileNotFoundError):
+            lists.fs.rm(lists.path, recursive=True)
     return dict(_reports(store, shards))
 
 
@@ -331,7 +334,7 @@ def _exit_with_worker(store: ShardStore, shards: Sequence[str]) -> None:
         seen |= set(multiprocessing.active_children())
         if any(child.exitcode for child in seen):
             if all(_report_path(store, shard).exists() for shard in shards):
-                return  # it was the pool that ended it
+                time.sleep(GRACE_S)  # the pool ends its processes when all is done, and then we are no more
             log.warning("%s: a process of the pool was killed; its shard is begun again", IMAGES)
             os._exit(1)
         time.sleep(WATCH_S)

@@ -33,6 +33,7 @@ from urllib3.util import Url, parse_url
 from labeling.config import DownloadConfig
 
 CHUNK = 1 << 16
+DETAIL_LENGTH = 300
 PORTS = {"http": 80, "https": 443}
 NO_AI = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 _ROBOTS_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
@@ -68,7 +69,7 @@ class Unfetchable(Exception):
 
     def __init__(self, reason: str, detail: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(detail)
-        self.answer = NotFetched(reason, detail, retry_after_s)
+        self.answer = NotFetched(reason, detail[:DETAIL_LENGTH], retry_after_s)
 
 
 def is_passing(reason: str) -> bool:
@@ -285,7 +286,7 @@ def _retry_after(header: str | None) -> float | None:
 
 
 def _not_fetched(error: Exception, deadline: Deadline) -> NotFetched:
-    detail = f"{type(error).__name__}: {error}"[:300]
+    detail = f"{type(error).__name__}: {error}"[:DETAIL_LENGTH]
     try:
         deadline.left()
     except TimeoutError as late:

@@ -148,7 +148,8 @@ def start(config: LabelingConfig) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_no_url(tmp_path: Path, site: Site) -> None:
+def test_killed_workers_cost_no_url(tmp_path: Path, site: Site) -> None:
+    """First one of the pool, whose shard img2dataset would wait for; then the pool's own parent."""
     site.pages["*"] = slowly(0.3)
     config = config_of(tmp_path, site, 160)
     driver = start(config)
@@ -156,6 +157,12 @@ def test_a_killed_worker_costs_no_url(tmp_path: Path, site: Site) -> None:
     pool = pool_of(psutil.Process(driver.pid))
     assert len(pool) == 2
     pool[0].kill()
+    psutil.wait_procs(pool, timeout=10)
+    asked = sum(site.hits.values())
+    wait_for("another request", lambda: sum(site.hits.values()) > asked + 20)
+    second = pool_of(psutil.Process(driver.pid))
+    assert not set(pool) & set(second)
+    second[0].parent().kill()  # type: ignore[union-attr]
     assert driver.wait(180) == 0
     assert_all_there(config, site, 160)
 
