@@ -87,13 +87,13 @@ def build(vocabulary: Vocabulary, seed: int, sizes: Sizes = SIZES) -> Any:
     """The network with random weights, evaluation mode, float32.
 
     Its boxes have nothing to do with the nouns, but differ in place, size, shape and score, so that thresholds and
-    rules keep and drop: see `_spread_scores` and `_spread_boxes`.
+    rules keep and drop: see `spread_scores` and `spread_boxes`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = GroundingDinoForObjectDetection(architecture(vocabulary, sizes)).eval()
-        _spread_scores(net)
-        _spread_boxes(net)
+        spread_scores(net)
+        spread_boxes(net)
     return net
 
 
@@ -105,10 +105,10 @@ def save(net: Any, folder: Path, vocabulary: Vocabulary, sizes: Sizes = SIZES) -
 
 
 @torch.no_grad()
-def _spread_scores(net: Any) -> None:
+def spread_scores(net: Any, prior_logit: float = PRIOR_LOGIT) -> None:
     """Logits are products of two layer norms: their scale is the norms' weights, their prior the norms' biases."""
     text_norm = net.model.encoder.layers[-1].text_enhancer_layer.layer_norm_after
-    for norm, bias in ((net.model.enc_output_norm, 1.0), (net.model.decoder.layer_norm, 1.0), (text_norm, PRIOR_LOGIT)):
+    for norm, bias in ((net.model.enc_output_norm, 1.0), (net.model.decoder.layer_norm, 1.0), (text_norm, prior_logit)):
         norm.weight.fill_(0.35)
         norm.bias[0] = bias
     for layer in net.model.encoder.layers:  # 1e-4 by default: text and image would hardly see each other
@@ -117,7 +117,7 @@ def _spread_scores(net: Any) -> None:
 
 
 @torch.no_grad()
-def _spread_boxes(net: Any) -> None:
+def spread_boxes(net: Any) -> None:
     """The heads' last layers are zero by default, which leaves every box a small square on its grid point. Rows that
     sum to zero keep what all queries have in common from giving all boxes one shape."""
     first, rest = net.model.encoder_output_bbox_embed.layers[-1], net.bbox_embed[0].layers[-1]

@@ -53,12 +53,12 @@ def build(seed: int, sizes: SamArchitecture = SIZES) -> Any:
     """The network with random weights, evaluation mode, float32.
 
     Its masks have nothing to do with the picture, but differ in area from empty to full, so that the rules on masks
-    keep and drop: see `_spread_areas`.
+    keep and drop: see `spread_areas`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = SamModel(architecture(sizes)).eval()
-        _spread_areas(net, sizes)
+        spread_areas(net, sizes)
     return net
 
 
@@ -69,15 +69,15 @@ def save(net: Any, folder: Path, sizes: SamArchitecture = SIZES) -> None:
 
 
 @torch.no_grad()
-def _spread_areas(net: Any, sizes: SamArchitecture) -> None:
+def spread_areas(net: Any, sizes: SamArchitecture, pictures: int = 16) -> None:
     """Make one channel of the upscaled embedding constant, so that its weight, random by box and image, is an offset
-    of the whole mask; its bias is then set so that masks on noise cover `MEAN_FILL`. Without it every mask of a seed
-    has about the same area."""
+    of the whole mask; its bias is then set so that masks on so many noise pictures cover `MEAN_FILL`. Without it every
+    mask of a seed has about the same area."""
     decoder = net.mask_decoder
     decoder.upscale_conv2.weight[:, 0] = 0.0
     decoder.upscale_conv2.bias[0] = _CONSTANT
-    noise = interpolate(torch.randn(16, 3, 6, 6), (sizes.image_px, sizes.image_px))
-    corners = torch.rand(16, 4, 2, 2) * sizes.image_px
+    noise = interpolate(torch.randn(pictures, 3, 6, 6), (sizes.image_px, sizes.image_px))
+    corners = torch.rand(pictures, 4, 2, 2) * sizes.image_px
     boxes = torch.cat([corners.amin(2), corners.amax(2)], dim=-1)
     logits = net(pixel_values=noise, input_boxes=boxes, multimask_output=False).pred_masks
     offset = torch.quantile(logits.flatten(), 1 - MEAN_FILL) / gelu(torch.tensor(_CONSTANT))
