@@ -103,16 +103,18 @@ class FinishJob:
             if parent is None:
                 raise StageFailed(f"{store.path(self.layers[-1], shard)} is not there")
             stamp = finish_stamp(self.rules, parent.stamp)
-            if (ledger := store.stamp(LEDGER, shard)) and (ledger.stamp == stamp or not self.replace):
-                store.has(LEDGER, shard, stamp)
+            sdd, ledger = store.stamp(SDD, shard), store.stamp(LEDGER, shard)
+            if sdd and ledger and sdd.stamp == ledger.stamp == stamp:
                 return ShardReport(stage=SDD, shard=shard, counts=ledger.counts, reused=True)
             for layer in (SDD, LEDGER):
+                if not self.replace:
+                    store.has(layer, shard, stamp)
                 sweep(store.path(layer, shard))
             judgement = Judgement(self.rules, {}, {})
             rows = judgement.rows(store.read(Labelled, self.layers, shard))
             store.write(SDD, shard, rows, SddRow, stamp, replace=True)
             lines = _ledger(store, shard, self.layers, judgement)
-            counts = store.write(LEDGER, shard, lines, LedgerRow, stamp, replace=self.replace)
+            counts = store.write(LEDGER, shard, lines, LedgerRow, stamp, replace=True)
         return ShardReport(stage=SDD, shard=shard, counts=counts, seconds=time.monotonic() - start)
 
 

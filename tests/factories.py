@@ -2,14 +2,29 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
 
 from labeling.sdd import masks
-from labeling.sdd.schema import Box, Candidate, Image, ListedUrl, Segment
+from labeling.sdd.schema import (
+    Box,
+    Candidate,
+    Caption,
+    Detection,
+    Detections,
+    Entities,
+    Image,
+    ListedUrl,
+    Noun,
+    Nouns,
+    Segment,
+    State,
+    Verdict,
+)
 from labeling.sdd.shards import Refused, ShardStore
 
 
@@ -88,3 +103,67 @@ def downloaded(root: Any, outcomes: Sequence[Image | Refused], shard: str = "sha
     store.write("urls", shard, urls, ListedUrl, "list")
     store.write_outcomes("images", shard, outcomes, Image, "downloaded")
     return store
+
+
+def refused(number: int, state: State = State.FAILED, reason: str = "ValueError") -> Refused:
+    """An image that goes no further."""
+    return Refused(key=key(number), verdict=Verdict(state=state, reason=reason, detail=f"detail of {number}"))
+
+
+SHARD = "shard-00000"
+DOG = candidate((0, 0, 20, 20), size=(64, 48))
+CAT = replace(candidate((22, 0, 62, 30), label="cat", size=(64, 48)), start=12, end=15)
+FOUND: dict[int, tuple[Candidate, ...]] = {
+    1: (DOG,),
+    2: (DOG, CAT, replace(CAT, score=0.1, box=Box(x0=0.0, y0=20.0, x1=60.0, y1=48.0))),
+    3: (candidate((0, 0, 20, 20), fill=0.5, size=(64, 48)),),
+    4: (candidate((0, 0, 2, 40), size=(64, 48)), candidate((0, 0, 60, 10), label="cat", size=(64, 48))),
+    5: (replace(DOG, segment=None),),
+    6: (),
+}
+"""What was found on the images of `labelled`, by number."""
+REFUSED = {
+    7: ("images", refused(7, State.NOT_DOWNLOADED, "http_404")),
+    8: ("images", refused(8, State.DROPPED, "small_image")),
+    9: ("captions", refused(9)),
+    10: ("nouns", refused(10, State.DROPPED, "no_noun")),
+    11: ("detections", refused(11, State.DROPPED, "no_box")),
+    12: ("entities", refused(12, State.QUARANTINED, "crash")),
+}
+"""The layer at which an image of `labelled` ends, and why."""
+
+
+def labelled(
+    root: Any,
+    found: Mapping[int, tuple[Candidate, ...]] = FOUND,
+    refusals: Mapping[int, tuple[str, Refused]] = REFUSED,
+) -> ShardStore:
+    """A dataset folder of one shard that lacks only sdd/ and ledger/; by default every state is ahead of it."""
+    numbers = sorted({*found, *refusals})
+    for layer, row in zip(("images", "captions", "nouns", "detections", "entities"), ROWS, strict=True):
+        ends = {n: end for n, (at, end) in refusals.items() if at == layer}
+        outcomes = [ends.get(n) or _row(row, n, found.get(n, ())) for n in numbers]
+        if row is Image:
+            store = downloaded(root, outcomes)
+        else:
+            store.write_outcomes(layer, SHARD, outcomes, row, layer)
+        numbers = [n for n in numbers if n not in ends]
+    return store
+
+
+ROWS = (Image, Caption, Nouns, Detections, Entities)
+
+
+def _row(row: type, number: int, found: Sequence[Candidate]) -> Any:
+    """What a layer says of an image with these candidates."""
+    if row is Image:
+        return image(number)
+    if row is Caption:
+        return Caption(key=key(number), caption=f"a dog and a cat {number}")
+    if row is Nouns:
+        spans = sorted({(c.start, c.end, c.label) for c in found})
+        return Nouns(key=key(number), nouns=tuple(Noun(label=n, start=s, end=e) for s, e, n in spans))
+    if row is Detections:
+        boxes = [Detection(label=c.label, start=c.start, end=c.end, score=c.score, box=c.box) for c in found]
+        return Detections(key=key(number), detections=tuple(boxes))
+    return Entities(key=key(number), candidates=tuple(found))

@@ -5,12 +5,17 @@ from pathlib import Path
 import duckdb
 
 from infra.storage import is_local, place
+from labeling.errors import ShardCorrupt
 
 VIEWS = Path(__file__).parents[2] / "infra" / "duckdb" / "sdd.sql"
 
 
 def connect(root: str) -> duckdb.DuckDBPyConnection:
-    """A DuckDB session with the views of the layers that `root` has; the others are left out."""
+    """A DuckDB session with the views of the layers that `root` has; the others are left out.
+
+    Raises:
+        ShardCorrupt: a layer begins with a file that is not Parquet.
+    """
     folder = place(root)
     session = duckdb.connect(config={"python_enable_replacements": False})  # a table is a table, never a variable
     if not is_local(folder):
@@ -19,8 +24,13 @@ def connect(root: str) -> duckdb.DuckDBPyConnection:
     for statement in duckdb.extract_statements(VIEWS.read_text()):
         try:
             session.execute(statement)
-        except (duckdb.IOException, duckdb.CatalogException):
-            continue  # no file of this layer yet, or a view over one that is left out
+        except duckdb.CatalogException:
+            continue  # a view over a layer that is left out
+        except duckdb.IOException as error:
+            if "No files found" not in str(error):
+                raise
+        except duckdb.InvalidInputException as error:
+            raise ShardCorrupt(f"{' '.join(str(error).split())}: move it away and run again") from error
     return session
 
 

@@ -99,13 +99,14 @@ class ShardStore:
     def read(self, row: type[R], layers: Sequence[str], shard: str) -> Iterator[R]:
         """The images that the last of `layers` kept, with the columns of `row` from whichever layer has them.
 
-        Only the columns asked for are read, and pictures only a row group at a time.
+        Where `row` has the state itself, as the ledger's does, these are all images. Only the columns asked for are
+        read, and pictures only a row group at a time.
 
         Raises:
             ShardCorrupt: the layers together lack a column of `row`, or a layer lacks an image.
         """
         wanted = names_of(row)
-        kept = self._kept(layers[-1], shard)
+        kept = self._kept(layers[-1], shard, any_state="state" in wanted)
         homes = self._homes(wanted, layers, shard)
         tables = {
             layer: {record["key"]: record for record in self._table(layer, shard, names).to_pylist()}
@@ -173,9 +174,9 @@ class ShardStore:
         publish(self.path(layer, shard), write, replace=replace)
         return counts
 
-    def _kept(self, layer: str, shard: str) -> list[bytes]:
-        columns = self._columns(layer, shard)
-        table = self._table(layer, shard, ["key", "state"] if "state" in columns else ["key"])
+    def _kept(self, layer: str, shard: str, any_state: bool) -> list[bytes]:
+        judged = not any_state and "state" in self._columns(layer, shard)
+        table = self._table(layer, shard, ["key", "state"] if judged else ["key"])
         return [r["key"] for r in table.to_pylist() if r.get("state", State.KEPT) == State.KEPT]
 
     def _homes(self, wanted: Sequence[str], layers: Sequence[str], shard: str) -> dict[str, list[str]]:

@@ -18,10 +18,8 @@ import pytest
 from infra.storage import sweep
 from labeling.errors import ShardCorrupt, ShardStale
 from labeling.sdd.schema import Caption, Entities, Image, LedgerRow, ListedUrl, Nouns, SddRow, State, Verdict
-from labeling.sdd.shards import ROWS_PER_GROUP, Refused, ShardStore, Stamp
-from tests.factories import candidate, downloaded, image, key, listed
-
-SHARD = "shard-00000"
+from labeling.sdd.shards import ROWS_PER_GROUP, ShardStore, Stamp
+from tests.factories import SHARD, candidate, downloaded, image, key, listed, refused
 
 
 @pytest.fixture
@@ -31,10 +29,6 @@ def store(tmp_path):
 
 def captions(count, text="a dog"):
     return [Caption(key=key(n), caption=f"{text} {n}") for n in range(1, count + 1)]
-
-
-def refused(number, state=State.FAILED, reason="ValueError"):
-    return Refused(key=key(number), verdict=Verdict(state=state, reason=reason, detail="why"))
 
 
 def test_rows_come_back_as_they_were(store):
@@ -54,8 +48,8 @@ def test_outcomes_are_read_apart_rows_and_verdicts(store):
     assert store.stamp("images", SHARD) == Stamp(stamp="stamp", counts=counts)
     assert list(store.read(Image, ["images"], SHARD)) == [image(1), image(3)]
     assert store.verdicts("images", SHARD) == {
-        key(2): Verdict(state="failed", reason="ValueError", detail="why"),
-        key(4): Verdict(state="dropped", reason="small", detail="why"),
+        key(2): Verdict(state="failed", reason="ValueError", detail="detail of 2"),
+        key(4): Verdict(state="dropped", reason="small", detail="detail of 4"),
     }
 
 
@@ -245,8 +239,9 @@ def test_rows_of_every_kind_of_file_can_be_written(store):
     line = LedgerRow(
         key=key(1), list_row=0, url="u", state=State.KEPT, stage="sdd", reason="", detail="", candidates=()
     )
-    store.write("ledger", SHARD, [line], LedgerRow, "stamp")
-    assert list(store.read(LedgerRow, ["ledger"], SHARD)) == [line]
+    lines = [line, replace(line, key=key(2), state=State.DROPPED, reason="repeats")]
+    assert store.write("ledger", SHARD, lines, LedgerRow, "stamp") == {"kept": 1, "dropped": 1}
+    assert list(store.read(LedgerRow, ["ledger"], SHARD)) == lines
 
 
 def write_for_ever(root):
