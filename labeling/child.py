@@ -1,9 +1,10 @@
-"""The process that holds a stage's network: `python -m labeling.child FD`, started by labeling.supervisor.
+"""The process that holds a stage's network: `python -m labeling.child FD PARENT`, started by labeling.supervisor.
 
 It gets batches of rows over a pipe, decodes them ahead in threads, and sends back one outcome per row. A row whose
 code raises is found by bisection here; a row that kills the process, or hangs it, is the supervisor's to find.
 """
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -199,15 +200,18 @@ def _bound_threads(count: int) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Linux: a hang that holds the interpreter lock hears no pipe, but the kernel ends it with its supervisor."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel knew
+        os._exit(0)
 
 
 if __name__ == "__main__":
-    _die_with_parent()
+    _die_with_parent(int(sys.argv[2]))
     setup_logs()
     from labeling.child import serve as _serve  # the same classes as the supervisor's, not those of __main__
 
-    _serve(Connection(int(sys.argv[1])))
+    with contextlib.suppress(EOFError, ConnectionError):  # the supervisor hung up
+        _serve(Connection(int(sys.argv[1])))

@@ -123,4 +123,5 @@ def start_ray() -> None:
 
 def _source() -> dict[str, Any]:
     """What workers on this machine need to import our modules; a job submitted with a working directory has it."""
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])}}
+    path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"env_vars": {"PYTHONPATH": path, "NO_ALBUMENTATIONS_UPDATE": "1"}}
