@@ -5,7 +5,6 @@ released code, or a point on which the paper is silent. Combinations are checked
 """
 
 from enum import StrEnum
-from typing import Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
@@ -116,7 +115,7 @@ class DropConfig(Config):
     """Text, image and layout together. Choice: App. A is silent."""
 
     @model_validator(mode="after")
-    def _one_event_per_image(self) -> Self:
+    def _one_event_per_image(self) -> "DropConfig":
         if (total := sum(self.model_dump().values())) > 1:
             raise ValueError(
                 f"model.drop: the probabilities add up to {total:g}; they exclude each other, so at most 1"
@@ -135,7 +134,7 @@ class SubjectConfig(Config):
     """Pad the cut-out to a square, so that no part is cropped away. Choice: the paper is silent."""
 
     @model_validator(mode="after")
-    def _random_needs_photographs(self) -> Self:
+    def _random_needs_photographs(self) -> "SubjectConfig":
         if self.background is SubjectBackground.RANDOM and self.backgrounds is None:
             raise ValueError('model.subject.background="random" needs model.subject.backgrounds=FOLDER of photographs')
         return self
@@ -203,7 +202,7 @@ class ModelConfig(Config):
     subject: SubjectConfig = SubjectConfig()
 
     @model_validator(mode="after")
-    def _choices_fit_together(self) -> Self:
+    def _choices_fit_together(self) -> "ModelConfig":
         if self.box_condition is BoxCondition.NULL_FOR_SINGLE and not self.use_box_coordinates:
             raise ValueError(
                 'model.box_condition="null_for_single" has no box to leave out while model.use_box_coordinates=false: '

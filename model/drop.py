@@ -4,6 +4,7 @@ The sampler's null branches are these very events, so that what it asks of the n
 """
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Bool
@@ -26,9 +27,11 @@ class Dropped:
 
 def drawn(images: int, config: DropConfig, device: torch.device, generator: torch.Generator | None) -> Dropped:
     """One event, or none, per image, with the probabilities of `config`."""
-    edges = torch.tensor([config.text, config.image, config.layout, config.text_and_layout, config.all]).cumsum(0)
-    event = torch.bucketize(torch.rand(images, generator=generator, device=device), edges.to(device), right=True)
-    text, image, layout, text_and_layout, everything = (event == index for index in range(len(edges)))
+    chances = (config.text, config.image, config.layout, config.text_and_layout, config.all)
+    u = torch.rand(images, generator=generator, device=device)
+    # Compared with numbers, not with a tensor: that would have to be copied to the device, and be waited for.
+    edges = pairwise((0.0, *accumulate(chances)))
+    text, image, layout, text_and_layout, everything = ((low <= u) & (u < high) for low, high in edges)
     return Dropped(
         text=text | text_and_layout | everything,
         image=image | everything,

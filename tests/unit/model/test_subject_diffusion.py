@@ -6,6 +6,7 @@ import open_clip
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from infra.config import load
 from model.attention_maps import MapRecorder
@@ -216,6 +217,32 @@ def test_the_loss_is_the_same_for_the_same_seed_only(build):
     batch = small_batch(net.prompts, ["dog", "cat"])
     assert loss(net, batch, seed=1).total == loss(net, batch, seed=1).total
     assert loss(net, batch, seed=1).total != loss(net, batch, seed=2).total
+
+
+class Syncs(TorchDispatchMode):
+    """Counts the operations that would make the host wait for a GPU."""
+
+    waiting = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += function in self.waiting
+        return function(*arguments, **(keywords or {}))
+
+
+def test_a_step_never_waits_for_the_device(build):
+    """C7."""
+    net = build()
+    batch = small_batch(net.prompts, ["dog", "cat"], ["bird", None])
+    with Syncs() as syncs:
+        loss(net, batch).total.backward()
+    assert syncs.count == 0
+    with Syncs() as syncs:
+        assert batch.present.any()
+    assert syncs.count == 1
 
 
 def test_a_few_steps_lower_the_loss(build):
