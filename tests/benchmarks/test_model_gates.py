@@ -1,0 +1,379 @@
+"""The pass marks of the model at the full width of Stable Diffusion v2-base. `make bench`.
+
+FLOPs and bytes are exact counts on the meta device: the same on every machine. Only `test_step_on_the_cpu` takes time
+itself, and wants the machine for itself. The results are kept in infra/benchmarks/model-gates.md.
+
+All ratios are to N, the naive baseline of `tests/benchmarks/naive.py`, at 12 images of 2 subjects unless a line says
+otherwise, with attention-plus-feed-forward adapters on both sides.
+"""
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import GatedSelfAttentionDense
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from model.adapter import AdapterInputs, SubjectAdapter
+from model.attention_maps import MapRecorder, RecordedAttention
+from model.bases import STABLE_DIFFUSION_2_BASE as BASE
+from model.budget import sampling_budget, training_budget, unet_cost
+from model.config import ModelConfig
+from model.cost import Cost, inference_flops, on_meta, training_cost
+from model.guidance import Branch, Guidance, guided
+from model.losses import attention_map_loss
+from model.recompute import Recompute
+from model.sampling import GuidedDenoiser, branch_conditions, sample, scheduler_of
+from model.unet import Conditions, SubjectUNet
+from model.weights import random_parts
+from tests.benchmarks.naive import TRAINED, MapKeeper, NaiveModel, NaiveUNet, our_names
+
+pytestmark = pytest.mark.bench
+
+OURS = ModelConfig(adapter_feed_forward=True)
+IMAGES, SUBJECTS, SIDE, PATCHES, TEXT, WIDTH = 12, 2, 64, 256, 77, 1024
+MARKS = {
+    "C1 FLOPs of a step, online": 0.97,
+    "C1 FLOPs of a step, latents cached": 0.75,
+    "C1 FLOPs of a step, latents and image features cached": 0.62,
+    "C2 FLOPs of the adapters, 2 subjects": 0.87,
+    "C2 FLOPs of the adapters, 4 subjects": 0.76,
+    "C2 adapter, output apart from GLIGEN's": 1e-6,
+    "C2 adapter, gradients apart from GLIGEN's": 1e-5,
+    "C3 bytes kept": 0.38,
+    "C3 bytes kept, activations recomputed": 0.27,
+    "C3 bytes kept, activations recomputed, to S": 0.70,
+    "C3 FLOPs more for it": 0.01,
+    "C3 bytes kept, feed-forwards recomputed": 0.18,
+    "C3 FLOPs more for them": 0.11,
+    "C4 bytes more for the map loss": 0.02,
+    "C4 FLOPs more for the map loss": 0.001,
+    "C4 gradients apart from the eager form's": 1e-5,
+    "C5 FLOPs of a sampling step, 2 subjects": 0.83,
+    "C5 FLOPs of a sampling step, 4 subjects": 0.76,
+    "C5 cached apart from uncached": 1e-5,
+}
+SPEEDUPS = {torch.float32: 1.2, torch.bfloat16: 1.4}
+
+
+def hold(gate: str, figure: float) -> None:
+    print(f"\n{gate}: {figure:.3g} (at most {MARKS[gate]:g})", end="")
+    assert figure <= MARKS[gate]
+
+
+# C1, C3: whole steps
+
+
+@functools.cache
+def naive_flops(subjects: int = SUBJECTS) -> int:
+    """Of a step of N, everything computed in it."""
+    net = on_meta(lambda: NaiveModel(BASE, random_parts(OURS).visual))
+    with torch.device("meta"):
+        batch = {
+            "pixels": torch.empty(IMAGES, 3, 8 * SIDE, 8 * SIDE),
+            "pictures": torch.empty(IMAGES, subjects, 3, 224, 224),
+            "token_ids": torch.empty(IMAGES, TEXT, dtype=torch.long),
+            "entities": torch.empty(IMAGES, 2 * subjects, TEXT),
+            "masks": torch.empty(IMAGES, 2 * subjects, SIDE, SIDE),
+        }
+    return training_cost(lambda: net.loss(batch), [*net.parameters(), *net.buffers()]).flops
+
+
+@functools.cache
+def baseline(fused: bool, subjects: int = SUBJECTS) -> Cost:
+    """Of the UNet's part of a step of N, or of S, in bfloat16."""
+    net = on_meta(lambda: NaiveUNet(BASE, fused), torch.bfloat16)
+    inputs = tensors(IMAGES, subjects, torch.device("meta"), torch.bfloat16)
+    return training_cost(lambda: net(*inputs), net.parameters())
+
+
+def tensors(images: int, subjects: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Latent with mask, t, text and image tokens; the last two want gradients."""
+    torch.manual_seed(0)
+    latent = torch.randn(images, 5, SIDE, SIDE, device=device, dtype=dtype)
+    text = torch.randn(images, TEXT, WIDTH, device=device, dtype=dtype).requires_grad_()
+    tokens = torch.randn(images, PATCHES * subjects, WIDTH, device=device, dtype=dtype).requires_grad_()
+    return latent, torch.full((images,), 500, device=device), text, tokens
+
+
+def test_the_counter_finds_the_naive_baseline_where_it_was() -> None:
+    """TFLOP an image and GiB of twelve, counted independently before there was any code."""
+    unet = baseline(fused=False)
+    assert naive_flops() / IMAGES / 1e12 == pytest.approx(5.020, rel=0.002)
+    assert (unet.forward_flops / IMAGES / 1e12, unet.backward_flops / IMAGES / 1e12) == pytest.approx(
+        (1.256, 1.837), abs=1e-3
+    )
+    assert unet.saved_bytes / 2**30 == pytest.approx(42.31, abs=0.01)
+    assert baseline(fused=False, subjects=4).saved_bytes / 2**30 == pytest.approx(50.9, abs=0.05)
+
+
+def test_flops_of_a_step() -> None:
+    budget = training_budget(OURS, IMAGES, SUBJECTS)
+    hold("C1 FLOPs of a step, online", budget.flops() / naive_flops())
+    hold("C1 FLOPs of a step, latents cached", budget.flops(cached_latents=True) / naive_flops())
+    cached = budget.flops(cached_latents=True, cached_features=True)
+    hold("C1 FLOPs of a step, latents and image features cached", cached / naive_flops())
+
+
+def test_bytes_kept() -> None:
+    plain, naive = unet_cost(OURS, IMAGES, SUBJECTS), baseline(fused=False)
+    hold("C3 bytes kept", plain.saved_bytes / naive.saved_bytes)
+    activations = unet_cost(OURS, IMAGES, SUBJECTS, Recompute.ACTIVATIONS)
+    hold("C3 bytes kept, activations recomputed", activations.saved_bytes / naive.saved_bytes)
+    hold("C3 bytes kept, activations recomputed, to S", activations.saved_bytes / baseline(fused=True).saved_bytes)
+    hold("C3 FLOPs more for it", activations.flops / plain.flops - 1)
+    feed_forwards = unet_cost(OURS, IMAGES, SUBJECTS, Recompute.FEED_FORWARDS)
+    hold("C3 bytes kept, feed-forwards recomputed", feed_forwards.saved_bytes / naive.saved_bytes)
+    hold("C3 FLOPs more for them", feed_forwards.flops / plain.flops - 1)
+
+
+# C2: the adapter
+
+
+BLOCKS = [(320, 5, 64, 5), (640, 10, 32, 5), (1280, 20, 16, 5), (1280, 20, 8, 1)]
+"""Width, heads, side and number of the UNet's transformer blocks."""
+
+
+def gligen(width: int, heads: int) -> GatedSelfAttentionDense:
+    torch.manual_seed(0)
+    layer = GatedSelfAttentionDense(width, WIDTH, heads, width // heads)
+    nn.init.constant_(layer.alpha_attn, 0.6)
+    nn.init.constant_(layer.alpha_dense, 0.4)
+    return layer
+
+
+def ours_of(layer: GatedSelfAttentionDense, width: int, heads: int) -> SubjectAdapter:
+    adapter = SubjectAdapter(0, width, heads, width, WIDTH, beta=1.0, feed_forward=True)
+    named = our_names({f"fuser.{name}": weight for name, weight in layer.state_dict().items()})
+    adapter.load_state_dict({name.removeprefix("fuser."): weight for name, weight in named.items()})
+    return adapter
+
+
+@pytest.mark.parametrize("subjects", [2, 4])
+def test_flops_of_the_adapters(subjects: int) -> None:
+    ours = theirs = 0
+    for width, heads, side, count in BLOCKS:
+        x = torch.empty(1, side * side, width, device="meta")
+        objects = torch.empty(1, PATCHES * subjects, WIDTH, device="meta")
+        layer = on_meta(functools.partial(gligen, width, heads))
+        adapter = on_meta(functools.partial(SubjectAdapter, 0, width, heads, width, WIDTH, 1.0, True))
+        theirs += count * inference_flops(functools.partial(layer, x, objects))
+        ours += count * inference_flops(functools.partial(adapter, x, AdapterInputs(objects)))
+    hold(f"C2 FLOPs of the adapters, {subjects} subjects", ours / theirs)
+
+
+@pytest.mark.parametrize(("width", "heads", "side"), [block[:3] for block in BLOCKS[1:]])
+def test_the_adapter_is_gligens(width: int, heads: int, side: int) -> None:
+    layer = gligen(width, heads)
+    adapter = ours_of(layer, width, heads)
+    x, objects = torch.randn(1, side * side, width), torch.randn(1, PATCHES * SUBJECTS, WIDTH)
+    expected, result = layer(x, objects), adapter(x, AdapterInputs(objects))
+    hold("C2 adapter, output apart from GLIGEN's", apart(result, expected))
+    expected.square().mean().backward()
+    result.square().mean().backward()
+    wanted = our_names({f"fuser.{name}": weight.grad for name, weight in layer.named_parameters()})
+    found = {f"fuser.{name}": weight.grad for name, weight in adapter.named_parameters() if weight.grad is not None}
+    assert found.keys() == wanted.keys()
+    hold("C2 adapter, gradients apart from GLIGEN's", max(apart(found[name], wanted[name]) for name in wanted))
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """Largest difference, as a share of the largest value."""
+    return float(((a - b).abs().max() / b.abs().max()).detach())
+
+
+# C4: the loss on the attention maps
+
+
+def test_cost_of_the_map_loss() -> None:
+    on, off = (unet_cost(OURS, IMAGES, SUBJECTS, maps=maps) for maps in (True, False))
+    hold("C4 bytes more for the map loss", on.saved_bytes / off.saved_bytes - 1)
+    hold("C4 FLOPs more for the map loss", on.flops / off.flops - 1)
+
+
+def layer_gradient(form: Callable[[Attention, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Of Eq. 2 by the keys' weight, in one layer at 16 px.
+
+    Args:
+        form: the map [B K N] of layer, latents, text and entity tokens.
+    """
+    torch.manual_seed(0)
+    attn = Attention(query_dim=1280, cross_attention_dim=WIDTH, heads=20, dim_head=64)
+    x, text = torch.randn(1, 256, 1280), 3 * torch.randn(1, TEXT, WIDTH)
+    entities = torch.eye(TEXT)[None, 5 : 5 + 2 * SUBJECTS]
+    maps = form(attn, x, text, entities).reshape(1, -1, 16, 16)
+    masks = (torch.rand(1, 2 * SUBJECTS, SIDE, SIDE) > 0.5).float()
+    loss = attention_map_loss({"layer": maps}, masks, torch.ones(1, 2 * SUBJECTS, dtype=torch.bool))
+    gradient: Tensor = torch.autograd.grad(loss, attn.to_k.weight)[0]
+    return gradient
+
+
+def recorded(attn: Attention, x: Tensor, text: Tensor, entities: Tensor) -> Tensor:
+    attn.set_processor(RecordedAttention(0, "layer", 4))
+    recorder = MapRecorder(entities, (SIDE, SIDE))
+    attn(x, encoder_hidden_states=text, recorder=recorder)
+    return recorder.maps["layer"].flatten(2)
+
+
+def eager(attn: Attention, x: Tensor, text: Tensor, entities: Tensor) -> Tensor:
+    kept: dict[str, Tensor] = {}
+    attn.set_processor(MapKeeper(kept, "layer"))
+    attn(x, encoder_hidden_states=text)
+    return entities @ kept["layer"].mean(dim=0, keepdim=True).transpose(1, 2)
+
+
+def from_log_sum_exp(attn: Attention, x: Tensor, text: Tensor, entities: Tensor) -> Tensor:
+    """The trap: a fused kernel's log-sum-exp gives the right map, and no gradient of its own."""
+    logits = attn.head_to_batch_dim(attn.to_q(x)) @ attn.head_to_batch_dim(attn.to_k(text)).transpose(1, 2) * attn.scale
+    maps: Tensor = (logits - logits.logsumexp(dim=-1, keepdim=True).detach()).exp()
+    return entities @ maps.mean(dim=0, keepdim=True).transpose(1, 2)
+
+
+def test_gradients_of_the_maps() -> None:
+    wanted = layer_gradient(eager)
+    hold("C4 gradients apart from the eager form's", apart(layer_gradient(recorded), wanted))
+    assert apart(layer_gradient(from_log_sum_exp), wanted) > 0.1
+
+
+# C5: sampling
+
+
+@pytest.mark.parametrize("subjects", [2, 4])
+def test_flops_of_a_sampling_step(subjects: int) -> None:
+    net = on_meta(lambda: NaiveUNet(BASE), torch.bfloat16)
+    naive = inference_flops(lambda: net(*tensors(3, subjects, torch.device("meta"), torch.bfloat16)))
+    hold(f"C5 FLOPs of a sampling step, {subjects} subjects", sampling_budget(OURS, subjects).step / naive)
+
+
+def test_constant_keys_and_values_are_projected_once() -> None:
+    """At full width, in 50 steps of PNDM, counted where the projections run."""
+    unet = on_meta(lambda: SubjectUNet(UNet2DConditionModel(**BASE.unet), OURS))
+    calls: Counter[nn.Module] = Counter()
+    constant = [adapter.S.from_tokens for adapter in unet.adapters()]
+    constant += [layer for block in unet.blocks() for layer in (block.attn2.to_k, block.attn2.to_v)]
+    for layer in [*constant, unet.base.conv_in]:
+        layer.register_forward_hook(lambda module, *_: calls.update([module]))
+    latent = torch.empty(1, 4, SIDE, SIDE, device="meta")
+    with torch.no_grad():
+        sample(
+            denoiser(unet, conditions(1, torch.device("meta"))), scheduler_of("PNDM", BASE.scheduler), latent, [], 50
+        )
+    assert calls[unet.base.conv_in] == 51
+    assert len(constant) == 48
+    assert {calls[layer] for layer in constant} == {1}
+
+
+COEFFICIENTS = Guidance().personalised()
+
+
+def conditions(images: int, device: torch.device) -> Conditions:
+    latent, _, text, tokens = (t.detach() for t in tensors(images, SUBJECTS, device, torch.float32))
+    return Conditions(text, AdapterInputs(tokens), latent[:, :1])
+
+
+def each_branch(given: Conditions) -> dict[Branch, Conditions]:
+    empty = given.text[:1] * 0.5
+    return {branch: branch_conditions(branch, given, empty, OURS.null_branches) for branch in COEFFICIENTS}
+
+
+def denoiser(unet: SubjectUNet, given: Conditions) -> GuidedDenoiser:
+    return GuidedDenoiser(unet, list(each_branch(given).values()), COEFFICIENTS)
+
+
+# C8: time on the CPU, and C5 with real weights
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same weights in both networks."""
+
+    naive: NaiveUNet
+    ours: SubjectUNet
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    dtype: torch.dtype = request.param
+    if dtype is torch.bfloat16 and not _has_bfloat16():
+        pytest.skip("this processor has neither avx512_bf16 nor AMX")
+    torch.manual_seed(0)
+    naive = NaiveUNet(BASE).to(dtype)
+    for name, weight in naive.named_parameters():
+        if "alpha" in name:
+            nn.init.constant_(weight, 0.3)
+    ours = on_meta(lambda: SubjectUNet(UNet2DConditionModel(**BASE.unet), OURS))
+    ours.load_state_dict(our_names(naive.state_dict()), assign=True)
+    for name, weight in ours.named_parameters():
+        weight.requires_grad_(any(part in name for part in TRAINED))
+    return Pair(naive, ours.to(memory_format=torch.channels_last))
+
+
+def test_step_on_the_cpu(pair: Pair) -> None:
+    """CPU seconds of a step of the UNet with the map loss: one image, smallest of three of each, in turns."""
+    dtype = pair.naive.unet.dtype
+    seconds: dict[str, list[float]] = {"naive": [], "ours": []}
+    predictions: dict[str, Tensor] = {}
+    for _ in range(3):
+        for name, step in {"naive": naive_step, "ours": our_step}.items():
+            start = time.process_time()
+            predictions[name] = step(pair)
+            seconds[name].append(time.process_time() - start)
+    speedup = min(seconds["naive"]) / min(seconds["ours"])
+    print(f"\nC8 {dtype}, CPU seconds {seconds}: {speedup:.2f} times faster (at least {SPEEDUPS[dtype]})", end="")
+    assert apart(predictions["ours"], predictions["naive"]) < (1e-4 if dtype is torch.float32 else 0.1)
+    assert speedup >= SPEEDUPS[dtype]
+
+
+def test_cached_keys_and_values_change_nothing(pair: Pair) -> None:
+    if pair.naive.unet.dtype is not torch.float32:
+        pytest.skip("a question of float32")
+    given = conditions(1, torch.device("cpu"))
+    z_t = torch.randn(1, 4, SIDE, SIDE)
+    with torch.no_grad():
+        cached = denoiser(pair.ours, given)(z_t, 500.0)
+        uncached = guided(
+            {b: pair.ours(z_t, torch.tensor([500]), c) for b, c in each_branch(given).items()}, COEFFICIENTS
+        )
+    hold("C5 cached apart from uncached", apart(cached, uncached))
+
+
+def naive_step(pair: Pair) -> Tensor:
+    latent, t, text, tokens = tensors(1, SUBJECTS, torch.device("cpu"), pair.naive.unet.dtype)
+    entities, masks = targets(text.dtype)
+    prediction = pair.naive(latent, t, text, tokens)
+    loss = prediction.float().square().mean() + OURS.lambda_attn * pair.naive.map_loss(entities, masks)
+    return finished(pair.naive, loss, prediction)
+
+
+def our_step(pair: Pair) -> Tensor:
+    latent, t, text, tokens = tensors(1, SUBJECTS, torch.device("cpu"), pair.naive.unet.dtype)
+    entities, masks = targets(torch.float32)
+    recorder = MapRecorder(entities, (SIDE, SIDE))
+    prediction: Tensor = pair.ours(latent[:, :4], t, Conditions(text, AdapterInputs(tokens), latent[:, 4:]), recorder)
+    L_attn = attention_map_loss(recorder.maps, masks, entities.sum(dim=-1) > 0)
+    return finished(pair.ours, prediction.float().square().mean() + OURS.lambda_attn * L_attn, prediction)
+
+
+def finished(net: nn.Module, loss: Tensor, prediction: Tensor) -> Tensor:
+    loss.backward()  # type: ignore[no-untyped-call]
+    net.zero_grad(set_to_none=True)
+    return prediction.detach()
+
+
+def targets(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Entity tokens and masks."""
+    masks = torch.zeros(1, 2 * SUBJECTS, SIDE, SIDE, dtype=dtype)
+    masks[:, :, 10:40, 20:50] = 1
+    return torch.eye(TEXT, dtype=dtype)[None, 5 : 5 + 2 * SUBJECTS], masks
+
+
+def _has_bfloat16() -> bool:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
