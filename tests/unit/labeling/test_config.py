@@ -1,0 +1,133 @@
+"""The defaults are the paper's; what contradicts itself is refused before anything runs."""
+
+import importlib
+import tomllib
+
+import pytest
+
+from flows.experiment import Experiment
+from infra.config import CONFIGS, TABLES, Config, SettingsError, load
+from labeling.config import (
+    BoxRules,
+    CaptionConfig,
+    DetectConfig,
+    DownloadConfig,
+    LabelingConfig,
+    RulesConfig,
+    Stale,
+)
+
+FILES = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.toml"))
+
+
+def told(*overrides):
+    with pytest.raises(SettingsError) as error:
+        load(Experiment, None, ["labeling.root=out", *overrides])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_rules_are_those_of_appendix_b_1():
+    assert RulesConfig().model_dump() == {
+        "min_aspect": 0.3,
+        "max_aspect": 3.0,
+        "min_box_share": 0.05,
+        "max_box_share": 0.7,
+        "max_iou": 0.8,
+        "max_repeats": 5,
+        "min_score": 0.2,
+        "min_mask_fill": 0.6,
+    }
+    assert LabelingConfig(root="out").segment.floor == BoxRules()
+
+
+def test_the_images_are_those_of_appendix_b_1():
+    download = DownloadConfig()
+    assert (download.min_side_px, download.min_aesthetic_score) == (1025, 5.0)
+
+
+def test_what_the_paper_leaves_open_is_the_released_codes():
+    assert (DetectConfig().box_threshold, DetectConfig().nms_iou) == (0.25, 0.5)
+    assert "blip2" in CaptionConfig().checkpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "looser"),
+    [
+        ("min_aspect", 0.2),
+        ("max_aspect", 4.0),
+        ("min_box_share", 0.04),
+        ("max_box_share", 0.8),
+        ("max_iou", 0.9),
+        ("max_repeats", 6),
+        ("min_score", 0.1),
+    ],
+)
+def test_rules_looser_than_the_floor_are_refused_with_the_cure(name, looser):
+    cure = f"labeling.segment.floor.{name}={looser}"
+    message = told(f"labeling.rules.{name}={looser}")
+    default = getattr(BoxRules(), name)
+    for part in (f"labeling.rules.{name}={looser}", f"labeling.segment.floor.{name}={default}", cure, "`entities`"):
+        assert part in message
+    cured = load(Experiment, None, ["labeling.root=out", f"labeling.rules.{name}={looser}", cure])
+    assert getattr(cured.labeling.rules, name) == looser
+
+
+def test_rules_as_strict_as_the_floor_or_stricter_are_taken():
+    strict = ["labeling.rules.min_score=0.3", "labeling.rules.max_repeats=1", "labeling.rules.min_mask_fill=0.1"]
+    assert load(Experiment, None, ["labeling.root=out", *strict]).labeling.rules.min_score == 0.3
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("labeling.executor=slurm", ["labeling.executor", "'here' or 'ray'", "'slurm'"]),
+        ("labeling.images_per_shard=0", ["labeling.images_per_shard", "greater than 0"]),
+        ("labeling.workers.captions.count=2.5", ["labeling.workers.captions.count", "integer", "2.5"]),
+        ("labeling.workers.caption.count=2", ["labeling.workers.caption:", "did you mean captions?"]),
+        ("labeling.detect.box_threshold=1.5", ["labeling.detect.box_threshold", "1.5"]),
+        ("labeling.rules.min_score=nan", ["labeling.rules.min_score", "finite"]),
+        ("labeling.caption.precision=int8", ["labeling.caption.precision", "'float32' or 'bfloat16'"]),
+    ],
+)
+def test_a_wrong_setting_is_named(override, parts):
+    message = told(override)
+    for part in parts:
+        assert part in message
+
+
+def test_the_root_is_needed():
+    with pytest.raises(SettingsError, match=r"labeling\.root: is needed"):
+        load(Experiment, None, ["labeling.stale=rebuild"])
+
+
+def test_how_hard_a_url_is_tried_does_not_make_images_stale():
+    first = DownloadConfig()
+    for effort in ({"timeout_s": 1.0}, {"rounds": 9}, {"backoff_s": 0.1}, {"max_wait_s": 1.0}, {"retry_failed": True}):
+        assert DownloadConfig(**effort).fingerprint() == first.fingerprint()
+    for choice in ({"min_side_px": 600}, {"max_punsafe": None}, {"respect_noai": False}, {"max_bytes": 10}):
+        assert DownloadConfig(**choice).fingerprint() != first.fingerprint()
+
+
+def test_files_of_other_settings_are_refused_unless_asked():
+    assert LabelingConfig(root="out").stale is Stale.REFUSE
+
+
+def table_class(table):
+    """The settings class of a top-level table: `LabelingConfig` of labeling/config.py."""
+    return getattr(importlib.import_module(f"{table}.config"), f"{table.capitalize()}Config")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_settings_file_loads(name):
+    """Each table with its own class, as each entry point takes the tables it has fields for."""
+    tree = tomllib.loads((CONFIGS / f"{name}.toml").read_text())
+    assert set(tree) <= {*TABLES, "extends"}
+    for table in tree.keys() & TABLES:
+        entry = type("Entry", (Config,), {"__annotations__": {table: table_class(table)}})
+        root = ["labeling.root=out"] if table == "labeling" else []
+        assert getattr(load(entry, name, root), table) is not None
+
+
+def test_there_are_settings_files():
+    assert {"paper", "official", "demo"} <= set(FILES)

@@ -1,0 +1,96 @@
+"""Stamps chain: a change makes stale what comes after it, and nothing before."""
+
+from pathlib import Path
+
+import pytest
+
+from labeling.config import LabelingConfig, RulesConfig
+from labeling.finish import finish_stamp
+from labeling.sdd.schema import Image
+from labeling.sdd.shards import ShardStore
+from labeling.steps import chain, expected_stamps, steps_of
+from labeling.weights import weights_id
+from tests.factories import SHARD, downloaded, image
+from tests.moody import MoodyConfig, MoodyStage
+
+LAYERS = ["images", "captions", "nouns", "detections", "entities"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return downloaded(tmp_path, [image(1)])
+
+
+def stamps(store, **settings):
+    config = LabelingConfig(**{"root": "unused", **settings})
+    found = expected_stamps(steps_of(config), store, SHARD)
+    return {**found, "sdd": finish_stamp(config.rules, found["entities"])}
+
+
+STALE = {
+    # what is changed: the layers that this makes stale
+    "nothing": ({}, []),
+    "captioner": ({"caption": {"max_new_tokens": 41}}, ["captions", "nouns", "detections", "entities", "sdd"]),
+    "tagger": ({"nouns": {"form": "chunk"}}, ["nouns", "detections", "entities", "sdd"]),
+    "detector": ({"detect": {"box_threshold": 0.3}}, ["detections", "entities", "sdd"]),
+    "weights": ({"detect": {"revision": "abc"}}, ["detections", "entities", "sdd"]),
+    "segmenter": ({"segment": {"backend": "segment_anything"}}, ["entities", "sdd"]),
+    "floor": ({"segment": {"floor": {"min_score": 0.1}}}, ["entities", "sdd"]),
+    "rules": ({"rules": {"min_score": 0.3}}, ["sdd"]),
+    "workers": ({"workers": {"captions": {"count": 3, "batch_size": 7}}, "executor": "ray"}, []),
+    "root and list": ({"root": "elsewhere", "urls": "list.csv", "stale": "rebuild", "shards_per_part": 2}, []),
+}
+
+
+@pytest.mark.parametrize("change", STALE)
+def test_a_change_makes_stale_what_comes_after_it_and_nothing_else(store, change):
+    settings, stale = STALE[change]
+    before, after = stamps(store), stamps(store, **settings)
+    assert [layer for layer in before if before[layer] != after[layer]] == stale
+
+
+def test_other_images_make_all_later_files_stale(store):
+    before = stamps(store)
+    store.write_outcomes("images", SHARD, [image(2)], Image, "downloaded again", replace=True)
+    after = stamps(store)
+    assert [layer for layer in before if before[layer] != after[layer]] == [*LAYERS, "sdd"]
+
+
+def test_before_the_download_nothing_is_expected(tmp_path):
+    assert expected_stamps(steps_of(LabelingConfig(root="unused")), ShardStore(str(tmp_path)), SHARD) == {}
+
+
+def test_each_stage_reads_all_layers_before_it():
+    steps = steps_of(LabelingConfig(root="unused"))
+    assert [step.stage.name for step in steps] == LAYERS[1:]
+    assert [list(step.reads) for step in steps] == [LAYERS[:n] for n in range(1, 5)]
+
+
+def test_a_stage_is_known_by_its_settings_and_its_weights():
+    def identity(config, weights):
+        (step,) = chain([(MoodyStage(config), weights)])
+        return step.identity
+
+    first = identity(MoodyConfig(), "1")
+    assert identity(MoodyConfig(), "1") == first
+    assert identity(MoodyConfig(), "2") != first
+    assert identity(MoodyConfig(memory_rows=3), "1") != first
+
+
+def test_the_same_stamp_under_another_layer_is_another_stamp():
+    (step,) = chain([(MoodyStage(MoodyConfig()), "1")])
+    assert step.stamp("parent") != step.stamp("other parent")
+    assert finish_stamp(RulesConfig(), "parent") != step.stamp("parent")
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "text_encoder", "package_config"])
+def test_every_file_of_the_groundingdino_package_counts(store, tmp_path, name):
+    files = {n: tmp_path / f"{n}.bin" for n in ("checkpoint", "text_encoder", "package_config")}
+    for file in files.values():
+        file.write_bytes(b"1")
+    detect = {"backend": "groundingdino", **{n: str(f) for n, f in files.items()}}
+    before = stamps(store, detect=detect)
+    Path(files[name]).write_bytes(b"2")
+    weights_id.cache_clear()
+    after = stamps(store, detect=detect)
+    assert [layer for layer in before if before[layer] != after[layer]] == ["detections", "entities", "sdd"]
