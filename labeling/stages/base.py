@@ -25,6 +25,8 @@ class Drop:
 
 
 class Stage(Protocol[In, Out]):
+    """What makes the rows of one kind of file."""
+
     name: ClassVar[str]
     """Also the name of the folder of its files."""
     reads: ClassVar[type]

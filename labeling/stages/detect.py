@@ -46,6 +46,8 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
+    """An image as the detector wants it, and what to look for."""
+
     key: bytes
     nouns: tuple[Noun, ...]
     image: Any

@@ -49,6 +49,8 @@ class Detected:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
+    """An image as the segmenter wants it, and which of its boxes are worth a mask."""
+
     key: bytes
     detections: tuple[Detection, ...]
     above_floor: tuple[bool, ...]

@@ -63,9 +63,13 @@ def test_who_waits_too_long_is_told_which_lock(root, holder):
 
 @pytest.mark.usefixtures("impatient")
 def test_a_lock_is_free_after_the_block_whatever_happened_in_it(root):
-    with pytest.raises(RuntimeError), shard_lock(root, "captions", SHARD):
-        assert held(root)
-        raise RuntimeError
+    def fail():
+        with shard_lock(root, "captions", SHARD):
+            assert held(root)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert not held(root)
 
 

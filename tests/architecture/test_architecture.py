@@ -1,0 +1,124 @@
+"""The rules of the house that a test can hold."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = ("flows", "labeling", "model", "training", "evaluation", "infra", "miniature")
+SOURCES = sorted(path.relative_to(ROOT).as_posix() for name in OURS for path in (ROOT / name).rglob("*.py"))
+LIGHT = (
+    "infra.config",
+    "labeling.sdd.schema",
+    "labeling.sdd.shards",
+    "labeling.sdd.query",
+    "labeling.rules",
+    "labeling.stages.base",
+    "labeling.stages.caption",
+    "labeling.stages.detect",
+    "labeling.stages.nouns",
+    "labeling.stages.segment",
+    "labeling.supervisor",
+    "labeling.child",
+    "labeling.run",
+    "flows.experiment",
+    "flows.cli",
+)
+HEAVY = ("torch", "transformers", "ray", "spacy", "img2dataset", "prefect", "diffusers", "segment_anything", "pandas")
+VAGUE = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers"}
+
+
+def tree_of(source):
+    return ast.parse((ROOT / source).read_text())
+
+
+def test_imports_follow_the_map():
+    script = Path(sys.executable).with_name("lint-imports")
+    linted = subprocess.run([script], cwd=ROOT, capture_output=True, text=True)
+    assert linted.returncode == 0, linted.stdout[-3000:]
+
+
+IMPORTS = """
+import importlib, sys
+name, *heavy = sys.argv[1:]
+importlib.import_module(name)
+print(*(h for h in heavy if h in sys.modules))
+"""
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_a_light_module_loads_nothing_heavy(module):
+    command = [sys.executable, "-c", IMPORTS, module, *HEAVY]
+    loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_other_distribution_ships_one_of_our_names(name):
+    assert set(packages_distributions().get(name, [])) <= {"subject-diffusion"}
+    assert Path(find_spec(name).origin).parent == ROOT / name
+
+
+def test_no_module_has_a_name_that_says_nothing():
+    modules = [*SOURCES, *(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("*.py"))]
+    assert [m for m in modules if VAGUE & set(re.split(r"[/_.]", m))] == []
+
+
+@pytest.mark.parametrize("source", [s for s in SOURCES if s.endswith("__init__.py")])
+def test_a_package_holds_a_docstring_and_nothing_else(source):
+    tree = tree_of(source)
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1
+
+
+def speaks_by_its_members(node):
+    """An enum's members and a settings class's fields have texts of their own."""
+    bases = {base.id for base in getattr(node, "bases", []) if isinstance(base, ast.Name)}
+    return bool(bases & {"StrEnum", "IntEnum", "Enum", "Config"})
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_is_public_says_what_it_is(source):
+    tree = tree_of(source)
+    assert ast.get_docstring(tree), f"{source} has no docstring"
+    definitions = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+    public = [n for n in definitions if not n.name.startswith("_") and not speaks_by_its_members(n)]
+    assert [n.name for n in public if not ast.get_docstring(n)] == []
+
+
+README = (ROOT / "README.md").read_text()
+FENCED = re.findall(r"^```\w*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+CODE = [line.split(" #")[0] for block in FENCED for line in block.splitlines()]
+CODE += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
+
+
+def test_every_make_target_of_the_readme_exists():
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {m[1] for code in CODE if (m := re.search(r"\bmake(?: [A-Z_]+=\S+)* ([a-z][\w-]*)", code))}
+    assert named >= {"demo", "test"}
+    assert named - targets == set()
+
+
+def test_every_command_of_the_readme_exists_with_its_options():
+    from typer.main import get_command
+
+    from flows.cli import app
+
+    verbs = get_command(app).commands
+    named = [m.groups() for code in CODE if (m := re.search(r"subject-diffusion ([a-z]\w*)(.*)", code))]
+    assert {verb for verb, _ in named} >= {"build", "status", "inspect"}
+    for verb, rest in named:
+        assert verb in verbs
+        options = {option for parameter in verbs[verb].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest.split('"')[0])) <= options, f"{verb}{rest}"
+
+
+def test_every_link_of_the_readme_leads_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).exists()] == []
