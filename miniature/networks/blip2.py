@@ -27,7 +27,7 @@ from miniature.networks.vocabulary import Vocabulary
 ARTICLES = frozenset({"a", "an", "the"})
 JOINTS = frozenset({"and", ",", "on", "by", "in", "with", "near", "of"})
 """What stands between the things that a babbled sentence names."""
-PRONOUNS = frozenset({"it", "something", "everything", "them", "others"})
+PRONOUNS = frozenset({"it", "she", "something", "everything", "nothing", "someone", "everyone", "anyone", "anything"})
 """Things that are no nouns: a babbled sentence of these alone has none."""
 _INIT_STD = 0.05
 
@@ -78,8 +78,11 @@ def babble(net: Blip2ForConditionalGeneration, vocabulary: Vocabulary, seed: int
     Random weights alone repeat one word, nearly the same for all pictures.
     """
     noise = torch.Generator().manual_seed(seed)
-    _heed_the_image(net, noise)
+    side = net.config.vision_config.image_size
+    mosaics = torch.nn.functional.interpolate(2 * torch.randn(64, 3, 4, 4, generator=noise), size=side)
+    _heed_the_image(net, mosaics)
     _shape_the_sentence(net, vocabulary, noise)
+    _choose_by_the_image(net, mosaics)
     return net
 
 
@@ -129,13 +132,11 @@ def _network_config(vocabulary: Vocabulary, size: Blip2Size) -> Blip2Config:
     )
 
 
-def _heed_the_image(net: Any, noise: torch.Generator) -> None:
+def _heed_the_image(net: Any, mosaics: Tensor) -> None:
     """Make what the language model sees differ between images more than it is alike: centred, of variance 1."""
     for layer in net.qformer.encoder.layer:
         layer.crossattention.attention.value.weight *= 3
         layer.crossattention.output.dense.weight *= 3
-    side = net.config.vision_config.image_size
-    mosaics = torch.nn.functional.interpolate(2 * torch.randn(64, 3, 4, 4, generator=noise), size=side)
     seen = net.vision_model(mosaics).last_hidden_state
     queries = net.query_tokens.expand(len(mosaics), -1, -1)
     found = net.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
@@ -156,12 +157,20 @@ def _shape_the_sentence(net: Any, vocabulary: Vocabulary, noise: torch.Generator
     words[:, :3] = 0.0
     for token, index in vocabulary.ids.items():
         if token in PRONOUNS:
-            words[index] *= 1.3  # said more often
+            words[index] *= 1.35  # said more often
         if token not in {"<s>", "<pad>", "<unk>", "<image>"}:
-            words[index, 0 if token in ARTICLES else 2 if token in JOINTS | {"</s>"} else 1] = 0.5
-    words[vocabulary.ids["</s>"], 2] += 0.15  # sentences end sooner
+            words[index, 0 if token in ARTICLES else 2 if token in JOINTS | {"</s>"} else 1] = 0.8
+    words[vocabulary.ids["</s>"], 2] += 0.05  # sentences end sooner
     places.normal_(0, 0.2, generator=noise)
     places[:, :3] = 0.0
     first = decoder.embed_positions.offset + net.config.num_query_tokens  # the start token, which precedes an article
     for place in range(len(places)):
-        places[place, (place - first) % 3] = 5.0
+        places[place, (place - first) % 3] = 7.0
+
+
+def _choose_by_the_image(net: Any, mosaics: Tensor) -> None:
+    """Take from the output what all images have in common, but for whose turn it is."""
+    said = net.generate(mosaics, max_new_tokens=16, min_new_tokens=16, do_sample=False)
+    states = net(mosaics, input_ids=said, output_hidden_states=True).language_model_outputs.hidden_states[-1]
+    common = states[:, net.config.num_query_tokens :].mean((0, 1))
+    net.language_model.model.decoder.final_layer_norm.bias[3:] -= common[3:]

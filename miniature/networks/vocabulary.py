@@ -53,7 +53,7 @@ class Vocabulary:
 def caption_vocabulary(texts: Iterable[str]) -> Vocabulary:
     """OPT's special tokens (2 starts and ends a text, as in the published BLIP-2), `<image>`, the words of `texts`."""
     roles = {"pad_token": "<pad>", "bos_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokens = ("<s>", "<pad>", "</s>", "<unk>", "<image>", *words_of(texts))
+    tokens = ("<s>", "<pad>", "</s>", "<unk>", "<image>", *words_of([*texts, ",", "."]))
     return Vocabulary(tokens, tuple(roles.items()), "</s> $A", image="<image>")
 
 
