@@ -140,7 +140,8 @@ def _shares(mask: Bool[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "side
 
 
 def _filled(box: BoxShare, side: int) -> Float[np.ndarray, "side side"]:
-    region: Float[np.ndarray, "side side"] = filled(torch.tensor([[box]]), (side, side))[0, 0].numpy()
+    boxes = torch.tensor([[box]], dtype=torch.float32)
+    region: Float[np.ndarray, "side side"] = filled(boxes, (side, side))[0, 0].numpy()
     return region
 
 
