@@ -76,7 +76,7 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         UndecodableImage: truncated, not an image, or more than `max_pixels` pixels.
     """
     with _opened(encoded, max_pixels) as image:
-        return np.asarray(_upright(image))
+        return np.array(_upright(image))  # a copy, as Pillow's own pixels are read-only
 
 
 def difference_hash(encoded: bytes, max_pixels: int = MAX_PIXELS) -> int:
