@@ -93,12 +93,18 @@ def _load(config: CaptionConfig) -> tuple[Any, Any, Any]:
         images = AutoImageProcessor.from_pretrained(source, revision=revision, backend="torchvision")
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         net, report = _Blip2.from_pretrained(
-            source, revision=revision, config=found, dtype=torch_dtype(config.precision), output_loading_info=True
+            source,
+            revision=revision,
+            config=found,
+            dtype=torch_dtype(config.precision),
+            ignore_mismatched_sizes=True,  # reported below, by name
+            output_loading_info=True,
         )
-        if missing := report["missing_keys"]:
+        if lacking := report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]}:
             raise CheckpointError(
-                f"{SETTING}={config.checkpoint!r} lacks {len(missing)} weights of BLIP-2 ({min(missing)}, ...): give a "
-                f"whole checkpoint of Blip2ForConditionalGeneration such as Salesforce/blip2-opt-2.7b"
+                f"{SETTING}={config.checkpoint!r} lacks {len(lacking)} weights of the BLIP-2 that its config.json "
+                f"describes, or has them in another size ({min(lacking)}, ...): give a whole checkpoint of "
+                f"Blip2ForConditionalGeneration such as Salesforce/blip2-opt-2.7b"
             )
     return net.eval(), images, tokenizer
 

