@@ -27,7 +27,7 @@ from miniature.serve import WorldConfig, serving, write_world
 from miniature.untrained import write_networks
 
 pytestmark = pytest.mark.slow
-SCENES = 400
+SCENES = 560
 KILLS = {"here": 12, "ray": 6}
 ROOT = Path(__file__).parents[2]
 LAYERS = ("urls", "images", "captions", "nouns", "detections", "entities", "sdd", "ledger")
