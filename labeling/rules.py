@@ -87,9 +87,7 @@ def box_share(box: Box, image_area_px: int, rules: BoxRules) -> bool:
 def overlap(index: int, found: Sequence[Scored], rules: BoxRules) -> bool:
     """(3) "entities with IOU exceeding 0.8". Choice: the one that ranks lower goes."""
     mine, limit = found[index], _float32(rules.max_iou)
-    return any(
-        _rank(f, i) > _rank(mine, index) and _float32(mine.box.iou(f.box)) > limit for i, f in enumerate(found)
-    )
+    return any(_rank(f, i) > _rank(mine, index) and _float32(mine.box.iou(f.box)) > limit for i, f in enumerate(found))
 
 
 def mask_rules(candidate: Candidate, by_box: tuple[str, ...], rules: RulesConfig) -> tuple[str, ...]:
