@@ -100,8 +100,12 @@ def build(vocabulary: Vocabulary, seed: int, sizes: Sizes = SIZES) -> Any:
 def save(net: Any, folder: Path, vocabulary: Vocabulary, sizes: Sizes = SIZES) -> None:
     """Write the folder that the backend `grounding_dino_hf` loads: weights, configuration and processor."""
     net.save_pretrained(folder)
-    images = GroundingDinoImageProcessor(size={"height": sizes.image_px, "width": sizes.image_px}, do_pad=False)
-    GroundingDinoProcessor(images, vocabulary.tokenizer()).save_pretrained(folder)
+    GroundingDinoProcessor(image_processor(sizes), vocabulary.tokenizer()).save_pretrained(folder)
+
+
+def image_processor(sizes: Sizes = SIZES) -> Any:
+    """transformers' image processor for a network of this input."""
+    return GroundingDinoImageProcessor(size={"height": sizes.image_px, "width": sizes.image_px}, do_pad=False)
 
 
 @torch.no_grad()
@@ -117,11 +121,12 @@ def spread_scores(net: Any, prior_logit: float = PRIOR_LOGIT) -> None:
 
 
 @torch.no_grad()
-def spread_boxes(net: Any) -> None:
+def spread_boxes(net: Any, std: float = 3.0) -> None:
     """The heads' last layers are zero by default, which leaves every box a small square on its grid point. Rows that
-    sum to zero keep what all queries have in common from giving all boxes one shape."""
+    sum to zero keep what all queries have in common from giving all boxes one shape; the wider the network, the smaller
+    the `std` for the same spread."""
     first, rest = net.model.encoder_output_bbox_embed.layers[-1], net.bbox_embed[0].layers[-1]
     for last in (first, rest):
-        nn.init.normal_(last.weight, std=3.0)
+        nn.init.normal_(last.weight, std=std)
         last.weight -= last.weight.mean(dim=1, keepdim=True)
     first.bias[2:] = 3.0  # proposals are 0.05 and 0.1 of the image wide: half of it is more like an object
