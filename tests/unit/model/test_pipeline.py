@@ -1,15 +1,17 @@
 """The pipeline on a small random model of the real classes, saved in the real layouts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 from PIL import Image
+from torch._dynamo.testing import CompileCounter
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from model.config import Precision
@@ -236,3 +238,23 @@ def test_every_kind_of_network_samples(build: Build, settings: dict[str, object]
     pipeline = SubjectDiffusionPipeline(trained(build(**settings)))
     made = pipeline([Request("a photo", [subject()], seed=1), Request("snow", [], seed=2)], QUICK)
     assert all(np.asarray(one.image).std() > 1 for one in made)
+
+
+@pytest.fixture
+def untyped() -> Iterator[None]:
+    """Without the tests' check of axes, which the compiler cannot follow."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("untyped")
+def test_compiles_once_and_without_a_graph_break(pipeline: SubjectDiffusionPipeline) -> None:
+    requests = [Request("a photo", [subject()], seed=1)]
+    (eager,) = pipeline(requests, QUICK)
+    counted = CompileCounter()
+    pipeline.net.unet.compile(backend=counted, fullgraph=True)
+    (compiled,) = pipeline(requests, QUICK)
+    assert counted.frame_count == 1
+    assert apart(compiled, eager) <= 1
