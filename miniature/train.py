@@ -297,6 +297,7 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Train a small network, or go on where that was stopped.")
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--out", type=Path, help="folder of the run (default: out/training/NETWORK)")

@@ -54,6 +54,8 @@ class Settings(Config):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
+    """Scenes with their captions as tokens."""
+
     pixels: Tensor
     patches: Tensor
     """What each patch shows, [B, 144]: a labelled sprite, or after these a background; `UNSCORED` at a rim."""

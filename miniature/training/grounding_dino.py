@@ -170,7 +170,7 @@ class BackboneTask:
         """Share of the cells that answer for a subject and name it rightly; mean IoU of their boxes."""
         right, overlaps = [], []
         for i in range(0, self._scenes, 40):
-            batch = self.data((self._seed, 999, i), 40)
+            batch = self.data((self._seed, 999, i), min(40, self._scenes - i))
             logits, boxes = self._cells(batch.pixels)
             owner = torch.stack([owners(own) for own in batch.all_boxes])
             answers = owner >= 0
@@ -298,7 +298,9 @@ class Training:
     def __init__(self, config: GroundingDinoConfig) -> None:
         self.config = config
         self.vocabulary = detection_vocabulary(phrases())
-        self.net = GroundingDinoForObjectDetection(architecture(self.vocabulary))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.net = GroundingDinoForObjectDetection(architecture(self.vocabulary))
         _start(self.net)
 
     def tasks(self) -> list[tuple[Phase, Task]]:

@@ -28,6 +28,8 @@ SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256))
 
 
 class SamPhase(Phase):
+    """A phase with its prompts."""
+
     boxes: PositiveInt = 2
     """Prompts an image."""
     map_weight: NonNegativeFloat = 1.0
@@ -124,7 +126,7 @@ class SamTask:
         """Mean IoU at mask size, from exact boxes, and the share of masks over .75."""
         found = []
         for i in range(0, self._scenes, 40):
-            batch = self._exact((self._seed, 999, i), 40)
+            batch = self._exact((self._seed, 999, i), min(40, self._scenes - i))
             out = self.net(pixel_values=batch["pixels"], input_boxes=batch["boxes"], multimask_output=False)
             found.append(iou(out.pred_masks[:, :, 0] > 0, batch["masks"] > 0.5).flatten())
         ious = torch.cat(found)
@@ -163,7 +165,9 @@ class Training:
 
     def __init__(self, config: SamConfig) -> None:
         self.config = config
-        self.net = SamModel(architecture())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.net = SamModel(architecture())
 
     def tasks(self) -> list[tuple[Phase, Task]]:
         config = self.config

@@ -1,16 +1,21 @@
 """What the small networks are trained on, against the scenes that it was made of."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from labeling.backends.grounding_prompt import NO_LABEL
+from labeling.backends.sam_hf import SamHfSegmenter
+from labeling.config import Device, SegmentConfig
 from labeling.sdd.schema import Box
 from miniature.networks.sam import SIZES as SAM
 from miniature.networks.vocabulary import caption_vocabulary, detection_vocabulary
 from miniature.scenes import Scene, ScenesConfig, compose, phrases
 from miniature.sprites import sprites
+from miniature.train import train
 from miniature.training import blip2, grounding_dino, sam
 from miniature.training.boxes import IGNORED, NOBODY, SIDES, box_terms, centres, owners, peaks, priors
 from miniature.training.names import labelled_names
@@ -72,6 +77,19 @@ def test_mask_terms_are_least_for_the_truth() -> None:
     assert total(right) < 0.5
     assert total(right.transpose(-1, -2)) > total(right) + 1
     assert total(right.roll(8, -1)) > total(right) + 1
+
+
+def test_a_recipe_runs_to_a_folder_that_its_backend_loads_the_same_each_time(tmp_path: Path) -> None:
+    short = sam.SamPhase(steps=2, batch_size=2, learning_rate=1e-3, muon_rate=1e-3)
+    frozen = short.model_copy(update={"rates": {"vision_encoder": 0.0}})
+    config = sam.SamConfig(seed=5, everything=short, decoder=frozen, validation_scenes=2)
+    figures = []
+    for name in ("one", "same"):
+        figures.append(train(sam.Training(config), config.seed, tmp_path / name))
+    weights = [(tmp_path / name / "weights" / "model.safetensors").read_bytes() for name in ("one", "same")]
+    assert weights[0] == weights[1]
+    assert figures[0] == figures[1]
+    SamHfSegmenter(SegmentConfig(checkpoint=str(tmp_path / "one" / "weights"), device=Device.CPU))
 
 
 def test_a_cell_answers_for_the_box_around_it() -> None:
