@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import open_clip
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from open_clip.transformer import VisionTransformer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -34,6 +35,7 @@ from model.errors import CheckpointError
 from model.image_encoder import OPENAI_MEAN, OPENAI_STD, visual_tower
 from model.prompt import clip_tokenizer
 
+N = TypeVar("N")
 FORMAT = 1
 OURS = "subject_diffusion.safetensors"
 UNET = "unet.base."
@@ -104,7 +106,7 @@ def parts_of_base(config: ModelConfig) -> Parts:
     with _named("model.base", config.base):
         source = {"pretrained_model_name_or_path": config.base, "revision": config.base_revision}
         unet = unet_of(config)
-        vae = AutoencoderKL.from_pretrained(**source, subfolder="vae", torch_dtype=torch.float32)
+        vae = _whole(AutoencoderKL, **source, subfolder="vae", torch_dtype=torch.float32)
         text_encoder = text_encoder_of(config)
         tokenizer = CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer")
         scheduler = DDPMScheduler.load_config(**source, subfolder="scheduler")
@@ -121,10 +123,8 @@ def unet_of(config: ModelConfig) -> UNet2DConditionModel:
         CheckpointError: the folder or hub id does not lead to weights.
     """
     with _named("model.base", config.base):
-        unet = UNet2DConditionModel.from_pretrained(
-            config.base, revision=config.base_revision, subfolder="unet", torch_dtype=torch.float32
-        )
-    return unet
+        source = {"pretrained_model_name_or_path": config.base, "revision": config.base_revision}
+        return _whole(UNet2DConditionModel, **source, subfolder="unet", torch_dtype=torch.float32)
 
 
 def text_encoder_of(config: ModelConfig) -> CLIPTextModel:
@@ -134,10 +134,8 @@ def text_encoder_of(config: ModelConfig) -> CLIPTextModel:
         CheckpointError: the folder or hub id does not lead to weights.
     """
     with _named("model.base", config.base):
-        encoder = CLIPTextModel.from_pretrained(
-            config.base, revision=config.base_revision, subfolder="text_encoder", dtype=torch.float32
-        )
-    return encoder
+        source = {"pretrained_model_name_or_path": config.base, "revision": config.base_revision}
+        return _whole(CLIPTextModel, **source, subfolder="text_encoder", dtype=torch.float32)
 
 
 def parts_of_folder(folder: Path) -> Parts:
@@ -151,8 +149,8 @@ def parts_of_folder(folder: Path) -> Parts:
         shapes["in_channels"] = shapes["out_channels"]
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(shapes)
-        vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+        vae = _whole(AutoencoderKL, pretrained_model_name_or_path=folder / "vae", torch_dtype=torch.float32)
+        text_encoder = _whole(CLIPTextModel, pretrained_model_name_or_path=folder / "text_encoder", dtype=torch.float32)
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
         settings = _image_encoder_settings(str(folder / "image_encoder"), None)
@@ -239,6 +237,17 @@ def _settings(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _whole(network: type[N], **source: Any) -> N:
+    """`network.from_pretrained`, which fills what is missing with random weights and only logs it, but not here."""
+    loaded, report = network.from_pretrained(**source, output_loading_info=True)  # type: ignore[attr-defined]
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"{source.get('subfolder', network.__name__)}: {len(missing)} tensors are missing, such as {missing[0]}"
+        )
+    whole: N = loaded
+    return whole
+
+
 def _image_encoder_settings(name: str, revision: str | None) -> dict[str, Any]:
     if name in _KNOWN_IMAGE_ENCODERS:
         pixels = {"mean": OPENAI_MEAN, "std": OPENAI_STD}
@@ -253,7 +262,7 @@ def _pretrained_visual(settings: Mapping[str, Any], name: str, revision: str | N
         tower = visual_tower(settings["model_cfg"])
     try:
         weights = _visual_of_safetensors(_open_clip_file(name, revision, "open_clip_model.safetensors"))
-    except FileNotFoundError:  # older uploads have the pickled form only
+    except (FileNotFoundError, EntryNotFoundError):  # older uploads have the pickled form only
         weights = _visual_of_pickle(_open_clip_file(name, revision, "open_clip_pytorch_model.bin"))
     tower.load_state_dict({key: tensor.float() for key, tensor in weights.items()}, assign=True)
     return tower

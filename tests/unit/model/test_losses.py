@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +19,11 @@ def maps_like(masks: Tensor) -> dict[str, Tensor]:
 
 def constant(value: float) -> dict[str, Tensor]:
     return {f"layer{s}": torch.full((1, 1, s, s), value) for s in SIDES}
+
+
+def test_axes_that_do_not_fit_are_refused_by_name():
+    with pytest.raises(TypeCheckError, match=r"(?s)masks.*K=1"):
+        attention_map_loss(constant(0.0), torch.ones(1, 2, 64, 64), ALL)
 
 
 def test_eq2_is_zero_when_tokens_look_at_their_entities():

@@ -109,6 +109,25 @@ def test_a_hub_id_that_is_gone_is_named_with_the_cure(base_folder, monkeypatch):
     assert len(str(raised.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "base/unet/diffusion_pytorch_model.safetensors",
+        "base/vae/diffusion_pytorch_model.safetensors",
+        "base/text_encoder/model.safetensors",
+        "image_encoder/open_clip_model.safetensors",
+    ],
+)
+def test_a_tensor_that_is_missing_is_not_made_up(base_folder, tmp_path, file):
+    shutil.copytree(base_folder, tmp_path / "copy")
+    tensors = load_file(tmp_path / "copy" / file)
+    lost = min(name for name in tensors if name.endswith(".weight") and "token_embedding" not in name)
+    del tensors[lost]
+    save_file(tensors, tmp_path / "copy" / file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"does not load as a folder"):
+        SubjectDiffusion.from_base(small_config(tmp_path / "copy"))
+
+
 def test_an_image_encoder_that_is_not_there_is_named(base_folder, tmp_path):
     config = small_config(base_folder).model_copy(update={"image_encoder": str(tmp_path)})
     with pytest.raises(CheckpointError, match=r"model\.image_encoder=.* as a folder.*open_clip_config\.json"):
