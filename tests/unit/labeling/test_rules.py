@@ -127,14 +127,18 @@ def edges(limit):
 
 @st.composite
 def candidates(draw, least=0):
-    """Candidates on a coarse grid, so that equal boxes, equal scores and exact limits are common."""
-    result = []
+    """Candidates on a coarse grid, so that equal boxes, equal scores and exact limits are common.
+
+    Equal detections have equal masks, as a segmenter gives them.
+    """
+    result, fills = [], {}
     for _ in range(draw(st.integers(least, 9))):
         (x0, x1), (y0, y1) = draw(edges(20)), draw(edges(20))
         score = draw(st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.7, 0.7000001, 1.0]))
-        fill = draw(st.sampled_from([0.0, 0.4, 0.6, 1.0]))
+        label = draw(st.sampled_from(["dog", "cat"]))
         box = tuple(50 * v for v in (x0, y0, x1, y1))
-        result.append(found(box, fill=fill, score=score, label=draw(st.sampled_from(["dog", "cat"]))))
+        fill = fills.setdefault((box, score, label), draw(st.sampled_from([0.0, 0.4, 0.6, 1.0])))
+        result.append(found(box, fill=fill, score=score, label=label))
     return result
 
 
