@@ -230,6 +230,10 @@ class SubjectDiffusion(nn.Module):
         pixels: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
+    def forward(self, batch: SubjectBatch, generator: torch.Generator | None = None) -> TrainingLoss:
+        """`training_loss`, under the name that data-parallel wrappers call."""
+        return self.training_loss(batch, generator)
+
     def training_loss(self, batch: SubjectBatch, generator: torch.Generator | None = None) -> TrainingLoss:
         """Eq. 3 for one draw of noise, timestep and dropped conditions per image.
 
