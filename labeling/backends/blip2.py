@@ -22,7 +22,7 @@ class Blip2Captioner:
     """Captions by greedy or beam search. All images have one size and one prompt, so no batch has padding.
 
     Choices: an image is resized and normalised as the checkpoint's own processor configuration says, by the
-    torchvision processor of transformers: twice as fast as the Pillow one, and of a photograph within 1/255 of it.
+    torchvision processor of transformers: faster than the Pillow one, and of a photograph within 1/255 of it.
     """
 
     def __init__(self, config: CaptionConfig) -> None:
