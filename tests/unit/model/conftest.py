@@ -1,8 +1,9 @@
 """One small base for all tests of the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -28,3 +29,11 @@ def build(base_folder: Path) -> Callable[..., SubjectDiffusion]:
         return SubjectDiffusion.from_base(config).eval()
 
     return build
+
+
+@pytest.fixture
+def untyped() -> Iterator[None]:
+    """Without the check of axes in tests, which torch's compiler cannot follow."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

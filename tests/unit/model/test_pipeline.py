@@ -1,10 +1,9 @@
 """The pipeline on a small random model of the real classes, saved in the real layouts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -238,14 +237,6 @@ def test_every_kind_of_network_samples(build: Build, settings: dict[str, object]
     pipeline = SubjectDiffusionPipeline(trained(build(**settings)))
     made = pipeline([Request("a photo", [subject()], seed=1), Request("snow", [], seed=2)], QUICK)
     assert all(np.asarray(one.image).std() > 1 for one in made)
-
-
-@pytest.fixture
-def untyped() -> Iterator[None]:
-    """Without the tests' check of axes, which the compiler cannot follow."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.slow
