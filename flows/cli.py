@@ -91,7 +91,9 @@ def inspect(
 
 @app.command()
 def demo(
-    config: Annotated[str, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")] = "demo",
+    config: Annotated[
+        str, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")
+    ] = "demo",
     scenes: Annotated[int, typer.Option(help="Scenes in the world, where it is not written yet.")] = 300,
 ) -> None:
     """Try it all: compose scenes, serve them over HTTP, label them with small networks, look at the dataset."""

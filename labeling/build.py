@@ -155,7 +155,7 @@ def _run(
 ) -> list[ShardReport]:
     store = ShardStore(config.root)
     start = time.monotonic()
-    with showing(layer, _rows(store, parent, shards), Count(store, layer, shards)):
+    with showing(layer, _rows(store, parent, shards), Count(store, layer, shards, job.expected)):
         reports = run_job(job, shards, workers, config.executor)
     log.info("%s: %s in %.1f s", layer, _summary(reports), time.monotonic() - start)
     return _checked(store, layer, reports)

@@ -96,7 +96,21 @@ class DownloadConfig(Config):
         return hashlib.sha256(self.model_dump_json(exclude=effort).encode()).hexdigest()[:12]
 
 
-class CaptionConfig(Config):
+class NetworkConfig(Config):
+    """What all networks have."""
+
+    precision: Precision = Precision.FLOAT32
+    device: Device = Device.AUTO
+    """Changes where the network runs and not what it finds, so it is no part of a file's stamp."""
+
+    def fingerprint(self) -> str:
+        """Changes when a setting does that decides what is found."""
+        return hashlib.sha256(self.model_dump_json(exclude={"device"}).encode()).hexdigest()[:12]
+
+
+class CaptionConfig(NetworkConfig):
+    """How images are captioned."""
+
     checkpoint: str = "Salesforce/blip2-opt-2.7b"
     """BLIP-2 weights: a local folder or a hub id. Choice: the paper does not say which."""
     revision: str = "main"
@@ -106,7 +120,6 @@ class CaptionConfig(Config):
     max_new_tokens: PositiveInt = 40
     num_beams: PositiveInt = 1
     precision: Precision = Precision.BFLOAT16
-    device: Device = Device.AUTO
 
 
 class NounConfig(Config):
@@ -116,7 +129,9 @@ class NounConfig(Config):
     """What counts as one noun."""
 
 
-class DetectConfig(Config):
+class DetectConfig(NetworkConfig):
+    """How nouns are found."""
+
     backend: DetectorBackend = DetectorBackend.GROUNDING_DINO_HF
     checkpoint: str = "IDEA-Research/grounding-dino-tiny"
     """grounding_dino_hf: a local folder or a hub id. groundingdino: the path of a `.pth` file."""
@@ -130,8 +145,6 @@ class DetectConfig(Config):
     """Boxes whose best noun scores lower are not written. Choice: the released code's 0.25."""
     nms_iou: float = Field(default=0.5, ge=0.0, le=1.0)
     """Of two boxes of one image that overlap more than this, the better one stays. Choice: the released code's 0.5."""
-    precision: Precision = Precision.FLOAT32
-    device: Device = Device.AUTO
 
 
 class BoxRules(Config):
@@ -152,6 +165,13 @@ class BoxRules(Config):
     min_score: float = 0.2
     """Rule 5: detections below this go."""
 
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        for low, high in (("min_aspect", "max_aspect"), ("min_box_share", "max_box_share")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low}={getattr(self, low)} is over {high}={getattr(self, high)}: no box is both")
+        return self
+
     def looser_than(self, floor: "BoxRules") -> list[str]:
         """Names of the settings under which this keeps a box that `floor` would not."""
         loose = [n for n in ("min_aspect", "min_box_share", "min_score") if getattr(self, n) < getattr(floor, n)]
@@ -166,7 +186,9 @@ class RulesConfig(BoxRules):
     """Rule 6: masks covering less of their box than this go."""
 
 
-class SegmentConfig(Config):
+class SegmentConfig(NetworkConfig):
+    """How boxes are masked."""
+
     backend: SegmenterBackend = SegmenterBackend.SAM_HF
     checkpoint: str = "facebook/sam-vit-huge"
     """sam_hf: a local folder or a hub id. segment_anything: the path of a `.pth` file."""
@@ -175,7 +197,6 @@ class SegmentConfig(Config):
     floor: BoxRules = BoxRules()
     """Boxes that break these get no mask. The rules may be stricter later without a GPU, never looser."""
     precision: Precision = Precision.BFLOAT16
-    device: Device = Device.AUTO
 
 
 class Workers(Config):
@@ -219,7 +240,7 @@ class StageWorkers(Config):
 
 
 class LabelingConfig(Config):
-    root: str
+    root: str = Field(min_length=1)
     """Folder of the dataset: a local path or an fsspec URL such as s3://bucket/sdd."""
     urls: str | None = None
     """The list of URLs: a Parquet or CSV file, or a folder of them. Not needed once images/ is complete."""

@@ -95,14 +95,18 @@ class FinishJob:
     def close(self) -> None:
         """There is nothing to end."""
 
+    def expected(self, shard: str) -> str | None:
+        """The stamp that the shard's files will have; None before its entities are there."""
+        parent = ShardStore(self.root).stamp(self.layers[-1], shard)
+        return finish_stamp(self.rules, parent.stamp) if parent else None
+
     def _make(self, shard: str) -> ShardReport:
         store = ShardStore(self.root)
         start = time.monotonic()
         with shard_lock(store.root, SDD, shard):
-            parent = store.stamp(self.layers[-1], shard)
-            if parent is None:
+            stamp = self.expected(shard)
+            if stamp is None:
                 raise StageFailed(f"{store.path(self.layers[-1], shard)} is not there")
-            stamp = finish_stamp(self.rules, parent.stamp)
             sdd, ledger = store.stamp(SDD, shard), store.stamp(LEDGER, shard)
             if sdd and ledger and sdd.stamp == ledger.stamp == stamp:
                 return ShardReport(stage=SDD, shard=shard, counts=ledger.counts, reused=True)

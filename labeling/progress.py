@@ -25,6 +25,8 @@ class Count:
     store: ShardStore
     layer: str
     shards: Sequence[str]
+    expected: Callable[[str], str | None] = lambda shard: None
+    """The stamp that a shard's file must have to count as finished; None where any will do."""
     finished: dict[str, int] = field(default_factory=dict)
 
     def __call__(self) -> int:
@@ -33,7 +35,8 @@ class Count:
         for shard in self.shards:
             if shard in self.finished:
                 continue
-            if found := self.store.stamp(self.layer, shard):
+            found = self.store.stamp(self.layer, shard)
+            if found and self.expected(shard) in (None, found.stamp):
                 self.finished[shard] = sum(found.counts.values())
             else:
                 begun += read_journal(journal_path(self.store.root, self.layer, shard)).get("done", 0)

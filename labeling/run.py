@@ -26,6 +26,9 @@ NO_PROGRESS_S = 7 * 24 * 3600
 class ShardJob(Protocol):
     """What makes the files of one layer. Crosses process borders before its first shard."""
 
+    def expected(self, shard: str) -> str | None:
+        """The stamp that the shard's file will have; None before the file is there from which it is made."""
+
     def make(self, shard: str) -> ShardReport:
         """Make the shard's file, unless it is there; never raises."""
 

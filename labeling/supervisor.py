@@ -212,13 +212,17 @@ class NetworkJob:
         if self.network is not None:
             self.network.close()
 
+    def expected(self, shard: str) -> str | None:
+        """The stamp that the shard's file will have; None before the file is there from which it is made."""
+        parent = ShardStore(self.root).stamp(self.step.reads[-1], shard)
+        return self.step.stamp(parent.stamp) if parent else None
+
     def _make(self, shard: str) -> ShardReport:
         store, stage = ShardStore(self.root), self.step.stage
         with shard_lock(store.root, stage.name, shard):
-            parent = store.stamp(self.step.reads[-1], shard)
-            if parent is None:
+            stamp = self.expected(shard)
+            if stamp is None:
                 raise StageFailed(f"{stage.name}: {store.path(self.step.reads[-1], shard)} is not there")
-            stamp = self.step.stamp(parent.stamp)
             if (found := store.stamp(stage.name, shard)) and (found.stamp == stamp or not self.replace):
                 store.has(stage.name, shard, stamp)
                 return ShardReport(stage=stage.name, shard=shard, counts=found.counts, reused=True)
@@ -231,7 +235,11 @@ class NetworkJob:
             labelling = Labelling(self._network(), journal)
             start = time.monotonic()
             rows = labelling.outcomes(store.read(stage.reads, self.step.reads, shard))
-            counts = store.write_outcomes(stage.name, shard, rows, stage.writes, stamp, replace=self.replace)
+            try:
+                counts = store.write_outcomes(stage.name, shard, rows, stage.writes, stamp, replace=self.replace)
+            except FileExistsError:  # an object store has no locks: somebody else was first
+                store.has(stage.name, shard, stamp)
+                return ShardReport(stage=stage.name, shard=shard, reused=True)
             journal.remove()
         return ShardReport(
             stage=stage.name,

@@ -18,6 +18,8 @@ Draw = Callable[[np.random.Generator, int, int], Pixels]
 
 @dataclass(frozen=True, slots=True)
 class Background:
+    """A place: its word and its texture."""
+
     noun: str
     place: str
     """How a caption ends: "on the grass"."""

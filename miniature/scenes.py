@@ -121,6 +121,8 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
+    """A picture and all that is true of it."""
+
     image: NDArray[np.uint8]
     """RGB, [H, W, 3]."""
     caption: str

@@ -77,6 +77,8 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrueSubject:
+    """A subject of a scene: what it is, and where it is seen."""
+
     name: Label
     class_word: Label
     label: Label
@@ -246,6 +248,7 @@ def _write(path: Path, rows: Iterable[Any], row: type) -> None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Write a small world and serve it until stopped.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=300, help="scenes (default: %(default)s)")

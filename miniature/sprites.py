@@ -123,6 +123,7 @@ def _sprite(line: dict[str, str], pictures: Path) -> Sprite:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Pack the listed sprites into one file.")
     parser.add_argument("pictures", type=Path, help="package/assets of the unpacked @lobehub/fluent-emoji-3d")
     print(f"{pack(parser.parse_args().pictures)} sprites in {CONTAINER}")

@@ -14,7 +14,7 @@ def write_networks(folder: Path, seed: int) -> None:
     every stage keeps some images and loses some.
     """
     words = phrases()
-    captions, prompts = caption_vocabulary(words), detection_vocabulary(words)
+    captions, prompts = caption_vocabulary([*words, *blip2.PRONOUNS]), detection_vocabulary(words)
     captioner = blip2.babble(blip2.build(captions, seed), captions, seed)
     blip2.save(captioner, folder / "blip2", captions)
     grounding_dino.save(grounding_dino.build(prompts, seed), folder / "grounding_dino", prompts)

@@ -69,6 +69,7 @@ def describe(config: ModelConfig, images: int, subjects: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
     asked = _parser().parse_args(arguments)
     try:
         config = load(_Settings, asked.config or PRESETS / f"{asked.preset}.toml", asked.set).model

@@ -64,6 +64,8 @@ class Wish:
 
 @dataclass(frozen=True)
 class Place:
+    """Where a subject goes, as the two forms that the network takes."""
+
     box: BoxShare
     mask: Float[np.ndarray, "side side"]
     """How much of each position is the subject's, 0 to 1."""

@@ -44,6 +44,8 @@ from model.unet import Conditions
 
 @dataclass(frozen=True)
 class Subject:
+    """One subject as a person gives it."""
+
     image: UInt8[np.ndarray, "h w 3"]
     """RGB picture that the subject is in."""
     mask: Bool[np.ndarray, "h w"]
@@ -89,6 +91,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
+    """An image, and how it came about."""
+
     image: Image.Image
     boxes: tuple[BoxShare, ...]
     """Where the layout put the subjects."""

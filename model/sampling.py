@@ -54,6 +54,8 @@ class SamplingConfig(Config):
 
 @dataclass(frozen=True)
 class Progress:
+    """How far an image is."""
+
     done: int
     """Evaluations of the network so far. PNDM takes 51 of them for 50 steps."""
     total: int

@@ -50,4 +50,4 @@ CREATE OR REPLACE VIEW broken_rules AS
 CREATE OR REPLACE MACRO why(text) AS TABLE
     SELECT url, state, stage, reason, detail, candidates FROM ledger WHERE contains(url, text);
 CREATE OR REPLACE MACRO captions_with(word) AS TABLE
-    SELECT key, caption FROM sdd WHERE regexp_matches(caption, '\b' || word || '\b', 'i');
+    SELECT key, caption FROM sdd WHERE regexp_matches(caption, '\b' || regexp_escape(word) || '\b', 'i');

@@ -27,6 +27,8 @@ from labeling.stages.detect import Found
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
+    """An image as the network wants it, and the size it had."""
+
     pixels: Tensor
     """[3, H, W], resized and normalised."""
     width_px: int

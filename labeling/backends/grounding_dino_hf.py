@@ -20,6 +20,8 @@ from labeling.stages.detect import Found
 
 
 class GroundingDinoHfDetector:
+    """Finds nouns with transformers' Grounding DINO."""
+
     def __init__(self, config: DetectConfig) -> None:
         """Load the weights.
 

@@ -45,6 +45,8 @@ PREPROCESSING = {"shortest_edge": 800, "longest_edge": 1333}
 
 
 class GroundingDinoPackageDetector:
+    """Finds nouns with the groundingdino-py package's Grounding DINO."""
+
     def __init__(self, config: DetectConfig) -> None:
         """Load the weights.
 

@@ -25,6 +25,8 @@ from miniature.networks.vocabulary import Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
+    """How large the network is; the defaults are those that are trained."""
+
     image_px: int = 192
     stem: int = 32
     channels: tuple[int, ...] = (32, 64, 128, 256)
