@@ -132,8 +132,11 @@ def test_workers_killed(settings, undisturbed, executor, tmp_path):
 
 
 def kill_a_worker(pid: int, rng: random.Random) -> int:
-    """Kill a random process that holds a network, a download, or the Ray actor over one; how many were killed."""
-    marks = ("labeling.child", "labeling.download", "forkserver", "ray::")
+    """Kill a random process that holds a network, a download, or the Ray actor over one; how many were killed.
+
+    Not Ray's own processes: with them its only node would end.
+    """
+    marks = ("labeling.child", "labeling.download", "forkserver", "ray::MapWorker", "ray::ray_download")
     candidates = [p for p in psutil.process_iter(["pid", "ppid", "cmdline", "environ"]) if _is_ours(p, pid, marks)]
     if not candidates:
         return 0
