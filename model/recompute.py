@@ -41,7 +41,7 @@ def recompute(unet: nn.Module, what: Recompute) -> None:
 
 
 def recompute_activations(unet: nn.Module) -> None:
-    """Keep the inputs of norms and of GEGLU only, the parts of a skip connection, and of a frozen convolution nothing."""
+    """Keep only the inputs of norms and GEGLU and the parts of a skip connection; of a frozen convolution nothing."""
     _swap(unet, {FeedForward: _GatedFeedForward, ResnetBlock2D: _ResnetBlock})
     _swap(unet, {CrossAttnUpBlock2D: _CrossAttnUpBlock, UpBlock2D: _UpBlock})
     _swap(nn.ModuleList(filter(_is_frozen, unet.modules())), {nn.Conv2d: _FrozenConv2d})
