@@ -37,6 +37,15 @@ def test_the_subject_fills_the_picture_and_nothing_of_the_scene_is_left():
     assert (made[30:] == 255).all()
 
 
+def test_what_lies_beside_the_subject_within_its_bounds_is_background():
+    image, mask = scene()
+    mask[10:20, 20:40] = False
+    pictures = SubjectPictures(SubjectConfig(), 40, MEAN, training=False)
+    made = pictures(image, mask, np.random.default_rng(0))
+    assert (made[10:20, :20] == 255).all()
+    assert (made[20:30] == RED).all()
+
+
 def test_the_mean_background_is_what_normalisation_turns_into_zeros():
     made = picture(background="mean")
     assert (made[0, 0] == [51, 102, 153]).all()
