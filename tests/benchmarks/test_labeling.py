@@ -19,7 +19,7 @@ from pycocotools import mask as coco
 
 from flows.experiment import Experiment
 from infra.config import load
-from labeling.build import download_part, finish_part, label_part
+from labeling.build import download_part
 from labeling.config import LabelingConfig
 from labeling.sdd import masks
 from labeling.steps import steps_of
@@ -29,6 +29,7 @@ from miniature.networks.vocabulary import caption_vocabulary, detection_vocabula
 from miniature.scenes import ScenesConfig, phrases
 from miniature.serve import WorldConfig, serving, write_world
 from miniature.untrained import write_networks
+from tests.benchmarks.pipeline import Run, run_pipeline
 
 pytestmark = pytest.mark.bench
 IMAGES = 128
@@ -78,33 +79,10 @@ def folder(tmp_path_factory) -> Iterator[Path]:
         yield folder
 
 
-@dataclasses.dataclass
-class Run:
-    """A pipeline run over downloaded images, in seconds."""
-
-    wall: float
-    starts: float
-    prepare: float
-    network: float
-    finish: float
-
-
-def run_pipeline(config: LabelingConfig) -> Run:
+def download_and_run(config: LabelingConfig) -> Run:
     shards = plan_urls(config)
     download_part(config, shards)
-    steps = steps_of(config)
-    start = time.perf_counter()
-    reports = [report for step in steps for report in label_part(config, step, shards, "bench")]
-    labelled = time.perf_counter()
-    finish_part(config, steps, shards)
-    end = time.perf_counter()
-    return Run(
-        wall=end - start,
-        starts=sum(r.start_s for r in reports),
-        prepare=sum(r.prepare_s for r in reports),
-        network=sum(r.process_s for r in reports),
-        finish=end - labelled,
-    )
+    return run_pipeline(config, steps_of(config), shards)
 
 
 def run_bare(config: LabelingConfig, batch_sizes: dict[str, int]) -> tuple[float, float]:
@@ -119,7 +97,7 @@ def run_bare(config: LabelingConfig, batch_sizes: dict[str, int]) -> tuple[float
 def test_the_networks_are_kept_busy(folder):
     """Sum of the stages' bare forward times ÷ wall time on the same cores; loading the networks reported beside it."""
     config = settings(folder, "larger")
-    run = run_pipeline(config)
+    run = download_and_run(config)
     network, prepare = run_bare(config, {"captions": 16, "nouns": 256, "detections": 16, "entities": 8})
     ratio = network / (run.wall - run.starts)
     print(f"\nbare forward {network:.1f} s ÷ pipeline {run.wall - run.starts:.1f} s = {ratio:.3f}")
@@ -144,7 +122,7 @@ def test_faster_than_one_image_at_a_time(folder, networks):
             )
         }
     )
-    run = run_pipeline(config)
+    run = download_and_run(config)
     network, prepare = run_bare(config, {"captions": 1, "nouns": 1, "detections": 1, "entities": 1})
     starts = run.starts / CORES
     ratio = (network + prepare) / (run.wall - starts)
