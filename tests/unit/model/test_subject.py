@@ -40,9 +40,9 @@ def test_the_subject_fills_the_picture_and_nothing_of_the_scene_is_left():
 def test_what_lies_beside_the_subject_within_its_bounds_is_background():
     image, mask = scene()
     mask[10:20, 20:40] = False
-    pictures = SubjectPictures(SubjectConfig(), 40, MEAN, training=False)
-    made = pictures(image, mask, np.random.default_rng(0))
-    assert (made[10:20, :20] == 255).all()
+    config = SubjectConfig(background=SubjectBackground.MEAN)  # on white, what leaks would be too bright to see
+    made = SubjectPictures(config, 40, MEAN, training=False)(image, mask, np.random.default_rng(0))
+    assert (made[10:20, :20] == [51, 102, 153]).all()
     assert (made[20:30] == RED).all()
 
 
