@@ -92,6 +92,7 @@ class Gathering:
                 for batch in self._batches(some):
                     self.journal.sent((url.key for url, answer in batch if isinstance(answer, Fetched)), len(found))
                     found |= self._look_at(batch)
+                    self.journal.sent((), len(found))  # a death while the next ones are awaited is nobody's doing
         return found
 
     def _batches(self, answered: Sequence[Answered]) -> Iterator[list[Answered]]:

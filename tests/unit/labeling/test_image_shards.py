@@ -228,3 +228,10 @@ def test_a_body_that_keeps_killing_its_process_is_quarantined(tmp_path: Path) ->
     assert set(found.values()) == {"kept"}, "its neighbours are kept"
     assert 1 < deaths[0] <= 16
     assert len(deaths) <= 1 + LONE_ORPHANS
+
+
+def test_a_death_while_the_network_is_awaited_blames_nobody(tmp_path: Path) -> None:
+    shard = planned(tmp_path, [f"http://a.example/{i}" for i in range(3)])
+    gathered = gathering(shard, fetch=lambda url: Fetched(factories.jpeg()))
+    gathered.gather(shard.listed)
+    assert Journal.begin(journal_path(shard.store.root, "images", SHARD), "next").suspects == set()
