@@ -6,6 +6,7 @@ Axes: B images, C latent channels, H W rows and columns of the latent.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from diffusers import DDPMScheduler
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ class NoiseSchedule(nn.Module):
                 f"the base's scheduler has prediction_type={self.prediction!r}; known are {EPSILON!r} and {VELOCITY!r}"
             )
         self.steps: int = scheduler.config.num_train_timesteps
-        self.alphas_cumprod = nn.Buffer(scheduler.alphas_cumprod, persistent=False)
+        table = scheduler.alphas_cumprod.to(torch.get_default_device())  # the scheduler may have made it elsewhere
+        self.alphas_cumprod = nn.Buffer(table, persistent=False)
 
     def noisy(
         self, z_0: Float[Tensor, "B C H W"], eps: Float[Tensor, "B C H W"], t: Int[Tensor, " B"]
