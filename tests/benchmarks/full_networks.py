@@ -5,11 +5,10 @@
 Architectures are those of Salesforce/blip2-opt-2.7b, IDEA-Research/grounding-dino-tiny and facebook/sam-vit-huge.
 Tokenizers are the small world's, whose few words use the first rows of the networks' vocabularies; nothing is
 downloaded. Random weights are set so that every stage gets the amount of work that real ones would give it: captions
-of a fixed length that name some things, some boxes an image that are worth a mask, masks between empty and full.
+of a fixed length that name some things, a few boxes an image that are worth a mask, masks between empty and full.
 """
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,8 @@ from transformers import (
     SwinConfig,
 )
 
-from labeling.backends.grounding_detect import best_labels
-from labeling.backends.grounding_prompt import PromptBatch, PromptWriter, collate
 from labeling.backends.sam_checkpoint import SamArchitecture
 from labeling.backends.sam_convert import configuration, processor
-from labeling.config import DetectConfig
 from miniature.networks.grounding_dino import spread_boxes, spread_scores
 from miniature.networks.sam import spread_areas
 from miniature.networks.vocabulary import Vocabulary, detection_vocabulary
@@ -47,33 +43,20 @@ from miniature.scenes import ScenesConfig, compose, phrases
 
 STD = 0.02
 SHARD = "4GB"
-FILLERS = (
-    "it",
-    "they",
-    "something",
-    "quietly",
-    "very",
-    "often",
-    "almost",
-    "here",
-    "there",
-    "now",
-    "then",
-    "ever",
-    "slowly",
-)
+FILLERS = ("it", "they", "something", "quietly", "very", "often", "almost", "here", "there", "now", "ever", "slowly")
 """What captions say beside the things they name: no nouns."""
 FILLER_WEIGHT = 1.4
 """Of the fillers' embeddings, so that most of a caption is filler."""
 PLACE_STD = 1.0
 """Of position embeddings: places differ enough that captions do not repeat one phrase."""
-NAMES = ("fox", "apple", "train", "drum", "fire engine")
-"""Nouns that the detector is set with."""
-BOXES = 12
-"""Of an image's 900, so many score above the detector's default threshold, before overlaps go."""
-THRESHOLD = DetectConfig().box_threshold
-PRIORS = (-2.5, -8.0)
-"""Logits between which the one that gives `BOXES` boxes is found."""
+PRIOR_LOGIT = -1.0
+"""Of a token of the detector's that says nothing: just above the default threshold of 0.25."""
+BOX_STD = 0.1
+"""Of the last weights of its box heads: boxes of 0.1 to 0.5 of the image."""
+PATCH_SHARE = 0.02
+"""What is left of the segmenter's embedding of the picture beside its encoding of places."""
+BLOB_GAIN = 10.0
+"""How much more the masks' logits differ between places."""
 SAM_H = SamArchitecture(
     image_px=1024,
     patch_px=16,
@@ -121,8 +104,9 @@ def grounding_dino_architecture() -> GroundingDinoConfig:
 
 
 def sam_architecture() -> SamConfig:
-    """ViT-H at 1024 px, with an initialisation under which the picture matters."""
+    """ViT-H at 1024 px, with an initialisation under which picture and box matter."""
     config = configuration(SAM_H)
+    config.initializer_range = 0.1
     config.vision_config.initializer_range = STD
     config.vision_config.scale = 1.0
     return config
@@ -133,8 +117,8 @@ def write_full_networks(folder: Path, seed: int, device: torch.device) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         write_blip2(folder / "blip2", blip2_architecture(), device)
-        write_grounding_dino(folder / "grounding_dino", grounding_dino_architecture(), device)
-        write_sam(folder / "sam", device)
+        write_grounding_dino(folder / "grounding_dino", grounding_dino_architecture())
+        write_sam(folder / "sam", sam_architecture())
 
 
 @torch.no_grad()
@@ -151,34 +135,27 @@ def write_blip2(
     net.apply(_randomize)
     net.tie_weights()
     _say_phrases(net, vocabulary)
-    _heed_the_image(net, images(_pictures(), return_tensors="pt")["pixel_values"].to(device, dtype))
+    _heed_the_image(net, images(_pictures(), return_tensors="pt")["pixel_values"].to(device))
     net.save_pretrained(folder, max_shard_size=SHARD)
     tokenizer = vocabulary.tokenizer()
     Blip2Processor(images, tokenizer, num_query_tokens=architecture.num_query_tokens).save_pretrained(folder)
 
 
-@torch.no_grad()
-def write_grounding_dino(folder: Path, architecture: GroundingDinoConfig, device: torch.device) -> None:
-    """A detector that finds `BOXES` boxes in a scene, before overlaps go."""
-    tokenizer = detection_vocabulary(phrases()).tokenizer()
-    images = GroundingDinoImageProcessor()
+def write_grounding_dino(folder: Path, architecture: GroundingDinoConfig) -> None:
+    """A detector of which about half of the boxes score above the threshold, so that overlaps decide how many stay."""
     net = GroundingDinoForObjectDetection(architecture).eval()
-    spread_boxes(net, std=0.1)
-    net.to(device)
-    pixels = images(_pictures(), do_pad=False, return_tensors="pt")["pixel_values"].to(device)
-    prompts = collate(PromptWriter(tokenizer, architecture.max_text_len).write(NAMES) * len(pixels)).to(device)
-    threshold = math.log(THRESHOLD / (1 - THRESHOLD))
-    low, high = (_logit_of_rank(net, prior, pixels, prompts) for prior in PRIORS)
-    share = (threshold - low) / (high - low)
-    spread_scores(net, PRIORS[0] + share * (PRIORS[1] - PRIORS[0]))
+    spread_boxes(net, std=BOX_STD)
+    spread_scores(net, PRIOR_LOGIT)
     net.save_pretrained(folder)
-    GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
+    tokenizer = detection_vocabulary(phrases()).tokenizer()
+    GroundingDinoProcessor(GroundingDinoImageProcessor(), tokenizer).save_pretrained(folder)
 
 
-def write_sam(folder: Path, device: torch.device) -> None:
+def write_sam(folder: Path, architecture: SamConfig) -> None:
     """A segmenter whose masks differ in area."""
-    net = SamModel(sam_architecture()).eval()
-    spread_areas(net, SAM_H, pictures=2)
+    net = SamModel(architecture).eval()
+    _smooth_masks(net)
+    spread_areas(net, SAM_H, pictures=1)
     net.save_pretrained(folder)
     processor(SAM_H.image_px, 4 * SAM_H.image_px // SAM_H.patch_px).save_pretrained(folder)
 
@@ -219,22 +196,23 @@ def _say_phrases(net: Any, vocabulary: Vocabulary) -> None:
 
 def _heed_the_image(net: Any, pixels: Tensor) -> None:
     """Take what all pictures have in common out of what the language model sees; what is left gets variance 1."""
-    seen = net.vision_model(pixels).last_hidden_state
-    queries = net.query_tokens.expand(len(pixels), -1, -1)
-    found = net.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
-    projection = net.language_projection
-    embedded: Tensor = found @ projection.weight.T
+    dtype, projection = net.dtype, net.language_projection
+    seen = net.vision_model.float()(pixels).last_hidden_state
+    queries = net.query_tokens.float().expand(len(pixels), -1, -1)
+    found = net.qformer.float()(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
+    embedded: Tensor = found @ projection.weight.float().T
     scale = (embedded - embedded.mean(0)).std()
     projection.weight /= scale
     projection.bias.copy_(-embedded.mean((0, 1)) / scale)
+    net.to(dtype)
 
 
-def _logit_of_rank(net: Any, prior: float, pixels: Tensor, prompts: PromptBatch) -> float:
-    """The logit above which there are `BOXES` boxes a picture."""
-    spread_scores(net, prior)
-    output = net(pixel_values=pixels, input_ids=prompts.token_ids, attention_mask=prompts.attention_mask)
-    scores, _ = best_labels(output.logits, prompts.owners, len(NAMES))
-    return float(scores.logit().flatten().topk(BOXES * len(pixels)).values[-1])
+@torch.no_grad()
+def _smooth_masks(net: Any) -> None:
+    """Blobs of some kilobytes, not speckle of a hundred: places count more than patches, and upscaling has no grain."""
+    net.vision_encoder.neck.layer_norm2.weight *= PATCH_SHARE
+    for upscaling, gain in ((net.mask_decoder.upscale_conv1, 1.0), (net.mask_decoder.upscale_conv2, BLOB_GAIN)):
+        upscaling.weight.copy_(gain * upscaling.weight.mean((2, 3), keepdim=True))
 
 
 def main() -> None:

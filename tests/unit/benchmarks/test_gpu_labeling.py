@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -98,15 +97,18 @@ def test_captions_of_random_weights_have_one_length_and_known_words(tmp_path: Pa
     assert library.tokens == 20
 
 
-def test_the_detector_is_set_to_find_a_few_boxes_in_scenes_it_has_not_seen(tmp_path: Path) -> None:
+def test_overlaps_decide_how_many_boxes_the_detector_finds(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    sizes = grounding_dino.Sizes(queries=300)
-    architecture = grounding_dino.architecture(detection_vocabulary(phrases()), sizes)
-    full_networks.write_grounding_dino(tmp_path, architecture, CPU)
-    detector = GroundingDinoHfDetector(DetectConfig(checkpoint=str(tmp_path), device=Device.CPU, nms_iou=1.0))
-    prepared = [detector.prepare(scene(seed)) for seed in (11, 12, 13)]
-    counts = [len(found) for found in detector.detect(prepared, [full_networks.NAMES] * 3)]
-    assert full_networks.BOXES / 4 < np.mean(counts) < full_networks.BOXES * 4
+    sizes = grounding_dino.Sizes(queries=100)
+    full_networks.write_grounding_dino(tmp_path, grounding_dino.architecture(detection_vocabulary(phrases()), sizes))
+    config = DetectConfig(checkpoint=str(tmp_path), device=Device.CPU)
+    detector, every = GroundingDinoHfDetector(config), config.model_copy(update={"nms_iou": 1.0})
+    images = [detector.prepare(scene(seed)) for seed in (11, 12)]
+    labels = [["fox", "apple", "train", "drum"]] * len(images)
+    kept = detector.detect(images, labels)
+    scored = GroundingDinoHfDetector(every).detect(images, labels)
+    for few, many in zip(kept, scored, strict=True):
+        assert 0 < len(few) < len(many) / 2
 
 
 def test_the_detectors_prompts_are_counted_with_their_padding(tmp_path: Path) -> None:
