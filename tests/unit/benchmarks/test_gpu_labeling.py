@@ -1,5 +1,6 @@
 """The GPU script where there is no GPU: its full-size networks by their shapes, its clocks and counts on small ones."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from tests.benchmarks.device_rates import LibraryCaptioner, Rate, RecordedDetect
 from tests.benchmarks.labeling_report import end_to_end, pace, ratios
 from tests.benchmarks.pipeline import Run
 from tests.benchmarks.workload import workload
-from tests.factories import SHARD, jpeg, key, labelled
+from tests.factories import SHARD, candidate, jpeg, key, labelled
 
 CPU = torch.device("cpu")
 
@@ -156,16 +157,17 @@ def test_same_boxes_by_hand() -> None:
 
 
 def test_workload_by_hand(tmp_path: Path) -> None:
-    """Of the six images that `labelled` gives masks to, one has thin boxes only, one no box, one a faint box more."""
-    store = labelled(tmp_path)
-    steps = steps_of(LabelingConfig(root=str(tmp_path)))
-    counted = workload(store, steps, [SHARD], BoxRules())
-    assert counted.images == 6
-    assert counted.images_without_call == 2
-    assert counted.boxes == 8
-    assert counted.boxes_without_call == 3
-    assert counted.masks == 7
-    assert counted.mask_bytes > counted.masks
+    """Of five images one has no box and one a thin one only; of the seven boxes three are thin, and have no mask."""
+    dog = candidate((0, 0, 20, 20), size=(64, 48))
+    cat = candidate((30, 0, 50, 20), label="cat", size=(64, 48))
+    thin = replace(candidate((0, 0, 2, 40), size=(64, 48)), segment=None)
+    store = labelled(tmp_path, {1: (dog,), 2: (dog, thin), 3: (dog, cat, thin), 4: (thin,), 5: ()}, {})
+    counted = workload(store, steps_of(LabelingConfig(root=str(tmp_path))), [SHARD], BoxRules())
+    assert (counted.images, counted.images_without_call) == (5, 2)
+    assert (counted.boxes, counted.boxes_without_call) == (7, 3)
+    assert dog.segment
+    assert (counted.masks, counted.mask_bytes) == (4, 4 * len(dog.segment.mask.counts))
+    assert counted.nouns == 5
 
 
 def made(stage: str, *seconds: float, images: int = 10, start_s: float = 0.0) -> list[ShardReport]:
