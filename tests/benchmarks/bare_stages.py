@@ -104,7 +104,7 @@ def _batches(
     size = getattr(config.workers, step.stage.name).batch_size
     found: list[list[Any]] = []
     for shard in shards:
-        rows = list(store.read(step.stage.reads, step.reads, shard))
+        rows: list[Any] = list(store.read(step.stage.reads, step.reads, shard))
         found += [rows[first : first + size] for first in range(0, len(rows), size)]
         if sum(map(len, found)) >= sample:
             break

@@ -132,6 +132,8 @@ def write_missing_networks(size: Size, folder: Path, device: torch.device) -> No
         return
     if size is Size.FULL:
         write_full_networks(folder, SEED, device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the pipeline's processes want the memory
     else:
         write_networks(folder, SEED)
 

@@ -69,8 +69,10 @@ def _versions() -> str:
 
 def stage_table(config: LabelingConfig, run: Run, bare: Bare) -> list[str]:
     """A line a stage: its network alone, and in the pipeline."""
-    head = ("stage", "images", "batch", "images a call", "alone, images/s", "in the pipeline, images/s")
-    head += ("ratio (gate 0.85)", "first batch alone, s", "loading, s", "peak memory, GiB")
+    head = (
+        *("stage", "images", "batch", "images a call", "alone, images/s", "in the pipeline, images/s"),
+        *("ratio (gate 0.85)", "first batch alone, s", "loading, s", "peak memory, GiB"),
+    )
     rows = []
     for name, alone in bare.stages.items():
         reports = run.reports[name]
