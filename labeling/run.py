@@ -122,6 +122,8 @@ def start_ray() -> None:
 
     if not ray.is_initialized():
         ray.init(log_to_driver=True, logging_level="WARNING", runtime_env=_source())
+        address, cpus = ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0)
+        log.info("on the Ray cluster at %s with %d CPUs", address, cpus)
 
 
 def _source() -> dict[str, Any]:

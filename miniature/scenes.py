@@ -56,6 +56,8 @@ class ScenesConfig(Config):
     min_visible: float = Field(default=0.8, gt=0.0, le=1.0)
     """Share of each subject that others may not cover."""
     max_rotation_deg: NonNegativeFloat = 15.0
+    max_perspective: float = Field(default=0.25, ge=0.0, lt=1.0)
+    """How much nearer than its middle one side of a subject may seem, as a share."""
     flip_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of subjects that are mirrored."""
     subject_light: tuple[NonNegativeFloat, NonNegativeFloat] = (0.85, 1.1)
@@ -78,6 +80,8 @@ class Pose:
     angle_deg: float
     """Anticlockwise."""
     flip: bool
+    tilt: tuple[float, float]
+    """Seen in perspective: how much the longest side's reach to the right and downwards takes it away, -1 to 1."""
     light: float
     right: float
     """Where its box is between the left and the right edge, 0 to 1."""
@@ -178,6 +182,7 @@ def pose(rng: np.random.Generator, config: ScenesConfig, subjects: int) -> Pose:
         box_share=math.exp(rng.uniform(math.log(low), math.log(high))),
         angle_deg=rng.uniform(-config.max_rotation_deg, config.max_rotation_deg),
         flip=bool(rng.random() < config.flip_share),
+        tilt=(rng.uniform(-1, 1) * config.max_perspective, rng.uniform(-1, 1) * config.max_perspective),
         light=rng.uniform(*config.subject_light),
         right=rng.random(),
         down=rng.random(),
@@ -186,8 +191,9 @@ def pose(rng: np.random.Generator, config: ScenesConfig, subjects: int) -> Pose:
 
 def render(sprite: Sprite, how: Pose, height_px: int, width_px: int) -> Layer:
     """`sprite` in its pose, wholly inside a frame of this size."""
-    turn = _turn(how)
-    hull = outline(sprite) @ turn.T
+    turn, tilt = _turn(how), np.array(how.tilt)
+    flat = outline(sprite)
+    hull = flat @ turn.T / (1 + flat @ tilt)[:, None]
     low, high = hull.min(axis=0), hull.max(axis=0)
     wide, tall = high - low
     side = math.sqrt(how.box_share * height_px * width_px / (wide * tall))
@@ -196,7 +202,7 @@ def render(sprite: Sprite, how: Pose, height_px: int, width_px: int) -> Layer:
     corner = _MARGIN_PX + (frame - 2 * _MARGIN_PX - side * (high - low)) * (how.right, how.down)
     start = np.maximum(np.floor(corner) - _MARGIN_PX, 0).astype(int)
     stop = np.minimum(np.ceil(corner + side * (high - low)) + _MARGIN_PX, frame).astype(int)
-    patch = _warp(sprite, side * turn, corner - side * low - start, stop - start)
+    patch = _warp(sprite, _homography(side * turn, tilt, corner - side * low - start), stop - start)
     patch[..., :3] *= how.light
     return Layer(patch, *map(int, start))
 
@@ -241,16 +247,22 @@ def _turn(how: Pose) -> NDArray[np.float64]:
     return rotation @ np.diag((-1.0 if how.flip else 1.0, 1.0))
 
 
-def _warp(
-    sprite: Sprite, scaled: NDArray[np.float64], centre: NDArray[np.float64], size: NDArray[np.int_]
-) -> NDArray[np.float32]:
-    """A patch of `size` with the cutout under x -> scaled @ x + centre; x is 0 at its centre, its longest side is 1."""
-    wanted_px = math.sqrt(abs(float(np.linalg.det(scaled))))
+def _homography(
+    scaled: NDArray[np.float64], tilt: NDArray[np.float64], centre: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """x -> scaled @ x / (1 + tilt . x) + centre, as a matrix [3, 3]."""
+    return np.block([[scaled + np.outer(centre, tilt), centre[:, None]], [tilt, 1.0]])
+
+
+def _warp(sprite: Sprite, homography: NDArray[np.float64], size: NDArray[np.int_]) -> NDArray[np.float32]:
+    """A patch of `size` with the cutout under `homography` of x; x is 0 at its centre, its longest side is 1."""
+    wanted_px = math.sqrt(abs(float(np.linalg.det(homography))))
     pixels = cutout(sprite, next((side for side in SIDES_PX if side >= 0.8 * wanted_px), SIDES_PX[-1]))
     height, width = pixels.shape[:2]
-    linear = scaled / max(height, width)
-    shift = centre - linear @ ((width - 1) / 2, (height - 1) / 2)
-    warped = cv2.warpAffine(pixels, np.column_stack((linear, shift)), size.tolist(), flags=cv2.INTER_LINEAR)
+    longest = max(height, width)
+    to_unit = np.diag((1 / longest, 1 / longest, 1.0))
+    to_unit[:2, 2] = -(width - 1) / 2 / longest, -(height - 1) / 2 / longest
+    warped = cv2.warpPerspective(pixels, homography @ to_unit, size.tolist(), flags=cv2.INTER_LINEAR)
     patch: NDArray[np.float32] = warped.astype(np.float32)
     return patch
 

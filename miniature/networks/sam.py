@@ -1,4 +1,4 @@
-"""A small SAM: transformers' `SamModel` at 192 px, 0.35 M weights, in its real folder layout.
+"""A small SAM: transformers' `SamModel` at 192 px, 0.58 M weights, in its real folder layout.
 
 Two of the class's defaults are made for pretrained weights and give a dead network from scratch: the image encoder's
 `initializer_range` of 1e-10, and `scale`, half the width, which makes the Fourier features of positions far too fine.
@@ -18,12 +18,12 @@ from labeling.backends.sam_convert import configuration, processor
 SIZES = SamArchitecture(
     image_px=192,
     patch_px=8,
-    width=64,
-    depth=3,
-    heads=2,
-    mlp_width=128,
+    width=96,
+    depth=4,
+    heads=3,
+    mlp_width=192,
     window=6,
-    global_layers=(2,),
+    global_layers=(1, 3),
     embedding_channels=64,
     mask_input_channels=8,
     masks=3,
@@ -33,7 +33,7 @@ SIZES = SamArchitecture(
     decoder_downsample=2,
     iou_head_width=64,
 )
-"""ViT 3 x 64 without relative positions, decoder of 64 channels, masks of 96 x 96."""
+"""ViT 4 x 96 without relative positions, decoder of 64 channels, masks of 96 x 96."""
 MEAN_FILL = 0.3
 """Share of the image that the masks of random weights cover, on average."""
 _CONSTANT = 2.0

@@ -132,7 +132,7 @@ def test_faster_than_one_image_at_a_time(folder, networks):
 
 
 def test_cropped_masks_decode_faster():
-    """Median over masks of 1024 px pictures whose boxes pass the rules: a sprite's silhouette, moved and scaled."""
+    """Full-frame COCO RLE against ours: medians over blobs in 1024 px pictures whose boxes pass the rules."""
     rng = np.random.default_rng(0)
     yy, xx = np.mgrid[:1024, :1024]
     pairs = []

@@ -25,6 +25,7 @@ from labeling.sdd.shards import ShardStore
 from miniature.scenes import ScenesConfig
 from miniature.serve import WorldConfig, serving, write_world
 from miniature.untrained import write_networks
+from tests.ray_head import ray_head
 
 pytestmark = pytest.mark.slow
 SCENES = 560
@@ -68,19 +69,9 @@ def undisturbed(settings, tmp_path_factory) -> ShardStore:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
-    """A Ray cluster of its own, and the environment in which a driver joins it."""
-    folder = f"/tmp/sd-{os.getpid()}"  # short: sockets live in it
-    port = str(random.Random(os.getpid()).randrange(20_000, 30_000))
-    env = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
-    command = ["-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false"]
-    where = [f"--port={port}", f"--temp-dir={folder}", "--object-store-memory=200000000"]
-    head = subprocess.Popen([sys.executable, *command, *where], env=env, stdout=subprocess.DEVNULL)
-    time.sleep(10)
-    yield {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "disabled"}
-    for process in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
-        process.kill()
-    head.wait()
+def cluster() -> Iterator[dict[str, str]]:
+    with ray_head() as env:
+        yield env
 
 
 @pytest.fixture(params=["here", "ray"])

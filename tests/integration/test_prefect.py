@@ -16,6 +16,7 @@ import yaml
 from flows.experiment import Experiment
 from infra.config import load
 from labeling.sdd.query import funnel
+from tests.ray_head import ray_head
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +101,16 @@ def test_the_deployment_runs(server, labeling, executor):
 
 
 @pytest.mark.slow
+def test_the_deployment_runs_on_a_cluster_that_is_there(server, labeling):
+    mine = labeling | {"executor": "ray", "root": f"{labeling['root']}-cluster"}
+    with ray_head() as env:
+        said = run_deployment(server, mine, "--job-variable", f"env={json.dumps(env)}")
+    assert "Completed" in said
+    assert env["RAY_ADDRESS"] in said
+    assert funnel_total(mine["root"]) == 40
+
+
+@pytest.mark.slow
 def test_a_wrong_setting_is_refused_before_anything_runs(server, labeling):
     wrong = labeling | {"rules": {"min_scroe": 0.3}, "root": f"{labeling['root']}-wrong"}
     said = run_deployment(server, wrong, code=1)
@@ -107,9 +118,9 @@ def test_a_wrong_setting_is_refused_before_anything_runs(server, labeling):
     assert not Path(wrong["root"]).exists()
 
 
-def run_deployment(env: dict[str, str], labeling: dict[str, object], code: int = 0) -> str:
-    parameters = json.dumps({"labeling": labeling})
-    return prefect(env, "deployment", "run", "build-sdd/build-sdd", "--watch", "--params", parameters, code=code)
+def run_deployment(env: dict[str, str], labeling: dict[str, object], *more: str, code: int = 0) -> str:
+    words = ["--watch", "--params", json.dumps({"labeling": labeling}), *more]
+    return prefect(env, "deployment", "run", "build-sdd/build-sdd", *words, code=code)
 
 
 def funnel_total(root: str) -> int:

@@ -68,3 +68,13 @@ def test_a_mask_over_the_edge_is_refused(moved):
     masks.decode(replace(encoded, x0=40, y0=40), 101, 101)
     with pytest.raises(ValueError, match="of 101x101"):
         masks.decode(replace(encoded, **moved), 101, 101)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0.0, 1.0))
+def test_runs_are_unpacked_as_pycocotools_does(height, width, seed, share):
+    """Frames of noise have short runs; repeated they have runs of several characters, growing and shrinking."""
+    noise = np.random.default_rng(seed).random((height, width)) < share
+    for mask in (noise, np.kron(noise, np.ones((97, 31), bool))):
+        counts = coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+        found = masks.decode_crop(Mask(counts=counts, x0=0, y0=0, width_px=mask.shape[1], height_px=mask.shape[0]))
+        assert (found == mask).all()

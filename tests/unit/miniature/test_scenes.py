@@ -27,9 +27,8 @@ def scenes(count: int, **settings: Any) -> list[Scene]:
 
 
 def posed(**values: Any) -> Pose:
-    return Pose(
-        **{"box_share": 0.2, "angle_deg": 0.0, "flip": False, "light": 1.0, "right": 0.5, "down": 0.5, **values}
-    )
+    plain = {"box_share": 0.2, "angle_deg": 0.0, "flip": False, "tilt": (0.0, 0.0), "light": 1.0}
+    return Pose(**{**plain, "right": 0.5, "down": 0.5, **values})
 
 
 def test_a_seed_gives_the_same_scene_and_another_seed_another() -> None:
@@ -124,13 +123,22 @@ def test_box_shares_span_what_the_rules_keep_and_drop() -> None:
     st.booleans(),
     st.floats(0, 1),
     st.floats(0, 1),
+    st.tuples(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5)),
     st.integers(48, 300),
     st.integers(48, 300),
 )
 def test_a_rendered_sprite_is_whole_and_inside_the_frame(
-    name: str, share: float, angle: float, flip: bool, right: float, down: float, height: int, width: int
+    name: str,
+    share: float,
+    angle: float,
+    flip: bool,
+    right: float,
+    down: float,
+    tilt: tuple[float, float],
+    height: int,
+    width: int,
 ) -> None:
-    how = posed(box_share=share, angle_deg=angle, flip=flip, right=right, down=down)
+    how = posed(box_share=share, angle_deg=angle, flip=flip, tilt=tilt, right=right, down=down)
     layer = render(BY_NAME[name], how, height, width)
     rows, columns = layer.window
     assert rows.start >= 0
@@ -147,6 +155,15 @@ def test_a_flip_mirrors_and_an_angle_turns_anticlockwise() -> None:
     )
     assert agreement(plain[:, ::-1], flipped) > 0.95
     assert agreement(np.rot90(plain), turned) > 0.95
+
+
+def test_what_a_tilt_takes_away_looks_smaller() -> None:
+    """A book's edges are equally tall; with its right side farther away they are not."""
+    for tilt, low, high in (((0.0, 0.0), 0.9, 1.1), ((0.5, 0.0), 1.15, 2.0), ((-0.5, 0.0), 0.5, 0.87)):
+        tall = render(BY_NAME["novel"], posed(tilt=tilt), 400, 400).mask.sum(axis=0)
+        tall = tall[tall > 0]
+        near_left, near_right = tall[len(tall) // 5], tall[-len(tall) // 5]
+        assert low < near_left / near_right < high
 
 
 def agreement(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
