@@ -45,7 +45,7 @@ def run_lengths(counts: bytes) -> NDArray[np.int32]:
     """
     codes = np.frombuffer(counts, np.uint8) - np.uint8(48)
     last = (codes < 32).nonzero()[0]
-    runs = _SIGNED[codes[last]]
+    runs: NDArray[np.int32] = _SIGNED[codes[last]]
     characters = last.copy()
     characters[1:] -= last[:-1]
     characters[0] += 1
