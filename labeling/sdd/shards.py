@@ -12,7 +12,7 @@ columns are null where its `state` is not `kept`.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any, NamedTuple, TypeVar
@@ -69,16 +69,30 @@ class ShardStore:
         Raises:
             ShardCorrupt: the file is not one of this program, or of another version of the format.
         """
-        path = self.path(layer, shard)
         try:
-            with _opened(path) as file:
-                found = file.metadata.metadata or {}
+            with self.opened(layer, shard) as file:
+                return self.stamp_of(file, layer, shard)
         except FileNotFoundError:
             return None
+
+    def stamp_of(self, file: pq.ParquetFile, layer: str, shard: str) -> Stamp:
+        """As `stamp`, of the file that `opened` gave."""
+        found = file.metadata.metadata or {}
         version = found.get(b"version", b"none").decode()
         if version != str(VERSION):
-            raise ShardCorrupt(f"{path} has format version {version}, this program's is {VERSION}: give a new root")
+            raise ShardCorrupt(
+                f"{self.path(layer, shard)} has format version {version}, this program's is {VERSION}: give a new root"
+            )
         return Stamp(stamp=found[b"stamp"].decode(), counts=json.loads(found[b"counts"]))
+
+    def opened(self, layer: str, shard: str) -> AbstractContextManager[pq.ParquetFile]:
+        """The file itself, for those who read single row groups of it.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ShardCorrupt: what is read of it is damaged.
+        """
+        return _opened(self.path(layer, shard))
 
     def has(self, layer: str, shard: str, stamp: str) -> bool:
         """Whether the file is there.

@@ -1,0 +1,58 @@
+"""Settings of the training data."""
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from infra.config import Config
+
+
+class AugmentationConfig(Config):
+    """How the picture of a subject differs from the subject in the image, so that the network cannot just paste it.
+
+    Choice: the paper is silent; these are the released code's.
+    """
+
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """How often the subject is mirrored."""
+    rotation_deg: float = Field(default=10.0, ge=0, le=180)
+    """It is turned by up to as much either way."""
+    perspective: float = Field(default=0.5, ge=0, lt=1)
+    """How far its corners move inwards, as a share of half its sides, at most."""
+    perspective_chance: float = Field(default=0.5, ge=0, le=1)
+    """How often they do."""
+
+
+class DataConfig(Config):
+    dataset: str
+    """Root of the dataset whose `sdd/` is read: a folder, or s3://BUCKET/FOLDER."""
+    image_px: PositiveInt = 512
+    """Sides of a training image (App. A)."""
+    latent_downsampling: PositiveInt = 8
+    """How much smaller than the image its latent is, and with it the masks: 8 for the VAE of Stable Diffusion."""
+    subject_px: PositiveInt = 224
+    """Sides of a subject's picture: the image encoder's."""
+    batch_size: PositiveInt = 12
+    """Images of a worker's batch (App. A)."""
+    max_subjects: PositiveInt = 4
+    """Subjects of an image that has more are drawn anew each epoch. At most `model.max_subjects`."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    streams: PositiveInt = 8
+    """Places of the dataset that are read side by side: batch n is of stream n modulo `streams`. A row group is read
+    by one process alone where the number of all workers' loader processes divides it. Decides the order of rows."""
+    window: PositiveInt = 4
+    """Row groups of a stream whose rows are shuffled among each other. Decides the order of rows."""
+    processes: NonNegativeInt = 2
+    """That load data, for each worker; 0 loads in the worker itself, when a batch is asked for."""
+    prefetch: PositiveInt = 2
+    """Batches that each process keeps ready."""
+    row_groups_mb: PositiveInt = 512
+    """Memory of each process for row groups that are not used up."""
+
+    @model_validator(mode="after")
+    def _latent_fits(self) -> "DataConfig":
+        if self.image_px % self.latent_downsampling:
+            raise ValueError(
+                f"training.data: image_px={self.image_px} is no multiple of "
+                f"latent_downsampling={self.latent_downsampling}"
+            )
+        return self
