@@ -15,11 +15,11 @@ from torch import Tensor
 from model.adapter import AdapterInputs
 from model.attention_maps import MapRecorder
 from model.batch import ImageFeatures, PromptTokens, SubjectBatch
-from model.config import ModelConfig
+from model.config import ModelConfig, Recompute
 from model.cost import Cost, inference_flops, on_meta, training_cost
 from model.guidance import Guidance
 from model.losses import attention_map_loss
-from model.recompute import Recompute, recompute
+from model.recompute import recompute
 from model.sampling import GuidedDenoiser, branch_conditions
 from model.subject_diffusion import SubjectDiffusion
 from model.unet import Conditions

@@ -97,6 +97,16 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Recompute(StrEnum):
+    """What the backward pass computes again instead of finding it kept."""
+
+    NOTHING = "nothing"
+    ACTIVATIONS = "activations"
+    """What needs no matrix product: a quarter less memory or more, for no FLOPs."""
+    FEED_FORWARDS = "feed_forwards"
+    """The feed-forwards as well: half the memory, for some 7 % more FLOPs in the UNet."""
+
+
 class DropConfig(Config):
     """How often training drops conditions, so that the sampler's null branches are known to the network.
 

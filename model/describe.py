@@ -16,10 +16,9 @@ from torch import nn
 
 from infra.config import Config, load
 from model.budget import sampling_budget, text_cost, training_budget, unet_cost
-from model.config import ModelConfig
+from model.config import ModelConfig, Recompute
 from model.cost import on_meta
 from model.errors import ModelError
-from model.recompute import Recompute
 from model.sampling import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 

@@ -9,7 +9,6 @@ pass needs is there, so a region that ends in a linear layer, which keeps its in
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -21,15 +20,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 from torch.utils.checkpoint import checkpoint
 
-
-class Recompute(StrEnum):
-    """What the backward pass computes again instead of finding it kept."""
-
-    NOTHING = "nothing"
-    ACTIVATIONS = "activations"
-    """What needs no matrix product: a quarter less memory or more, for no FLOPs."""
-    FEED_FORWARDS = "feed_forwards"
-    """The feed-forwards as well: half the memory, for some 7 % more FLOPs in the UNet."""
+from model.config import Recompute
 
 
 def recompute(unet: nn.Module, what: Recompute) -> None:

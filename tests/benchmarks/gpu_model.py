@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from model.bases import Base, base_of
 from model.batch import SubjectBatch
 from model.budget import training_budget
-from model.config import ModelConfig, Precision
+from model.config import ModelConfig, Precision, Recompute
 from model.guidance import Guidance
 from model.pipeline import Request, Subject, SubjectDiffusionPipeline
 from model.prompt import Prompt
-from model.recompute import Recompute, recompute
+from model.recompute import recompute
 from model.sampling import SamplingConfig, sample, scheduler_of
 from model.subject_diffusion import SubjectDiffusion
 from model.weights import random_parts

@@ -25,11 +25,10 @@ from model.adapter import AdapterInputs, SubjectAdapter
 from model.attention_maps import MapRecorder, RecordedAttention
 from model.bases import STABLE_DIFFUSION_2_BASE as BASE
 from model.budget import sampling_budget, training_budget, unet_cost
-from model.config import ModelConfig
+from model.config import ModelConfig, Recompute
 from model.cost import Cost, inference_flops, on_meta, training_cost
 from model.guidance import Branch, Guidance, guided
 from model.losses import attention_map_loss
-from model.recompute import Recompute
 from model.sampling import GuidedDenoiser, branch_conditions, sample, scheduler_of
 from model.unet import Conditions, SubjectUNet
 from model.weights import random_parts

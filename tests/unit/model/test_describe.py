@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from model.budget import sampling_budget, training_budget, unet_cost
-from model.config import ModelConfig
+from model.config import ModelConfig, Recompute
 from model.cost import on_meta
 from model.describe import Parameters, main, parameters
 from model.guidance import Guidance
-from model.recompute import Recompute
 from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import small_config
 

@@ -10,8 +10,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from model.config import Recompute
 from model.cost import Cost, on_meta, training_cost
-from model.recompute import Recompute, checkpoint_feed_forwards, recompute, recompute_activations
+from model.recompute import checkpoint_feed_forwards, recompute, recompute_activations
 
 
 def small_unet() -> UNet2DConditionModel:
