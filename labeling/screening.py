@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeling.config import DownloadConfig
-from labeling.imaging import UndecodableImage, difference_hash, probe
+from labeling.imaging import difference_hash, probe
+from labeling.sdd.pixels import UndecodableImage
 from labeling.sdd.schema import ListedUrl, State, Verdict
 from labeling.url_list import key_of
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeling.config import CaptionConfig
-from labeling.imaging import decode
+from labeling.sdd.pixels import decode
 from labeling.sdd.schema import Caption
 from labeling.stages.base import Drop
 

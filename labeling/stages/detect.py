@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeling.config import DetectConfig, DetectorBackend
-from labeling.imaging import decode
+from labeling.sdd.pixels import decode
 from labeling.sdd.schema import Box, Detection, Detections, Noun
 from labeling.stages.base import Drop
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeling.config import SegmentConfig, SegmenterBackend
-from labeling.imaging import decode
 from labeling.rules import broken_box_rules
 from labeling.sdd import masks
+from labeling.sdd.pixels import decode
 from labeling.sdd.schema import Candidate, Detection, Entities, Segment
 from labeling.stages.base import Drop
 

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from labeling.imaging import UndecodableImage, decode, difference_hash, probe
+from labeling.imaging import difference_hash, probe
+from labeling.sdd.pixels import UndecodableImage, decode
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 RGB[0] = 0

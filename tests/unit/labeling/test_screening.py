@@ -10,8 +10,9 @@ import pytest
 from PIL import Image as Pillow
 
 from labeling.config import DownloadConfig
-from labeling.imaging import UndecodableImage, decode, difference_hash
+from labeling.imaging import difference_hash
 from labeling.screening import Screened, screen, verdict_of_listing
+from labeling.sdd.pixels import UndecodableImage, decode
 from labeling.sdd.schema import ListedUrl, Verdict
 from labeling.url_list import key_of
 from tests import factories

@@ -1,0 +1,130 @@
+"""What a pixel of the dataset is: the encoded image as downloaded, upright, in RGB.
+
+Sizes, boxes and masks of the dataset are in pixels after EXIF orientation; this is the one place that applies it.
+"""
+
+import io
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+MAX_PIXELS = 178_956_970
+"""Largest decoded image, 512 MiB of RGB: what Pillow itself takes for a decompression bomb."""
+_ORIENTATION = 0x0112
+_TURNS: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = frozenset({_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]})
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
+"""What the web calls an image. Pillow knows more, some of which run other programs on what they are given (EPS)."""
+_MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
+
+
+class UndecodableImage(ValueError):
+    """The bytes are no image that the stages can work on; the message says why."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """One countable word: not_an_image, undecodable, truncated, too_many_pixels."""
+
+
+def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> NDArray[np.uint8]:
+    """Upright RGB pixels [H, W, 3]: first frame, EXIF orientation applied, alpha over white, the upper 8 bits of 16.
+
+    Args:
+        reduction: 1, 2, 4 or 8: how many pixels a side become one, where that saves time. Sizes are rounded up. The
+            format may not offer it, or the image may have to be turned and not come out even: then it is whole.
+
+    Raises:
+        UndecodableImage: truncated, not an image, or more than `max_pixels` pixels.
+    """
+    with opened(encoded, max_pixels) as image:
+        if reduction > 1:
+            _reduce(image, reduction)
+        return np.array(upright(image))  # a copy, as Pillow's own pixels are read-only
+
+
+def opened(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    """The image, of which only the header has been read.
+
+    Raises:
+        UndecodableImage: no known image format, or more than `max_pixels` pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bombs are refused below, by size
+            image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise UndecodableImage("too_many_pixels", str(error)) from error
+    except Exception as error:  # as in `upright`
+        raise UndecodableImage(_without_header(encoded), f"{type(error).__name__}: {error}".split("<_io")[0]) from error
+    if image.width * image.height > max_pixels:
+        raise UndecodableImage("too_many_pixels", f"{image.width}x{image.height} is more than {max_pixels:,} pixels")
+    return image
+
+
+def upright(image: ImageFile.ImageFile) -> Image.Image:
+    """The pixels as they are to be seen, in RGB.
+
+    Raises:
+        UndecodableImage: truncated, or otherwise not as its format wants it.
+    """
+    try:
+        turn = turn_of(image)
+        image.load()
+        return _rgb(image if turn is None else image.transpose(turn))
+    except Exception as error:  # Pillow's plugins raise whatever their format makes them raise
+        raise undecodable(error) from error
+
+
+def _without_header(encoded: bytes) -> str:
+    """Why bytes do not open as an image."""
+    if not _MAGIC.match(encoded):
+        return "not_an_image"
+    is_cut_webp = encoded.startswith(b"RIFF") and int.from_bytes(encoded[4:8], "little") + 8 > len(encoded)
+    return "truncated" if is_cut_webp else "undecodable"
+
+
+def undecodable(error: Exception) -> UndecodableImage:
+    """What Pillow raised, in our words."""
+    reason = "truncated" if "truncated" in str(error) else "undecodable"
+    return UndecodableImage(reason, f"{type(error).__name__}: {error}")
+
+
+def turn_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
+    """What makes the image upright. Pillow's own `exif_transpose` fails where other tags are garbled."""
+    if image.format == "TIFF":
+        return None  # Pillow turns these when it loads them
+    return _TURNS.get(image.getexif().get(_ORIENTATION))
+
+
+def _reduce(image: ImageFile.ImageFile, reduction: int) -> None:
+    """Let a JPEG be decoded smaller. Where it is turned afterwards, blocks must begin at the upright image's corner."""
+    comes_out_even = image.width % reduction == image.height % reduction == 0
+    try:
+        if comes_out_even or turn_of(image) is None:
+            image.draft(None, (image.width // reduction, image.height // reduction))
+    except Exception as error:  # as in `upright`
+        raise undecodable(error) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("samples of 32 bits, which have no agreed white")
+    if "A" in image.getbands() or "transparency" in image.info:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return image.convert("RGB")
