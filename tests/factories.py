@@ -17,10 +17,12 @@ from labeling.sdd.schema import (
     Detection,
     Detections,
     Entities,
+    Entity,
     Image,
     ListedUrl,
     Noun,
     Nouns,
+    SddRow,
     Segment,
     State,
     Verdict,
@@ -167,3 +169,54 @@ def _row(row: type, number: int, found: Sequence[Candidate]) -> Any:
         boxes = [Detection(label=c.label, start=c.start, end=c.end, score=c.score, box=c.box) for c in found]
         return Detections(key=key(number), detections=tuple(boxes))
     return Entities(key=key(number), candidates=tuple(found))
+
+
+def entity(box: tuple[float, float, float, float], *, label: str = "dog", size: tuple[int, int] = (64, 48)) -> Entity:
+    """A subject whose mask fills its box, in an image of (width, height) `size`."""
+    found = candidate(box, label=label, size=size)
+    assert found.segment is not None
+    return Entity(
+        label=label,
+        start=found.start,
+        end=found.end,
+        score=found.score,
+        box=found.box,
+        mask=found.segment.mask,
+        mask_area_px=found.segment.area_px,
+        predicted_iou=found.segment.predicted_iou,
+        stability=found.segment.stability,
+    )
+
+
+def sdd_row(number: int, entities: Sequence[Entity], encoded: bytes | None = None, **others: Any) -> SddRow:
+    """A row of the dataset with these subjects; its caption names a dog, a cat and a bird."""
+    picture = image(number, encoded)
+    return SddRow(
+        **{
+            "key": picture.key,
+            "caption": f"a dog and a cat and a bird, number {number}",
+            "entities": tuple(entities),
+            "width_px": picture.width_px,
+            "height_px": picture.height_px,
+            "url": picture.url,
+            "alt_text": None,
+            "aesthetic_score": None,
+            "punsafe": None,
+            "pwatermark": None,
+            "similarity": None,
+            "sha256": picture.sha256,
+            "perceptual_hash": 0,
+            "media_type": picture.media_type,
+            "image": picture.image,
+        }
+        | others
+    )
+
+
+def finished(root: Any, rows: Sequence[SddRow], rows_per_shard: int = 1024) -> ShardStore:
+    """A dataset folder with sdd/ alone, which is all that training reads."""
+    store = ShardStore(str(root))
+    for shard in range(-(-len(rows) // rows_per_shard)):
+        part = rows[shard * rows_per_shard : (shard + 1) * rows_per_shard]
+        store.write("sdd", f"shard-{shard:05}", part, SddRow, f"stamp of {shard}")
+    return store

@@ -7,6 +7,7 @@ range is [x0, x1 - side], in which it fills the crop. Subjects are held together
 Axes: N rows, E entities of a row, filled up with NaN.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,14 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 Boxes = Float[np.ndarray, "*N E 4"]
+
+
+class Square(NamedTuple):
+    """A crop, in pixels of the image."""
+
+    left: int
+    top: int
+    side: int
 
 
 class Offsets(NamedTuple):
@@ -64,6 +73,15 @@ def drawn_subjects(ranges: Offsets, count: int, rng: np.random.Generator) -> lis
     return sorted(int(index) for index in rng.choice(choices, count, replace=False))
 
 
-def drawn_offset(ranges: Offsets, rng: np.random.Generator) -> float:
-    """An offset of one row's crop that holds all of its entities; of entities that were drawn together there is one."""
-    return float(rng.uniform(ranges.first.max(), ranges.last.min()))
+def drawn_square(ranges: Offsets, width_px: int, height_px: int, pitch: int, rng: np.random.Generator) -> Square:
+    """A crop that holds all entities of `ranges`, for which there is one.
+
+    Args:
+        pitch: of the pixels that are decoded, which the crop begins and ends at. An entity may reach over its edge by
+            less than that.
+    """
+    first, last = math.ceil(ranges.first.max() / pitch), math.floor(ranges.last.min() / pitch)
+    side = pitch * (min(width_px, height_px) // pitch)
+    furthest = (max(width_px, height_px) - side) // pitch
+    offset = pitch * min(int(rng.integers(first, max(first, last) + 1)), furthest)
+    return Square(offset, 0, side) if width_px >= height_px else Square(0, offset, side)

@@ -1,0 +1,101 @@
+"""Subjects cut out of their picture and moved a little, before `model/subject.py` makes the encoder's pictures of them.
+
+The network is to learn who the subject is, not how to paste it: the picture it is shown differs from the place in the
+image that it is to fill.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy.typing import NDArray
+
+from labeling.sdd.masks import decode_crop
+from labeling.sdd.schema import Mask
+from training.data.config import AugmentationConfig
+
+_FINER = 2
+"""How many times as large as its picture a subject may be before it is moved: more would only cost time."""
+
+
+class Cutout(NamedTuple):
+    """A subject with what is around it, within the bounds of its mask."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    mask: Bool[np.ndarray, "h w"]
+
+
+def cut_out(pixels: UInt8[np.ndarray, "_h _w 3"], pitch: int, mask: Mask, subject_px: int) -> Cutout:
+    """The subject in the picture that `pixels` is, not much larger than its own picture is going to be.
+
+    Args:
+        pitch: how many pixels of the picture, a side, are one of `pixels`.
+        mask: in pixels of the picture; at least one inside.
+    """
+    left, top = mask.x0 // pitch, mask.y0 // pitch
+    inside = _reduced(mask, pitch)
+    height, width = inside.shape
+    shrink = max(height, width) / (_FINER * subject_px)
+    cut = Cutout(pixels[top : top + height, left : left + width], inside)
+    return cut if shrink <= 1 else _shrunk(cut, shrink)
+
+
+def moved(cut: Cutout, config: AugmentationConfig, rng: np.random.Generator) -> Cutout:
+    """The subject mirrored, in perspective and turned, as drawn, with room for all of it.
+
+    One that this leaves no pixel of stays as it is.
+    """
+    corners = _drawn_corners(cut.mask.shape, config, rng)
+    corners -= corners.min(axis=0)
+    width, height = np.ceil(corners.max(axis=0)).astype(int).clip(1)
+    transform = cv2.getPerspectiveTransform(_corners(cut.mask.shape), corners)
+    mask = cv2.warpPerspective(cut.mask.view(np.uint8) * np.uint8(255), transform, (width, height)) >= 128
+    if not mask.any():
+        return cut
+    return Cutout(cv2.warpPerspective(cut.pixels, transform, (width, height), borderMode=cv2.BORDER_REPLICATE), mask)
+
+
+def _drawn_corners(
+    shape: tuple[int, ...], config: AugmentationConfig, rng: np.random.Generator
+) -> Float[np.ndarray, "4 2"]:
+    """Where the corners of the cut-out go."""
+    is_flipped, is_in_perspective = rng.random(2) < (config.flip, config.perspective_chance)
+    inwards = rng.uniform(0, config.perspective / 2, (4, 2)) * is_in_perspective
+    angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg))
+    corners = _corners(shape)
+    centre = corners.mean(axis=0)
+    corners += 2 * inwards * (centre - corners)
+    if is_flipped:
+        corners[:, 0] = 2 * centre[0] - corners[:, 0]
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    turned: NDArray[np.float32] = ((corners - centre) @ turn).astype(np.float32)
+    return turned
+
+
+def _corners(shape: tuple[int, ...]) -> Float[np.ndarray, "4 2"]:
+    height, width = shape
+    return np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+
+
+def _reduced(mask: Mask, pitch: int) -> Bool[np.ndarray, "_h _w"]:
+    """The mask on the decoded pixels that its bounds touch: those at least half inside, or else those most inside."""
+    inside = decode_crop(mask)
+    if pitch == 1:
+        return inside
+    left, top = mask.x0 % pitch, mask.y0 % pitch
+    right, bottom = -(left + mask.width_px) % pitch, -(top + mask.height_px) % pitch
+    grey = cv2.copyMakeBorder(inside.astype(np.uint8) * np.uint8(255), top, bottom, left, right, cv2.BORDER_CONSTANT)
+    return _binary(cv2.resize(grey, None, fx=1 / pitch, fy=1 / pitch, interpolation=cv2.INTER_AREA))
+
+
+def _shrunk(cut: Cutout, factor: float) -> Cutout:
+    height, width = (max(1, round(side / factor)) for side in cut.mask.shape)
+    pixels = cv2.resize(cut.pixels, (width, height), interpolation=cv2.INTER_AREA)
+    grey = cv2.resize(cut.mask.astype(np.uint8) * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
+    return Cutout(pixels, _binary(grey))
+
+
+def _binary(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = grey >= min(128, max(1, int(grey.max())))
+    return inside

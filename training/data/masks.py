@@ -1,0 +1,72 @@
+"""Masks at the size that training needs, straight from their run lengths: no pixel of them is written down."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from labeling.sdd.masks import run_lengths
+from labeling.sdd.schema import Mask
+from training.data.errors import PoisonedRow
+from training.data.placement import Square
+
+
+class Spans(NamedTuple):
+    """A mask as pieces of columns, in the order of the columns; in pixels of the image."""
+
+    columns: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+def spans(mask: Mask) -> Spans:
+    """The runs inside the mask, each cut where a column ends.
+
+    Raises:
+        PoisonedRow: the mask is empty, or its run lengths are not those of its size.
+    """
+    ends = _run_ends(mask)
+    starts, ends = ends[:-1:2], ends[1::2]
+    if not (is_inside := starts < ends).any():
+        raise PoisonedRow("empty_mask", f"a mask of {mask.width_px}x{mask.height_px} has no pixel inside")
+    starts, ends = starts[is_inside], ends[is_inside]
+    first, last = starts // mask.height_px, (ends - 1) // mask.height_px
+    pieces = last - first + 1
+    columns = first.repeat(pieces) + np.arange(pieces.sum()) - (pieces.cumsum() - pieces).repeat(pieces)
+    tops = columns * mask.height_px
+    starts = np.maximum(starts.repeat(pieces) - tops, 0)
+    ends = np.minimum(ends.repeat(pieces) - tops, mask.height_px)
+    return Spans(columns + mask.x0, starts + mask.y0, ends + mask.y0)
+
+
+def cell_shares(inside: Spans, square: Square, cells: int) -> Float[np.ndarray, "cells cells"]:
+    """How much of each cell of a square of the image the mask covers, 0 to 1: its reduction by area.
+
+    Args:
+        square: of the image; its cells need not begin at pixels.
+        cells: in a row, and in a column.
+    """
+    size = square.side / cells
+    x, y = (start + size * np.arange(cells + 1) for start in (square.left, square.top))
+    heights = np.diff(np.clip(y, inside.starts[:, None], inside.ends[:, None]), axis=1)
+    before = np.concatenate([np.zeros((1, cells)), heights.cumsum(axis=0)])
+    column = np.floor(x).astype(np.int64)
+    left, right = (np.searchsorted(inside.columns, column, side) for side in ("left", "right"))
+    covered = before[left] + (x - column)[:, None] * (before[right] - before[left])
+    shares: NDArray[np.float32] = (np.diff(covered, axis=0).T / size**2).astype(np.float32)
+    return shares
+
+
+def _run_ends(mask: Mask) -> NDArray[np.int64]:
+    """Where each run ends, column by column, outside first; an even number of them."""
+    try:
+        lengths = run_lengths(mask.counts).astype(np.int64)
+    except IndexError:  # of counts that do not even begin
+        lengths = np.array([-1])
+    ends = lengths.cumsum()
+    if lengths.min() < 0 or ends[-1] != mask.width_px * mask.height_px:
+        raise PoisonedRow(
+            "corrupt_mask", f"the run lengths are not those of a mask of {mask.width_px}x{mask.height_px}"
+        )
+    return ends if len(ends) % 2 == 0 else ends[:-1]
