@@ -90,20 +90,37 @@ def inspect(
 
 
 @app.command()
+def picture(
+    root: RootArgument,
+    file: Annotated[str, typer.Argument(help="Where to write it: PNG, JPEG or WebP by its suffix.")],
+    count: Annotated[int, typer.Option(min=1, help="Images at most.")] = 12,
+    columns: Annotated[int, typer.Option(min=1)] = 4,
+) -> None:
+    """Draw the first images of a dataset with their captions, boxes and masks."""
+    from labeling.picture import contact_sheet, shown
+
+    with told_in_one_line():
+        contact_sheet(shown(root, count), columns).save(file)
+        typer.echo(file)
+
+
+@app.command()
 def demo(
     config: Annotated[
         str, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")
     ] = "demo",
     scenes: Annotated[int, typer.Option(help="Scenes in the world, where it is not written yet.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
+    held_out: Annotated[float, typer.Option(help="Share of scenes of things that no network was taught.")] = 0.0,
 ) -> None:
-    """Try it all: compose scenes, serve them over HTTP, label them with small networks, look at the dataset."""
+    """Try it all: compose scenes, serve them over HTTP, label them with small networks, score and draw the dataset."""
     setup_logs()  # before the libraries that it silences are imported
     from flows.demo import demo as run_demo
     from miniature.serve import WorldError
 
     with told_in_one_line():
         try:
-            run_demo(config, scenes)
+            run_demo(config, scenes, seed, held_out)
         except WorldError as error:
             raise LabelingError(str(error)) from None
 

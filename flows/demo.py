@@ -1,6 +1,7 @@
 """The demo: a small world over HTTP, small networks, the ordinary build, and a look at what it made."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import typer
@@ -10,13 +11,16 @@ from flows.sql import run
 from flows.status import funnel_text
 from infra.config import load
 from labeling.build import HereCaller, build
+from labeling.config import LabelingConfig
+from labeling.picture import contact_sheet, shown
 from labeling.sdd.query import connect
-from miniature.serve import METADATA, serving, write_world
-from miniature.untrained import write_networks
+from miniature.scenes import ScenesConfig
+from miniature.score import score_build, score_stages, table
+from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
+from miniature.training.names import labelled_names
+from miniature.true_layers import read_truth
 
 log = logging.getLogger(__name__)
-SCENES = 300
-SEED = 0
 QUERIES = {
     "The ten most frequent labels": "FROM labels LIMIT 10",
     "Rules of App. B.1 that candidates broke": "FROM broken_rules",
@@ -24,20 +28,20 @@ QUERIES = {
 }
 
 
-def demo(config: str, scenes: int) -> None:
-    """Write the world and the networks that are not there yet, build the dataset of `config`, show it."""
+def demo(config: str, scenes: int, seed: int, held_out_share: float) -> None:
+    """Write the world if it is not there yet, build the dataset of `config`, show, score and draw it."""
     labeling = load(Experiment, config).labeling
-    world, networks = Path(labeling.urls or "").parent, Path(labeling.caption.checkpoint).parent
+    world = Path(labeling.urls or "").parent
     if not (world / METADATA).exists():
         log.info("composing %d scenes in %s", scenes, world)
-        write_world(world, scenes, SEED)
-    if not networks.exists():
-        log.info("writing small networks with random weights to %s", networks)
-        write_networks(networks, SEED)
+        of_taught = ScenesConfig(names=labelled_names())
+        write_world(world, scenes, seed, WorldConfig(scenes=of_taught, held_out_share=held_out_share))
     with serving(world) as url:
         log.info("serving them at %s", url)
         build(labeling, HereCaller())
     show(labeling.root)
+    score(labeling, world)
+    draw(labeling.root)
 
 
 def show(root: str) -> None:
@@ -47,3 +51,18 @@ def show(root: str) -> None:
     for title, sql in QUERIES.items():
         typer.echo(f'\n{title}:  subject-diffusion inspect {root} "{sql}"')
         run(session, sql)
+
+
+def score(labeling: LabelingConfig, world: Path) -> None:
+    """The labels against what is true of the scenes: as built, and each stage from its true input."""
+    scoring, truth = Path(labeling.root).parent / "scoring", read_truth(world / TRUTH)
+    shutil.rmtree(scoring, ignore_errors=True)
+    figures = [*score_build(labeling, truth), *score_stages(labeling, truth, scoring)]
+    typer.echo(f"\nHow right the labels are (python -m miniature.score --help says what counts)\n{table(figures)}")
+
+
+def draw(root: str) -> None:
+    """A picture of labelled scenes beside the dataset."""
+    file = Path(root).parent / "labelled.png"
+    contact_sheet(shown(root, 12)).save(file)
+    typer.echo(f"\nLabelled scenes:  {file}")

@@ -140,7 +140,7 @@ def compose(seed: Seed, config: ScenesConfig = ScenesConfig()) -> Scene:  # noqa
     """The scene of `seed` under `config`.
 
     Raises:
-        ValueError: `config` names a sprite or a background that there is not.
+        ValueError: `config` names a sprite or a background that there is not, or none of the pool.
     """
     rng = np.random.default_rng(seed)
     height, width = (int(rng.integers(*side, endpoint=True)) for side in (config.height_px, config.width_px))
@@ -305,11 +305,14 @@ def _article(sprite: Sprite, label: str) -> str:
 def _pool(pool: Pool, names: tuple[str, ...]) -> tuple[Sprite, ...]:
     known = {sprite.name for sprite in sprites()}
     wanted = {_known(name, known, "sprite") for name in names}
-    return tuple(
+    found = tuple(
         s
         for s in sprites()
         if (pool is Pool.ALL or s.held_out == (pool is Pool.HELD_OUT)) and (not wanted or s.name in wanted)
     )
+    if not found:
+        raise ValueError(f"none of the sprites {', '.join(names)} is in the pool {pool.value!r}: set another `pool`")
+    return found
 
 
 def _known(name: str, known: Iterable[str], kind: str) -> str:

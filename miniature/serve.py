@@ -35,7 +35,7 @@ from infra.config import Config
 from labeling.sdd import masks
 from labeling.sdd.arrow import Float32, Int32, Int64, Label, record_of, schema_of
 from labeling.sdd.schema import Box, Mask
-from miniature.scenes import Scene, ScenesConfig, Subject, compose
+from miniature.scenes import Pool, Scene, ScenesConfig, Subject, compose
 
 HOST = "127.0.0.1"
 METADATA = "metadata.parquet"
@@ -55,6 +55,8 @@ class WorldConfig(Config):
     port: int = Field(default=8601, ge=0, le=65535)
     """Port of every URL, and so part of the dataset's keys. 0 takes one that is free while the world is written;
     the world keeps it from then on."""
+    held_out_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of scenes whose subjects are all held out of every training, whatever `scenes` says of them."""
     low_share: float = Field(default=0.06, ge=0.0, le=1.0)
     """Share of rows with an AESTHETIC_SCORE under 5, of those with a `punsafe` over 0.5 and of those with a
     `pwatermark` over 0.8, each drawn by itself; the default thresholds of the download refuse them."""
@@ -118,10 +120,12 @@ def write_world(folder: Path, count: int, seed: int, config: WorldConfig = World
     listings, truths = [], []
     for index in range(count):
         path = f"images/{index:06d}.jpg"
-        scene = compose((seed, index), config.scenes)
+        rng = np.random.default_rng((seed, index, 1))
+        unseen = rng.random() < config.held_out_share
+        scene = compose((seed, index), _unseen(config.scenes) if unseen else config.scenes)
         (folder / path).write_bytes(_jpeg(scene.image, config.jpeg_quality))
         url = f"http://{HOST}:{port}/{path}"
-        listings.append(_listing(url, scene, np.random.default_rng((seed, index, 1)), config.low_share))
+        listings.append(_listing(url, scene, rng, config.low_share))
         truths.append(_truth(url, scene))
     _write(folder / TRUTH, truths, Truth)
     _write(folder / METADATA, listings, Listing)
@@ -173,6 +177,10 @@ class _Server(ThreadingHTTPServer):
         """A client that hangs up is none of our errors."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
+
+
+def _unseen(scenes: ScenesConfig) -> ScenesConfig:
+    return scenes.model_copy(update={"pool": Pool.HELD_OUT, "names": ()})
 
 
 def _free_port() -> int:

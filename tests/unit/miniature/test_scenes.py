@@ -57,6 +57,7 @@ def test_sizes_counts_pools_and_names_are_those_of_the_settings() -> None:
     [
         ({"names": ("elefant",)}, "no sprite 'elefant'; close: elephant"),
         ({"backgrounds": ("gras",)}, "no background 'gras'"),
+        ({"names": ("hammer",), "pool": Pool.HELD_OUT}, "none of the sprites hammer is in the pool 'held_out'"),
     ],
 )
 def test_unknown_names_are_refused_with_what_was_meant(wrong: dict[str, Any], says: str) -> None:

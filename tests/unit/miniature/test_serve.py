@@ -24,6 +24,7 @@ from labeling.sdd import masks
 from labeling.sdd.arrow import row_of
 from miniature.scenes import Pool, ScenesConfig, compose
 from miniature.serve import METADATA, TRUTH, Truth, WorldConfig, WorldError, serving, write_world
+from miniature.training.names import labelled_names
 
 COUNT = 24
 
@@ -176,3 +177,11 @@ def test_the_command_writes_serves_and_stops(tmp_path: Path) -> None:
             assert Image.open(io.BytesIO(answer.read())).size[0] >= 384
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=20) == 0
+
+
+def test_scenes_of_things_that_nothing_was_taught_are_mixed_in(tmp_path: Path) -> None:
+    taught = ScenesConfig(width_px=(80, 120), height_px=(80, 120), names=labelled_names()[:5])
+    write_world(tmp_path, 30, 4, WorldConfig(scenes=taught, port=0, held_out_share=0.5))
+    kinds = [{s["held_out"] for s in row["subjects"]} for row in pq.read_table(tmp_path / TRUTH).to_pylist()]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert 5 < sum(kind == {True} for kind in kinds) < 25

@@ -1,0 +1,93 @@
+"""A contact sheet of a dataset: images with their entities outlined and their captions below, to be looked at."""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from labeling.errors import LabelingError
+from labeling.finish import SDD
+from labeling.sdd import masks
+from labeling.sdd.pixels import decode
+from labeling.sdd.schema import Entity
+from labeling.sdd.shards import ShardStore
+
+CELL_PX = 320
+TEXT_PX = 44
+COLOURS = ((230, 57, 70), (29, 120, 220), (20, 150, 80), (240, 150, 20), (140, 70, 200), (0, 160, 170))
+_TINT = 0.35
+_FONT_PX = 13
+_GAP_PX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a cell of the sheet needs of a row of sdd/."""
+
+    caption: str
+    entities: tuple[Entity, ...]
+    image: bytes
+
+
+def shown(root: str, count: int) -> list[Shown]:
+    """The first `count` images of a dataset.
+
+    Raises:
+        LabelingError: there is none.
+    """
+    store = ShardStore(root)
+    rows: Iterator[Shown] = (row for shard in store.shards(SDD) for row in store.read(Shown, (SDD,), shard))
+    found = list(islice(rows, count))
+    if not found:
+        raise LabelingError(f"{root} holds no images in {SDD}/: `subject-diffusion status {root}` says why")
+    return found
+
+
+def contact_sheet(rows: Sequence[Shown], columns: int = 4) -> Image.Image:
+    """`rows` in a grid, RGB; each subject in a colour of its own."""
+    height = CELL_PX + TEXT_PX
+    lines = -(-len(rows) // columns)
+    sheet = Image.new("RGB", (columns * (CELL_PX + _GAP_PX), lines * (height + _GAP_PX)), "white")
+    for index, row in enumerate(rows):
+        down, right = divmod(index, columns)
+        sheet.paste(_cell(row), (right * (CELL_PX + _GAP_PX), down * (height + _GAP_PX)))
+    return sheet
+
+
+def _cell(row: Shown) -> Image.Image:
+    """The image on a square, scaled, and its caption."""
+    pixels = _tinted(decode(row.image), row.entities)
+    scale = CELL_PX / max(pixels.shape[:2])
+    cell = Image.new("RGB", (CELL_PX, CELL_PX + TEXT_PX), "white")
+    image = Image.fromarray(pixels)
+    cell.paste(image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS))
+    draw, font = ImageDraw.Draw(cell), ImageFont.load_default(_FONT_PX)
+    for entity, colour in _coloured(row.entities):
+        box = entity.box
+        draw.rectangle([scale * side for side in (box.x0, box.y0, box.x1, box.y1)], outline=colour, width=2)
+        place = (scale * box.x0 + 3, scale * box.y0 + 2)
+        draw.rectangle(draw.textbbox(place, entity.label, font), fill=colour)
+        draw.text(place, entity.label, "white", font)
+    draw.text((0, CELL_PX + 4), "\n".join(textwrap.wrap(row.caption, 46)[:2]), "black", font)
+    return cell
+
+
+def _tinted(pixels: NDArray[np.uint8], entities: Iterable[Entity]) -> NDArray[np.uint8]:
+    """`pixels` [H, W, 3] with each mask tinted and outlined in its colour."""
+    tinted = pixels.copy()
+    for entity, colour in _coloured(entities):
+        mask = masks.decode(entity.mask, *pixels.shape[:2])
+        tinted[mask] = ((1 - _TINT) * tinted[mask] + _TINT * np.array(colour)).astype(np.uint8)
+        edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(tinted, edges, -1, colour, thickness=max(1, max(pixels.shape) // 256))
+    return tinted
+
+
+def _coloured(entities: Iterable[Entity]) -> Iterator[tuple[Entity, tuple[int, int, int]]]:
+    for index, entity in enumerate(entities):
+        yield entity, COLOURS[index % len(COLOURS)]
