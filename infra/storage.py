@@ -85,12 +85,13 @@ def _publish_local(path: Path, write: Callable[[IO[bytes]], None], replace: bool
             unfinished.replace(path)
         else:
             os.link(unfinished, path)  # unlike rename, fails where a file is
-        _fsync_folder(path.parent)
+        fsync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Have the names in `folder` on disk: a file that was moved there is there after a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,0 +1,49 @@
+"""Several workers do what one does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.subject_diffusion import SubjectDiffusion
+from tests.training_run import small_job, trained
+from training.checkpoints import Checkpoints, read_tensors
+from training.errors import TrainingError
+from training.parallel import Worker, this_worker
+
+RUN = [sys.executable, "-m", "tests.training_run"]
+
+
+def on_two_workers(folder: Path, *settings: str) -> None:
+    words = [*RUN, str(folder), "--count", "2", *(word for setting in settings for word in ("--set", setting))]
+    workers = [subprocess.Popen([*words, "--rank", str(rank)]) for rank in range(2)]
+    assert [worker.wait() for worker in workers] == [0, 0]
+
+
+def weights_of(job, kind="weights"):
+    net = SubjectDiffusion.from_base(job.model)
+    tensors = {name: torch.zeros_like(weight) for name, weight in net.named_parameters() if weight.requires_grad}
+    read_tensors(Checkpoints(Path(job.training.out), 1, Worker()).latest(), {kind: tensors})
+    return tensors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_workers_train_as_one_that_takes_two_batches_a_step(tmp_path, strategy):
+    alone = small_job(tmp_path, steps=4, accumulation=2)
+    trained(alone)
+    together = small_job(tmp_path, steps=4, out=str(tmp_path / "together"))
+    on_two_workers(tmp_path, "steps=4", f"out={together.training.out}", f"strategy={strategy}")
+    for kind in ("weights", "ema"):
+        one, two = weights_of(alone, kind), weights_of(together, kind)
+        for name, weight in one.items():
+            torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_a_gpu_that_is_not_there_is_asked_for_in_words():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(TrainingError, match=r"training\.gpu=false"):
+        this_worker(gpu=True)

@@ -1,0 +1,260 @@
+"""Checkpoints: folders that are there whole or not at all, and only continue the run they are of.
+
+    OUT/checkpoints/step-00001000/
+      __R_N.distcp .metadata     tensors in torch's distributed format, each worker's part in its own file
+      record.json                how far the job was, its settings, the stamp of its data
+
+A checkpoint of one number of workers continues with any other. There is no state of random numbers in it: what is
+random in a step follows from the numbers of its batches.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from infra.storage import fsync_folder, place, publish
+from training.config import TrainingJob
+from training.errors import CheckpointError
+from training.parallel import Worker, wait_for_all
+from training.state import Position
+
+FORMAT = 1
+LATEST = "latest"
+RECORD = "record.json"
+FREE = frozenset(
+    {
+        "training.out",
+        "training.steps",
+        "training.accumulation",
+        "training.workers",
+        "training.gpu",
+        "training.cpus_per_worker",
+        "training.strategy",
+        "training.compile",
+        "training.recompute",
+        "training.log_every",
+        "training.checkpoint_every",
+        "training.keep",
+        "training.non_finite_limit",
+        "training.max_failures",
+        "training.data.dataset",
+        "training.data.processes",
+        "training.data.prefetch",
+        "training.data.row_groups_mb",
+    }
+)
+"""Settings that may differ from the checkpoint's: they change how fast, how long and where, not what is computed. The
+dataset is known by its stamp."""
+Tensors = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a checkpoint must have in common with the run that continues it."""
+
+    settings: Mapping[str, Any]
+    """By dotted name."""
+    stamp: str
+    """Of the dataset and the order of its rows."""
+
+    @classmethod
+    def of(cls, job: TrainingJob, stamp: str) -> "Identity":
+        """That of a job on data of `stamp`."""
+        settings = dict(_flat(job.model_dump(mode="json")))
+        return cls({name: value for name, value in settings.items() if name not in FREE}, stamp)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a checkpoint says of itself."""
+
+    position: Position
+    loss: float
+    """Mean since the checkpoint before."""
+    workers: int
+    settings: Mapping[str, Any]
+    """All of them, as tables."""
+    stamp: str
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        keep: how many of the last stay; that of the lowest loss stays as well.
+    """
+
+    def __init__(self, out: Path, keep: int, worker: Worker) -> None:
+        self.folder = out / "checkpoints"
+        self._keep, self._worker = keep, worker
+
+    def all(self) -> list[Path]:
+        """From the first to the last."""
+        return sorted(path.parent for path in self.folder.glob(f"step-*/{RECORD}"))
+
+    def latest(self) -> Path | None:
+        """The last one, where there is any."""
+        return max(self.all(), default=None)
+
+    def save(self, tensors: Tensors, job: TrainingJob, stamp: str, position: Position, loss: float) -> Path:
+        """Write a checkpoint beside its place and move it there; then remove those that need not stay.
+
+        Raises:
+            CheckpointError: it cannot be written; those before it stay as they are.
+        """
+        folder = self.folder / f"step-{position.step:08d}"
+        partial = folder.with_name(f".{folder.name}.partial")
+        record = _record(job, stamp, position, loss, self._worker.count)
+        with self._cleared_on_failure(partial, folder):
+            if self._worker.leads:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            wait_for_all(self._worker)
+            with _alone_without_warning():
+                save(_nested(tensors), checkpoint_id=partial, no_dist=self._worker.count == 1)
+            if self._worker.leads:
+                publish(place(partial / RECORD), lambda file: _write(file, record), replace=True)
+                partial.rename(folder)
+                fsync_folder(self.folder)
+                self._prune()
+        return folder
+
+    def restore(self, path: Path, tensors: Tensors, identity: Identity) -> Position:
+        """Read a checkpoint into `tensors`; return where its run was.
+
+        Raises:
+            CheckpointError: it is of other data or other settings, or cannot be read.
+        """
+        record = record_of(path)
+        refuse_another(path, record, identity)
+        read_tensors(path, tensors, alone=self._worker.count == 1)
+        return record.position
+
+    def sweep(self) -> None:
+        """Remove what killed runs left half-written or half-removed."""
+        for leftover in self.folder.glob(".step-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _prune(self) -> None:
+        losses = {path: record_of(path).loss for path in self.all()}
+        stay = {*sorted(losses)[-self._keep :], min(losses, key=lambda path: losses[path])}
+        for path in losses.keys() - stay:
+            gone = path.with_name(f".{path.name}.gone")
+            path.rename(gone)  # no reader sees a part of it
+            shutil.rmtree(gone)
+
+    @contextmanager
+    def _cleared_on_failure(self, partial: Path, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, CheckpointException) as error:
+            if self._worker.leads:
+                shutil.rmtree(partial, ignore_errors=True)
+            last = self.latest()
+            stays = "there is none before it" if last is None else f"the last one is {last}"
+            raise CheckpointError(f"cannot write the checkpoint {folder}: {reason(error)}; {stays}") from error
+
+
+def record_of(path: Path) -> Record:
+    """What the checkpoint in `path` says of itself.
+
+    Raises:
+        CheckpointError: there is none, or it is of another format.
+    """
+    try:
+        found = json.loads((path / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no checkpoint: {reason(error)}") from error
+    if found["format"] != FORMAT:
+        raise CheckpointError(f"{path} is of format {found['format']}; this version of the code reads {FORMAT}")
+    position = Position(found["step"], found["batches"])
+    return Record(position, found["loss"], found["workers"], found["settings"], found["stamp"])
+
+
+def refuse_another(path: Path, record: Record, identity: Identity) -> None:
+    """Do nothing where the checkpoint is of this run.
+
+    Raises:
+        CheckpointError: it is not; names the settings that differ, or says that the data do.
+    """
+    theirs = {name: value for name, value in _flat(record.settings) if name not in FREE}
+    names = sorted(theirs.keys() | identity.settings.keys())
+    if differ := [name for name in names if theirs.get(name) != identity.settings.get(name)]:
+        said = "; ".join(f"{name} was {theirs.get(name)!r}, is {identity.settings.get(name)!r}" for name in differ)
+        raise CheckpointError(f"{path} is of other settings: {said}. Set them back, or begin in another training.out")
+    if record.stamp != identity.stamp:
+        raise CheckpointError(
+            f"{path} is of another dataset ({record.stamp}, this one is {identity.stamp}): give the one it was trained "
+            f"on by training.data.dataset, or begin in another training.out"
+        )
+
+
+def read_tensors(path: Path, tensors: Tensors, alone: bool = True) -> None:
+    """Read those of the checkpoint's tensors that `tensors` names into them.
+
+    Args:
+        alone: this process reads, not all workers together.
+
+    Raises:
+        CheckpointError: one is missing, or a file is.
+    """
+    try:
+        with _alone_without_warning():
+            load(_nested(tensors), checkpoint_id=path, no_dist=alone)
+    except (OSError, RuntimeError, ValueError, CheckpointException) as error:
+        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what went wrong in the end."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _record(job: TrainingJob, stamp: str, position: Position, loss: float, workers: int) -> bytes:
+    content = {
+        "format": FORMAT,
+        "step": position.step,
+        "batches": position.batches,
+        "loss": loss,
+        "workers": workers,
+        "settings": job.model_dump(mode="json"),
+        "stamp": stamp,
+        "versions": {library: version(library) for library in ("torch", "diffusers", "transformers")},
+    }
+    return json.dumps(content, indent=2).encode() + b"\n"
+
+
+@contextmanager
+def _alone_without_warning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
+
+
+def _nested(tensors: Tensors) -> dict[str, Any]:
+    return {kind: dict(named) for kind, named in tensors.items()}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,93 @@
+"""Settings of a training job. Each default has its place in the paper, or says that it is a choice."""
+
+from enum import StrEnum
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from infra.config import Config
+from model.config import ModelConfig, Precision, Recompute
+from training.data.config import DataConfig
+
+
+class Strategy(StrEnum):
+    """How several workers hold the model."""
+
+    DDP = "ddp"
+    """Each holds all of it; gradients are averaged."""
+    FSDP2 = "fsdp2"
+    """What is trained, its gradients, its moments and its mean are split among them; what is frozen each holds."""
+
+
+class OptimizerConfig(Config):
+    """AdamW. Choice: App. A gives the learning rate alone; the rest is the released code's, but for the clipping."""
+
+    learning_rate: PositiveFloat = 3e-5
+    """App. A."""
+    warmup_steps: NonNegativeInt = 1000
+    """Steps over which the learning rate rises from zero; then it is constant."""
+    beta_1: float = Field(default=0.9, ge=0, lt=1)
+    beta_2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+    clip_norm: NonNegativeFloat = 1.0
+    """Longest gradient, of all weights together; 0 clips none. Choice: the released code has none."""
+
+
+class TrainingConfig(Config):
+    data: DataConfig
+    out: str
+    """Folder of checkpoints and metrics, in a file system that all workers see."""
+    seed: NonNegativeInt = 0
+    """Of the order of rows, of their augmentation, and of noise, timesteps and dropped conditions."""
+
+    steps: PositiveInt = 300_000
+    """Steps of the optimiser (App. A)."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    accumulation: PositiveInt = 1
+    """Batches of each worker in a step."""
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
+    """Of the running mean of the weights, which is what is exported; 0 exports the weights themselves. Choice: App. A
+    is silent; the released code has none."""
+    precision: Precision = Precision.BFLOAT16
+    """Of products, by autocast; what is trained is kept in float32. Choice: App. A is silent."""
+
+    workers: PositiveInt = 1
+    """Processes that train, each with `data.batch_size` images ("24 A100 GPUs", App. A)."""
+    gpu: bool = True
+    """Each worker has a GPU of its own; else it computes on the CPU, and workers speak over gloo."""
+    cpus_per_worker: PositiveInt = 1
+    """That Ray keeps for a worker; its loader's processes want some as well."""
+    strategy: Strategy = Strategy.DDP
+    compile: bool = True
+    """The UNet by torch.compile, one graph for each number of subjects; on a GPU only."""
+    recompute: Recompute = Recompute.ACTIVATIONS
+    """What the backward pass computes again instead of finding it kept."""
+
+    log_every: PositiveInt = 50
+    """Steps between lines of metrics, between which the host does not wait for the device."""
+    checkpoint_every: PositiveInt = 1000
+    """Steps between checkpoints."""
+    keep: PositiveInt = 3
+    """Last checkpoints that stay; the one of the lowest loss stays as well."""
+    non_finite_limit: PositiveInt = 20
+    """Steps in a row with gradients that are no numbers, after which the job stops. Each is left out and counted."""
+    max_failures: NonNegativeInt = 10
+    """How often Ray replaces workers that died, and the job goes on from its last checkpoint."""
+
+
+class TrainingJob(Config):
+    """What `python -m training.launch` reads of a settings file."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> "TrainingJob":
+        data, model = self.training.data, self.model
+        if self.training.precision is Precision.FLOAT32 and model.frozen_precision is not Precision.FLOAT32:
+            raise ValueError('training.precision="float32" needs model.frozen_precision="float32"')
+        if data.max_subjects > model.max_subjects:
+            raise ValueError(
+                f"training.data.max_subjects={data.max_subjects} is more than model.max_subjects={model.max_subjects}"
+            )
+        return self

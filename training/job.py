@@ -1,0 +1,189 @@
+"""A training job: in this process, or on a Ray cluster, where Ray Train replaces workers that die.
+
+Ray starts the workers, joins them into torch's process group and starts them anew when one is lost. Data, order,
+checkpoints and resumption are ours (infra/notes/training.md).
+"""
+
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from infra.logs import setup_logs
+from infra.storage import place, publish
+from model.errors import ModelError
+from model.subject_diffusion import SubjectDiffusion
+from training.checkpoints import LATEST, Checkpoints, Identity, record_of, refuse_another
+from training.config import TrainingConfig, TrainingJob
+from training.data.loader import batches
+from training.data.plan import read_plan
+from training.errors import CheckpointError, TrainingError
+from training.loop import train
+from training.parallel import Worker, this_worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What each worker is told."""
+
+    job: TrainingJob
+    start: Path | None
+    """Where the job goes on, unless it has got further since."""
+    attempt: str
+    """Name of this launch of the job."""
+
+
+def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None:
+    """Train to the last step.
+
+    Args:
+        resume: "latest", the folder of a checkpoint, or None for a run that has none yet.
+        here: in this process, as one worker, without Ray.
+
+    Raises:
+        TrainingError: settings, data or checkpoints do not fit each other, or training broke down.
+    """
+    job = _with_whole_paths(job)
+    order = Order(job, _start(job, resume), attempt=f"launch-{uuid.uuid4().hex[:8]}")
+    if here:
+        work(order, this_worker(job.training.gpu))
+    else:
+        _on_ray(order)
+
+
+def work(order: Order, worker: Worker) -> None:
+    """What each worker does, from whatever checkpoint is the furthest."""
+    config = order.job.training
+    net = SubjectDiffusion.from_base(order.job.model)
+    plan = read_plan(config.data, config.seed)
+    mean = net.image_encoder.mean.flatten().tolist()
+    read = partial(batches, plan, config.data, order.job.model, net.prompts, mean)
+    train(net, order.job, plan, read, worker, _furthest(order, worker))
+
+
+def _start(job: TrainingJob, resume: str | None) -> Path | None:
+    """The checkpoint that `resume` names, which is of this run.
+
+    Raises:
+        CheckpointError: it is not, or there are checkpoints that would be mixed with others.
+    """
+    latest = _checkpoints(job.training).latest()
+    if resume is None and latest is not None:
+        raise CheckpointError(
+            f"{latest} is there: --resume latest goes on from it; a new run wants its own training.out"
+        )
+    start = latest if resume == LATEST else Path(resume).absolute() if resume else None
+    if start is None:
+        return None
+    record = record_of(start)
+    if latest is not None and record.position.step < record_of(latest).position.step:
+        raise CheckpointError(f"{latest} is further than {start}: move it away, or give another training.out")
+    refuse_another(start, record, Identity.of(job, read_plan(job.training.data, job.training.seed).stamp))
+    return start
+
+
+def _furthest(order: Order, worker: Worker) -> Path | None:
+    """Where to go on: after a worker was lost the job has got further than where it started."""
+    return _checkpoints(order.job.training, worker).latest() or order.start
+
+
+def _checkpoints(config: TrainingConfig, worker: Worker | None = None) -> Checkpoints:
+    return Checkpoints(Path(config.out), config.keep, worker or Worker())
+
+
+def _on_ray(order: Order) -> None:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    config = order.job.training
+    _join_cluster()
+    _say_what_is_missing(config, ray.cluster_resources())
+    trainer = TorchTrainer(
+        _ray_worker,
+        train_loop_config={"order": order},
+        torch_config=TorchConfig(backend="nccl" if config.gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.gpu,
+            resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=order.attempt,
+            storage_path=str(Path(config.out) / "ray"),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise TrainingError(f"the workers failed {config.max_failures + 1} times: {_cause(error)}") from error
+    if (note := _note(order)).exists():
+        raise TrainingError(note.read_text(encoding="utf-8"))
+
+
+def _ray_worker(told: dict[str, Any]) -> None:
+    """Errors that another attempt would meet again are noted; the attempt that Ray then makes ends at once."""
+    order: Order = told["order"]
+    setup_logs()
+    note = _note(order)
+    if note.exists():
+        return
+    try:
+        work(order, this_worker(order.job.training.gpu))
+    except (TrainingError, ModelError) as error:
+        text = str(error)
+        publish(place(note), lambda file: _write(file, text), replace=True)
+        raise
+
+
+def _note(order: Order) -> Path:
+    return Path(order.job.training.out) / "ray" / f"{order.attempt}.error"
+
+
+def _write(file: IO[bytes], text: str) -> None:
+    file.write(text.encode())
+
+
+def _cause(error: Exception) -> str:
+    """The last line of what the first worker said."""
+    failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
+    said = str(next(iter(failures.values()), error))
+    return said.strip().splitlines()[-1]
+
+
+def _say_what_is_missing(config: TrainingConfig, resources: Mapping[str, float]) -> None:
+    wanted = {"CPU": config.workers * config.cpus_per_worker, "GPU": config.workers if config.gpu else 0}
+    for kind, count in wanted.items():
+        if (there := resources.get(kind, 0)) < count:
+            log.warning("the workers want %d %ss, the cluster has %d: waiting for more", count, kind, there)
+
+
+def _join_cluster() -> None:
+    """Join the running cluster (RAY_ADDRESS, or the one of this machine), or start one in this process."""
+    import ray
+
+    if not ray.is_initialized():
+        path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+        ray.init(log_to_driver=True, logging_level="WARNING", runtime_env={"env_vars": {"PYTHONPATH": path}})
+        address, cpus = ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0)
+        log.info("on the Ray cluster at %s with %d CPUs", address, cpus)
+
+
+def _with_whole_paths(job: TrainingJob) -> TrainingJob:
+    """Relative paths are of the folder that the job is launched in, not of each worker's."""
+    training, model = job.training, job.model
+    data = training.data.model_copy(update={"dataset": str(place(training.data.dataset))})
+    training = training.model_copy(update={"data": data, "out": str(Path(training.out).absolute())})
+    folders = {name: getattr(model, name) for name in ("base", "image_encoder")}
+    local = {
+        name: str(Path(name_or_id).absolute()) for name, name_or_id in folders.items() if Path(name_or_id).is_dir()
+    }
+    return job.model_copy(update={"training": training, "model": model.model_copy(update=local)})

@@ -1,0 +1,141 @@
+"""The network as one of several workers that train it together: all of it in each, or split among them (FSDP2).
+
+What differs between one worker, DDP and FSDP2 is here; a step, a checkpoint and the loop are the same for all three.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import get_total_norm
+
+from model.batch import SubjectBatch
+from model.subject_diffusion import SubjectDiffusion, TrainingLoss
+from training.config import Strategy
+from training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of the processes that train."""
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def leads(self) -> bool:
+        """Writes what is written once: metrics, names of checkpoints."""
+        return self.rank == 0
+
+
+def this_worker(gpu: bool) -> Worker:
+    """This process, within torch's process group where there is one.
+
+    Raises:
+        TrainingError: there is no GPU though one is wanted.
+    """
+    if gpu and not torch.cuda.is_available():
+        raise TrainingError("training.gpu=true, but torch sees no GPU here: --set training.gpu=false trains on the CPU")
+    device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+    if not dist.is_initialized():
+        return Worker(device=device)
+    return Worker(dist.get_rank(), dist.get_world_size(), device)
+
+
+class Replica:
+    """What this worker holds of the network. Calling it is the forward pass.
+
+    Args:
+        net: on the worker's device; FSDP2 changes it in place.
+    """
+
+    def __init__(self, net: SubjectDiffusion, strategy: Strategy, worker: Worker) -> None:
+        self.net, self.worker = net, worker
+        self._splits = strategy is Strategy.FSDP2 and worker.count > 1
+        if self._splits:
+            _split(net)
+        self._forward = self._joined(net) if worker.count > 1 and not self._splits else net
+        self.weights = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
+        """What is trained, by name."""
+
+    def __call__(self, batch: SubjectBatch) -> TrainingLoss:
+        loss: TrainingLoss = self._forward(batch)
+        return loss
+
+    @contextmanager
+    def accumulating(self, last: bool) -> Iterator[None]:
+        """Backward passes within add to the gradients; workers join theirs in the `last` of a step only."""
+        if self._splits:
+            assert isinstance(self.net, FSDPModule)
+            self.net.set_requires_gradient_sync(last)
+        if isinstance(self._forward, DistributedDataParallel) and not last:
+            with self._forward.no_sync():
+                yield
+        else:
+            yield
+
+    def gradients(self) -> list[Tensor]:
+        """This worker's part of the gradients' mean over workers, once the last backward pass of a step is done."""
+        loose = [_gradient(weight) for weight in self.weights.values() if not isinstance(weight, DTensor)]
+        if self._splits and loose:
+            mean = self.total(torch.stack(loose)) / self.worker.count
+            torch._foreach_copy_(loose, list(mean.unbind()))
+        return [local(_gradient(weight)) for weight in self.weights.values()]
+
+    def norm(self, gradients: list[Tensor]) -> Tensor:
+        """Length of the gradients of all weights together, the same on all workers."""
+        if not self._splits:
+            return get_total_norm(gradients)
+        whole = [not isinstance(weight, DTensor) for weight in self.weights.values()]
+        mine = [g for g, w in zip(gradients, whole, strict=True) if not w or self.worker.leads]
+        return self.total(get_total_norm(mine).square()).sqrt()
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of all workers' `value`s, on each of them."""
+        if self.worker.count > 1:
+            dist.all_reduce(value)
+        return value
+
+    def _joined(self, net: SubjectDiffusion) -> DistributedDataParallel:
+        torch._dynamo.config.optimize_ddp = False  # it cannot split graphs that recompute activations
+        where: dict[str, Any] = {"device_ids": [self.worker.device]} if self.worker.device.type == "cuda" else {}
+        return DistributedDataParallel(net, broadcast_buffers=False, gradient_as_bucket_view=True, **where)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of `tensor` that this worker holds, as a view."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def wait_for_all(worker: Worker) -> None:
+    """Return when all workers are here."""
+    if worker.count > 1:
+        dist.barrier()
+
+
+def _split(net: SubjectDiffusion) -> None:
+    """Frozen weights and the adapters' gates stay whole; FSDP2 takes no scalars, and the frozen have another type."""
+    whole = {weight for weight in net.parameters() if not weight.requires_grad or weight.ndim == 0}
+    mesh = init_device_mesh(_device_type(net), (dist.get_world_size(),))
+    layers = net.text_encoder.clip.encoder.layers
+    # Not the UNet's blocks: FSDP2 copies what they are given, and with it the recorder of their attention maps.
+    for part in (*layers, *net.unet.adapters(), net):
+        fully_shard(part, mesh=mesh, ignored_params=whole)
+
+
+def _device_type(net: nn.Module) -> str:
+    return next(net.parameters()).device.type
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    assert weight.grad is not None, "whatever is trained takes part in every batch"
+    return weight.grad
