@@ -4,7 +4,7 @@ import hashlib
 from enum import StrEnum
 from typing import Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from infra.config import Config
 
@@ -120,6 +120,13 @@ class CaptionConfig(NetworkConfig):
     max_new_tokens: PositiveInt = 40
     num_beams: PositiveInt = 1
     precision: Precision = Precision.BFLOAT16
+
+    @field_validator("prompt")
+    @classmethod
+    def _no_place_for_an_image(cls, prompt: str) -> str:
+        if "<image>" in prompt:
+            raise ValueError('must not hold "<image>": BLIP-2 puts the image\'s places before the prompt itself')
+        return prompt
 
 
 class NounConfig(Config):

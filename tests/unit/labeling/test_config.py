@@ -131,3 +131,7 @@ def test_every_settings_file_loads(name):
 
 def test_there_are_settings_files():
     assert {"paper", "official", "demo"} <= set(FILES)
+
+
+def test_a_prompt_with_the_images_own_mark_is_refused():
+    assert "labeling.caption.prompt" in told('labeling.caption.prompt="<image> a photo of"')
