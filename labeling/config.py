@@ -125,9 +125,7 @@ class CaptionConfig(NetworkConfig):
     @classmethod
     def _no_place_for_an_image(cls, prompt: str) -> str:
         if "<image>" in prompt:
-            raise ValueError(
-                'labeling.caption.prompt must not hold "<image>": BLIP-2 puts the image\'s places before the prompt itself'
-            )
+            raise ValueError('labeling.caption.prompt must not hold "<image>": BLIP-2 puts it before the prompt itself')
         return prompt
 
 
