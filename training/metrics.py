@@ -60,8 +60,8 @@ def progress_line(values: Values, steps: int) -> str:
     left = (steps - values["step"]) * values["seconds_per_step"]
     mfu = "" if values["mfu"] is None else f"  MFU {values['mfu']:.1%}"
     return (
-        f"step {values['step']:,} of {steps:,}  loss {values['loss']:.4f}  L_attn {values['L_attn']:.4f}  "
-        f"in mask {values['attention_in_mask']:.0%}  {values['images_per_s']:.1f} images/s{mfu}  "
+        f"step {values['step']:,} of {steps:,}  loss {_said(values['loss'])}  L_attn {_said(values['L_attn'])}  "
+        f"in mask {_said(values['attention_in_mask'], '.0%')}  {values['images_per_s']:.1f} images/s{mfu}  "
         f"waited for data {values['stall']:.1%}  {duration(left)} left"
     )
 
@@ -74,6 +74,10 @@ def duration(seconds: float) -> str:
     units = [f"{days} d", f"{hours} h", f"{minutes} min", f"{rest} s"]
     first = next((i for i, amount in enumerate((days, hours, minutes)) if amount), 3)
     return " ".join(units[first : first + 2])
+
+
+def _said(value: float | None, form: str = ".4f") -> str:
+    return "none" if value is None else format(value, form)
 
 
 def _scalars(values: Values, prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -1,0 +1,31 @@
+"""A checkpoint's model as a folder that the pipeline reads."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.errors import CheckpointError as ModelFolderError
+from model.pipeline import SubjectDiffusionPipeline
+from model.subject_diffusion import SubjectDiffusion
+from tests.training_run import trained
+from training.checkpoints import Checkpoints, read_tensors
+from training.export import export
+from training.parallel import Worker
+
+
+def test_is_the_mean_of_the_weights_over_the_base(job, tmp_path):
+    one = job(steps=2, checkpoint_every=2)
+    net = trained(one)
+    checkpoint = Checkpoints(Path(one.training.out), 1, Worker()).latest()
+    export(checkpoint, tmp_path / "model")
+    exported = SubjectDiffusionPipeline.from_pretrained(tmp_path / "model").net
+    means = {name: torch.zeros_like(weight) for name, weight in net.named_parameters() if weight.requires_grad}
+    read_tensors(checkpoint, {"ema": means})
+    base, last = SubjectDiffusion.from_base(one.model).state_dict(), net.state_dict()
+    found = exported.state_dict()
+    assert found.keys() == base.keys()
+    assert [name for name in found if not torch.equal(found[name], means.get(name, base[name]))] == []
+    assert any(not torch.equal(means[name], last[name]) for name in means)
+    with pytest.raises(ModelFolderError, match="there already"):
+        export(checkpoint, tmp_path / "model")
