@@ -67,6 +67,7 @@ class PromptTokenizer:
         self.placeholder_id: int = tokenizer.encode(placeholder, add_special_tokens=False)[0]
         self.max_tokens = max_tokens
         self.entities_of = _ENTITIES_OF[entity_tokens]
+        self._known: dict[str, Positions] = {}
 
     @property
     def vocabulary_size(self) -> int:
@@ -144,7 +145,10 @@ class PromptTokenizer:
         return ids
 
     def _ids(self, words: str) -> Positions:
-        return tuple(self.tokenizer.encode(words, add_special_tokens=False))
+        """Remembered, as clauses are made of the same few words again and again."""
+        if words not in self._known:
+            self._known[words] = tuple(self.tokenizer.encode(words, add_special_tokens=False))
+        return self._known[words]
 
     def _entity_tokens(self, prompt: TokenizedPrompt, slots: int) -> Float[Tensor, "K T"]:
         labels = [*prompt.label_positions, *[()] * slots][:slots]

@@ -34,8 +34,7 @@ def schema_of(row: type) -> pa.Schema:
 
 def row_of(row: type[R], record: Mapping[str, Any]) -> R:
     """The instance of dataclass `row` with the values of `record`; what `row` lacks is left out."""
-    hints = _hints_of(row)
-    return row(**{name: _build(hints[name], record[name]) for name in names_of(row)})
+    return row(**{name: record[name] if build is None else build(record[name]) for name, build in _builders_of(row)})
 
 
 def names_of(row: type) -> tuple[str, ...]:
@@ -105,13 +104,23 @@ def _arrow_type(hint: Any) -> pa.DataType:
     raise TypeError(f"{hint!r} has no Arrow type; use Int32, Float32, str, bytes, bool, a dataclass or a tuple of one")
 
 
-def _build(hint: Any, value: Any) -> Any:
+def _builders(row: type) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
+    """What makes each field's value of a record's; None where that is the value."""
+    hints = _hints_of(row)
+    return tuple((name, _builder_of(hints[name])) for name in names_of(row))
+
+
+_builders_of: Callable[[Any], tuple[tuple[str, Callable[[Any], Any] | None], ...]] = cache(_builders)
+
+
+def _builder_of(hint: Any) -> Callable[[Any], Any] | None:
     hint, _ = _split_optional(hint)
-    if value is not None and isinstance(hint, type) and is_dataclass(hint):
-        return row_of(hint, value)
-    if value is not None and get_origin(hint) in (list, tuple):
-        return tuple(_build(get_args(hint)[0], item) for item in value)
-    return value
+    if isinstance(hint, type) and is_dataclass(hint):
+        return lambda record: None if record is None else row_of(hint, record)
+    if get_origin(hint) in (list, tuple):
+        build = _builder_of(get_args(hint)[0])
+        return lambda items: None if items is None else tuple(items if build is None else map(build, items))
+    return None
 
 
 def _split_optional(hint: Any) -> tuple[Any, bool]:
