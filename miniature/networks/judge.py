@@ -1,0 +1,114 @@
+"""The judges of generated pictures: small CNNs that share nothing with what they judge.
+
+FOLDER/model.safetensors    weights
+FOLDER/config.json          sizes, and the words of the outputs
+"""
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CHANNELS = (32, 64, 128, 192)
+EMBEDDED = 128
+CROP_PX = 48
+N = TypeVar("N", bound=nn.Module)
+
+
+class Trunk(nn.Sequential):
+    """Pixels to one vector: four stages, each half as large, two convolutions a stage, mean and maximum at the end."""
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        stages = [_stage(before, after) for before, after in zip((3, *channels), channels, strict=False)]
+        super().__init__(*stages, _MeanAndMaximum())
+        self.width = 2 * channels[-1]
+
+
+class Judge(nn.Module):
+    """Which place and which class words a 64 px picture shows.
+
+    Args:
+        places: names of the backgrounds.
+        class_words: names of the classes.
+    """
+
+    def __init__(self, places: tuple[str, ...], class_words: tuple[str, ...]) -> None:
+        super().__init__()
+        self.places, self.class_words = places, class_words
+        self.trunk = Trunk(CHANNELS)
+        self.place = nn.Linear(self.trunk.width, len(places))
+        self.words = nn.Linear(self.trunk.width, len(class_words))
+
+    def forward(self, images: Float[Tensor, "B 3 64 64"]) -> tuple[Tensor, Tensor]:
+        """Logits of the places and of the class words, for pixels in [-1, 1]."""
+        seen = self.trunk(images)
+        return self.place(seen), self.words(seen)
+
+
+class Embedder(nn.Module):
+    """Which thing a crop shows: a vector of length 1, near that of the same thing in another pose and place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = Trunk(CHANNELS)
+        self.embedding = nn.Linear(self.trunk.width, EMBEDDED)
+
+    def forward(self, crops: Float[Tensor, "B 3 48 48"]) -> Float[Tensor, "B D"]:
+        """The vectors of pixels in [-1, 1]."""
+        return F.normalize(self.embedding(self.trunk(crops)), dim=-1)
+
+
+def save_judge(net: Judge, folder: Path) -> None:
+    """Write a judge's folder."""
+    _save(net, folder, {"kind": "judge", "places": net.places, "class_words": net.class_words})
+
+
+def load_judge(folder: Path) -> Judge:
+    """The judge of a folder, in evaluation mode, float32."""
+    config = json.loads((folder / "config.json").read_text())
+    return _filled(Judge(tuple(config["places"]), tuple(config["class_words"])), folder)
+
+
+def save_embedder(net: Embedder, folder: Path) -> None:
+    """Write an embedder's folder."""
+    _save(net, folder, {"kind": "embedder", "channels": CHANNELS, "embedded": EMBEDDED})
+
+
+def load_embedder(folder: Path) -> Embedder:
+    """The embedder of a folder, in evaluation mode, float32."""
+    return _filled(Embedder(), folder)
+
+
+class _MeanAndMaximum(nn.Module):
+    def forward(self, seen: Tensor) -> Tensor:
+        return torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], dim=1)
+
+
+def _stage(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(after, after, 3, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _save(net: nn.Module, folder: Path, config: dict[str, object]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in net.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _filled(net: N, folder: Path) -> N:
+    net.load_state_dict(load_file(folder / "model.safetensors"))
+    return net.eval()
