@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,8 @@ import typer
 from infra.config import SettingsError, load
 from infra.logs import setup_logs
 from labeling.errors import LabelingError
+from model.errors import ModelError
+from training.errors import TrainingError
 
 app = typer.Typer(
     help="Subject-Diffusion: from image URLs to a labelled dataset, and from the dataset to personalised images.",
@@ -32,7 +35,7 @@ def told_in_one_line() -> Iterator[None]:
     """Errors that somebody has to act on end the program with their message alone, and exit code 2."""
     try:
         yield
-    except (SettingsError, LabelingError) as error:
+    except (SettingsError, LabelingError, ModelError, TrainingError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(2) from None
 
@@ -105,6 +108,37 @@ def picture(
 
 
 @app.command()
+def train(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="latest|PATH", help="Go on from the run's last checkpoint, or from this one.")
+    ] = None,
+    here: Annotated[bool, typer.Option("--here", help="One worker in this process, without Ray.")] = False,
+) -> None:
+    """Train a model on a dataset. Runs on the Ray cluster of RAY_ADDRESS, or on one of this machine."""
+    setup_logs()  # before the libraries that it silences are imported
+    from training.config import TrainingJob
+    from training.job import run
+
+    with told_in_one_line():
+        run(load(TrainingJob, config, set_ or ()), resume, here)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint: OUT/checkpoints/step-…")],
+    folder: Annotated[Path, typer.Argument(help="Where the model is to be; must not be there yet.")],
+) -> None:
+    """Write a checkpoint's model as a folder that generates images."""
+    setup_logs()
+    from training.export import export as export_model
+
+    with told_in_one_line():
+        export_model(checkpoint, folder)
+
+
+@app.command()
 def demo(
     config: Annotated[
         str, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")
@@ -112,15 +146,19 @@ def demo(
     scenes: Annotated[int, typer.Option(help="Scenes in the world, where it is not written yet.")] = 300,
     seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
     held_out: Annotated[float, typer.Option(help="Share of scenes of things that no network was taught.")] = 0.0,
+    refused: Annotated[float, typer.Option(help="Share of the list that each of three thresholds refuses.")] = 0.06,
+    port: Annotated[int, typer.Option(help="Of the scenes' URLs.")] = 8601,
 ) -> None:
     """Try it all: compose scenes, serve them over HTTP, label them with small networks, score and draw the dataset."""
     setup_logs()  # before the libraries that it silences are imported
     from flows.demo import demo as run_demo
-    from miniature.serve import WorldError
+    from miniature.serve import WorldConfig, WorldError
+    from miniature.training.names import taught_scenes
 
     with told_in_one_line():
         try:
-            run_demo(config, scenes, seed, held_out)
+            world = WorldConfig(scenes=taught_scenes(), port=port, held_out_share=held_out, low_share=refused)
+            run_demo(config, scenes, seed, world)
         except WorldError as error:
             raise LabelingError(str(error)) from None
 

@@ -2,9 +2,14 @@
 
 from infra.config import Config
 from labeling.config import LabelingConfig
+from model.config import ModelConfig
+from training.config import TrainingConfig
 
 
 class Experiment(Config):
     """What `subject-diffusion` reads of a settings file."""
 
     labeling: LabelingConfig
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig | None = None
+    """What `train` needs and the others do without."""

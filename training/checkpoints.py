@@ -217,10 +217,12 @@ def read_tensors(path: Path, tensors: Tensors, alone: bool = True) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what went wrong in the end."""
-    if isinstance(error, CheckpointException):
-        error = next(iter(error.failures.values()))[0]
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """The first line of what went wrong, in the words of the system where it was the system that refused."""
+    chain = [next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error]
+    while before := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(before)
+    told = next((one for one in chain if isinstance(one, OSError)), chain[0])
+    return f"{type(told).__name__}: {told}".splitlines()[0]
 
 
 def _record(job: TrainingJob, stamp: str, position: Position, loss: float, workers: int) -> bytes:

@@ -183,7 +183,10 @@ def _with_whole_paths(job: TrainingJob) -> TrainingJob:
     data = training.data.model_copy(update={"dataset": str(place(training.data.dataset))})
     training = training.model_copy(update={"data": data, "out": str(Path(training.out).absolute())})
     folders = {name: getattr(model, name) for name in ("base", "image_encoder")}
-    local = {
+    local: dict[str, Any] = {
         name: str(Path(name_or_id).absolute()) for name, name_or_id in folders.items() if Path(name_or_id).is_dir()
     }
+    if model.subject.backgrounds is not None:
+        pictures = str(Path(model.subject.backgrounds).absolute())
+        local["subject"] = model.subject.model_copy(update={"backgrounds": pictures})
     return job.model_copy(update={"training": training, "model": model.model_copy(update=local)})

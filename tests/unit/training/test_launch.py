@@ -1,0 +1,70 @@
+"""The command that trains, on a dataset as `build` leaves it, in this process."""
+
+import pytest
+
+from tests.factories import finished
+from tests.unit.training.data.conftest import some_rows
+from training.launch import main
+from training.metrics import read_metrics
+
+SETTINGS = """
+[model]
+base = "{base}/base"
+image_encoder = "{base}/image_encoder"
+frozen_precision = "float32"
+
+[training]
+out = "{out}/run"
+steps = 2
+gpu = false
+precision = "float32"
+log_every = 1
+checkpoint_every = 1
+
+[training.data]
+dataset = "{out}/dataset"
+image_px = 32
+latent_downsampling = 2
+subject_px = 28
+batch_size = 4
+processes = 0
+"""
+
+
+@pytest.fixture
+def settings(base_folder, tmp_path) -> str:
+    finished(tmp_path / "dataset", some_rows(20))
+    path = tmp_path / "job.toml"
+    path.write_text(SETTINGS.format(base=base_folder, out=tmp_path))
+    return str(path)
+
+
+def test_trains_goes_on_and_refuses_to_mix_runs(settings, tmp_path, capsys):
+    assert main(["--config", settings, "--here"]) == 0
+    assert main(["--config", settings, "--here"]) == 2
+    assert "--resume latest goes on from it" in capsys.readouterr().err
+    more = ["--config", settings, "--here", "--resume", "latest", "--set", "training.steps=3"]
+    assert main([*more, "--set", "training.seed=1"]) == 2
+    assert "training.seed was 0, is 1" in capsys.readouterr().err
+    assert main(more) == 0
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_another_dataset_is_refused_before_anything_is_loaded(settings, tmp_path, capsys):
+    assert main(["--config", settings, "--here"]) == 0
+    finished(tmp_path / "other", some_rows(21))
+    other = ["--set", f"training.data.dataset={tmp_path / 'other'}"]
+    assert main(["--config", settings, "--here", "--resume", "latest", *other]) == 2
+    assert "is of another dataset" in capsys.readouterr().err
+
+
+def test_a_dataset_that_is_not_there_ends_with_2_and_one_line(settings, tmp_path, capsys):
+    assert main(["--config", settings, "--here", "--set", f"training.data.dataset={tmp_path / 'nowhere'}"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ")
+    assert "nowhere" in said
+
+
+def test_a_setting_that_is_none_ends_with_2_and_a_guess(capsys):
+    assert main(["--config", "paper", "--set", "training.step=3"]) == 2
+    assert "did you mean steps?" in capsys.readouterr().err
