@@ -187,7 +187,11 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _end_if_poisoned(error: Exception) -> None:
-    """After a CUDA error other than out-of-memory every later call fails too; rows must not be blamed for it."""
+    """After a CUDA error other than out-of-memory every later call fails too; later rows must not be failed for it.
+
+    To the supervisor it is a death like any other: a row that alone poisons new processes is the cause, and where all
+    rows do it is the device.
+    """
     if "CUDA error" in str(error) and not _out_of_memory(error):
         log.error("the device can compute no more: %s", error)
         os._exit(POISONED)

@@ -365,6 +365,7 @@ class Labelling:
         self.deaths += 1
         self.barren_deaths += 1
         if self.barren_deaths > 4 * self.network.workers.batch_size + 2:  # all rows of two batches twice: not the rows
+            self.journal.remove()  # the next run must not quarantine for these deaths
             raise StageFailed(
                 f"{self.network.stage.name}: the network's process ended {self.barren_deaths} times without finishing "
                 f"an image, last: {death}. It is not the images: look at the device and the log above"

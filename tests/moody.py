@@ -20,6 +20,8 @@ class MoodyConfig(Config):
     """How `setup` goes: well, raises, dies."""
     results: str = "one each"
     """Or "too few": a broken promise."""
+    device: str = "works"
+    """Whatever the rows: "dies" ends the process, "is poisoned" raises as CUDA does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,10 @@ class MoodyStage:
 
     def process(self, batch: Sequence[Address]) -> list[Any]:
         time.sleep(self.config.seconds_per_row * len(batch))
+        if self.config.device == "dies":
+            os._exit(9)
+        if self.config.device == "is poisoned":
+            raise RuntimeError("CUDA error: unspecified launch failure")
         if len(batch) > self.config.memory_rows:
             raise MemoryError("too many rows")
         for row in batch:
@@ -61,6 +67,8 @@ class MoodyStage:
 def _act(url: str) -> None:
     if "raise" in url:
         raise ValueError("bad row")
+    if "poison" in url:
+        raise RuntimeError("CUDA error: device-side assert triggered")
     if "exit" in url:
         os._exit(3)
     if "segfault" in url:

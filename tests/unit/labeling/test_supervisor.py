@@ -72,6 +72,7 @@ def test_every_row_has_an_outcome(tmp_path):
         ("boring", ("dropped", "boring"), 0),
         ("exit", ("quarantined", "crash"), 3),
         ("segfault", ("quarantined", "crash"), 3),
+        ("poison", ("quarantined", "crash"), 3),
     ],
 )
 def test_a_bad_row_costs_itself_only(tmp_path, bad, verdict, deaths):
@@ -185,9 +186,13 @@ def test_a_broken_promise_ends_the_stage(tmp_path):
         run_job(job, [SHARD], Workers(), Executor.HERE)
 
 
-def test_a_device_that_kills_every_row_ends_the_stage(tmp_path):
-    job = moody(tmp_path, ["exit"] * 8, Workers(batch_size=1))
+@pytest.mark.parametrize("device", ["dies", "is poisoned"])
+def test_a_device_that_kills_every_row_ends_the_stage_and_no_row_is_blamed_later(tmp_path, device):
+    urls = [f"good {i}" for i in range(4)]
+    job = moody(tmp_path, urls, Workers(batch_size=1), MoodyConfig(device=device))
     assert "It is not the images" in made(job).error
+    report = made(moody(tmp_path, urls, Workers(batch_size=1), run="when it works again"))
+    assert (report.counts, report.deaths) == ({"kept": 4}, 0)
 
 
 def test_a_shard_that_another_build_holds_is_left_alone(tmp_path, monkeypatch):
