@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from labeling.config import DetectorBackend, LabelingConfig
+from labeling.config import DetectorBackend, LabelingConfig, SegmenterBackend
 from labeling.sdd.shards import ShardStore
 from labeling.stages.base import Stage
 from labeling.stages.caption import CaptionStage
 from labeling.stages.detect import DetectStage
 from labeling.stages.nouns import NounStage
 from labeling.stages.segment import SegmentStage
-from labeling.weights import package_id, weights_id
+from labeling.weights import checkpoint_file, package_id, refuse_mistyped, weights_id
 
 IMAGES = "images"
 
@@ -38,7 +38,12 @@ def stamp_of(layer: str, identity: str, parent: str) -> str:
 
 
 def steps_of(config: LabelingConfig) -> list[Step]:
-    """The stages from captions/ to entities/ with the networks of `config`; hashes local weights."""
+    """The stages from captions/ to entities/ with the networks of `config`; hashes local weights.
+
+    Raises:
+        CheckpointError: weights are not where `config` says, as far as can be said before they are loaded.
+    """
+    _refuse_missing(config)
     caption, detect, segment = config.caption, config.detect, config.segment
     detector = weights_id(detect.checkpoint, detect.revision)
     if detect.backend is DetectorBackend.GROUNDINGDINO:
@@ -46,11 +51,28 @@ def steps_of(config: LabelingConfig) -> list[Step]:
     return chain(
         [
             (CaptionStage(caption), weights_id(caption.checkpoint, caption.revision)),
-            (NounStage(config.nouns), package_id(config.nouns.pipeline)),
+            (NounStage(config.nouns), package_id(config.nouns.pipeline, "labeling.nouns.pipeline")),
             (DetectStage(detect), detector),
             (SegmentStage(segment), weights_id(segment.checkpoint, segment.revision)),
         ]
     )
+
+
+def _refuse_missing(config: LabelingConfig) -> None:
+    """A stage would say so too, but only after those before it have run for days."""
+    detect, segment = config.detect, config.segment
+    refuse_mistyped(config.caption.checkpoint, "labeling.caption.checkpoint")
+    if detect.backend is DetectorBackend.GROUNDINGDINO:
+        checkpoint_file(detect.checkpoint, "labeling.detect.checkpoint")
+        refuse_mistyped(detect.text_encoder, "labeling.detect.text_encoder")
+        if detect.package_config is not None:
+            checkpoint_file(detect.package_config, "labeling.detect.package_config")
+    else:
+        refuse_mistyped(detect.checkpoint, "labeling.detect.checkpoint")
+    if segment.backend is SegmenterBackend.SEGMENT_ANYTHING:
+        checkpoint_file(segment.checkpoint, "labeling.segment.checkpoint")
+    else:
+        refuse_mistyped(segment.checkpoint, "labeling.segment.checkpoint")
 
 
 def chain(stages: Iterable[tuple[Stage[Any, Any], str]]) -> list[Step]:

@@ -1,13 +1,18 @@
 """What identifies the weights behind a stage: part of the stamp on every file that they made."""
 
 import hashlib
+import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from labeling.errors import CheckpointError
+
 SAMPLE_BYTES = 1 << 20
 SAMPLES = 16
 """Of a big file so many evenly spaced pieces are hashed, beside its name and size: seconds for 15 GB, not minutes."""
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @cache
@@ -27,12 +32,46 @@ def weights_id(checkpoint: str, revision: str = "") -> str:
     return digest.hexdigest()[:12]
 
 
-def package_id(name: str) -> str:
-    """Name and version of an installed package that carries weights, such as a spaCy pipeline; else a `weights_id`."""
+def package_id(name: str, setting: str) -> str:
+    """Name and version of an installed package that carries weights, such as a spaCy pipeline; else a `weights_id`.
+
+    Raises:
+        CheckpointError: it is not installed, nor a folder; names the setting to change.
+    """
     try:
         return f"{name}=={version(name)}"
     except PackageNotFoundError:
+        if not Path(name).expanduser().is_dir():
+            raise CheckpointError(
+                f"{setting}={name!r} is neither an installed package nor a folder: install it, or give its folder"
+            ) from None
         return weights_id(name)
+
+
+def checkpoint_file(path: str, setting: str) -> Path:
+    """`path` as the file that it must be.
+
+    Raises:
+        CheckpointError: there is no such file; names the setting to change.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise CheckpointError(f"{setting}={path!r} is not a file: give the path of the downloaded checkpoint")
+    return file
+
+
+def refuse_mistyped(checkpoint: str, setting: str) -> None:
+    """Look for a checkpoint before anything runs, as far as that can be said without asking the hub.
+
+    Raises:
+        CheckpointError: it is no local folder, and a hub id does not look so.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.is_dir() and (path.exists() or not _HUB_ID.fullmatch(checkpoint)):
+        raise CheckpointError(
+            f"{setting}={checkpoint!r} is neither a local folder nor a hub id such as OWNER/NAME: "
+            f"give a folder in the layout of save_pretrained, or a hub id"
+        )
 
 
 def _update(digest: "hashlib._Hash", file: Path) -> None:

@@ -28,10 +28,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BatchEncoding, Gr
 
 from labeling.backends.grounding_detect import PreparedImage, PromptedDetector, prepare_image
 from labeling.backends.grounding_prompt import PromptBatch, PromptWriter
-from labeling.backends.runtime import checkpoint_file, pretrained_error, torch_device
+from labeling.backends.runtime import pretrained_error, torch_device
 from labeling.config import DetectConfig
 from labeling.errors import CheckpointError
 from labeling.stages.detect import Found
+from labeling.weights import checkpoint_file
 
 with warnings.catch_warnings():  # the package uses timm's former module names
     warnings.simplefilter("ignore", FutureWarning)

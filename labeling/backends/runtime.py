@@ -22,18 +22,6 @@ def torch_dtype(precision: Precision) -> torch.dtype:
     return {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[precision]
 
 
-def checkpoint_file(path: str, setting: str) -> Path:
-    """`path` as the file that it must be.
-
-    Raises:
-        CheckpointError: there is no such file; names the setting to change.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise CheckpointError(f"{setting}={path!r} is not a file: give the path of the downloaded checkpoint")
-    return file
-
-
 def pretrained_error(checkpoint: str, setting: str, error: Exception) -> CheckpointError:
     """What to tell the user when a local folder or hub id does not load."""
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""

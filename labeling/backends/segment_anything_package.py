@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor
 
-from labeling.backends.runtime import checkpoint_file, torch_device, torch_dtype
+from labeling.backends.runtime import torch_device, torch_dtype
 from labeling.backends.sam_checkpoint import SamArchitecture, architecture, load_weights, read_checkpoint
 from labeling.backends.sam_masks import Preprocessing, SamImage, segment
 from labeling.config import SegmentConfig
 from labeling.stages.segment import Segmented
+from labeling.weights import checkpoint_file
 
 _SETTING = "labeling.segment.checkpoint"
 

@@ -188,6 +188,8 @@ def test_a_missing_checkpoint_is_refused(settings, tmp_path):
     done = build(settings, f"labeling.root={tmp_path}/sdd", "labeling.caption.checkpoint=no/such/folder")
     assert done.returncode == 2
     assert "labeling.caption.checkpoint" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "sdd" / "urls").exists()
+    assert not (tmp_path / "sdd" / "images").exists()
 
 
 def test_the_commands_that_look(built):

@@ -1,10 +1,9 @@
 """Stamps chain: a change makes stale what comes after it, and nothing before."""
 
-from pathlib import Path
-
 import pytest
 
 from labeling.config import LabelingConfig, RulesConfig
+from labeling.errors import CheckpointError
 from labeling.finish import finish_stamp
 from labeling.sdd.schema import Image
 from labeling.sdd.shards import ShardStore
@@ -34,7 +33,7 @@ STALE = {
     "tagger": ({"nouns": {"form": "chunk"}}, ["nouns", "detections", "entities", "sdd"]),
     "detector": ({"detect": {"box_threshold": 0.3}}, ["detections", "entities", "sdd"]),
     "weights": ({"detect": {"revision": "abc"}}, ["detections", "entities", "sdd"]),
-    "segmenter": ({"segment": {"backend": "segment_anything"}}, ["entities", "sdd"]),
+    "segmenter": ({"segment": {"precision": "float32"}}, ["entities", "sdd"]),
     "floor": ({"segment": {"floor": {"min_score": 0.1}}}, ["entities", "sdd"]),
     "rules": ({"rules": {"min_score": 0.3}}, ["sdd"]),
     "workers": ({"workers": {"captions": {"count": 3, "batch_size": 7}}, "executor": "ray"}, []),
@@ -83,14 +82,41 @@ def test_the_same_stamp_under_another_layer_is_another_stamp():
     assert finish_stamp(RulesConfig(), "parent") != step.stamp("parent")
 
 
+MISSING = [
+    ("caption.checkpoint", {"caption": {"checkpoint": "no/such/folder"}}),
+    ("caption.checkpoint", {"caption": {"checkpoint": "/no"}}),
+    ("caption.checkpoint", {"caption": {"checkpoint": "./no"}}),
+    ("caption.checkpoint", {"caption": {"checkpoint": "~/no"}}),
+    ("caption.checkpoint", {"caption": {"checkpoint": __file__}}),
+    ("nouns.pipeline", {"nouns": {"pipeline": "en_core_web_sn"}}),
+    ("detect.checkpoint", {"detect": {"checkpoint": "/no"}}),
+    ("detect.checkpoint", {"detect": {"backend": "groundingdino"}}),
+    ("detect.text_encoder", {"detect": {"backend": "groundingdino", "checkpoint": __file__, "text_encoder": "/no"}}),
+    ("detect.package_config", {"detect": {"backend": "groundingdino", "checkpoint": __file__, "package_config": "no"}}),
+    ("segment.checkpoint", {"segment": {"checkpoint": "/no"}}),
+    ("segment.checkpoint", {"segment": {"backend": "segment_anything"}}),
+]
+
+
+@pytest.mark.parametrize(("setting", "settings"), MISSING)
+def test_weights_that_are_not_there_are_refused_before_any_stage_runs(setting, settings):
+    with pytest.raises(CheckpointError, match=rf"^labeling\.{setting}='[^']*' is (not|neither) "):
+        steps_of(LabelingConfig(root="unused", **settings))
+
+
 @pytest.mark.parametrize("name", ["checkpoint", "text_encoder", "package_config"])
 def test_every_file_of_the_groundingdino_package_counts(store, tmp_path, name):
-    files = {n: tmp_path / f"{n}.bin" for n in ("checkpoint", "text_encoder", "package_config")}
+    (tmp_path / "bert").mkdir()
+    files = {
+        "checkpoint": tmp_path / "a.pth",
+        "text_encoder": tmp_path / "bert" / "config.json",
+        "package_config": tmp_path / "a.py",
+    }
     for file in files.values():
         file.write_bytes(b"1")
-    detect = {"backend": "groundingdino", **{n: str(f) for n, f in files.items()}}
+    detect = {"backend": "groundingdino", **{n: str(f) for n, f in files.items()}, "text_encoder": f"{tmp_path}/bert"}
     before = stamps(store, detect=detect)
-    Path(files[name]).write_bytes(b"2")
+    files[name].write_bytes(b"2")
     weights_id.cache_clear()
     after = stamps(store, detect=detect)
     assert [layer for layer in before if before[layer] != after[layer]] == ["detections", "entities", "sdd"]

@@ -76,6 +76,7 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 
 
 def test_a_package_is_its_name_and_version(tmp_path):
-    assert package_id("numpy").startswith("numpy==2.")
+    setting = "labeling.nouns.pipeline"
+    assert package_id("numpy", setting).startswith("numpy==2.")
     (tmp_path / "pipeline").mkdir()
-    assert package_id(str(tmp_path / "pipeline")) == weights_id(str(tmp_path / "pipeline"))
+    assert package_id(str(tmp_path / "pipeline"), setting) == weights_id(str(tmp_path / "pipeline"))
