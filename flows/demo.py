@@ -14,10 +14,8 @@ from labeling.build import HereCaller, build
 from labeling.config import LabelingConfig
 from labeling.picture import contact_sheet, shown
 from labeling.sdd.query import connect
-from miniature.scenes import ScenesConfig
 from miniature.score import score_build, score_stages, table
 from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
-from miniature.training.names import labelled_names
 from miniature.true_layers import read_truth
 
 log = logging.getLogger(__name__)
@@ -28,14 +26,15 @@ QUERIES = {
 }
 
 
-def demo(config: str, scenes: int, seed: int, held_out_share: float) -> None:
+def demo(config: str, scenes: int, seed: int, world_config: WorldConfig) -> None:
     """Write the world if it is not there yet, build the dataset of `config`, show, score and draw it."""
     labeling = load(Experiment, config).labeling
     world = Path(labeling.urls or "").parent
-    if not (world / METADATA).exists():
+    if (world / METADATA).exists():
+        log.info("the scenes are those in %s; remove it to have others", world)
+    else:
         log.info("composing %d scenes in %s", scenes, world)
-        of_taught = ScenesConfig(names=labelled_names())
-        write_world(world, scenes, seed, WorldConfig(scenes=of_taught, held_out_share=held_out_share))
+        write_world(world, scenes, seed, world_config)
     with serving(world) as url:
         log.info("serving them at %s", url)
         build(labeling, HereCaller())

@@ -248,7 +248,7 @@ class Experiment(Config):
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Score a build of the miniature world against its truth.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="the build's settings")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="labeling.KEY=VALUE")
     parser.add_argument("--truth", type=Path, required=True, help="truth.parquet of the world")

@@ -1,5 +1,7 @@
 """A small world on disk, and a web server for it: JPEG scenes, a list with LAION-Aesthetics' columns, the truth.
 
+A world that is in FOLDER is served as it is; otherwise one is written first, of what the small networks know:
+
     python -m miniature.serve FOLDER --count 300 --seed 0 --port 8601
 
     FOLDER/images/000000.jpg ...    the scenes
@@ -36,6 +38,7 @@ from labeling.sdd import masks
 from labeling.sdd.arrow import Float32, Int32, Int64, Label, record_of, schema_of
 from labeling.sdd.schema import Box, Mask
 from miniature.scenes import Pool, Scene, ScenesConfig, Subject, compose
+from miniature.training.names import taught_scenes
 
 HOST = "127.0.0.1"
 METADATA = "metadata.parquet"
@@ -147,7 +150,7 @@ def serving(folder: Path) -> Iterator[str]:
             raise
         raise WorldError(
             f"port {port} is taken, and the URLs in {folder / METADATA} name it: stop the program that listens there, "
-            "or write the world again with another --port (its images then count as new ones)"
+            "or remove that folder and have it written again with another --port (its images then count as new ones)"
         ) from error
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -259,14 +262,18 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Write a small world and serve it until stopped.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=300, help="scenes (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--port", type=int, default=8601, help="of the URLs; 0: any free one (default: %(default)s)")
+    new = parser.add_argument_group("of a new world")
+    new.add_argument("--count", type=int, default=300, help="scenes (default: %(default)s)")
+    new.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    new.add_argument("--port", type=int, default=8601, help="of the URLs; 0: any free one (default: %(default)s)")
     given = parser.parse_args()
+    metadata = given.folder / METADATA
     try:
-        metadata = write_world(given.folder, given.count, given.seed, WorldConfig(port=given.port))
+        if not metadata.exists():
+            write_world(given.folder, given.count, given.seed, WorldConfig(port=given.port, scenes=taught_scenes()))
         with serving(given.folder) as base_url:
-            print(f"{given.count} scenes at {base_url}, listed in {metadata}; Ctrl-C ends", flush=True)
+            count = pq.read_metadata(metadata).num_rows
+            print(f"{count} scenes at {base_url}, listed in {metadata}; Ctrl-C ends", flush=True)
             threading.Event().wait()
     except WorldError as error:
         sys.exit(str(error))

@@ -3,6 +3,7 @@
 from collections import Counter
 from functools import cache
 
+from miniature.scenes import ScenesConfig
 from miniature.sprites import sprites
 
 PER_CLASS = 7
@@ -18,3 +19,8 @@ def labelled_names() -> tuple[str, ...]:
             taken[sprite.class_word] += 1
             names.append(sprite.name)
     return tuple(names)
+
+
+def taught_scenes() -> ScenesConfig:
+    """Scenes whose every subject the captioner and the detector have learned."""
+    return ScenesConfig(names=labelled_names())

@@ -1,4 +1,5 @@
-"""SAM: the mask of a box. First the whole network with a map of all subjects beside it, then the decoder alone.
+"""SAM: the mask of a box. First the whole network with a map of all subjects beside it, then on crowded scenes with a
+map that tells subjects apart, then the decoder alone.
 
 Scenes reach the network through the ordinary preprocessing: the longest side at 192 px, padding on the right and
 below. Boxes are jittered, as the detector's are.
@@ -25,6 +26,8 @@ from miniature.train import Phase, Task
 MASK_PX = 4 * SIZES.image_px // SIZES.patch_px
 PREPROCESSING = Preprocessing(side_px=SIZES.image_px)
 SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256))
+CROWDED = SCENES.model_copy(update={"subjects": (3, 6)})
+"""Many that touch: what is another's within a box is most of what is wrong after the first phase."""
 
 
 class SamPhase(Phase):
@@ -34,11 +37,15 @@ class SamPhase(Phase):
     """Prompts an image."""
     map_weight: NonNegativeFloat = 1.0
     """Weight of the map of all subjects, seen by a helping head; dense supervision for the image encoder."""
+    owner_weight: NonNegativeFloat = 0.0
+    """Weight of the map in which each cell of a subject says where its subject's box is; 0: no such map. Without it
+    the image encoder need not tell subjects apart that touch, as they have one map."""
 
 
 class SamConfig(Config):
     seed: int
     everything: SamPhase
+    crowded: SamPhase
     decoder: SamPhase
     jitter: NonNegativeFloat = 0.08
     """How far each side of a box may be off, as a share of the box."""
@@ -55,7 +62,8 @@ class SamData:
     """Scenes with boxes and their masks.
 
     A batch has pixels [B, 3, 192, 192], boxes [B, K, 4] (xyxy in pixels of the input), masks [B, K, 96, 96] and
-    subjects [B, 96, 96], the last two as shares of each cell.
+    subjects [B, 96, 96], the last two as shares of each cell; and owners [B, 4, 96, 96], the way to the middle of the
+    box of the subject that has most of a cell, and the box's sides, in shares of the input; NaN where there is none.
     """
 
     def __init__(self, boxes: int, jitter: float, scenes: ScenesConfig = SCENES) -> None:
@@ -72,6 +80,7 @@ class SamData:
             "boxes": torch.from_numpy(np.stack(boxes)),
             "masks": torch.from_numpy(np.stack(masks)),
             "subjects": torch.from_numpy(np.stack([_all_subjects(scene) for scene in scenes])),
+            "owners": torch.from_numpy(np.stack([_owners(scene) for scene in scenes])),
         }
 
     def _prompts(
@@ -100,14 +109,29 @@ def _all_subjects(scene: Scene) -> NDArray[np.float32]:
     return at_mask_size(np.any([subject.mask for subject in scene.subjects], axis=0))
 
 
+def _owners(scene: Scene) -> NDArray[np.float32]:
+    """Of `SamData`."""
+    longest = max(scene.image.shape[:2])
+    centres = (np.arange(MASK_PX, dtype=np.float32) + 0.5) / MASK_PX
+    owners = np.full((4, MASK_PX, MASK_PX), np.nan, np.float32)
+    for subject in scene.subjects:
+        box, mine = subject.box, at_mask_size(subject.mask) > 0.5
+        across = (box.x0 + box.x1) / 2 / longest - centres[None, :]
+        down = (box.y0 + box.y1) / 2 / longest - centres[:, None]
+        sides = (box.x1 - box.x0) / longest, (box.y1 - box.y0) / longest
+        for channel, values in zip(owners, (across, down, *sides), strict=True):
+            channel[mine] = np.broadcast_to(values, mine.shape)[mine]
+    return owners
+
+
 class SamTask:
     """One phase."""
 
-    def __init__(self, name: str, net: Any, config: SamConfig, phase: SamPhase) -> None:
+    def __init__(self, name: str, net: Any, config: SamConfig, phase: SamPhase, scenes: ScenesConfig = SCENES) -> None:
         self.name, self.net, self.phase = name, net, phase
         self.frozen = phase.rates.get("vision_encoder") == 0.0
-        self.heads: nn.Module = nn.Conv2d(SIZES.embedding_channels, 16, 1)
-        self.data = SamData(phase.boxes, config.jitter)
+        self.heads: nn.Module = nn.Conv2d(SIZES.embedding_channels, 16 * (5 if phase.owner_weight else 1), 1)
+        self.data = SamData(phase.boxes, config.jitter, scenes)
         self._seed, self._scenes, self._exact = config.seed, config.validation_scenes, SamData(4, 0.0)
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
@@ -118,8 +142,11 @@ class SamTask:
         terms = mask_terms(logits, batch["masks"], batch["boxes"])
         terms["iou"] = 0.2 * F.mse_loss(predicted, iou(logits > 0, batch["masks"] > 0.5))
         if self.phase.map_weight and not self.frozen:
-            shown = F.pixel_shuffle(self.heads(seen), 4)[:, 0]
-            terms["map"] = self.phase.map_weight * F.binary_cross_entropy_with_logits(shown, batch["subjects"])
+            maps = F.pixel_shuffle(self.heads(seen), 4)
+            terms["map"] = self.phase.map_weight * F.binary_cross_entropy_with_logits(maps[:, 0], batch["subjects"])
+            if self.phase.owner_weight:
+                owned = ~batch["owners"].isnan()
+                terms["owner"] = self.phase.owner_weight * F.l1_loss(maps[:, 1:][owned], batch["owners"][owned])
         return terms
 
     def validate(self) -> dict[str, float]:
@@ -161,7 +188,7 @@ def iou(found: Tensor, true: Tensor) -> Tensor:
 
 
 class Training:
-    """The recipe: the whole network, then the decoder over a frozen image encoder."""
+    """The recipe: the whole network, the same on crowded scenes, then the decoder over a frozen image encoder."""
 
     def __init__(self, config: SamConfig) -> None:
         self.config = config
@@ -172,8 +199,9 @@ class Training:
     def tasks(self) -> list[tuple[Phase, Task]]:
         config = self.config
         return [
-            (phase, SamTask(name, self.net, config, phase))
-            for name, phase in (("everything", config.everything), ("decoder", config.decoder))
+            (config.everything, SamTask("everything", self.net, config, config.everything)),
+            (config.crowded, SamTask("crowded", self.net, config, config.crowded, CROWDED)),
+            (config.decoder, SamTask("decoder", self.net, config, config.decoder)),
         ]
 
     def save(self, folder: Path) -> None:
