@@ -69,8 +69,10 @@ def build(config: ConfigOption = None, set_: SetOption = None) -> None:
 def status(root: RootArgument) -> None:
     """Show how far a dataset is, counted from its files, and what became of its URLs."""
     from flows.status import funnel_text, progress_table
+    from labeling.sdd.query import refuse_no_dataset
 
     with told_in_one_line():
+        refuse_no_dataset(root)
         typer.echo(progress_table(root))
         typer.echo(f"\n{funnel_text(root)}")
 
@@ -82,9 +84,10 @@ def inspect(
 ) -> None:
     """Query a dataset with DuckDB: views images, sdd, entities, labels, ledger, funnel and more."""
     from flows.sql import prompt, run
-    from labeling.sdd.query import connect
+    from labeling.sdd.query import connect, refuse_no_dataset
 
     with told_in_one_line():
+        refuse_no_dataset(root)
         session = connect(root)
         if sql is None:
             prompt(session)
@@ -100,10 +103,10 @@ def picture(
     columns: Annotated[int, typer.Option(min=1)] = 4,
 ) -> None:
     """Draw the first images of a dataset with their captions, boxes and masks."""
-    from labeling.picture import contact_sheet, shown
+    from labeling.picture import contact_sheet, save, shown
 
     with told_in_one_line():
-        contact_sheet(shown(root, count), columns).save(file)
+        save(contact_sheet(shown(root, count), columns), file)
         typer.echo(file)
 
 

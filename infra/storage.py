@@ -12,12 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import fsspec
 from upath import UPath
+
+from infra.config import SettingsError
 
 
 def place(url: str | os.PathLike[str]) -> UPath:
-    """The file or folder that `url` names; a path without a scheme is local and becomes absolute."""
-    path = UPath(url)
+    """The file or folder that `url` names; a path without a scheme is local and becomes absolute.
+
+    Raises:
+        SettingsError: there is no such kind of storage, or its package is not installed.
+    """
+    try:
+        path = UPath(url)
+        fsspec.get_filesystem_class(path.protocol)
+    except (ValueError, ImportError) as error:
+        raise SettingsError(f"{url}: {error}; give a local path or an fsspec URL such as s3://bucket/sdd") from error
     # Listings are not remembered: other processes write here too.
     return UPath(path.absolute()) if is_local(path) else UPath(path, use_listings_cache=False)
 

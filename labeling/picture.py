@@ -59,6 +59,20 @@ def contact_sheet(rows: Sequence[Shown], columns: int = 4) -> Image.Image:
     return sheet
 
 
+def save(sheet: Image.Image, file: str) -> None:
+    """Write a picture in the format of the file's suffix.
+
+    Raises:
+        LabelingError: there is no such format or folder, or no place.
+    """
+    try:
+        sheet.save(file)
+    except (ValueError, OSError) as error:
+        raise LabelingError(
+            f"{file}: cannot be written ({error}): give a name in .png, .jpg or .webp, in a folder that is there"
+        ) from error
+
+
 def _cell(row: Shown) -> Image.Image:
     """The image on a square, scaled, and its caption."""
     pixels = _tinted(decode(row.image), row.entities)

@@ -5,9 +5,19 @@ from pathlib import Path
 import duckdb
 
 from infra.storage import is_local, place
-from labeling.errors import ShardCorrupt
+from labeling.errors import LabelingError, ShardCorrupt
 
 VIEWS = Path(__file__).parents[2] / "infra" / "duckdb" / "sdd.sql"
+
+
+def refuse_no_dataset(root: str) -> None:
+    """Look whether there is anything to be shown.
+
+    Raises:
+        LabelingError: `root` holds neither the list of a build nor a dataset.
+    """
+    if not any((place(root) / layer).exists() for layer in ("urls", "sdd")):
+        raise LabelingError(f"{root}: no dataset is there (no urls/ and no sdd/): give the labeling.root of its build")
 
 
 def connect(root: str) -> duckdb.DuckDBPyConnection:

@@ -1,0 +1,57 @@
+"""What the commands that look say where there is nothing to see, or no place to write: one line."""
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tests.factories import entity, finished, sdd_row
+
+
+def refused(*words: str) -> str:
+    """The one line in which a command refuses to go on."""
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2, done.exception or done.output
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    finished(tmp_path / "sdd", [sdd_row(1, [entity((8, 8, 32, 40))])])
+    return str(tmp_path / "sdd")
+
+
+@pytest.mark.parametrize("words", [["status"], ["inspect"], ["inspect", "FROM labels"]])
+def test_a_folder_that_is_no_dataset_is_named(tmp_path, words):
+    verb, *sql = words
+    line = refused(verb, str(tmp_path / "typo"), *sql)
+    assert f"{tmp_path}/typo: no dataset" in line
+    assert "labeling.root" in line
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("words", [["status"], ["inspect", "FROM labels"], ["picture", "x.png"]])
+@pytest.mark.parametrize(("root", "cure"), [("foo://x", "foo"), ("abfs://x", "adlfs")])
+def test_a_storage_that_is_not_there_is_named(words, root, cure):
+    verb, *rest = words
+    line = refused(verb, root, *rest)
+    assert f"error: {root}: " in line
+    assert cure in line.removeprefix(f"error: {root}: ")
+
+
+@pytest.mark.parametrize("name", ["picture.foo", "picture", "no/such/folder/picture.png", "sdd"])
+def test_a_picture_that_cannot_be_written_is_named(dataset, tmp_path, name):
+    line = refused("picture", dataset, str(tmp_path / name))
+    assert f"{tmp_path}/{name}: " in line
+    assert ".png" in line.removeprefix(f"{tmp_path}/{name}: ")
+    assert not (tmp_path / name).is_file()
+
+
+def test_a_dataset_alone_can_be_looked_at(dataset, tmp_path):
+    done = CliRunner().invoke(app, ["inspect", dataset, "FROM labels"])
+    assert done.exit_code == 0
+    assert "dog" in done.stdout
+    assert CliRunner().invoke(app, ["status", dataset]).exit_code == 0
+    assert CliRunner().invoke(app, ["picture", dataset, str(tmp_path / "a.png")]).exit_code == 0
+    assert (tmp_path / "a.png").is_file()
