@@ -17,7 +17,6 @@ class Probe:
     media_type: str
     width_px: int
     height_px: int
-    frames: int
 
 
 def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
@@ -32,7 +31,7 @@ def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
             if turn_of(image) in SIDEWAYS:
                 width, height = height, width
             media_type = image.get_format_mimetype() or "application/octet-stream"
-            return Probe(media_type=media_type, width_px=width, height_px=height, frames=getattr(image, "n_frames", 1))
+            return Probe(media_type=media_type, width_px=width, height_px=height)
         except Exception as error:  # Pillow's plugins raise whatever their format makes them raise
             raise undecodable(error) from error
 
