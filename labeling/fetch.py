@@ -39,8 +39,8 @@ NO_AI = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 _ROBOTS_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 _PASSING = re.compile(r"timeout|connection|dns|http_(408|425|429|5\d\d)")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_ALSO_LOCAL = (ipaddress.ip_network("64:ff9b:1::/48"), ipaddress.ip_network("fec0::/10"))
-"""Local networks that `is_global` of older Pythons does not know."""
+_ALSO_LOCAL = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "::/96", "::ffff:0:0:0/96")))
+"""Local networks that `is_global` does not know, and outdated ways to write IPv4 addresses, where no server is."""
 _UNKNOWN_HOST = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)}
 
 Resolver = Callable[[str, int], Sequence[str]]

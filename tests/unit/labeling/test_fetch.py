@@ -104,6 +104,9 @@ def test_urls_that_are_not_for_us(url: str, reason: str) -> None:
         ("2002:7f00:1::", False),
         ("64:ff9b::7f00:1", False),
         ("64:ff9b:1::7f00:1", False),
+        ("::127.0.0.1", False),
+        ("::a9fe:a9fe", False),
+        ("::ffff:0:127.0.0.1", False),
     ],
 )
 def test_public_addresses(address: str, public: bool) -> None:
