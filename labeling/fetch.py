@@ -6,6 +6,7 @@ that statistics can count:
 
     not_http  invalid_url  private_address          the URL, or one that it redirects to, is not for us
     no_such_host  dns  connection  tls  timeout     there was no answer
+    no_resources                                    this machine had no thread or memory left to ask
     bad_response  redirect_loop  too_many_redirects  http_404 ...   the answer is not the picture
     noai  too_large                                 the answer is not to be kept
 
@@ -37,7 +38,7 @@ DETAIL_LENGTH = 300
 PORTS = {"http": 80, "https": 443}
 NO_AI = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 _ROBOTS_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-_PASSING = re.compile(r"timeout|connection|dns|http_(408|425|429|5\d\d)")
+_PASSING = re.compile(r"timeout|connection|dns|no_resources|http_(408|425|429|5\d\d)")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _ALSO_LOCAL = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "::/96", "::ffff:0:0:0/96")))
 """Local networks that `is_global` does not know, and outdated ways to write IPv4 addresses, where no server is."""
@@ -179,7 +180,7 @@ class Fetcher:
     def _body(self, response: Any) -> bytes:
         limit = self.config.max_bytes
         declared = response.headers.get("Content-Length", "")
-        if declared.isdigit() and int(declared) > limit:
+        if declared.isascii() and declared.isdecimal() and int(declared) > limit:
             raise Unfetchable("too_large", f"{int(declared):,} bytes are more than {limit:,}")
         body = bytearray()
         while chunk := response.read(CHUNK):
@@ -277,7 +278,7 @@ def _retry_after(header: str | None) -> float | None:
     """Seconds that a Retry-After header asks for; None where it is missing or nonsense."""
     if header is None:
         return None
-    if header.strip().isdigit():
+    if header.strip().isascii() and header.strip().isdecimal():
         return float(header)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
@@ -297,6 +298,8 @@ def _not_fetched(error: Exception, deadline: Deadline) -> NotFetched:
         return NotFetched("tls", detail)
     if isinstance(error, (http.client.RemoteDisconnected, OSError, urllib3.exceptions.ProtocolError)):
         return NotFetched("connection", detail)
+    if isinstance(error, (MemoryError, RuntimeError)):  # "can't start new thread"
+        return NotFetched("no_resources", detail)
     return NotFetched("bad_response", detail)
 
 

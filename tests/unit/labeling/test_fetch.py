@@ -192,13 +192,26 @@ def test_what_a_server_asks_to_wait(site: Site) -> None:
         "/seconds": page(status=429, headers={"Retry-After": "7"}),
         "/date": page(status=503, headers={"Retry-After": at.strftime("%a, %d %b %Y %H:%M:%S GMT")}),
         "/junk": page(status=503, headers={"Retry-After": "soon"}),
+        "/square": page(status=503, headers={"Retry-After": "\xb2"}),
     }
-    waits = [Fetcher(OPEN).fetch(site.url(path)) for path in ("/seconds", "/date", "/junk")]
-    seconds, date, junk = (w.retry_after_s for w in waits if isinstance(w, NotFetched))
+    answers = [Fetcher(OPEN).fetch(site.url(path)) for path in site.pages if path != "/a"]
+    assert [reason_of(answer) for answer in answers] == ["http_429", "http_503", "http_503", "http_503"]
+    seconds, date, junk, square = (a.retry_after_s for a in answers if isinstance(a, NotFetched))
     assert seconds == 7
     assert date is not None
     assert 3500 < date <= 3600
     assert junk is None
+    assert square is None, "a digit to str.isdigit and no number"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_what_this_machine_lacks_is_not_the_url_s_fault(error: Exception) -> None:
+    def resolve(host: str, port: int) -> list[str]:
+        raise error
+
+    reason = reason_of(Fetcher(OPEN, resolve).fetch("http://example.com/a.jpg"))
+    assert reason == "no_resources"
+    assert is_passing(reason)
 
 
 def drip(handler: BaseHTTPRequestHandler) -> None:
