@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from infra.storage import place, publish, reading
+from infra.storage import is_local, place, publish, reading
 from labeling.errors import ShardCorrupt, ShardStale
 from labeling.sdd.arrow import dictionary_paths, leaf_paths, names_of, record_of, row_of, schema_of
 from labeling.sdd.schema import VERSION, State, Verdict
@@ -250,7 +250,7 @@ def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
     """
     try:
         with reading(path) as file:
-            yield pq.ParquetFile(file)
+            yield pq.ParquetFile(file, pre_buffer=not is_local(path))  # of an object, columns in one request
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise  # the storage's, not the format's

@@ -78,3 +78,5 @@ class RowReader:
             raise DatasetError(f"{path} is gone: put it back and resume, or train on another dataset") from error
         except ShardCorrupt as error:
             raise DatasetError(str(error)) from error
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read ({error}): see to the storage and resume") from error

@@ -185,9 +185,3 @@ def test_a_damaged_shard_is_named(tmp_path, prompts):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DatasetError, match=r"shard-00000\.parquet is damaged"):
         list(batches(plan, of, MODEL, prompts, MEAN, [0]))
-
-
-def test_row_groups_are_kept_within_their_memory(dataset, prompts):
-    few = loaded(config(dataset, row_groups_mb=1), prompts, range(12))
-    many = loaded(config(dataset), prompts, range(12))
-    assert [one.keys for one in few] == [one.keys for one in many]
