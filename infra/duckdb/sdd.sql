@@ -1,6 +1,6 @@
 -- Views over a dataset folder, for DuckDB:
 --
---     SET VARIABLE root = 'out/demo';
+--     SET VARIABLE root = 'out/demo/sdd';
 --     .read infra/duckdb/sdd.sql
 --     FROM funnel;
 --
