@@ -100,7 +100,7 @@ def label_part(config: LabelingConfig, step: Step, shards: Sequence[str], run: s
         workers=workers,
         run=run,
         torch_threads=torch_threads(workers, config.executor),
-        replace=config.stale is Stale.REBUILD,
+        replace=_may_replace(config),
     )
     return _run(config, job, step.stage.name, step.reads[-1], shards, workers)
 
@@ -108,7 +108,7 @@ def label_part(config: LabelingConfig, step: Step, shards: Sequence[str], run: s
 def finish_part(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> list[ShardReport]:
     """Make sdd/ and ledger/ of these shards."""
     layers = (IMAGES, *(step.stage.name for step in steps))
-    job = FinishJob(root=config.root, rules=config.rules, layers=layers, replace=config.stale is Stale.REBUILD)
+    job = FinishJob(root=config.root, rules=config.rules, layers=layers, replace=_may_replace(config))
     return _run(config, job, LEDGER, URLS, shards, config.workers.sdd)
 
 
@@ -148,6 +148,11 @@ def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step
     if (found := store.stamp(LEDGER, shard)) and found.stamp != finish_stamp(config.rules, parent):
         stale.append(SDD)
     return stale
+
+
+def _may_replace(config: LabelingConfig) -> bool:
+    """Whether a file with another stamp is made again; `refuse_stale` has looked before."""
+    return config.stale is Stale.REBUILD or config.download.retry_failed
 
 
 def _run(
