@@ -5,12 +5,15 @@ where it stopped, as each shard of each layer is a file, and a file that is ther
 """
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from infra.storage import place
 from labeling.config import LabelingConfig, Stale, Workers
 from labeling.download import download_shards
 from labeling.errors import ShardStale, StageFailed
@@ -63,6 +66,7 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
         ShardStale: files were made under other settings and `config.stale` is refuse; nothing has been done.
         StageFailed: a stage could not make its files.
     """
+    config = anchored(config)
     record = RunRecord.begin(config)
     steps = steps_of(config)
     shards = caller.submit("plan", plan_urls, config).result()
@@ -80,6 +84,36 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
         record.add(SDD, caller.submit(f"rules, part {n}", finish_part, config, steps, part).result())
     record.end()
     return record.counts[SDD]
+
+
+def anchored(config: LabelingConfig) -> LabelingConfig:
+    """`config` with absolute paths for what is on this machine, as workers may have another working directory."""
+    caption, nouns, detect, segment = config.caption, config.nouns, config.detect, config.segment
+    package_config = detect.package_config and _absolute(detect.package_config)
+    pipeline = _absolute(nouns.pipeline) if os.sep in nouns.pipeline else nouns.pipeline  # a bare name is a package
+    detect = detect.model_copy(
+        update={
+            "checkpoint": _absolute(detect.checkpoint),
+            "package_config": package_config,
+            "text_encoder": _absolute(detect.text_encoder),
+        }
+    )
+    return config.model_copy(
+        update={
+            "root": str(place(config.root)),
+            "urls": config.urls and str(place(config.urls)),
+            "caption": caption.model_copy(update={"checkpoint": _absolute(caption.checkpoint)}),
+            "nouns": nouns.model_copy(update={"pipeline": pipeline}),
+            "detect": detect,
+            "segment": segment.model_copy(update={"checkpoint": _absolute(segment.checkpoint)}),
+        }
+    )
+
+
+def _absolute(weights: str) -> str:
+    """The path of weights that are here; what is not may be a hub id or a package."""
+    path = Path(weights).expanduser()
+    return str(path.absolute()) if path.exists() else weights
 
 
 def download_part(config: LabelingConfig, shards: Sequence[str]) -> list[ShardReport]:

@@ -104,8 +104,9 @@ class NetworkConfig(Config):
     """Changes where the network runs and not what it finds, so it is no part of a file's stamp."""
 
     def fingerprint(self) -> str:
-        """Changes when a setting does that decides what is found."""
-        return hashlib.sha256(self.model_dump_json(exclude={"device"}).encode()).hexdigest()[:12]
+        """Changes when a setting does that decides what is found; weights count by content, wherever they lie."""
+        places = {"checkpoint", "revision", "package_config", "text_encoder"}
+        return hashlib.sha256(self.model_dump_json(exclude=places | {"device"}).encode()).hexdigest()[:12]
 
 
 class CaptionConfig(NetworkConfig):
@@ -134,6 +135,10 @@ class NounConfig(Config):
     """spaCy pipeline: an installed package or a folder. Choice: the paper names no tagger."""
     form: NounForm = NounForm.COMPOUND
     """What counts as one noun."""
+
+    def fingerprint(self) -> str:
+        """As `NetworkConfig.fingerprint`."""
+        return hashlib.sha256(self.model_dump_json(exclude={"pipeline"}).encode()).hexdigest()[:12]
 
 
 class DetectConfig(NetworkConfig):
