@@ -127,9 +127,10 @@ def test_workers_killed(settings, undisturbed, executor, tmp_path):
 def kill_a_worker(pid: int, rng: random.Random) -> int:
     """Kill a random process that holds a network, a download, or the Ray actor over one; how many were killed.
 
-    Not Ray's own processes: with them its only node would end.
+    A download is `labeling.download` and the processes that it spawns (img2dataset's pool), without their resource
+    tracker, which works on nothing. Not Ray's own processes: with them its only node would end.
     """
-    marks = ("labeling.child", "labeling.download", "forkserver", "ray::MapWorker", "ray::ray_download")
+    marks = ("labeling.child", "labeling.download", "spawn_main", "ray::MapWorker", "ray::ray_download")
     candidates = [p for p in psutil.process_iter(["pid", "ppid", "cmdline", "environ"]) if _is_ours(p, pid, marks)]
     if not candidates:
         return 0
