@@ -220,7 +220,7 @@ class Workers(Config):
     gpus: float = 0.0
     """Share of a GPU per worker, on Ray."""
     torch_threads: PositiveInt | None = None
-    """Threads of the network in each worker; by default the cores of this machine over `count`."""
+    """Threads of the network in each worker; by default the cores of this machine over `count`, on Ray `cpus`."""
     batch_size: PositiveInt = 16
     prepare_threads: PositiveInt = 2
     """Threads that decode and resize ahead of the network."""
