@@ -16,20 +16,32 @@ CUT_OFF = {"RAY_AUTH_MODE": "disabled"}
 """Ray 2.5x may ask for a token where one lies in the home folder; these clusters listen on loopback alone."""
 
 
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
 @contextmanager
-def ray_head(cpus: int = 2) -> Iterator[dict[str, str]]:
-    """`ray start --head` on a free port; the environment in which a driver joins it."""
+def ray_head(cpus: int = 2, token: Path | None = None) -> Iterator[dict[str, str]]:
+    """`ray start --head` on a free port; the environment in which a driver joins it.
+
+    Args:
+        token: file whose content everybody must know; the cluster then takes jobs, at RAY_API_SERVER_ADDRESS.
+    """
     folder = f"/tmp/sd-{os.getpid()}"  # short: sockets live in it
+    access = CUT_OFF if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    board = _free_port()
+    jobs = [f"--include-dashboard={token is not None}", f"--dashboard-port={board}", "--dashboard-host=127.0.0.1"]
     port = _free_port()
     address = f"127.0.0.1:{port}"
-    env = os.environ | CUT_OFF | {"PYTHONPATH": str(ROOT)}
-    how = ["--head", "--block", f"--num-cpus={cpus}", "--include-dashboard=false", "--object-store-memory=200000000"]
+    env = os.environ | access | {"PYTHONPATH": str(ROOT)}
+    how = ["--head", "--block", f"--num-cpus={cpus}", "--object-store-memory=200000000", *jobs]
     where = ["--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder}"]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *how, *where]
+    command = [*RAY, "start", *how, *where]
     head = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
     try:
-        _wait_until_it_answers(address, env, head)
-        yield {"RAY_ADDRESS": address, **CUT_OFF}
+        _wait_until_it_answers([*RAY, "status", f"--address={address}"], env, head)
+        if token is not None:
+            _wait_until_it_answers([*RAY, "job", "list", f"--address=http://127.0.0.1:{board}"], env, head)
+        yield {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{board}", **access}
     finally:
         for process in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
             process.kill()
@@ -43,10 +55,9 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(address: str, env: dict[str, str], head: subprocess.Popen[bytes]) -> None:
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "status", f"--address={address}"]
-    deadline = time.monotonic() + 120
+def _wait_until_it_answers(ask: list[str], env: dict[str, str], head: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 600
     while subprocess.run(ask, env=env, capture_output=True).returncode:
         assert head.poll() is None, f"ray start ended with {head.returncode}"
-        assert time.monotonic() < deadline, "ray start did not answer in two minutes"
+        assert time.monotonic() < deadline, "ray start did not answer in ten minutes"
         time.sleep(1)

@@ -67,6 +67,7 @@ def small_job(folder: Path, **training: Any) -> TrainingJob:
         "optimizer": {"learning_rate": 1e-3, "warmup_steps": 5},
         "log_every": 5,
         "checkpoint_every": 5,
+        "identity_probe": False,
     }
     model = small_config(folder, frozen_precision="float32")
     return TrainingJob(model=model, training=TrainingConfig.model_validate(chosen | training))

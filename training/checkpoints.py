@@ -44,6 +44,7 @@ FREE = frozenset(
         "training.compile",
         "training.recompute",
         "training.log_every",
+        "training.identity_probe",
         "training.checkpoint_every",
         "training.keep",
         "training.non_finite_limit",

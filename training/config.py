@@ -38,7 +38,7 @@ class TrainingConfig(Config):
     out: str
     """Folder of checkpoints and metrics, in a file system that all workers see."""
     seed: NonNegativeInt = 0
-    """Of the order of rows, of their augmentation, and of noise, timesteps and dropped conditions."""
+    """Of new adapters, of the order of rows and their augmentation, and of noise, timesteps and dropped conditions."""
 
     steps: PositiveInt = 300_000
     """Steps of the optimiser (App. A)."""
@@ -65,6 +65,9 @@ class TrainingConfig(Config):
 
     log_every: PositiveInt = 50
     """Steps between lines of metrics, between which the host does not wait for the device."""
+    identity_probe: bool = True
+    """With each line of metrics, how much worse the noise is predicted with other images' subjects: two forward
+    passes."""
     checkpoint_every: PositiveInt = 1000
     """Steps between checkpoints."""
     keep: PositiveInt = 3

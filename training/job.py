@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
 from infra.logs import setup_logs
 from infra.storage import place, publish
 from model.errors import ModelError
@@ -60,6 +62,7 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
 def work(order: Order, worker: Worker) -> None:
     """What each worker does, from whatever checkpoint is the furthest."""
     config = order.job.training
+    torch.manual_seed(config.seed)  # of the new adapters, which all workers must have alike
     net = SubjectDiffusion.from_base(order.job.model)
     plan = read_plan(config.data, config.seed)
     mean = net.image_encoder.mean.flatten().tolist()

@@ -21,7 +21,7 @@ from training.checkpoints import Checkpoints, Identity
 from training.config import TrainingConfig, TrainingJob
 from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch
-from training.errors import Diverged
+from training.errors import Diverged, TrainingError
 from training.metrics import MetricsLog, progress_line
 from training.optim import learning_rate
 from training.parallel import Replica, Worker
@@ -132,7 +132,13 @@ class _Loop:
             with self.stopwatch.waiting():
                 one = next(loaded)
             micros.append(self._on_device(one, weights[one.number]))
-        self.step(self.position.step, micros)
+        try:
+            self.step(self.position.step, micros)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{self.worker.device} has too little memory for a step: lower training.data.batch_size, or set "
+                f"training.recompute=feed_forwards ({str(error).splitlines()[0]})"
+            ) from error
         self.position = Position(self.position.step + 1, numbers.stop)
         done = self.position.step
         if done % self.config.log_every == 0 or done == self.config.steps:
@@ -158,6 +164,7 @@ class _Loop:
     def _log(self, micros: list[MicroBatch]) -> None:
         self._read_sums()
         watch = self.step.watch
+        probe = float(self.step.probed(micros[-1])) if self.config.identity_probe else None
         in_a_row, left_out, norm = torch.stack([watch.in_a_row, watch.left_out, watch.norm]).tolist()
         speed = self.stopwatch.speed(self.worker.count)
         steps = self.position.step % self.config.log_every or self.config.log_every
@@ -168,6 +175,7 @@ class _Loop:
             **_means(self.since_log),
             "learning_rate": learning_rate(self.position.step - 1, self.config.optimizer),
             "gradient_norm": norm if math.isfinite(norm) else None,
+            "identity_probe": probe if probe is not None and math.isfinite(probe) else None,
             "images_per_s": speed.images_per_s,
             "stall": speed.stall,
             "tflops": speed.tflops,

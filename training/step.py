@@ -1,7 +1,7 @@
 """One step of the optimiser over a worker's batches, in which the host never waits for the device."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from model.batch import SubjectBatch
 from model.config import Precision
 from model.subject_diffusion import TrainingLoss
 from training.config import TrainingConfig
+from training.probe import identity_probe
 from training.state import TrainingState
 
 WATCHED = ("loss", "denoising", "L_attn", "attention_in_mask")
@@ -90,14 +91,25 @@ class TrainingStep:
     def _backward(self, micro: MicroBatch) -> None:
         # All that is random in a step follows from its batches' numbers, whoever computes them and whenever.
         torch.manual_seed(draw_seed(self._config.seed, micro.number))
-        with self._autocast(), nullcontext() if micro.whole else set_stance("force_eager"):
+        with self._computing(micro):
             loss = self._replica(micro.batch)
         (loss.total * micro.share).backward()  # type: ignore[no-untyped-call]
         self.watch.saw_loss(loss, micro.rows)
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        device = self._replica.worker.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self._config.precision is Precision.BFLOAT16)
+    def probed(self, micro: MicroBatch) -> Tensor:
+        """`identity_probe` of a batch."""
+        with self._computing(micro):
+            return identity_probe(self._replica, micro.batch, draw_seed(self._config.seed, micro.number))
+
+    @contextmanager
+    def _computing(self, micro: MicroBatch) -> Iterator[None]:
+        device, fast = self._replica.worker.device.type, self._config.precision is Precision.BFLOAT16
+        with torch.autocast(device, torch.bfloat16, enabled=fast):
+            if micro.whole:
+                yield
+            else:
+                with set_stance("force_eager"):
+                    yield
 
 
 def draw_seed(seed: int, number: int) -> int:

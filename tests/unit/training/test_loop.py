@@ -29,6 +29,7 @@ from training.loop import numbers_of, prepared, shares, train
 from training.metrics import FILE, read_metrics
 from training.optim import Optimizer
 from training.parallel import Replica, Worker
+from training.probe import identity_probe
 from training.state import Position, TrainingState
 from training.step import MicroBatch, TrainingStep
 
@@ -137,6 +138,32 @@ def test_too_many_in_a_row_stop_the_job_and_their_batch_is_kept(job: Jobs):
     assert latest.name == "step-00000006"
     assert read_metrics(out)[-1]["loss"] is None
     assert "NaN" not in (out / FILE).read_text(), "readers of JSON know no such number"
+
+
+# Identity
+
+
+def test_the_probe_is_0_where_all_images_show_the_same_subject(job: Jobs):
+    one = job()
+    net = SubjectDiffusion.from_base(one.model)
+    replica = Replica(net, one.training.strategy, Worker())
+    batch = small_batch(net.prompts, ["dog"], ["dog"])
+    same = replace(batch, subject_images=batch.subject_images[:1].expand(2, -1, -1, -1, -1))
+    assert identity_probe(replica, batch, seed=0) != 0
+    assert identity_probe(replica, same, seed=0) == 0
+    assert all(weight.grad is None for weight in net.parameters())
+
+
+def test_the_probe_is_among_the_metrics_and_changes_no_weights(job: Jobs):
+    plain, probed = job(steps=2, checkpoint_every=2), job(steps=2, checkpoint_every=2, identity_probe=True)
+    probed = probed.model_copy(
+        update={"training": probed.training.model_copy(update={"out": plain.training.out + "-probed"})}
+    )
+    trained(plain)
+    trained(probed)
+    assert differing(tensors_at(plain, 2), tensors_at(probed, 2)) == []
+    (line,) = read_metrics(Path(probed.training.out))
+    assert isinstance(line["identity_probe"], float)
 
 
 # Poisoned rows
