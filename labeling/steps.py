@@ -1,11 +1,12 @@
 """The chain of Fig. 2: which stage reads which layers, and what stamp its files get."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from labeling.config import DetectorBackend, LabelingConfig, SegmenterBackend
+from labeling.config import BoxRules, DetectorBackend, LabelingConfig, SegmenterBackend
 from labeling.sdd.shards import ShardStore
 from labeling.stages.base import Stage
 from labeling.stages.caption import CaptionStage
@@ -14,6 +15,7 @@ from labeling.stages.nouns import NounStage
 from labeling.stages.segment import SegmentStage
 from labeling.weights import checkpoint_file, package_id, refuse_mistyped, weights_id
 
+log = logging.getLogger(__name__)
 IMAGES = "images"
 
 
@@ -44,6 +46,7 @@ def steps_of(config: LabelingConfig) -> list[Step]:
         CheckpointError: weights are not where `config` says, as far as can be said before they are loaded.
     """
     _refuse_missing(config)
+    _warn_of_threshold(config)
     caption, detect, segment = config.caption, config.detect, config.segment
     detector = weights_id(detect.checkpoint, detect.revision)
     if detect.backend is DetectorBackend.GROUNDINGDINO:
@@ -73,6 +76,19 @@ def _refuse_missing(config: LabelingConfig) -> None:
         checkpoint_file(segment.checkpoint, "labeling.segment.checkpoint")
     else:
         refuse_mistyped(segment.checkpoint, "labeling.segment.checkpoint")
+
+
+def _warn_of_threshold(config: LabelingConfig) -> None:
+    """Rule 5 cannot keep a box that the detector did not write; only the defaults, the paper's 0.2, may say so."""
+    score, threshold = config.rules.min_score, config.detect.box_threshold
+    if score < threshold and score != BoxRules().min_score:
+        log.warning(
+            "labeling.rules.min_score=%g keeps no more boxes than %g would, as the detector writes none below "
+            "that: set labeling.detect.box_threshold=%g too",
+            score,
+            threshold,
+            score,
+        )
 
 
 def chain(stages: Iterable[tuple[Stage[Any, Any], str]]) -> list[Step]:

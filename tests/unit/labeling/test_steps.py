@@ -104,6 +104,18 @@ def test_weights_that_are_not_there_are_refused_before_any_stage_runs(setting, s
         steps_of(LabelingConfig(root="unused", **settings))
 
 
+def test_a_score_below_the_detectors_own_threshold_is_told(caplog):
+    floor = {"floor": {"min_score": 0.1}}
+    steps_of(LabelingConfig(root="unused"))
+    steps_of(LabelingConfig(root="unused", segment=floor, rules={"min_score": 0.3}))
+    steps_of(LabelingConfig(root="unused", segment=floor, rules={"min_score": 0.1}, detect={"box_threshold": 0.1}))
+    assert caplog.messages == [], "rule 5's 0.2 is the paper's, the detector's 0.25 that of its code"
+    steps_of(LabelingConfig(root="unused", segment=floor, rules={"min_score": 0.1}))
+    (message,) = caplog.messages
+    assert "labeling.rules.min_score=0.1" in message
+    assert "labeling.detect.box_threshold=0.1" in message
+
+
 @pytest.mark.parametrize("name", ["checkpoint", "text_encoder", "package_config"])
 def test_every_file_of_the_groundingdino_package_counts(store, tmp_path, name):
     (tmp_path / "bert").mkdir()
