@@ -35,7 +35,7 @@ from infra.config import Config, load
 from miniature.training.muon import Muon
 
 log = logging.getLogger("miniature.train")
-NETWORKS = ("sam", "grounding_dino", "blip2")
+NETWORKS = ("sam", "grounding_dino", "blip2", "latent", "image_encoder", "base", "judge", "embedder")
 
 
 class Phase(Config):

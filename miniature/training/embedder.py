@@ -1,0 +1,125 @@
+"""The embedder: crops of one sprite in different poses and places come near each other, those of others do not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infra.config import Config
+from labeling.sdd.schema import Box
+from miniature.networks.judge import CROP_PX, EMBEDDED, Embedder, save_embedder
+from miniature.scenes import Pool
+from miniature.sprites import Sprite
+from miniature.train import Phase, Task
+from miniature.training.image_encoder import recall_at_1
+from miniature.training.pictures import SCENES, Cutouts, pixels, pool, shown
+from miniature.training.worn import worn
+
+_AROUND = 1.15
+"""Side of a crop, in longest sides of its box."""
+
+
+class EmbedderPhase(Phase):
+    """The phase with its sharpness."""
+
+    temperature: PositiveFloat = 0.08
+    cutout_share: float = 0.25
+    """Share of pictures that are cut-outs on white, as references are."""
+
+
+class EmbedderConfig(Config):
+    seed: int
+    everything: EmbedderPhase
+    validation_rounds: PositiveInt = 3
+
+
+class Settings(Config):
+    """The tables of a recipe."""
+
+    training: EmbedderConfig
+
+
+def crop(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """The square around a box, [48, 48, 3]; beyond the image its edge goes on."""
+    side = _AROUND * max(box.x1 - box.x0, box.y1 - box.y0)
+    x0, y0 = (box.x0 + box.x1 - side) / 2, (box.y0 + box.y1 - side) / 2
+    scale = CROP_PX / side
+    shift = np.array([[scale, 0, 0.5 * scale - 0.5 - scale * x0], [0, scale, 0.5 * scale - 0.5 - scale * y0]])
+    size = (CROP_PX, CROP_PX)
+    cut = cv2.warpAffine(image, shift, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cut, np.uint8)
+
+
+class Pairs:
+    """Two pictures of each of `size` trained sprites: crops [2, B, 3, 48, 48], and the sprites' places in the pool."""
+
+    def __init__(self, kept: Pool, cutout_share: float) -> None:
+        self.kept, self.pool, self.cutouts, self.share = kept, pool(kept), Cutouts(CROP_PX), cutout_share
+
+    def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([*seed, 1])
+        drawn = rng.permutation(len(self.pool))[:size]
+        views = [[self._view((*seed, i, side), self.pool[i], rng) for i in drawn] for side in range(2)]
+        return torch.stack([pixels(view) for view in views]), torch.from_numpy(drawn)
+
+    def _view(self, seed: Sequence[int], sprite: Sprite, rng: np.random.Generator) -> NDArray[np.uint8]:
+        if rng.random() < self.share:
+            return self.cutouts(sprite, rng)
+        alone = {"names": (sprite.name,), "subjects": (1, 1), "pool": self.kept}
+        one = shown([int(part) for part in seed], SCENES.model_copy(update=alone))
+        return crop(one.image, one.box(0))
+
+
+class EmbedderTask:
+    """The one phase."""
+
+    name = "everything"
+
+    def __init__(self, net: Embedder, config: EmbedderConfig) -> None:
+        self.net, self._phase = net, config.everything
+        self.data = Pairs(Pool.TRAINED, config.everything.cutout_share)
+        self.heads: Any = nn.Linear(EMBEDDED, len(self.data.pool), bias=False)
+        unseen, count = Pairs(Pool.HELD_OUT, 0.0), len(pool(Pool.HELD_OUT))
+        self._unseen = [unseen((config.seed, 999, i), count)[0] for i in range(config.validation_rounds)]
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        views, sprites = batch
+        seen = self.net(worn(views.flatten(0, 1)))
+        one, other = seen.chunk(2)
+        near, own = one @ other.T / self._phase.temperature, torch.arange(len(one))
+        named = seen @ F.normalize(self.heads.weight, dim=-1).T / self._phase.temperature
+        return {
+            "pairs": (F.cross_entropy(near, own) + F.cross_entropy(near.T, own)) / 2,
+            "sprite": F.cross_entropy(named, sprites.repeat(2), label_smoothing=0.1),
+        }
+
+    def validate(self) -> dict[str, float]:
+        """R@1 among all held-out sprites, between two poses in two places."""
+        found = [recall_at_1(self.net(one), self.net(other)) for one, other in self._unseen]
+        return {"unseen_r_at_1": sum(found) / len(found)}
+
+    def finish(self) -> None:
+        """Nothing is trained outside of the network."""
+
+
+class Training:
+    """The recipe: one phase."""
+
+    def __init__(self, config: EmbedderConfig) -> None:
+        self.config = config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.net = Embedder()
+
+    def tasks(self) -> list[tuple[Phase, Task]]:
+        return [(self.config.everything, EmbedderTask(self.net, self.config))]
+
+    def save(self, folder: Path) -> None:
+        save_embedder(self.net, folder)
