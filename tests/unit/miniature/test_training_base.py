@@ -113,9 +113,8 @@ def test_the_latents_recipe_trains_the_decoder_alone(tmp_path: Path) -> None:
     encoder = {name: weight.clone() for name, weight in recipe.net.encoder.state_dict().items()}
     decoder = recipe.net.decoder.conv_in.weight.clone()
     train(recipe, config.seed, tmp_path)
-    assert all(
-        torch.allclose(weight, recipe.net.encoder.state_dict()[name], rtol=1e-3) for name, weight in encoder.items()
-    )
+    for name, weight in recipe.net.encoder.state_dict().items():
+        assert torch.equal(weight.half(), encoder[name].half()), name
     assert not torch.equal(decoder.half(), recipe.net.decoder.conv_in.weight.half())
 
 
