@@ -1,8 +1,6 @@
 """BLIP-2 (Li et al., 2023) from transformers: what is in the picture, in a sentence."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration
 
-from labeling.backends.runtime import pretrained_error, torch_device, torch_dtype
+from labeling.backends.runtime import pretrained, torch_device, torch_dtype
 from labeling.config import CaptionConfig
 from labeling.errors import CheckpointError
 
@@ -78,8 +76,8 @@ class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]  # transforme
 
 def _load(config: CaptionConfig) -> tuple[Any, Any, Any]:
     """Network in evaluation mode, image processor, tokenizer."""
-    source, revision = str(Path(config.checkpoint).expanduser()), config.revision
-    with _clear_errors(config.checkpoint):
+    revision = config.revision
+    with pretrained(config.checkpoint, SETTING) as source:
         found = AutoConfig.from_pretrained(source, revision=revision)
         if not isinstance(found, Blip2Config):
             raise CheckpointError(
@@ -107,13 +105,3 @@ def _load(config: CaptionConfig) -> tuple[Any, Any, Any]:
                 f"Blip2ForConditionalGeneration such as Salesforce/blip2-opt-2.7b"
             )
     return net.eval(), images, tokenizer
-
-
-@contextmanager
-def _clear_errors(checkpoint: str) -> Iterator[None]:
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:  # each file format has its own
-        raise pretrained_error(checkpoint, SETTING, error) from error

@@ -13,7 +13,7 @@ from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
 from labeling.backends.grounding_detect import PreparedImage, PromptedDetector, prepare_image
 from labeling.backends.grounding_prompt import PromptBatch, PromptWriter
-from labeling.backends.runtime import pretrained_error, torch_device
+from labeling.backends.runtime import pretrained, torch_device
 from labeling.config import DetectConfig
 from labeling.errors import CheckpointError
 from labeling.stages.detect import Found
@@ -48,13 +48,11 @@ class GroundingDinoHfDetector:
 
 def _load(config: DetectConfig) -> tuple[Any, Any]:
     name, revision = config.checkpoint, config.revision
-    try:
-        processor = GroundingDinoProcessor.from_pretrained(name, revision=revision)
+    with pretrained(name, "labeling.detect.checkpoint") as source:
+        processor = GroundingDinoProcessor.from_pretrained(source, revision=revision)
         net, loaded = GroundingDinoForObjectDetection.from_pretrained(
-            name, revision=revision, dtype=float32, output_loading_info=True
+            source, revision=revision, dtype=float32, output_loading_info=True
         )
-    except Exception as error:  # transformers raises OSError, ValueError, RuntimeError and more for a bad folder
-        raise pretrained_error(name, "labeling.detect.checkpoint", error) from error
     if missing := sorted(loaded["missing_keys"]):
         raise CheckpointError(
             f"labeling.detect.checkpoint={name!r} lacks {len(missing)} weights of Grounding DINO, first {missing[0]}: "

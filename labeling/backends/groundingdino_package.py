@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BatchEncoding, Gr
 
 from labeling.backends.grounding_detect import PreparedImage, PromptedDetector, prepare_image
 from labeling.backends.grounding_prompt import PromptBatch, PromptWriter
-from labeling.backends.runtime import pretrained_error, torch_device
+from labeling.backends.runtime import pretrained, torch_device
 from labeling.config import DetectConfig
 from labeling.errors import CheckpointError
 from labeling.stages.detect import Found
@@ -81,10 +81,8 @@ class GroundingDinoPackageDetector:
 
 def text_encoder(name: str) -> tuple[Any, Any]:
     """Tokenizer and configuration of the BERT `name`, a folder or hub id; no weights."""
-    try:
-        return AutoTokenizer.from_pretrained(name), AutoConfig.from_pretrained(name)
-    except Exception as error:  # transformers raises OSError, ValueError and more for a bad folder
-        raise pretrained_error(name, "labeling.detect.text_encoder", error) from error
+    with pretrained(name, "labeling.detect.text_encoder") as source:
+        return AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
 
 
 def package_config(path: str | None) -> Any:

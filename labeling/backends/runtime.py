@@ -1,5 +1,8 @@
 """Where a network runs and where its weights come from: the same for all backends."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,8 +25,22 @@ def torch_dtype(precision: Precision) -> torch.dtype:
     return {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[precision]
 
 
-def pretrained_error(checkpoint: str, setting: str, error: Exception) -> CheckpointError:
-    """What to tell the user when a local folder or hub id does not load."""
+@contextmanager
+def pretrained(checkpoint: str, setting: str) -> Iterator[str]:
+    """The folder, `~` expanded, or hub id to give to from_pretrained, and in one line what goes wrong while it loads.
+
+    Raises:
+        CheckpointError: names the setting to change.
+    """
+    try:
+        yield os.path.expanduser(checkpoint)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a bad folder raises whatever the hub, JSON, safetensors and pickle do
+        raise _error(checkpoint, setting, error) from error
+
+
+def _error(checkpoint: str, setting: str, error: Exception) -> CheckpointError:
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
     kind = "folder" if Path(checkpoint).expanduser().is_dir() else "hub id (no such local folder)"
     return CheckpointError(

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, SamConfig, SamImageProcessor, SamModel
 
-from labeling.backends.runtime import pretrained_error, torch_device, torch_dtype
+from labeling.backends.runtime import pretrained, torch_device, torch_dtype
 from labeling.backends.sam_masks import Preprocessing, SamImage, segment
 from labeling.config import SegmentConfig
 from labeling.errors import CheckpointError
@@ -54,18 +54,14 @@ class SamHfSegmenter:
 
 def _load(config: SegmentConfig) -> tuple[Any, Preprocessing]:
     name, revision = config.checkpoint, config.revision
-    try:
-        found = AutoConfig.from_pretrained(name, revision=revision)
+    with pretrained(name, _SETTING) as source:
+        found = AutoConfig.from_pretrained(source, revision=revision)
         if not isinstance(found, SamConfig):
             raise CheckpointError(f"{_SETTING}={name!r} holds a model of type {found.model_type!r}, not 'sam'")
-        processor = SamImageProcessor.from_pretrained(name, revision=revision)
+        processor = SamImageProcessor.from_pretrained(source, revision=revision)
         net, report = SamModel.from_pretrained(
-            name, revision=revision, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            source, revision=revision, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except CheckpointError:
-        raise
-    except Exception as error:  # a bad folder raises whatever the Hub, JSON, safetensors and pickle do
-        raise pretrained_error(name, _SETTING, error) from error
     if wrong := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
         raise CheckpointError(
             f"{_SETTING}={name!r} lacks {len(wrong)} tensors of a SamModel of its config.json or has them in other "

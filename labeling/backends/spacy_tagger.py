@@ -1,5 +1,6 @@
 """spaCy: the nouns of a caption by part of speech, with their places in it."""
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -69,7 +70,7 @@ class SpacyTagger:
 def _load(config: NounConfig) -> Any:
     needed = _NEEDED[config.form]
     try:
-        nlp = spacy.load(config.pipeline, exclude=[name for name in _UNUSED if name not in needed])
+        nlp = spacy.load(os.path.expanduser(config.pipeline), exclude=[name for name in _UNUSED if name not in needed])
     except Exception as error:  # spaCy raises OSError for what is missing, and others for what it cannot read
         first_line = str(error).partition("\n")[0]
         raise CheckpointError(

@@ -352,6 +352,12 @@ def test_a_folder_of_another_network_is_named(folder: Path, tmp_path: Path) -> N
         GroundingDinoHfDetector(config(folder, DetectorBackend.GROUNDING_DINO_HF, checkpoint=str(tmp_path / "nothing")))
 
 
+def test_folders_at_home_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    loaded(config(folder, DetectorBackend.GROUNDING_DINO_HF, checkpoint="~/hf"))
+    loaded(config(folder, DetectorBackend.GROUNDINGDINO, text_encoder="~/bert"))
+
+
 def test_a_tokenizer_with_other_numbers_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "hf", tmp_path / "hf")
     tokenizer = json.loads((tmp_path / "hf" / "tokenizer.json").read_text())

