@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from infra.storage import place
 from labeling.config import LabelingConfig, Stale, Workers
-from labeling.download import download_shards
+from labeling.download import download_shards, former_stamps
 from labeling.errors import ShardStale, StageFailed
 from labeling.finish import LEDGER, SDD, URLS, FinishJob, finish_stamp
 from labeling.image_shards import images_stamp
@@ -174,12 +174,14 @@ def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step
     stamp = images_stamp(config.download, store, shard)
     if images and not images.stamp.startswith(stamp):
         stale.append(IMAGES)
-    parent = images.stamp if images and not stale else stamp
+    parents = {images.stamp if images and not stale else stamp}
+    if config.download.retry_failed:  # files from before the shard gained images were made under the same settings
+        parents |= {former for former in former_stamps(store, shard) if former.startswith(stamp)}
     for step in steps:
-        parent = step.stamp(parent)
-        if (found := store.stamp(step.stage.name, shard)) and found.stamp != parent:
+        parents = {step.stamp(parent) for parent in parents}
+        if (found := store.stamp(step.stage.name, shard)) and found.stamp not in parents:
             stale.append(step.stage.name)
-    if (found := store.stamp(LEDGER, shard)) and found.stamp != finish_stamp(config.rules, parent):
+    if (found := store.stamp(LEDGER, shard)) and found.stamp not in {finish_stamp(config.rules, p) for p in parents}:
         stale.append(SDD)
     return stale
 

@@ -30,14 +30,14 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
 from upath import UPath
 
 from infra.logs import setup_logs
-from infra.storage import is_local, sweep
+from infra.storage import contents, is_local, publish, sweep
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, Stale
 from labeling.errors import LabelingError, ShardStale, StageFailed
 from labeling.fetch import Fetcher
@@ -121,7 +121,11 @@ class ShardDownload:
         image_shard = ImageShard(store, shard, _rows(task), begin)
         with FileSpool.opened(store.root, task) as spool:
             gathering = Gathering(Fetcher(self.config).fetch, self.config, self.workers, journal, spool)
-            counts = image_shard.retry(gathering) if is_there else image_shard.make(gathering)
+            if found and is_there:
+                _remember(store, shard, found.stamp)
+                counts = image_shard.retry(gathering)
+            else:
+                counts = image_shard.make(gathering)
         journal.remove()
         seconds = time.monotonic() - start
         log.info("%s %s: %s in %.0f s", IMAGES, shard, ", ".join(f"{n} {s}" for s, n in counts.items()), seconds)
@@ -175,6 +179,14 @@ class Order:
     root: str
     shards: tuple[str, ...]
     processes: int
+
+
+def former_stamps(store: ShardStore, shard: str) -> set[str]:
+    """The stamps that the shard's file had before it was fetched again: later files may still be made from those."""
+    try:
+        return set(contents(_former_path(store, shard)).decode().split())
+    except FileNotFoundError:
+        return set()
 
 
 def _finished(store: ShardStore, shard: str, config: LabelingConfig) -> ShardReport | None:
@@ -299,6 +311,19 @@ def _lists(store: ShardStore) -> UPath:
 
 def _report_path(store: ShardStore, shard: str) -> UPath:
     return store.root / "work" / IMAGES / f"{shard}.report.json"
+
+
+def _former_path(store: ShardStore, shard: str) -> UPath:
+    return store.root / "work" / IMAGES / f"{shard}.former"
+
+
+def _remember(store: ShardStore, shard: str, stamp: str) -> None:
+    text = "\n".join(sorted(former_stamps(store, shard) | {stamp})).encode()
+    publish(_former_path(store, shard), lambda file: _write(file, text), replace=True)
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
 
 
 @functools.cache

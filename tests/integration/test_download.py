@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from labeling.build import refuse_stale
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, StageWorkers, Stale
 from labeling.download import download_shards
 from labeling.errors import ShardStale, StageFailed
 from labeling.progress import Count
-from labeling.sdd.schema import Image, ListedUrl
+from labeling.sdd.schema import Caption, Image, ListedUrl
 from labeling.sdd.shards import ShardStore
+from labeling.steps import chain
 from labeling.url_list import plan_urls
 from tests import factories
+from tests.moody import MoodyConfig, MoodyStage
 from tests.web import Page, Site, page, serving
 
 DOWNLOAD = DownloadConfig(allow_private_hosts=True, min_side_px=32, timeout_s=5, rounds=1)
@@ -116,7 +119,22 @@ def test_other_settings_and_what_failed(tmp_path: Path, site: Site) -> None:
     assert site.hits == {"/7.jpg": 1}
     after = [store.stamp("images", shard) for shard in shards]
     assert [a == b for a, b in zip(after, before, strict=True)] == [False, True]
+    assert_refused_only_without_retry(again.model_copy(update={"stale": Stale.REFUSE}), before[0].stamp, shards)
     assert_all_there(strict, site, 80)
+
+
+def assert_refused_only_without_retry(config: LabelingConfig, former: str, shards: list[str]) -> None:
+    """Captions of the first shard from before it gained an image, as a killed build leaves them, can be made again."""
+    (step,) = steps = chain([(MoodyStage(MoodyConfig()), "")])
+    store = ShardStore(config.root)
+    store.write_outcomes("captions", shards[0], [], Caption, step.stamp(former))
+    refuse_stale(config, steps, shards)
+    without_retry = config.download.model_copy(update={"retry_failed": False})
+    with pytest.raises(ShardStale, match=r"captions/ \(1 shards\)"):
+        refuse_stale(config.model_copy(update={"download": without_retry}), steps, shards)
+    others = chain([(MoodyStage(MoodyConfig(memory_rows=7)), "")])
+    with pytest.raises(ShardStale, match=r"captions/ \(1 shards\)"):
+        refuse_stale(config, others, shards)
 
 
 def pool_of(process: psutil.Process) -> list[psutil.Process]:
