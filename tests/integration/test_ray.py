@@ -2,7 +2,8 @@
 
 import pytest
 
-from labeling.config import Executor, Workers
+from labeling.build import anchored, label_part
+from labeling.config import Executor, LabelingConfig, StageWorkers, Workers
 from labeling.errors import StageFailed
 from labeling.run import run_job
 from labeling.sdd.schema import Caption
@@ -38,6 +39,15 @@ def test_each_bad_row_costs_itself_and_each_shard_is_made_once(dataset):
     store = ShardStore(str(dataset))
     kept = [row.caption for shard in SHARDS for row in store.read(Caption, ("captions",), shard)]
     assert kept == [f"good {n}-{i}" for n in range(4) for i in range(10) if i not in (3, 7)]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_relative_root_is_that_of_the_driver(dataset, monkeypatch):
+    monkeypatch.chdir(dataset)
+    config = anchored(LabelingConfig(root=".", executor=Executor.RAY, workers=StageWorkers(captions=WORKERS)))
+    (step,) = chain([(MoodyStage(MoodyConfig()), "")])
+    (report,) = label_part(config, step, SHARDS[:1], "run")
+    assert report.counts == {"kept": 8, "quarantined": 1, "failed": 1}
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -1,13 +1,16 @@
-"""What a build may make again, and what it refuses to."""
+"""What a build may make again, what it refuses, and where its files are."""
+
+from pathlib import Path
 
 import pytest
 
-from labeling.build import finish_part, label_part
+from labeling.build import HereCaller, anchored, build, finish_part, label_part
 from labeling.config import DownloadConfig, LabelingConfig
-from labeling.errors import StageFailed
+from labeling.errors import BadInput, StageFailed
 from labeling.sdd.schema import Image, LedgerRow
 from labeling.sdd.shards import ShardStore
-from labeling.steps import Step, chain
+from labeling.steps import Step, chain, steps_of
+from labeling.weights import weights_id
 from tests.factories import SHARD, downloaded, image, labelled
 from tests.moody import MoodyConfig, MoodyStage
 
@@ -45,3 +48,58 @@ def test_a_shard_that_gained_images_is_finished_again(tmp_path):
 
 def stage_named(layer):
     return type("Named", (MoodyStage,), {"name": layer})(MoodyConfig())
+
+
+NETWORKS = {
+    "caption": {"checkpoint": "nets/blip2"},
+    "nouns": {"pipeline": "nets/spacy"},
+    "detect": {
+        "backend": "groundingdino",
+        "checkpoint": "nets/dino.pth",
+        "package_config": "nets/dino.py",
+        "text_encoder": "nets/bert",
+    },
+    "segment": {"checkpoint": "nets/sam"},
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """The working directory, with weights in it."""
+    monkeypatch.chdir(tmp_path)
+    for path in ("blip2/a", "spacy/a", "dino.pth", "dino.py", "bert/a", "sam/a"):
+        file = tmp_path / "nets" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(path)
+    return tmp_path
+
+
+def test_paths_mean_the_same_in_every_working_directory(here):
+    config = LabelingConfig(root="out/sdd", urls="list.csv", **NETWORKS)
+    absolute = anchored(config)
+    assert (absolute.root, absolute.urls) == (f"{here}/out/sdd", f"{here}/list.csv")
+    for table, values in NETWORKS.items():
+        paths = {name: f"{here}/{value}" for name, value in values.items() if "/" in value}
+        assert paths.items() <= getattr(absolute, table).model_dump().items()
+    assert anchored(absolute) == absolute
+
+
+def test_where_weights_lie_is_in_no_stamp(here):
+    config = LabelingConfig(root="out/sdd", **NETWORKS)
+    before = [step.identity for step in steps_of(config)]
+    assert [step.identity for step in steps_of(anchored(config))] == before
+    (here / "nets/sam/a").rename(here / "nets/sam/b")
+    weights_id.cache_clear()
+    after = [step.identity for step in steps_of(anchored(config))]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [True, True, True, False]
+
+
+def test_what_is_not_on_this_machine_is_named_as_before():
+    config = LabelingConfig(root="s3://bucket/sdd", urls="s3://bucket/urls")
+    assert anchored(config) == config
+
+
+@pytest.mark.usefixtures("here")
+def test_a_build_begins_with_it(tmp_path):
+    with pytest.raises(BadInput, match=f"{tmp_path}/nowhere.csv"):
+        build(LabelingConfig(root="out/sdd", urls="nowhere.csv", **NETWORKS), HereCaller())
