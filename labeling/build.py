@@ -6,10 +6,11 @@ where it stopped, as each shard of each layer is a file, and a file that is ther
 
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -48,14 +49,20 @@ class Caller(Protocol):
 
 
 class HereCaller:
-    """Runs the calls in threads of this process, once each."""
-
-    def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(4, thread_name_prefix="build")
+    """Runs the calls in threads of this process, once each. They keep no process alive: Ray cannot be stopped."""
 
     def submit(self, name: str, function: Callable[..., R], *args: Any) -> Result[R]:
         log.debug("%s begins", name)
-        return self.pool.submit(function, *args)
+        future: Future[R] = Future()
+        threading.Thread(target=_call, args=(future, function, args), name=name, daemon=True).start()
+        return future
+
+
+def _call(future: "Future[R]", function: Callable[..., R], args: Sequence[Any]) -> None:
+    try:
+        future.set_result(function(*args))
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
@@ -71,19 +78,35 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
     steps = steps_of(config)
     shards = caller.submit("plan", plan_urls, config).result()
     refuse_stale(config, steps, shards)
+    stop = threading.Event()
+    try:
+        _make_parts(config, caller, steps, shards, record, stop)
+    finally:  # on an interrupt or an error: of what is under way, too
+        stop.set()
+    record.end()
+    return record.counts[SDD]
+
+
+def _make_parts(
+    config: LabelingConfig,
+    caller: Caller,
+    steps: Sequence[Step],
+    shards: Sequence[str],
+    record: RunRecord,
+    stop: threading.Event,
+) -> None:
     parts = [shards[i : i + config.shards_per_part] for i in range(0, len(shards), config.shards_per_part)]
-    download = caller.submit("download, part 1", download_part, config, parts[0]) if parts else None
+    download = caller.submit("download, part 1", download_part, config, parts[0], stop) if parts else None
     for n, part in enumerate(parts, start=1):
         assert download is not None
         record.add(IMAGES, download.result())
         if n < len(parts):  # the next part comes in while this one is labelled
-            download = caller.submit(f"download, part {n + 1}", download_part, config, parts[n])
+            download = caller.submit(f"download, part {n + 1}", download_part, config, parts[n], stop)
         for step in steps:
             name = f"{step.stage.name}, part {n}"
-            record.add(step.stage.name, caller.submit(name, label_part, config, step, part, record.name).result())
-        record.add(SDD, caller.submit(f"rules, part {n}", finish_part, config, steps, part).result())
-    record.end()
-    return record.counts[SDD]
+            call = caller.submit(name, label_part, config, step, part, record.name, stop)
+            record.add(step.stage.name, call.result())
+        record.add(SDD, caller.submit(f"rules, part {n}", finish_part, config, steps, part, stop).result())
 
 
 def anchored(config: LabelingConfig) -> LabelingConfig:
@@ -116,16 +139,20 @@ def _absolute(weights: str) -> str:
     return str(path.absolute()) if path.exists() else weights
 
 
-def download_part(config: LabelingConfig, shards: Sequence[str]) -> list[ShardReport]:
+def download_part(
+    config: LabelingConfig, shards: Sequence[str], stop: threading.Event | None = None
+) -> list[ShardReport]:
     """Make images/ of these shards."""
     store = ShardStore(config.root)
     count = Count(store, IMAGES, shards)
     with showing(IMAGES, _rows(store, URLS, shards), count):
-        reports = download_shards(config, shards)
+        reports = download_shards(config, shards, stop)
     return _checked(store, IMAGES, reports)
 
 
-def label_part(config: LabelingConfig, step: Step, shards: Sequence[str], run: str) -> list[ShardReport]:
+def label_part(
+    config: LabelingConfig, step: Step, shards: Sequence[str], run: str, stop: threading.Event | None = None
+) -> list[ShardReport]:
     """Make the files of one stage for these shards."""
     workers: Workers = getattr(config.workers, step.stage.name)
     job = NetworkJob(
@@ -136,14 +163,16 @@ def label_part(config: LabelingConfig, step: Step, shards: Sequence[str], run: s
         torch_threads=torch_threads(workers, config.executor),
         replace=_may_replace(config),
     )
-    return _run(config, job, step.stage.name, step.reads[-1], shards, workers)
+    return _run(config, job, step.stage.name, step.reads[-1], shards, workers, stop)
 
 
-def finish_part(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> list[ShardReport]:
+def finish_part(
+    config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str], stop: threading.Event | None = None
+) -> list[ShardReport]:
     """Make sdd/ and ledger/ of these shards."""
     layers = (IMAGES, *(step.stage.name for step in steps))
     job = FinishJob(root=config.root, rules=config.rules, layers=layers, replace=_may_replace(config))
-    return _run(config, job, LEDGER, URLS, shards, config.workers.sdd)
+    return _run(config, job, LEDGER, URLS, shards, config.workers.sdd, stop)
 
 
 def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> None:
@@ -192,12 +221,18 @@ def _may_replace(config: LabelingConfig) -> bool:
 
 
 def _run(
-    config: LabelingConfig, job: ShardJob, layer: str, parent: str, shards: Sequence[str], workers: Workers
+    config: LabelingConfig,
+    job: ShardJob,
+    layer: str,
+    parent: str,
+    shards: Sequence[str],
+    workers: Workers,
+    stop: threading.Event | None,
 ) -> list[ShardReport]:
     store = ShardStore(config.root)
     start = time.monotonic()
     with showing(layer, _rows(store, parent, shards), Count(store, layer, shards, job.expected)):
-        reports = run_job(job, shards, workers, config.executor)
+        reports = run_job(job, shards, workers, config.executor, stop)
     log.info("%s: %s in %.1f s", layer, _summary(reports), time.monotonic() - start)
     return _checked(store, layer, reports)
 

@@ -61,14 +61,19 @@ WATCH_S, GRACE_S = 0.2, 5.0
 NUMBER_WIDTH = 5
 
 
-def download_shards(config: LabelingConfig, shards: Sequence[str]) -> list[ShardReport]:
+def download_shards(
+    config: LabelingConfig, shards: Sequence[str], stop: threading.Event | None = None
+) -> list[ShardReport]:
     """Make the files of these shards in `images/`, as `plan_urls` planned them; one report for each.
 
     A file that is there stays as it is; with `retry_failed`, what failed for a passing reason is fetched again.
 
+    Args:
+        stop: set by another thread, it ends the work here; on Ray it goes on until this process ends.
+
     Raises:
         ShardStale: a file was made under other settings; nothing was done.
-        StageFailed: a file could not be made; the message is the first reason.
+        StageFailed: a file could not be made, or all was stopped; the message is the first reason.
     """
     store = ShardStore(config.root)
     reports = {shard: report for shard in shards if (report := _finished(store, shard, config))}
@@ -76,7 +81,7 @@ def download_shards(config: LabelingConfig, shards: Sequence[str]) -> list[Shard
     for _ in range(MAX_ATTEMPTS):
         if not (todo := [shard for shard in shards if shard not in reports]):
             break
-        reports |= _attempt(store, todo, config, run)
+        reports |= _attempt(store, todo, config, run, stop or threading.Event())
     if errors := [report.error for report in reports.values() if report.error]:
         raise StageFailed(errors[0] + (f" (and {len(errors) - 1} more shards)" if len(errors) > 1 else ""))
     if lost := [shard for shard in shards if shard not in reports]:
@@ -208,7 +213,9 @@ def _finished(store: ShardStore, shard: str, config: LabelingConfig) -> ShardRep
     return ShardReport(stage=IMAGES, shard=shard, counts=found.counts, reused=True)
 
 
-def _attempt(store: ShardStore, shards: Sequence[str], config: LabelingConfig, run: str) -> dict[str, ShardReport]:
+def _attempt(
+    store: ShardStore, shards: Sequence[str], config: LabelingConfig, run: str, stop: threading.Event
+) -> dict[str, ShardReport]:
     """Let img2dataset distribute the shards; the reports of those that came to an end."""
     lists = _lists(store)
     lists.mkdir(parents=True, exist_ok=True)
@@ -218,7 +225,7 @@ def _attempt(store: ShardStore, shards: Sequence[str], config: LabelingConfig, r
     download = ShardDownload(config.root, config.download, workers, run)
     try:
         if config.executor is Executor.HERE:
-            _run_here(Order(download, config.root, tuple(shards), workers.processes))
+            _run_here(Order(download, config.root, tuple(shards), workers.processes), stop)
         else:
             _run_on_ray(download, store, shards)
     finally:
@@ -235,7 +242,7 @@ def _reports(store: ShardStore, shards: Sequence[str]) -> Iterator[tuple[str, Sh
             path.unlink()
 
 
-def _run_here(order: Order) -> None:
+def _run_here(order: Order, stop: threading.Event) -> None:
     """img2dataset's pool of processes waits for ever for one that was killed, so it gets a process of its own."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
@@ -254,7 +261,9 @@ def _run_here(order: Order) -> None:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(pickle.dumps(order))
             process.stdin.flush()
-        process.wait()
+        while process.poll() is None:
+            if stop.wait(WATCH_S):
+                raise StageFailed(f"{IMAGES}: stopped")
     finally:
         process.kill()
         process.wait()

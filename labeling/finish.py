@@ -95,6 +95,9 @@ class FinishJob:
     def close(self) -> None:
         """There is nothing to end."""
 
+    def stop(self) -> None:
+        """A shard takes seconds: the one that is being made is finished."""
+
     def expected(self, shard: str) -> str | None:
         """The stamp that the shard's files will have; None before its entities are there."""
         parent = ShardStore(self.root).stamp(self.layers[-1], shard)

@@ -8,8 +8,9 @@ import json
 import logging
 import os
 import queue
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from copy import copy
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from labeling.errors import StageFailed
 from labeling.supervisor import ShardReport
 
 log = logging.getLogger(__name__)
+WATCH_S = 0.2
 NO_PROGRESS_S = 7 * 24 * 3600
 """Ray's own limit, put out of the way: hangs are ended by the batch deadline."""
 
@@ -35,16 +37,31 @@ class ShardJob(Protocol):
     def close(self) -> None:
         """End what the job has started."""
 
+    def stop(self) -> None:
+        """Have `make` end soon; called from another thread."""
 
-def run_job(job: ShardJob, shards: Sequence[str], workers: Workers, executor: Executor) -> list[ShardReport]:
+
+def run_job(
+    job: ShardJob,
+    shards: Sequence[str],
+    workers: Workers,
+    executor: Executor,
+    stop: threading.Event | None = None,
+) -> list[ShardReport]:
     """Make the files of `shards`; one report for each.
+
+    Args:
+        stop: set by another thread, it ends the work here; on Ray it goes on until this process ends.
 
     Raises:
         StageFailed: a file could not be made; the message is the first reason.
     """
     if not shards:
         return []
-    reports = (_run_here if executor is Executor.HERE else _run_on_ray)(job, shards, workers)
+    if executor is Executor.HERE:
+        reports = _run_here(job, shards, workers, stop or threading.Event())
+    else:
+        reports = _run_on_ray(job, shards, workers)
     by_shard = {report.shard: report for report in reports}
     if errors := [r.error for r in by_shard.values() if r.error]:
         raise StageFailed(f"{errors[0]}" + (f" (and {len(errors) - 1} more shards)" if len(errors) > 1 else ""))
@@ -61,29 +78,36 @@ def torch_threads(workers: Workers, executor: Executor) -> int:
     return max(1, cores // workers.count if executor is Executor.HERE else int(workers.cpus))
 
 
-def _run_here(job: ShardJob, shards: Sequence[str], workers: Workers) -> list[ShardReport]:
+def _run_here(job: ShardJob, shards: Sequence[str], workers: Workers, stop: threading.Event) -> list[ShardReport]:
     """`workers.count` threads, each with a job, so a network, of its own, take the shards as they can."""
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     for shard in shards:
         todo.put(shard)
     jobs = [copy(job) for _ in range(min(workers.count, len(shards)))]
     with ThreadPoolExecutor(len(jobs)) as pool:
+        drained = [pool.submit(_drain, own, todo, stop) for own in jobs]
         try:
-            return [report for reports in pool.map(lambda own: _drain(own, todo), jobs) for report in reports]
-        finally:
-            for own in jobs:  # on an interrupt: ends the networks, so the threads end
-                own.close()
+            while wait(drained, WATCH_S).not_done:
+                if stop.is_set():
+                    raise StageFailed("stopped")
+        except BaseException:  # an interrupt too
+            stop.set()
+            for own in jobs:  # ends the networks, so the threads end
+                own.stop()
+            raise
+        return [report for reports in drained for report in reports.result()]
 
 
-def _drain(job: ShardJob, todo: "queue.SimpleQueue[str]") -> list[ShardReport]:
+def _drain(job: ShardJob, todo: "queue.SimpleQueue[str]", stop: threading.Event) -> list[ShardReport]:
     reports: list[ShardReport] = []
-    while True:
+    while not stop.is_set():
         try:
             shard = todo.get_nowait()
         except queue.Empty:
-            job.close()
-            return reports
+            break
         reports.append(job.make(shard))
+    job.close()
+    return reports
 
 
 def _run_on_ray(job: ShardJob, shards: Sequence[str], workers: Workers) -> list[ShardReport]:

@@ -131,10 +131,15 @@ class Network:
 
     def close(self) -> None:
         """End the process; it will not be started again."""
-        self.closed = True
+        self.stop()
         if self.process is not None:
-            self.process.kill()
             self._ended()
+
+    def stop(self) -> None:
+        """The same from another thread: whoever waits for the process hears that it has ended."""
+        self.closed = True
+        if (process := self.process) is not None:
+            process.kill()
 
     def _start(self) -> None:
         if self.closed:
@@ -146,8 +151,11 @@ class Network:
                 pass_fds=[theirs.fileno()],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt is for us, who then end it
             )
         self.pipe = ours
+        if self.closed:  # meanwhile
+            self.process.kill()
         self.send_assignment()
         message = self.receive(self.workers.start_deadline_s)
         if isinstance(message, GaveUp):
@@ -211,6 +219,12 @@ class NetworkJob:
         """End the network's process."""
         if self.network is not None:
             self.network.close()
+
+    def stop(self) -> None:
+        """Make no more files; called from another thread. The rows on the network are not blamed."""
+        self.broken = f"{self.step.stage.name}: stopped"
+        if self.network is not None:
+            self.network.stop()
 
     def expected(self, shard: str) -> str | None:
         """The stamp that the shard's file will have; None before the file is there from which it is made."""
@@ -358,6 +372,9 @@ class Labelling:
 
     def _died(self, death: ProcessDied) -> None:
         """What was on the network goes back to the front, row by row."""
+        if self.network.closed:
+            self.journal.sent((), self.done)
+            raise StageFailed(f"{self.network.stage.name}: stopped")
         log.warning("%s: the network's process ended (%s)", self.network.stage.name, death)
         self.journal.died(str(death))
         self.todo.extendleft([row] for unit in reversed(self.in_flight) for row in reversed(unit))

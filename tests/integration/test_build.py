@@ -2,11 +2,14 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -190,6 +193,23 @@ def test_a_missing_checkpoint_is_refused(settings, tmp_path):
     assert "labeling.caption.checkpoint" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "sdd" / "urls").exists()
     assert not (tmp_path / "sdd" / "images").exists()
+
+
+def test_an_interrupt_ends_a_build(settings, tmp_path):
+    """As the terminal sends it: to the whole process group."""
+    root = tmp_path / "sdd"
+    command = [sys.executable, "-m", "flows.cli", "build", "--config", str(settings), f"--set=labeling.root={root}"]
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    running = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    while not list(root.glob("work/captions/*.json")):
+        assert running.poll() is None
+        time.sleep(0.05)
+    family = psutil.Process(running.pid).children(recursive=True)
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.wait() != 0
+    assert not list(root.glob("captions/*.parquet"))
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
 
 
 def test_the_commands_that_look(built):

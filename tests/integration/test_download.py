@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -208,6 +209,26 @@ def test_a_killed_driver_leaves_whole_files_and_no_process(tmp_path: Path, site:
     assert count() == 240
     assert all(file.stat().st_mtime_ns == mtime for file, (mtime, _) in done.items()), "what was done stays"
     assert_all_there(config, site, 240)
+
+
+@pytest.mark.slow
+def test_a_stopped_download_leaves_no_process(tmp_path: Path, site: Site) -> None:
+    site.pages["*"] = slowly(60)
+    config = config_of(tmp_path, site, 40, download=DOWNLOAD.model_copy(update={"timeout_s": 60}))
+    shards, stop = plan_urls(config), threading.Event()
+    family: list[psutil.Process] = []
+
+    def stop_soon() -> None:
+        wait_for("a request", lambda: site.hits)
+        family.extend(psutil.Process().children(recursive=True))
+        stop.set()
+
+    threading.Thread(target=stop_soon).start()
+    with pytest.raises(StageFailed, match="images: stopped"):
+        download_shards(config, shards, stop)
+    assert family
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
 
 
 @pytest.mark.slow

@@ -132,6 +132,33 @@ def test_a_killed_process_costs_no_row(tmp_path):
     assert captions(tmp_path) == urls
 
 
+def test_a_stopped_stage_ends_and_blames_no_row(tmp_path):
+    urls = [f"good {i}" for i in range(40)]
+    workers, stop = Workers(batch_size=1), threading.Event()
+    path = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
+
+    def stop_soon():
+        while not (path.exists() and json.loads(path.read_text())["done"]):
+            time.sleep(0.01)
+        stop.set()
+
+    job = moody(tmp_path, urls, workers, MoodyConfig(seconds_per_row=0.5))
+    threading.Thread(target=stop_soon).start()
+    with pytest.raises(StageFailed, match="stopped"):
+        run_job(job, [SHARD], workers, Executor.HERE, stop)
+    left = json.loads(path.read_text())
+    assert 0 < left["done"] < 40
+    assert (left["in_flight"], left["suspects"], left["lone_deaths"]) == ([], [], {})
+    assert made(moody(tmp_path, urls, config=MoodyConfig(seconds_per_row=0.0))).counts == {"kept": 40}
+
+
+def test_an_interrupt_at_the_terminal_is_not_for_the_network(tmp_path):
+    job = moody(tmp_path, ["good 1"])
+    job.make(SHARD)
+    assert os.getpgid(job.network.process.pid) != os.getpgid(0)
+    job.close()
+
+
 def test_what_a_dead_supervisor_left_in_flight_is_replayed_alone_and_not_blamed(tmp_path):
     job = moody(tmp_path, [f"good {i}" for i in range(6)])
     path = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
