@@ -17,7 +17,7 @@ from prefect.tasks import Task, exponential_backoff
 from flows.status import progress_table
 from labeling.build import Result, build
 from labeling.config import LabelingConfig
-from labeling.errors import LabelingError
+from labeling.errors import LabelingError, StageInterrupted
 from labeling.sdd.query import funnel
 
 R = TypeVar("R")
@@ -28,6 +28,8 @@ def worth_another_try(task: "Task[..., Any]", run: TaskRun, state: "State[Any]")
     """An error that somebody has to act on is not; a storage that did not answer is."""
     try:
         state.result()
+    except StageInterrupted:
+        return True
     except LabelingError:
         return False
     except Exception:

@@ -39,17 +39,17 @@ from upath import UPath
 from infra.logs import setup_logs
 from infra.storage import contents, is_local, publish, sweep
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, Stale
-from labeling.errors import LabelingError, ShardStale, StageFailed
+from labeling.errors import ShardStale, StageFailed
 from labeling.fetch import Fetcher
 from labeling.image_shards import Gathering, ImageShard, images_stamp, passing_failures
 from labeling.journal import Journal, journal_path
 from labeling.lock import shard_lock
-from labeling.run import start_ray
+from labeling.run import refuse_failures, start_ray
 from labeling.sdd.arrow import names_of
 from labeling.sdd.schema import ListedUrl
 from labeling.sdd.shards import ShardStore
 from labeling.steps import IMAGES
-from labeling.supervisor import ShardReport
+from labeling.supervisor import ShardReport, failure
 from labeling.url_list import URLS, shard_name, shard_number
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,7 @@ def download_shards(
         if not (todo := [shard for shard in shards if shard not in reports]):
             break
         reports |= _attempt(store, todo, config, run, stop or threading.Event())
-    if errors := [report.error for report in reports.values() if report.error]:
-        raise StageFailed(errors[0] + (f" (and {len(errors) - 1} more shards)" if len(errors) > 1 else ""))
+    refuse_failures(reports.values())
     if lost := [shard for shard in shards if shard not in reports]:
         raise StageFailed(f"{IMAGES} {lost[0]}: its process ended {MAX_ATTEMPTS} times; the log above may say why")
     return [reports[shard] for shard in shards]
@@ -107,9 +106,7 @@ class ShardDownload:
             with shard_lock(store.root, IMAGES, shard):
                 report = self._make(store, shard, task)
         except Exception as error:  # neither distributor survives an exception
-            if not isinstance(error, LabelingError):
-                log.exception("%s %s", IMAGES, shard)
-            report = ShardReport(stage=IMAGES, shard=shard, error=f"{IMAGES} {shard}: {type(error).__name__}: {error}")
+            report = failure(IMAGES, shard, error)
         _report_path(store, shard).write_text(json.dumps(asdict(report)))
         return report.error is None, task
 

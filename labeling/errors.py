@@ -7,6 +7,7 @@
       ShardStale       a shard was written under other settings; nothing is overwritten silently
       StageContract    a stage broke its promise (one result per image, in order)
       StageFailed      a stage could not make all of its files: workers that will not start, too many attempts
+        StageInterrupted  the same, but another try may help: a storage that did not answer
 
 A bad image is not an error: it becomes a `Verdict` with its reason and the run goes on.
 """
@@ -38,3 +39,7 @@ class StageContract(LabelingError):
 
 class StageFailed(LabelingError):
     """A stage could not make all of its files."""
+
+
+class StageInterrupted(StageFailed):
+    """A stage could not make all of its files for reasons that may pass, as a storage that did not answer."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from infra.storage import sweep
 from labeling.config import RulesConfig
-from labeling.errors import LabelingError, ShardCorrupt, StageFailed
+from labeling.errors import ShardCorrupt, StageFailed
 from labeling.lock import shard_lock
 from labeling.rules import broken_rules
 from labeling.sdd.schema import (
@@ -26,7 +26,7 @@ from labeling.sdd.schema import (
 )
 from labeling.sdd.shards import ShardStore
 from labeling.steps import stamp_of
-from labeling.supervisor import ShardReport
+from labeling.supervisor import ShardReport, failure
 
 log = logging.getLogger(__name__)
 SDD, LEDGER, URLS = "sdd", "ledger", "urls"
@@ -88,9 +88,7 @@ class FinishJob:
         try:
             return self._make(shard)
         except Exception as error:
-            if not isinstance(error, LabelingError):
-                log.exception("%s %s", SDD, shard)
-            return ShardReport(stage=SDD, shard=shard, error=f"{SDD} {shard}: {type(error).__name__}: {error}")
+            return failure(SDD, shard, error)
 
     def close(self) -> None:
         """There is nothing to end."""

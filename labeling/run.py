@@ -9,14 +9,14 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from copy import copy
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from labeling.config import Executor, Workers
-from labeling.errors import StageFailed
+from labeling.errors import StageFailed, StageInterrupted
 from labeling.supervisor import ShardReport
 
 log = logging.getLogger(__name__)
@@ -63,11 +63,25 @@ def run_job(
     else:
         reports = _run_on_ray(job, shards, workers)
     by_shard = {report.shard: report for report in reports}
-    if errors := [r.error for r in by_shard.values() if r.error]:
-        raise StageFailed(f"{errors[0]}" + (f" (and {len(errors) - 1} more shards)" if len(errors) > 1 else ""))
+    refuse_failures(by_shard.values())
     if lost := [shard for shard in shards if shard not in by_shard]:
         raise StageFailed(f"{len(lost)} shards have no report, {lost[0]} first; the log above may say why")
     return [by_shard[shard] for shard in shards]
+
+
+def refuse_failures(reports: Iterable[ShardReport]) -> None:
+    """Let pass what has no failure in it.
+
+    Raises:
+        StageFailed: a file could not be made; the message is the first reason.
+        StageInterrupted: the same, and no reason is one that somebody has to act on.
+    """
+    failed = [report for report in reports if report.error]
+    if not failed:
+        return
+    first = min(failed, key=lambda report: report.passing)  # what must be acted on is told first
+    more = f" (and {len(failed) - 1} more shards)" if len(failed) > 1 else ""
+    raise (StageInterrupted if first.passing else StageFailed)(f"{first.error}{more}")
 
 
 def torch_threads(workers: Workers, executor: Executor) -> int:

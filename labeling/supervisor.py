@@ -57,6 +57,17 @@ class ShardReport:
     """Processes that ended on the way."""
     error: str | None = None
     """Why there is no file."""
+    passing: bool = False
+    """Whether the error is none of ours, as that of a storage that did not answer: another try may help."""
+
+
+def failure(stage: str, shard: str, error: Exception) -> ShardReport:
+    """The report of a shard whose file was not made; an error that is none of ours is logged in full."""
+    passing = not isinstance(error, LabelingError)
+    if passing:
+        log.exception("%s %s", stage, shard)
+    text = f"{stage} {shard}: {type(error).__name__}: {error}"
+    return ShardReport(stage=stage, shard=shard, error=text, passing=passing)
 
 
 class ProcessDied(Exception):
@@ -210,10 +221,7 @@ class NetworkJob:
             self.broken = str(error)
             return ShardReport(stage=self.step.stage.name, shard=shard, error=str(error))
         except Exception as error:
-            if not isinstance(error, LabelingError):
-                log.exception("%s %s", self.step.stage.name, shard)
-            text = f"{self.step.stage.name} {shard}: {type(error).__name__}: {error}"
-            return ShardReport(stage=self.step.stage.name, shard=shard, error=text)
+            return failure(self.step.stage.name, shard, error)
 
     def close(self) -> None:
         """End the network's process."""

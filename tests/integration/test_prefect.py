@@ -15,6 +15,7 @@ import yaml
 
 from flows.experiment import Experiment
 from infra.config import load
+from labeling.errors import ShardStale, StageFailed, StageInterrupted
 from labeling.sdd.query import funnel
 from tests.ray_head import ray_head
 
@@ -25,6 +26,23 @@ def test_the_deployment_has_the_parameters_of_the_demo():
     deployments = yaml.safe_load((ROOT / "infra" / "prefect.yaml").read_text())["deployments"]
     (build,) = [d for d in deployments if d["name"] == "build-sdd"]
     assert Experiment.model_validate(build["parameters"]) == load(Experiment, "demo")
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (StageFailed("the device is gone"), False),
+        (ShardStale("other settings"), False),
+        (StageInterrupted("captions shard-00000: OSError"), True),
+        (OSError("no answer"), True),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_nothing_else(error, again):
+    from prefect.states import Failed
+
+    from flows.build_sdd import worth_another_try
+
+    assert worth_another_try(None, None, Failed(data=error)) is again
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from labeling.config import Executor, Workers
-from labeling.errors import StageFailed
+from labeling.errors import StageFailed, StageInterrupted
 from labeling.journal import journal_path
 from labeling.run import run_job
 from labeling.sdd.schema import Caption
@@ -220,6 +220,29 @@ def test_a_device_that_kills_every_row_ends_the_stage_and_no_row_is_blamed_later
     assert "It is not the images" in made(job).error
     report = made(moody(tmp_path, urls, Workers(batch_size=1), run="when it works again"))
     assert (report.counts, report.deaths) == ({"kept": 4}, 0)
+
+
+def in_the_way_of(root, path):
+    """A folder where a file must be: the storage refuses, in words that are not ours."""
+    (root / path).mkdir(parents=True)
+
+
+def test_a_storage_that_refuses_is_worth_another_try(tmp_path):
+    job = moody(tmp_path, ["good 1"])
+    in_the_way_of(tmp_path, f"work/captions/{SHARD}.lock")
+    with pytest.raises(StageInterrupted, match="IsADirectoryError"):
+        run_job(job, [SHARD], Workers(), Executor.HERE)
+    (tmp_path / f"work/captions/{SHARD}.lock").rmdir()
+    (report,) = run_job(job, [SHARD], Workers(), Executor.HERE)
+    assert report.counts == {"kept": 1}
+
+
+def test_what_somebody_has_to_act_on_is_told_first(tmp_path):
+    job = moody(tmp_path, ["good 1"])
+    in_the_way_of(tmp_path, f"work/captions/{SHARD}.lock")
+    with pytest.raises(StageFailed, match=r"shard-00001\.parquet is not there \(and 1 more shards\)") as raised:
+        run_job(job, [SHARD, "shard-00001"], Workers(), Executor.HERE)
+    assert not isinstance(raised.value, StageInterrupted)
 
 
 def test_a_shard_that_another_build_holds_is_left_alone(tmp_path, monkeypatch):
