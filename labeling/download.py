@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 Task = tuple[int, str]
 """What img2dataset's Reader gives for a shard: its number, and the file with its rows."""
 MAX_ATTEMPTS = 20
-"""How often a run begins a shard whose process dies."""
+"""How often a run begins a shard whose process dies, and its processes without one shard coming to an end."""
 WATCH_S, GRACE_S = 0.2, 5.0
 NUMBER_WIDTH = 5
 
@@ -78,10 +78,11 @@ def download_shards(
     store = ShardStore(config.root)
     reports = {shard: report for shard in shards if (report := _finished(store, shard, config))}
     run = uuid.uuid4().hex[:12]
-    for _ in range(MAX_ATTEMPTS):
-        if not (todo := [shard for shard in shards if shard not in reports]):
-            break
-        reports |= _attempt(store, todo, config, run, stop or threading.Event())
+    barren = 0
+    while barren < MAX_ATTEMPTS and (todo := [shard for shard in shards if shard not in reports]):
+        ended = _attempt(store, todo, config, run, stop or threading.Event())
+        barren = 0 if ended else barren + 1
+        reports |= ended
     refuse_failures(reports.values())
     if lost := [shard for shard in shards if shard not in reports]:
         raise StageFailed(f"{IMAGES} {lost[0]}: its process ended {MAX_ATTEMPTS} times; the log above may say why")

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from labeling import download
 from labeling.build import refuse_stale
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, StageWorkers, Stale
 from labeling.download import download_shards
@@ -209,6 +210,35 @@ def test_a_killed_driver_leaves_whole_files_and_no_process(tmp_path: Path, site:
     assert count() == 240
     assert all(file.stat().st_mtime_ns == mtime for file, (mtime, _) in done.items()), "what was done stays"
     assert_all_there(config, site, 240)
+
+
+@pytest.mark.slow
+def test_many_deaths_in_a_part_are_not_too_many_for_a_shard(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time a shard comes to an end, and the process dies in the next."""
+    config = config_of(tmp_path, site, 120, workers=StageWorkers(images=DownloadWorkers(processes=1)))
+    shards = plan_urls(config)
+    killers = {path_in(config, shard) for shard in shards[1:]}
+
+    def kill_once(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path in killers:
+            killers.remove(handler.path)
+            for process in pool_of(psutil.Process()):
+                process.kill()
+        picture(handler)
+
+    site.pages["*"] = kill_once
+    monkeypatch.setattr(download, "MAX_ATTEMPTS", 2)
+    download_shards(config, shards)
+    assert not killers
+    assert_all_there(config, site, 120)
+
+
+def path_in(config: LabelingConfig, shard: str) -> str:
+    """The path of the first URL of a shard that has a picture."""
+    urls = [row.url for row in ShardStore(config.root).read(ListedUrl, ("urls",), shard)]
+    return next("/" + url.rsplit("/", 1)[1] for url in urls if not url.endswith("0.jpg"))
 
 
 @pytest.mark.slow
