@@ -12,6 +12,7 @@ Distributors hand back nothing of use, so each shard leaves a report in work/ima
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import logging
@@ -37,7 +38,7 @@ import pyarrow as pa
 from upath import UPath
 
 from infra.logs import setup_logs
-from infra.storage import contents, is_local, publish, sweep
+from infra.storage import contents, is_local, place, publish, sweep
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, Stale
 from labeling.errors import ShardStale, StageFailed
 from labeling.fetch import Fetcher
@@ -146,16 +147,19 @@ class FileSpool:
     def opened(cls, root: UPath, task: Task) -> "Iterator[FileSpool]":
         """An empty spool: in the dataset's folder, or in that for temporary files where the dataset is far away.
 
-        The caller holds the shard's lock.
+        The caller holds the shard's lock. Far away there is none, but here the spool has one: processes of this
+        machine that make the same shard take turns, and the next one finds what a killed one left.
         """
-        name = f"{shard_name(task[0])}.spool"
-        folder = Path(root.path) / "work" / IMAGES / name if is_local(root) else Path(tempfile.mkdtemp(suffix=name))
-        shutil.rmtree(folder, ignore_errors=True)  # of a killed process
-        folder.mkdir(parents=True)
-        try:
-            yield cls(folder, task[0])
-        finally:
+        shard = shard_name(task[0])
+        near = root if is_local(root) else place(_far_spools(root))
+        with contextlib.nullcontext() if near is root else shard_lock(near, IMAGES, shard):
+            folder = Path(near.path) / "work" / IMAGES / f"{shard}.spool"
             shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            try:
+                yield cls(folder, task[0])
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     @functools.cached_property
     def _writer(self) -> Any:
@@ -172,6 +176,12 @@ class FileSpool:
     def get(self, key: bytes) -> bytes:
         """The body that was kept."""
         return (self._folder / f"{self._number:0{NUMBER_WIDTH}d}" / f"{key.hex()}.image").read_bytes()
+
+
+def _far_spools(root: UPath) -> Path:
+    """The folder on this machine for the spools of a dataset that is far away: the same for every process of a user."""
+    name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"subject-diffusion-{os.getuid()}-{name}"
 
 
 @dataclass(frozen=True, slots=True)

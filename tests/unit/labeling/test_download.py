@@ -1,0 +1,52 @@
+"""Where the download keeps what is not finished."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from infra.storage import place
+from labeling import lock
+from labeling.download import FileSpool
+from labeling.errors import LabelingError
+from tests.factories import key
+
+TASK = (3, "unused")
+
+
+@pytest.fixture(params=["local", "far"])
+def root(request, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return place(tmp_path / "sdd" if request.param == "local" else f"memory://{tmp_path.name}")
+
+
+def files(folder: Path) -> list[str]:
+    return [str(p) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
+
+
+def test_a_spool_leaves_nothing(root, tmp_path):
+    with FileSpool.opened(root, TASK) as spool:
+        spool.put(key(1), b"body")
+        assert spool.get(key(1)) == b"body"
+        assert files(tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(root, tmp_path):
+    killed = FileSpool.opened(root, TASK)
+    with killed as spool:
+        folder = spool._folder
+    folder.mkdir()
+    (folder / "left").write_bytes(b"of a killed process")
+    with FileSpool.opened(root, TASK):
+        assert files(tmp_path) == []
+
+
+def test_two_processes_do_not_share_a_spool_of_a_dataset_far_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
+    far = place("memory://dataset")
+    with FileSpool.opened(far, TASK), pytest.raises(LabelingError, match="another build"), FileSpool.opened(far, TASK):
+        pass
+    with FileSpool.opened(far, TASK), FileSpool.opened(place("memory://other"), TASK):
+        pass
