@@ -109,7 +109,7 @@ class ShardDownload:
                 report = self._make(store, shard, task)
         except Exception as error:  # neither distributor survives an exception
             report = failure(IMAGES, shard, error)
-        _report_path(store, shard).write_text(json.dumps(asdict(report)))
+        _report_path(store, shard, self.run).write_text(json.dumps(asdict(report)))
         return report.error is None, task
 
     def _make(self, store: ShardStore, shard: str, task: Task) -> ShardReport:
@@ -225,10 +225,8 @@ def _attempt(
     store: ShardStore, shards: Sequence[str], config: LabelingConfig, run: str, stop: threading.Event
 ) -> dict[str, ShardReport]:
     """Let img2dataset distribute the shards; the reports of those that came to an end."""
-    lists = _lists(store)
+    lists = _lists(store, run)
     lists.mkdir(parents=True, exist_ok=True)
-    for shard in shards:
-        _report_path(store, shard).unlink(missing_ok=True)
     workers = config.workers.images
     download = ShardDownload(config.root, config.download, workers, run)
     try:
@@ -239,12 +237,12 @@ def _attempt(
     finally:
         with contextlib.suppress(FileNotFoundError):
             lists.fs.rm(lists.path, recursive=True)
-    return dict(_reports(store, shards))
+    return dict(_reports(store, shards, run))
 
 
-def _reports(store: ShardStore, shards: Sequence[str]) -> Iterator[tuple[str, ShardReport]]:
+def _reports(store: ShardStore, shards: Sequence[str], run: str) -> Iterator[tuple[str, ShardReport]]:
     for shard in shards:
-        path = _report_path(store, shard)
+        path = _report_path(store, shard, run)
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # its process was killed
             yield shard, ShardReport(**json.loads(path.read_text()))
             path.unlink()
@@ -287,14 +285,14 @@ def _run_on_ray(download: ShardDownload, store: ShardStore, shards: Sequence[str
     from img2dataset.distributor import ray_distributor
 
     with contextlib.redirect_stdout(io.StringIO()):
-        tasks = list(_tasks(store, shards))
+        tasks = list(_tasks(store, shards, download.run))
     try:
         ray_distributor(len(tasks), download, tasks, len(tasks), 0)
     except Exception as error:  # a worker that died more often than Ray tries; the others may go on for a while
         log.warning("%s: %s", IMAGES, error)
 
 
-def _tasks(store: ShardStore, shards: Iterable[str]) -> Iterator[Task]:
+def _tasks(store: ShardStore, shards: Iterable[str], run: str) -> Iterator[Task]:
     """The shards as img2dataset's Reader cuts them: one from each planned file."""
     from img2dataset.reader import Reader
 
@@ -312,7 +310,7 @@ def _tasks(store: ShardStore, shards: Iterable[str]) -> Iterator[Task]:
             save_additional_columns=[name for name in names_of(ListedUrl) if name != "url"],
             number_sample_per_shard=sum(urls.counts.values()),
             done_shards=set(),
-            tmp_path=str(_lists(store)),
+            tmp_path=str(_lists(store, run)),
             start_shard_id=shard_number(shard),
         )
 
@@ -322,12 +320,13 @@ def _rows(task: Task) -> list[ListedUrl]:
         return [ListedUrl(**record) for record in pa.ipc.open_file(file).read_all().to_pylist()]
 
 
-def _lists(store: ShardStore) -> UPath:
-    return store.root / "work" / IMAGES / "lists"
+def _lists(store: ShardStore, run: str) -> UPath:
+    """The run's own, as it is removed at the run's end while another build may go on."""
+    return store.root / "work" / IMAGES / f"lists-{run}"
 
 
-def _report_path(store: ShardStore, shard: str) -> UPath:
-    return store.root / "work" / IMAGES / f"{shard}.report.json"
+def _report_path(store: ShardStore, shard: str, run: str) -> UPath:
+    return store.root / "work" / IMAGES / f"{shard}.{run}.report.json"
 
 
 def _former_path(store: ShardStore, shard: str) -> UPath:
@@ -369,13 +368,13 @@ def _exit_with_caller() -> None:
     os._exit(1)
 
 
-def _exit_with_worker(store: ShardStore, shards: Sequence[str]) -> None:
+def _exit_with_worker(store: ShardStore, shards: Sequence[str], run: str) -> None:
     """End when a process of the pool was killed: img2dataset would wait for its shard for ever."""
     seen: set[multiprocessing.process.BaseProcess] = set()
     while True:
         seen |= set(multiprocessing.active_children())
         if any(child.exitcode for child in seen):
-            if all(_report_path(store, shard).exists() for shard in shards):
+            if all(_report_path(store, shard, run).exists() for shard in shards):
                 time.sleep(GRACE_S)  # the pool ends its processes when all is done, and then we are no more
             log.warning("%s: a process of the pool was killed; its shard is begun again", IMAGES)
             os._exit(1)
@@ -389,8 +388,8 @@ def _main() -> None:
     from img2dataset.distributor import multiprocessing_distributor
 
     store = ShardStore(order.root)
-    tasks = list(_tasks(store, order.shards))
-    threading.Thread(target=_exit_with_worker, args=(store, order.shards), daemon=True).start()
+    tasks = list(_tasks(store, order.shards, order.download.run))
+    threading.Thread(target=_exit_with_worker, args=(store, order.shards, order.download.run), daemon=True).start()
     multiprocessing_distributor(order.processes, order.download, tasks, len(tasks), 0)
 
 

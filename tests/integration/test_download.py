@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -210,6 +211,20 @@ def test_a_killed_driver_leaves_whole_files_and_no_process(tmp_path: Path, site:
     assert count() == 240
     assert all(file.stat().st_mtime_ns == mtime for file, (mtime, _) in done.items()), "what was done stays"
     assert_all_there(config, site, 240)
+
+
+@pytest.mark.slow
+def test_two_builds_in_one_root_do_not_disturb_each_other(tmp_path: Path, site: Site) -> None:
+    """The first to end takes nothing away from the other; each has a report of each shard."""
+    site.pages["*"] = slowly(0.05)
+    config = config_of(tmp_path, site, 160)
+    shards = plan_urls(config)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda part: download_shards(config, part), [shards, shards[::-1]]))
+    assert {r.shard: r.counts for r in both[0]} == {r.shard: r.counts for r in both[1]}
+    assert [sum(r.reused for r in pair) for pair in zip(both[0], both[1][::-1], strict=True)] == [1] * 4
+    assert_all_there(config, site, 160)
+    assert {p.suffix for p in (Path(config.root) / "work/images").iterdir()} == {".lock"}, "nothing is left"
 
 
 @pytest.mark.slow
