@@ -4,6 +4,7 @@ Who makes the calls is the caller's choice (`Caller`): this process, or Prefect 
 where it stopped, as each shard of each layer is a file, and a file that is there is not made again.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -74,15 +75,17 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
         StageFailed: a stage could not make its files.
     """
     config = anchored(config)
-    record = RunRecord.begin(config)
     steps = steps_of(config)
     shards = caller.submit("plan", plan_urls, config).result()
     refuse_stale(config, steps, shards)
-    stop = threading.Event()
+    record, stop = RunRecord.begin(config, steps), threading.Event()
     try:
         _make_parts(config, caller, steps, shards, record, stop)
-    finally:  # on an interrupt or an error: of what is under way, too
-        stop.set()
+    except BaseException:  # an interrupt too
+        stop.set()  # what is under way beside it
+        with contextlib.suppress(Exception):  # the storage's, if it is what failed
+            record.fail()
+        raise
     record.end()
     return record.counts[SDD]
 

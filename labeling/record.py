@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from infra.storage import place, publish
 from labeling.config import LabelingConfig
+from labeling.steps import Step
 from labeling.supervisor import ShardReport
 
 PACKAGES = ("torch", "transformers", "spacy", "groundingdino-py", "segment-anything", "img2dataset", "pyarrow", "ray")
@@ -23,6 +24,8 @@ class RunRecord:
 
     name: str
     config: LabelingConfig
+    identities: dict[str, str]
+    """By stage: a hash of its settings, and the hashes or names of its weights."""
     began: datetime
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows by layer and state, of new and reused files."""
@@ -30,10 +33,11 @@ class RunRecord:
     """By layer: of its workers, of the network alone, of decoding."""
 
     @classmethod
-    def begin(cls, config: LabelingConfig) -> Self:
+    def begin(cls, config: LabelingConfig, steps: Sequence[Step]) -> Self:
         """A record under a new name, written at once."""
         name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
-        record = cls(name=name, config=config, began=datetime.now(UTC))
+        identities = {step.stage.name: step.identity for step in steps}
+        record = cls(name=name, config=config, identities=identities, began=datetime.now(UTC))
         record._write("running")
         return record
 
@@ -54,6 +58,10 @@ class RunRecord:
         self.counts.setdefault("sdd", {})
         self._write("done")
 
+    def fail(self) -> None:
+        """The run ends with an error, or was interrupted."""
+        self._write("failed")
+
     def _write(self, state: str) -> None:
         now = datetime.now(UTC)
         content = {
@@ -66,6 +74,7 @@ class RunRecord:
             "packages": _versions(),
             "counts": self.counts,
             "seconds": self.seconds,
+            "stages": self.identities,
             "settings": self.config.model_dump(mode="json"),
         }
         text = json.dumps(content, indent=2).encode()

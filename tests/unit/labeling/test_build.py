@@ -1,12 +1,15 @@
 """What a build may make again, what it refuses, and where its files are."""
 
+import json
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from labeling.build import HereCaller, anchored, build, finish_part, label_part
 from labeling.config import DownloadConfig, LabelingConfig
-from labeling.errors import BadInput, StageFailed
+from labeling.errors import BadInput, ShardStale, StageFailed
 from labeling.sdd.schema import Image, LedgerRow
 from labeling.sdd.shards import ShardStore
 from labeling.steps import Step, chain, steps_of
@@ -103,3 +106,46 @@ def test_what_is_not_on_this_machine_is_named_as_before():
 def test_a_build_begins_with_it(tmp_path):
     with pytest.raises(BadInput, match=f"{tmp_path}/nowhere.csv"):
         build(LabelingConfig(root="out/sdd", urls="nowhere.csv", **NETWORKS), HereCaller())
+
+
+def records(root: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in root.glob("runs/*.json")]
+
+
+@pytest.fixture
+def closed_port(here) -> LabelingConfig:
+    """Settings for a list of one URL, whose server is not there."""
+    (here / "list.csv").write_text("URL\nhttp://127.0.0.1:1/a.jpg\n")
+    return LabelingConfig(root="sdd", urls="list.csv", **NETWORKS)
+
+
+class Calls:
+    """Runs the calls at once, up to the one whose name begins with `fails`."""
+
+    def __init__(self, fails: str) -> None:
+        self.fails = fails
+
+    def submit(self, name, function, *args):
+        done: Future[Any] = Future()
+        if name.startswith(self.fails):
+            done.set_exception(StageFailed(f"{name} failed"))
+        else:
+            done.set_result(function(*args))
+        return done
+
+
+def test_a_failed_run_is_on_record_with_its_weights(closed_port, here):
+    with pytest.raises(StageFailed, match="download, part 1 failed"):
+        build(closed_port, Calls("download"))
+    (record,) = records(here / "sdd")
+    assert record["state"] == "failed"
+    assert record["stages"] == {step.stage.name: step.identity for step in steps_of(anchored(closed_port))}
+
+
+def test_what_is_refused_leaves_no_record(closed_port, here):
+    with pytest.raises(StageFailed):
+        build(closed_port, Calls("download"))
+    (here / "list.csv").write_text("URL\nhttp://127.0.0.1:1/other.jpg\n")
+    with pytest.raises(ShardStale):
+        build(closed_port, Calls("download"))
+    assert len(records(here / "sdd")) == 1
