@@ -13,6 +13,7 @@ on one machine. Schedules count steps, never seconds.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import math
@@ -32,10 +33,15 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from infra.config import Config, load
+from miniature.sprites import LIST
 from miniature.training.muon import Muon
 
 log = logging.getLogger("miniature.train")
 NETWORKS = ("sam", "grounding_dino", "blip2", "latent", "image_encoder", "base", "judge", "embedder")
+
+
+class AnotherRecipe(Exception):
+    """A checkpoint cannot be gone on from; the message says what to do."""
 
 
 class Phase(Config):
@@ -111,17 +117,22 @@ class Pace:
 
 
 def train(recipe: Recipe, seed: int, out: Path, workers: int = 0, pace: Pace = Pace()) -> dict[str, float]:
-    """Run what is left of the recipe, from the checkpoint in `out` if there is one; the last validation."""
+    """Run what is left of the recipe, from the checkpoint in `out` if there is one; the last validation.
+
+    Raises:
+        AnotherRecipe: the checkpoint is of other phases, another seed or other sprites.
+    """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     tasks = recipe.tasks()
-    saved = _load(out / "checkpoint.pt")
+    made_by = _made_by(seed, [phase for phase, _ in tasks])
+    saved = _load(out / "checkpoint.pt", made_by)
     first = saved["phase"] if saved else 0
     if saved:
         tasks[0][1].net.load_state_dict(saved["net"])
     figures: dict[str, float] = {}
     for index, (phase, task) in enumerate(tasks[first:], start=first):
-        run = _Run(phase, task, (seed, index), out)
+        run = _Run(phase, task, (seed, index), out, made_by)
         if saved and index == first:
             run.restore(saved)
         figures = run.go(workers, pace)
@@ -132,8 +143,8 @@ def train(recipe: Recipe, seed: int, out: Path, workers: int = 0, pace: Pace = P
 class _Run:
     """One phase, from wherever it is to its end."""
 
-    def __init__(self, phase: Phase, task: Task, seed: tuple[int, int], out: Path) -> None:
-        self.phase, self.task, self.seed, self.out = phase, task, seed, out
+    def __init__(self, phase: Phase, task: Task, seed: tuple[int, int], out: Path, made_by: str) -> None:
+        self.phase, self.task, self.seed, self.out, self.made_by = phase, task, seed, out, made_by
         self.optimisers = optimisers(task, phase)
         self.step = 0
         self.cpu_s = 0.0
@@ -206,6 +217,7 @@ class _Run:
     def _save(self) -> None:
         path = self.out / "checkpoint.pt"
         state = {
+            "made_by": self.made_by,
             "phase": self.seed[1],
             "step": self.step,
             "cpu_s": self.cpu_s + _cpu_s() - self._cpu_start,
@@ -289,10 +301,18 @@ def _cpu_s() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _load(path: Path) -> dict[str, Any] | None:
+def _made_by(seed: int, phases: Sequence[Phase]) -> str:
+    """Changes with the recipe and with the sprites that scenes are made of."""
+    recipe = [str(seed), *(phase.model_dump_json() for phase in phases)]
+    return hashlib.sha256("\n".join(recipe).encode() + LIST.read_bytes()).hexdigest()[:16]
+
+
+def _load(path: Path, made_by: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, weights_only=True)
+    if state.get("made_by") != made_by:
+        raise AnotherRecipe(f"{path} is of another recipe, seed or list of sprites: remove {path.parent} to begin anew")
     return state
 
 
@@ -313,7 +333,10 @@ def main() -> None:
     recipe = load(module.Settings, config, given.overrides).training
     start = time.monotonic()
     out = given.out or Path("out/training") / given.network
-    figures = train(module.Training(recipe), recipe.seed, out, given.workers)
+    try:
+        figures = train(module.Training(recipe), recipe.seed, out, given.workers)
+    except AnotherRecipe as error:
+        parser.error(str(error))
     log.info("done in %.0f s: %s", time.monotonic() - start, figures)
 
 

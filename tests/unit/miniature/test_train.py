@@ -101,6 +101,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, stop_at: tu
     assert equal(trained(tmp_path / "stopped"), whole)
 
 
+def test_another_recipes_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
+    trained(tmp_path)
+    for other in ({"seed": 4}, {"phase": PHASE.model_copy(update={"steps": 8})}):
+        with pytest.raises(loop.AnotherRecipe, match="another recipe, seed or list"):
+            trained(tmp_path, **other)
+
+
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
     trained(tmp_path, phase=PHASE.model_copy(update={"steps": 150}))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
