@@ -11,13 +11,18 @@ from training.data.placement import Offsets, drawn_square, drawn_subjects, most_
 edges = st.integers(0, 300)
 
 
+def quarters(low, high):
+    """Coordinates farther apart than the tolerance of `is_held`."""
+    return st.integers(int(4 * low), int(4 * high)).map(lambda n: n / 4)
+
+
 @st.composite
 def pictures(draw):
     width, height = draw(st.integers(20, 300)), draw(st.integers(20, 300))
     boxes = []
     for _ in range(draw(st.integers(1, 5))):
-        x0, y0 = draw(st.floats(0, width - 2, width=32)), draw(st.floats(0, height - 2, width=32))
-        boxes.append((x0, y0, draw(st.floats(x0 + 1, width)), draw(st.floats(y0 + 1, height))))
+        x0, y0 = draw(quarters(0, width - 2)), draw(quarters(0, height - 2))
+        boxes.append((x0, y0, draw(quarters(x0 + 1, width)), draw(quarters(y0 + 1, height))))
     return np.array(boxes), width, height
 
 
