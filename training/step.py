@@ -93,7 +93,7 @@ class TrainingStep:
         torch.manual_seed(draw_seed(self._config.seed, micro.number))
         with self._computing(micro):
             loss = self._replica(micro.batch)
-        (loss.total * micro.share).backward()  # type: ignore[no-untyped-call]
+        (loss.total * micro.share).backward()  # type: ignore[no-untyped-call]  # torch annotates no backward
         self.watch.saw_loss(loss, micro.rows)
 
     def probed(self, micro: MicroBatch) -> Tensor:

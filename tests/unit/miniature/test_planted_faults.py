@@ -15,7 +15,7 @@ import pytest
 from labeling.backends.sam_convert import export_checkpoint
 from labeling.config import CaptionConfig, DetectConfig, DetectorBackend, NounConfig, SegmentConfig, SegmenterBackend
 from labeling.sdd import masks
-from labeling.sdd.schema import Box, Detections, Entities, Image, Nouns, State, Verdict
+from labeling.sdd.schema import Box, Entities, Image, Nouns, State, Verdict
 from labeling.sdd.shards import Refused, ShardStore
 from labeling.stages.base import Drop
 from labeling.stages.caption import CaptionStage
@@ -104,6 +104,12 @@ def without_normalisation(folder: Path, to: Path) -> Path:
     return to
 
 
+def with_swapped_axes(row: Any) -> Any:
+    """A row of detections, or of what the segmenter reads, with x and y of its boxes swapped."""
+    turned = [replace(d, box=Box(x0=d.box.y0, y0=d.box.x0, x1=d.box.y1, y1=d.box.x1)) for d in row.detections]
+    return replace(row, detections=tuple(turned))
+
+
 # Captions and their nouns
 
 
@@ -147,11 +153,7 @@ def test_a_cut_prompt_is_below_it(world: World, tmp_path: Path) -> None:
 
 
 def test_swapped_axes_of_boxes_are_below_it(world: World, tmp_path: Path) -> None:
-    def swapped(row: Detections) -> Detections:
-        turned = [replace(d, box=Box(x0=d.box.y0, y0=d.box.x0, x1=d.box.y1, y1=d.box.x1)) for d in row.detections]
-        return replace(row, detections=tuple(turned))
-
-    assert box_recall(world, tmp_path, after=swapped) < BOXES
+    assert box_recall(world, tmp_path, after=with_swapped_axes) < BOXES
 
 
 def test_boxes_of_pixels_without_normalisation_are_below_it(world: World, tmp_path: Path) -> None:
@@ -181,11 +183,7 @@ def test_sound_masks_are_above_the_line(world: World, tmp_path: Path) -> None:
 
 
 def test_swapped_axes_of_prompts_are_below_it(world: World, tmp_path: Path) -> None:
-    def swapped(row: Any) -> Any:
-        turned = [replace(d, box=Box(x0=d.box.y0, y0=d.box.x0, x1=d.box.y1, y1=d.box.x1)) for d in row.detections]
-        return replace(row, detections=tuple(turned))
-
-    assert mask_iou(world, tmp_path, before=swapped) < MASKS
+    assert mask_iou(world, tmp_path, before=with_swapped_axes) < MASKS
 
 
 def test_masks_off_by_8_px_are_below_it(world: World, tmp_path: Path) -> None:
