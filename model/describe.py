@@ -19,7 +19,7 @@ from model.budget import sampling_budget, text_cost, training_budget, unet_cost
 from model.config import ModelConfig, Recompute
 from model.cost import on_meta
 from model.errors import ModelError
-from model.sampling import SamplingConfig
+from model.sampling_config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 
 PRESETS = Path(__file__).parent.parent / "infra" / "configs"

@@ -11,10 +11,7 @@ with e_0 the prediction without text and image, e_image the one with the image a
 from collections.abc import Mapping
 from enum import Enum
 
-import torch
-from jaxtyping import Float
 from pydantic import NonNegativeFloat
-from torch import Tensor
 
 from infra.config import Config
 
@@ -57,14 +54,6 @@ class Guidance(Config):
     def text_only(self) -> dict[Branch, float]:
         """How much each branch counts in eps_theta(z_t, t, y), the second line of Eq. 4."""
         return _needed({Branch.TEXT: self.text, Branch.NEITHER: 1.0 - self.text})
-
-
-def guided(
-    predictions: Mapping[Branch, Float[Tensor, "B C H W"]], coefficients: Mapping[Branch, float]
-) -> Float[Tensor, "B C H W"]:
-    """The branches' predictions as one, in float32."""
-    weighted = [coefficient * predictions[branch].float() for branch, coefficient in coefficients.items()]
-    return torch.stack(weighted).sum(dim=0)
 
 
 def _needed(coefficients: Mapping[Branch, float]) -> dict[Branch, float]:

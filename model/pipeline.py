@@ -8,7 +8,7 @@
 Axes: B images, R reference subjects, H W rows and columns of the latent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,24 +19,15 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from model.batch import ABSENT, PromptTokens
+from model.batch import ABSENT, PromptTokens, SubjectBatch
 from model.config import Precision
-from model.guidance import Branch
+from model.generation import conditions_of, generated, subject_denoiser
+from model.guidance import Guidance
 from model.layout import BoxShare, Layout, Place, Wish, places
 from model.original import Original
 from model.prompt import Prompt
-from model.sampling import (
-    Denoiser,
-    GuidedDenoiser,
-    OnStep,
-    SamplingConfig,
-    branch_conditions,
-    initial_noise,
-    interpolated,
-    sample,
-    scheduler_of,
-    seeded,
-)
+from model.sampling import Denoiser, GuidedDenoiser, OnStep, interpolated
+from model.sampling_config import SamplingConfig
 from model.subject import SubjectPictures
 from model.subject_diffusion import SubjectDiffusion
 from model.unet import Conditions
@@ -164,15 +155,12 @@ class SubjectDiffusionPipeline:
             CheckpointError: Eq. 4 is asked for and the base cannot be read.
         """
         sampling = sampling or SamplingConfig()
-        scheduler = scheduler_of(sampling.scheduler, self.net.scheduler)
         laid_out = [self._places(request, layout) for request in requests]
         denoise = self._denoiser(requests, laid_out, sampling)
-        generators = seeded([request.seed for request in requests])
-        z_T = initial_noise(generators, (self.net.unet.latent_channels, self._side, self._side), self.device)
-        z_0 = sample(denoise, scheduler, z_T, generators, sampling.steps, on_step)
+        images = generated(self.net, denoise, sampling, [request.seed for request in requests], self._side, on_step)
         return [
-            Generated(self._image(latent), tuple(place.box for place in placed), self._cut(request), request)
-            for request, placed, latent in zip(requests, laid_out, z_0, strict=True)
+            Generated(image, tuple(place.box for place in placed), self._cut(request), request)
+            for request, placed, image in zip(requests, laid_out, images, strict=True)
         ]
 
     def compile(self) -> None:
@@ -195,45 +183,42 @@ class SubjectDiffusionPipeline:
     def _denoiser(
         self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]], sampling: SamplingConfig
     ) -> Denoiser:
-        conditions, empty = self._conditions(requests, laid_out)
-        of_subject = self._guided(conditions, empty, sampling.guidance.personalised())
+        of_subject = self._of_subject(requests, laid_out, sampling.guidance)
         if sampling.interpolation is None:
             return of_subject
-        of_text = self._of_text(requests, sampling.guidance.text_only())
+        of_text = self._of_text(requests, sampling.guidance)
         return interpolated(sampling.interpolation, self.net.noise.steps, of_subject, of_text)
 
-    def _guided(
-        self, conditions: Conditions, empty: Float[Tensor, "1 T D"], coefficients: Mapping[Branch, float]
+    def _of_subject(
+        self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]], guidance: Guidance
     ) -> GuidedDenoiser:
-        null = self.net.config.null_branches
-        branches = [branch_conditions(branch, conditions, empty, null) for branch in coefficients]
-        return GuidedDenoiser(self.net.unet, branches, coefficients)
+        batch = self._batch(requests, laid_out)
+        with self._autocast():
+            conditions, empty = conditions_of(self.net, batch, self._strengths(requests, batch.boxes.shape[1]))
+        return subject_denoiser(self.net, conditions, empty, guidance.personalised())
 
-    def _of_text(self, requests: Sequence[Request], coefficients: Mapping[Branch, float]) -> GuidedDenoiser:
+    def _of_text(self, requests: Sequence[Request], guidance: Guidance) -> GuidedDenoiser:
         if self._original is None:
             self._original = Original.of(self.net)
-        original = self._original.to(self.device, self.dtype)
+        original, coefficients = self._original.to(self.device, self.dtype), guidance.text_only()
         with self._autocast():
             texts = original.text(self._tokens([Prompt(request.prompt) for request in requests]))
             empty = original.text(self._tokens([Prompt("")])).expand_as(texts)
         branches = [Conditions(texts if branch.has_text else empty) for branch in coefficients]
         return GuidedDenoiser(original.unet, branches, coefficients)
 
-    def _conditions(
-        self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]]
-    ) -> tuple[Conditions, Float[Tensor, "1 T D"]]:
-        """What the requests ask for, and the text condition of the empty prompt."""
+    def _batch(self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]]) -> SubjectBatch:
         slots = max(1, *(len(request.subjects) for request in requests))
         prompts = self._tokens([_prompt(request, slots) for request in requests])
         boxes, masks = self._placed(laid_out, slots)
-        present = prompts.placeholder_positions != ABSENT
-        full = all(len(request.subjects) == slots for request in requests)
-        l_m = self.net.location_mask(boxes, masks, present, (self._side, self._side))
-        with self._autocast():
-            features = self.net.image_encoder(self._subject_images(requests, slots))
-            strengths = self._strengths(requests, slots)
-            conditions = self.net.conditions(prompts, features, boxes, present, l_m, strengths, full)
-            return conditions, self.net.empty_text()
+        return SubjectBatch(
+            prompts=prompts,
+            boxes=boxes,
+            masks=masks,
+            present=prompts.placeholder_positions != ABSENT,
+            subject_images=self._subject_images(requests, slots),
+            full=all(len(request.subjects) == slots for request in requests),
+        )
 
     def _tokens(self, prompts: Sequence[Prompt]) -> PromptTokens:
         tokens = self.net.prompts(prompts)
@@ -272,11 +257,6 @@ class SubjectDiffusionPipeline:
     def _autocast(self) -> AbstractContextManager[object]:
         """For the encoders, parts of which are in float32. The UNet needs none and is faster without."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
-
-    def _image(self, latent: Float[Tensor, "C H W"]) -> Image.Image:
-        """Decoded one by one, which bounds the VAE's working memory."""
-        pixels = self.net.decode(latent[None])[0]
-        return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
     def _cut(self, request: Request) -> str:
         return self.net.prompts.tokenized(_prompt(request, len(request.subjects))).cut

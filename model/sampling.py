@@ -9,47 +9,21 @@ Axes: B images, C latent channels, H W rows and columns of the latent, T text to
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 import diffusers
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from infra.config import Config
 from model.adapter import AdapterInputs
 from model.config import NullBranches
-from model.guidance import Branch, Guidance, guided
+from model.guidance import Branch
+from model.sampling_config import Interpolation, Phase
 from model.unet import Conditions, SubjectUNet
 
 Denoiser = Callable[[Float[Tensor, "B C H W"], float], Float[Tensor, "B C H W"]]
 """eps_t of z_t and of t, which counts down from the scheduler's `num_train_timesteps` - 1."""
-
-
-class Phase(StrEnum):
-    SUBJECT = "subject"
-    TEXT = "text"
-
-
-class Interpolation(Config):
-    """Between subject and text, by which of them the steps look at (Sec. 4.5, App. E)."""
-
-    alpha: float = Field(ge=0, le=1)
-    """Share of the noise schedule left when the second phase begins (Eq. 4): at 0 there is no second, at 1 no first."""
-    first: Phase = Phase.SUBJECT
-    """The paper's order: the subject's outline first, then text alone. The reverse keeps the text's layout."""
-
-
-class SamplingConfig(Config):
-    scheduler: str = "PNDM"
-    """Name of a diffusers scheduler, without the word Scheduler (App. D)."""
-    steps: PositiveInt = 50
-    """Denoising steps (App. D)."""
-    guidance: Guidance = Guidance()
-    interpolation: Interpolation | None = None
-    """None looks at the subjects throughout."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +60,14 @@ class GuidedDenoiser:
         timesteps = torch.full((len(rows),), t, device=rows.device)
         predictions = self._unet(rows, timesteps, self._conditions).chunk(len(branches))
         return guided(dict(zip(branches, predictions, strict=True)), self._coefficients)
+
+
+def guided(
+    predictions: Mapping[Branch, Float[Tensor, "B C H W"]], coefficients: Mapping[Branch, float]
+) -> Float[Tensor, "B C H W"]:
+    """The branches' predictions as one, in float32."""
+    weighted = [coefficient * predictions[branch].float() for branch, coefficient in coefficients.items()]
+    return torch.stack(weighted).sum(dim=0)
 
 
 def _cast(conditions: Conditions, dtype: torch.dtype) -> Conditions:

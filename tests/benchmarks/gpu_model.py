@@ -30,7 +30,8 @@ from model.guidance import Guidance
 from model.pipeline import Request, Subject, SubjectDiffusionPipeline
 from model.prompt import Prompt
 from model.recompute import recompute
-from model.sampling import SamplingConfig, sample, scheduler_of
+from model.sampling import sample, scheduler_of
+from model.sampling_config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 from model.weights import random_parts
 from tests.benchmarks.naive import NaiveModel

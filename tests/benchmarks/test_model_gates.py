@@ -27,9 +27,9 @@ from model.bases import STABLE_DIFFUSION_2_BASE as BASE
 from model.budget import sampling_budget, training_budget, unet_cost
 from model.config import ModelConfig, Recompute
 from model.cost import Cost, inference_flops, on_meta, training_cost
-from model.guidance import Branch, Guidance, guided
+from model.guidance import Branch, Guidance
 from model.losses import attention_map_loss
-from model.sampling import GuidedDenoiser, branch_conditions, sample, scheduler_of
+from model.sampling import GuidedDenoiser, branch_conditions, guided, sample, scheduler_of
 from model.unet import Conditions, SubjectUNet
 from model.weights import random_parts
 from tests.benchmarks.naive import TRAINED, MapKeeper, NaiveModel, NaiveUNet, our_names

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.guidance import Branch, Guidance, guided
+from model.guidance import Branch, Guidance
+from model.sampling import guided
 
 FULL, IMAGE, TEXT, NEITHER = Branch.TEXT_AND_IMAGE, Branch.IMAGE, Branch.TEXT, Branch.NEITHER
 scales = st.floats(0, 20).map(lambda s: round(s, 3))

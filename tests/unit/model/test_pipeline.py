@@ -19,7 +19,8 @@ from model.guidance import Guidance
 from model.layout import Layout
 from model.original import original_unet
 from model.pipeline import Generated, Request, Subject, SubjectDiffusionPipeline
-from model.sampling import Interpolation, Phase, Progress, SamplingConfig, initial_noise, seeded
+from model.sampling import Progress, initial_noise, seeded
+from model.sampling_config import Interpolation, Phase, SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 from model.weights import unet_of
 from tests.small_model import IMAGE_PX, LATENT, open_gates

@@ -18,8 +18,6 @@ from model.guidance import Branch, Guidance
 from model.sampling import (
     Denoiser,
     GuidedDenoiser,
-    Interpolation,
-    Phase,
     Progress,
     branch_conditions,
     initial_noise,
@@ -28,6 +26,7 @@ from model.sampling import (
     seeded,
     stacked,
 )
+from model.sampling_config import Interpolation, Phase
 from model.unet import Conditions, SubjectUNet
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers' schedulers on numpy 2
