@@ -152,7 +152,8 @@ def _conditions(net: SubjectDiffusion, images: int, subjects: int) -> Conditions
     if net.subject_tokens is not None:
         tokens = max(subjects, net.subject_tokens.slots) * net.image_encoder.patches
         h_e = torch.empty(images, tokens, width, dtype=BF16, device="meta", requires_grad=True)
-        adapter = AdapterInputs(h_e)
+        places = torch.empty(images, tokens, 2, device="meta") if net.config.departures.patch_positions else None
+        adapter = AdapterInputs(h_e, places=places)
     return Conditions(text, adapter, torch.empty_like(_latent(net, images)[:, :1]))
 
 

@@ -150,6 +150,18 @@ class SubjectConfig(Config):
         return self
 
 
+class DeparturesConfig(Config):
+    """What neither paper nor released code does. All off by default: networks that train for minutes want them."""
+
+    patch_positions: bool = False
+    """Add a code of places to the adapter's queries and keys: where a latent position is, and where a patch of the
+    subject's picture comes to lie in its box. The paper gives the box of the whole subject alone."""
+    keys_start_as_queries: bool = False
+    """Start W_k of the adapter as W_q, so that what is alike is looked at from the first step. It trains freely."""
+    gate_start: NonNegativeFloat = 0.0
+    """gamma of a new adapter. Above 0 the base's images change at once, and the adapter learns sooner."""
+
+
 class ModelConfig(Config):
     base: str = "stabilityai/stable-diffusion-2-base"
     """VAE, UNet, text encoder and scheduler: a local diffusers folder or a hub id ("SD v2-base", App. A)."""
@@ -210,6 +222,7 @@ class ModelConfig(Config):
     """Choice: the paper does not say what its guidance leaves out."""
     drop: DropConfig = DropConfig()
     subject: SubjectConfig = SubjectConfig()
+    departures: DeparturesConfig = DeparturesConfig()
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> "ModelConfig":

@@ -110,10 +110,12 @@ def stacked(conditions: Sequence[Conditions]) -> Conditions:
 def _stacked_adapters(adapters: Sequence[AdapterInputs]) -> AdapterInputs:
     biases = [part.bias for part in adapters if part.bias is not None]
     gates = [part.gate for part in adapters if part.gate is not None]
+    places = [part.places for part in adapters if part.places is not None]
     return AdapterInputs(
         tokens=torch.cat([part.tokens for part in adapters]),
         bias=torch.cat(biases) if biases else None,
         gate=torch.cat(gates) if gates else None,
+        places=torch.cat(places) if places else None,
     )
 
 

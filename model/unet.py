@@ -87,7 +87,8 @@ class SubjectUNet(nn.Module):
         text = tuple(keys_values(block.attn2, conditions.text) for _, block in _blocks(self.base))
         if conditions.adapter is None:
             return replace(conditions, text_keys_values=text)
-        objects = tuple(adapter.S.keys_values(conditions.adapter.tokens) for adapter in self.adapters())
+        tokens, places = conditions.adapter.tokens, conditions.adapter.places
+        objects = tuple(adapter.S.keys_values(tokens, places) for adapter in self.adapters())
         return replace(conditions, text_keys_values=text, adapter=replace(conditions.adapter, keys_values=objects))
 
     def blocks(self) -> Iterator[BasicTransformerBlock]:
@@ -146,8 +147,7 @@ def _insert_adapters(base: UNet2DConditionModel, config: ModelConfig) -> None:
             heads=block.attn1.heads,
             inner_width=block.attn1.inner_dim,
             token_width=base.config.cross_attention_dim,
-            beta=config.beta,
-            feed_forward=config.adapter_feed_forward,
+            config=config,
         )
 
 

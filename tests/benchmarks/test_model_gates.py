@@ -149,7 +149,7 @@ def gligen(width: int, heads: int) -> GatedSelfAttentionDense:
 
 
 def ours_of(layer: GatedSelfAttentionDense, width: int, heads: int) -> SubjectAdapter:
-    adapter = SubjectAdapter(0, width, heads, width, WIDTH, beta=1.0, feed_forward=True)
+    adapter = SubjectAdapter(0, width, heads, width, WIDTH, OURS)
     named = our_names({f"fuser.{name}": weight for name, weight in layer.state_dict().items()})
     adapter.load_state_dict({name.removeprefix("fuser."): weight for name, weight in named.items()})
     return adapter

@@ -1,21 +1,23 @@
 """Sec. 3.3's adapter and its tokens: against GLIGEN's block, and as properties that hold for any weights."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from diffusers.models.attention import GatedSelfAttentionDense
 from torch import Tensor
 
-from model.adapter import AdapterInputs, SubjectAdapter, SubjectTokens, fourier
-from model.config import ModelConfig
+from model.adapter import AdapterInputs, SubjectAdapter, SubjectTokens, fourier, grid, patch_places, place_code
+from model.config import DeparturesConfig, ModelConfig
 
 B, N, R, P, WIDTH, TOKEN_WIDTH = 2, 16, 2, 4, 32, 24
 
 
-def adapter(beta: float = 1.0, feed_forward: bool = True, gamma: float = 0.6) -> SubjectAdapter:
+def adapter(beta: float = 1.0, feed_forward: bool = True, gamma: float = 0.6, **settings: Any) -> SubjectAdapter:
     torch.manual_seed(0)
-    made = SubjectAdapter(0, WIDTH, 4, WIDTH, TOKEN_WIDTH, beta, feed_forward)
+    config = ModelConfig(beta=beta, adapter_feed_forward=feed_forward, **settings)
+    made = SubjectAdapter(0, WIDTH, 4, WIDTH, TOKEN_WIDTH, config)
     with torch.no_grad():
         made.gamma.fill_(gamma)
         if made.feed_forward is not None:
@@ -106,6 +108,55 @@ def test_keys_and_values_made_ahead_are_the_same():
     ours = adapter()
     ahead = AdapterInputs(h_e, keys_values=[ours.S.keys_values(h_e)])
     assert torch.equal(ours(L_a, ahead), ours(L_a, AdapterInputs(h_e)))
+
+
+# Departures of the miniature
+
+
+def test_the_code_of_a_place_by_hand():
+    (code,) = place_code(torch.tensor([[0.25, 0.6]])).tolist()
+    angles = [[place * math.pi * 2**k for k in range(5)] for place in (0.25, 0.6)]
+    expected = [wave(angle) for row in angles for wave in (math.sin, math.cos) for angle in row]
+    assert code == pytest.approx(expected, abs=1e-5)
+
+
+def test_patches_lie_where_a_pasted_picture_would_have_them():
+    wide = torch.tensor([[[0.2, 0.4, 0.8, 0.6]]])
+    padded = patch_places(wide, 4, padded=True)[0]
+    assert torch.allclose(padded, torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.35, 0.65], [0.65, 0.65]]))
+    cut = patch_places(wide, 4, padded=False)[0]
+    assert torch.allclose(cut, torch.tensor([[0.45, 0.45], [0.55, 0.45], [0.45, 0.55], [0.55, 0.55]]))
+    assert torch.allclose(patch_places(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), 16, padded=True)[0], grid(4))
+
+
+def test_keys_started_as_queries_look_at_their_own_place():
+    ours = adapter(departures=DeparturesConfig(patch_positions=True, keys_start_as_queries=True))
+    assert torch.equal(ours.S.to_k.weight, ours.S.to_q.weight)
+    places = patch_places(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), N, padded=True)
+    h_e = torch.randn(1, 1, TOKEN_WIDTH).expand(1, N, TOKEN_WIDTH)
+    queries = ours.S._split(ours.S.to_q(ours.S._placed(torch.zeros(1, N, WIDTH), grid(4))))
+    keys, _ = ours.S.keys_values(h_e, places)
+    logits = (queries @ keys.transpose(-1, -2)).sum(1)[0]
+    own = torch.eye(N, dtype=torch.bool)
+    assert logits[own].mean() > logits[~own].mean() + 2 * logits[~own].std()
+
+
+def test_places_matter_only_where_they_are_asked_for():
+    patches, boxes, present = subjects()
+    tokens = tokens_of()
+    assert tokens.inputs(patches, boxes, present).places is None
+    placing, ours = (make(departures=DeparturesConfig(patch_positions=True)) for make in (tokens_of, adapter))
+    L_a, _ = inputs()
+    here = placing.inputs(patches, boxes, present, full=True)
+    away = AdapterInputs(here.tokens, places=here.places.flip(1))
+    assert not torch.allclose(ours(L_a, here), ours(L_a, away))
+
+
+def test_a_gate_may_start_open():
+    open_gate = SubjectAdapter(
+        0, WIDTH, 4, WIDTH, TOKEN_WIDTH, ModelConfig(departures=DeparturesConfig(gate_start=0.3))
+    )
+    assert open_gate.gamma.item() == pytest.approx(0.3)
 
 
 # The tokens h_e
