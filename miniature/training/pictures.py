@@ -62,6 +62,17 @@ def pool(kept: Pool) -> list[Sprite]:
     return [sprite for sprite in sprites() if sprite.held_out == (kept is Pool.HELD_OUT)]
 
 
+def alone(sprite: Sprite, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """`sprite` in a random pose on a plain ground of random colour: RGB [128, 128, 3], and where it is."""
+    image = np.full((_COMPOSED_PX, _COMPOSED_PX, 3), rng.uniform(0, 255, 3), np.float32)
+    layer = render(sprite, pose(rng, CUTOUTS, 1), _COMPOSED_PX, _COMPOSED_PX)
+    paint(image, layer)
+    image *= rng.uniform(*CUTOUTS.scene_light)
+    mask = np.zeros(image.shape[:2], np.bool_)
+    mask[layer.window] = layer.mask
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
 class Cutouts:
     """Pictures of subjects alone, made as training and sampling make them."""
 
@@ -69,12 +80,6 @@ class Cutouts:
         self._pictures = SubjectPictures(SubjectConfig(), side_px, (0.5, 0.5, 0.5), training=True)
 
     def __call__(self, sprite: Sprite, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """`sprite` in a random pose, cut out of a plain picture of random colour; RGB, [side, side, 3]."""
-        image = np.full((_COMPOSED_PX, _COMPOSED_PX, 3), rng.uniform(0, 255, 3), np.float32)
-        layer = render(sprite, pose(rng, CUTOUTS, 1), _COMPOSED_PX, _COMPOSED_PX)
-        paint(image, layer)
-        image *= rng.uniform(*CUTOUTS.scene_light)
-        mask = np.zeros(image.shape[:2], np.bool_)
-        mask[layer.window] = layer.mask
-        cut: NDArray[np.uint8] = self._pictures(image.clip(0, 255).astype(np.uint8), mask, rng)
+        """`sprite` in a random pose, cut out; RGB, [side, side, 3]."""
+        cut: NDArray[np.uint8] = self._pictures(*alone(sprite, rng), rng)
         return cut

@@ -1,0 +1,91 @@
+"""Held-out subjects that a trained model is asked for: each given in one pose, wanted in another, on a named ground."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from miniature.scenes import Pool
+from miniature.sprites import Sprite
+from miniature.training.pictures import SCENES, Shown, alone, pool, shown
+from model.layout import BoxShare
+
+COUNT = 60
+"""Subjects that are ranked against each other."""
+SEED = 4242
+_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One subject of a picture that is asked for."""
+
+    sprite: Sprite
+    label: str
+    """The word for it in the prompt: its class word, since no network knows its name."""
+    image: UInt8[np.ndarray, "h w 3"]
+    """The reference."""
+    mask: Bool[np.ndarray, "h w"]
+    """Where in it."""
+    box: BoxShare
+    place: Bool[np.ndarray, "_h _w"]
+    """Where it is in the scene that is asked for."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture that is asked for, by a scene that nobody trained on."""
+
+    shown: Shown
+    """The scene itself: what a perfect answer may look like."""
+    subjects: tuple[Wanted, ...]
+    """From left to right, as the prompt names them."""
+
+    @property
+    def prompt(self) -> str:
+        return self.shown.scene.caption
+
+
+def held_out() -> list[Sprite]:
+    """The subjects, in the order of the list."""
+    return pool(Pool.HELD_OUT)[:COUNT]
+
+
+def cases(subjects: int, rounds: int = 1) -> Iterator[Case]:
+    """Pictures of one or two subjects; over a round each of `held_out` is the first of one of them."""
+    ours = held_out()
+    for index in range(rounds * len(ours)):
+        first = ours[index % len(ours)]
+        yield _case((SEED, subjects, index), (first, *_others(ours, index, subjects - 1)))
+
+
+def _others(ours: Sequence[Sprite], index: int, count: int) -> list[Sprite]:
+    """The next ones with class words of their own, so that the prompt may call each by it."""
+    chosen = [ours[index % len(ours)]]
+    step = 7
+    while len(chosen) <= count:
+        other = ours[(index + step) % len(ours)]
+        if other.class_word not in {sprite.class_word for sprite in chosen}:
+            chosen.append(other)
+        step += 1
+    return chosen[1:]
+
+
+def _case(seed: tuple[int, ...], wanted: Sequence[Sprite]) -> Case:
+    names, count = tuple(sprite.name for sprite in wanted), len(wanted)
+    asked = {"pool": Pool.HELD_OUT, "names": names, "subjects": (count, count), "class_word_share": 1.0}
+    scenes = SCENES.model_copy(update=asked)
+    drawn = (shown((*seed, attempt), scenes) for attempt in range(_TRIES))  # not every draw has room for all
+    one = next(s for s in drawn if len(s.scene.subjects) == count)
+    rng = np.random.default_rng(seed)
+    return Case(one, tuple(_wanted(one, index, rng) for index in range(count)))
+
+
+def _wanted(one: Shown, index: int, rng: np.random.Generator) -> Wanted:
+    subject = one.scene.subjects[index]
+    image, mask = alone(subject.sprite, rng)
+    height, width = one.scene.image.shape[:2]
+    box = subject.box
+    share = (box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height)
+    return Wanted(subject.sprite, subject.label, image, mask, share, subject.mask)

@@ -1,0 +1,222 @@
+"""Scores a trained model on subjects that no network was shown: which of the 60 is it, and is the ground the right one?
+
+    python -m miniature.subject_score miniature/weights/subject_diffusion
+
+Each subject is given in one pose and wanted in another, at the place of a fresh scene, by its class word. An embedder
+that never saw the 60 ranks them by likeness to what was made; chance is .017. Figures are given with all conditions
+and with each of them left out, and for the scenes themselves: nothing can be expected to do better than `real`.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from miniature.held_out import Case, cases, held_out
+from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
+from miniature.scenes import Pool
+from miniature.score import wilson
+from miniature.training.embedder import Pairs, crop
+from miniature.training.pictures import SIDE_PX, Shown, pixels
+from model.batch import ImageFeatures, SubjectBatch
+from model.generation import generated, subject_denoiser
+from model.guidance import Guidance
+from model.prompt import Prompt
+from model.sampling_config import SamplingConfig
+from model.subject import SubjectPictures
+from model.subject_diffusion import SubjectDiffusion
+
+SAMPLING = SamplingConfig(scheduler="DDIM", steps=25, guidance=Guidance(text=2.0, image=1.5))
+WITHOUT: dict[str, frozenset[str]] = {
+    "nothing": frozenset(),
+    "adapter": frozenset({"adapter"}),
+    "CLS": frozenset({"CLS"}),
+    "mask": frozenset({"mask"}),
+    "all three": frozenset({"adapter", "CLS", "mask"}),
+}
+"""What is left out, by its name in the table."""
+_BATCH = 20
+_GALLERY_POSES = 6
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A share with its 95 % interval."""
+
+    pictures: str
+    """generated or real."""
+    subjects: int
+    """In each picture."""
+    without: str
+    """The condition that was left out."""
+    name: str
+    value: float
+    low: float
+    high: float
+    count: int
+    """What it is a share of."""
+
+
+def batch_of(net: SubjectDiffusion, asked: Sequence[Case], rng: np.random.Generator) -> SubjectBatch:
+    """What is asked for, for the network; all cases have equally many subjects."""
+    encoder, side = net.image_encoder, int(net.unet.base.config.sample_size)
+    pictures = SubjectPictures(net.config.subject, encoder.side_px, encoder.mean.flatten().tolist(), training=False)
+    cut = np.stack([[pictures(s.image, s.mask, rng) for s in case.subjects] for case in asked])
+    boxes = torch.tensor([[s.box for s in case.subjects] for case in asked])
+    return SubjectBatch(
+        prompts=net.prompts([Prompt(case.prompt, [s.label for s in case.subjects]) for case in asked]),
+        boxes=boxes,
+        masks=torch.from_numpy(np.stack([[_shares(s.place, side) for s in case.subjects] for case in asked])),
+        present=torch.ones(boxes.shape[:2], dtype=torch.bool),
+        subject_images=torch.from_numpy(cut).permute(0, 1, 4, 2, 3),
+        full=True,
+    )
+
+
+@torch.no_grad()
+def generate(
+    net: SubjectDiffusion, asked: Sequence[Case], sampling: SamplingConfig, without: frozenset[str] = frozenset()
+) -> list[NDArray[np.uint8]]:
+    """A picture of each case, RGB [64, 64, 3]; its noise is its number's.
+
+    Args:
+        without: of "adapter", "CLS" and "mask"; CLS is then a vector of zeros.
+    """
+    made: list[NDArray[np.uint8]] = []
+    for first in range(0, len(asked), _BATCH):
+        part = asked[first : first + _BATCH]
+        batch = batch_of(net, part, np.random.default_rng(first))
+        assert batch.subject_images is not None
+        seen: ImageFeatures = net.image_encoder(batch.subject_images)
+        size = (batch.masks.shape[-2], batch.masks.shape[-1])
+        l_m = net.location_mask(batch.boxes, batch.masks, batch.present, size)
+        conditions = net.conditions(
+            prompts=batch.prompts,
+            features=replace(seen, cls=torch.zeros_like(seen.cls)) if "CLS" in without else seen,
+            boxes=batch.boxes,
+            present=batch.present,
+            location_mask=torch.zeros_like(l_m) if "mask" in without else l_m,
+            strengths=torch.zeros_like(batch.boxes[..., 0]) if "adapter" in without else None,
+            full=True,
+        )
+        denoise = subject_denoiser(net, conditions, net.empty_text(), sampling.guidance.personalised())
+        seeds = range(first, first + len(part))
+        made += [np.asarray(image) for image in generated(net, denoise, sampling, seeds, size[0])]
+    return made
+
+
+@torch.no_grad()
+def gallery(embedder: Embedder) -> Float[Tensor, "60 D"]:
+    """Each held-out subject as the mean of its looks in other poses and places."""
+    views = Pairs(Pool.HELD_OUT, cutout_share=0.0)
+    looks = torch.zeros(len(views.pool), embedder.embedding.out_features)
+    for round in range(_GALLERY_POSES):
+        crops, drawn = views((31, round), len(views.pool))
+        looks[drawn] += embedder(crops[0]) + embedder(crops[1])
+    return torch.nn.functional.normalize(looks[: len(held_out())], dim=-1)
+
+
+@torch.no_grad()
+def ranked_first(
+    embedder: Embedder, looks: Tensor, images: Sequence[NDArray[np.uint8]], asked: Sequence[Case]
+) -> list[bool]:
+    """Whether each subject of each picture is most like the one that was asked for."""
+    number = {sprite.name: index for index, sprite in enumerate(held_out())}
+    pairs = [(image, case, i) for image, case in zip(images, asked, strict=True) for i in range(len(case.subjects))]
+    crops = pixels([crop(image, case.shown.box(i)) for image, case, i in pairs])
+    found = (embedder(crops) @ looks.T).argmax(dim=1).tolist()
+    return [number[case.subjects[i].sprite.name] == best for (_, case, i), best in zip(pairs, found, strict=True)]
+
+
+@torch.no_grad()
+def right_ground(judge: Judge, images: Sequence[NDArray[np.uint8]], wanted: Sequence[Shown]) -> list[bool]:
+    """Whether each picture has the place that its prompt names."""
+    place, _ = judge(pixels(images))
+    return [judge.places[int(row.argmax())] == one.scene.background for row, one in zip(place, wanted, strict=True)]
+
+
+def score(
+    net: SubjectDiffusion, judge: Judge, embedder: Embedder, rounds: int, sampling: SamplingConfig, out: Path | None
+) -> Iterator[Figure]:
+    """All figures, as they come; with `out`, also the pictures as PNG."""
+    looks = gallery(embedder)
+    for subjects in (1, 2):
+        asked = list(cases(subjects, rounds))
+        wanted = [case.shown for case in asked]
+        for name, without in WITHOUT.items():
+            made = generate(net, asked, sampling, without)
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(sheet(made, asked)).save(out / f"{subjects} without {name}.png")
+            right = {"R@1": ranked_first(embedder, looks, made, asked), "background": right_ground(judge, made, wanted)}
+            yield from (_figure("generated", subjects, name, what, hits) for what, hits in right.items())
+        real = [one.image for one in wanted]
+        yield _figure("real", subjects, "nothing", "R@1", ranked_first(embedder, looks, real, asked))
+        yield _figure("real", subjects, "nothing", "background", right_ground(judge, real, wanted))
+
+
+def sheet(made: Sequence[NDArray[np.uint8]], asked: Sequence[Case], columns: int = 10) -> NDArray[np.uint8]:
+    """Up to 60 pictures, each below its references, each pixel twice as large."""
+    tiles = [np.concatenate([*_references(case), image]) for image, case in zip(made, asked, strict=True)][:60]
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    return np.concatenate(rows).repeat(2, axis=0).repeat(2, axis=1)
+
+
+def _references(case: Case) -> list[NDArray[np.uint8]]:
+    shown = [np.where(s.mask[..., None], s.image, np.uint8(255)) for s in case.subjects]
+    return [
+        np.asarray(cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8) for image in shown
+    ]
+
+
+def _shares(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _figure(pictures: str, subjects: int, without: str, name: str, hits: Sequence[bool]) -> Figure:
+    right, count = sum(hits), len(hits)
+    return Figure(pictures, subjects, without, name, right / count, *wilson(right, count), count)
+
+
+def line(figure: Figure) -> str:
+    """A figure as a line of a table."""
+    return (
+        f"{figure.pictures:<11}{figure.subjects:<10}{figure.without:<11}{figure.name:<12}{figure.value:.3f}  "
+        f"{figure.low:.3f} to {figure.high:.3f}{figure.count:>7,}"
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="folder of an exported model")
+    parser.add_argument("--judge", type=Path, default=Path("miniature/weights/judge"))
+    parser.add_argument("--embedder", type=Path, default=Path("miniature/weights/embedder"))
+    parser.add_argument("--rounds", type=int, default=1, help="pictures of each subject (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--out", type=Path, help="folder for the pictures and figures.json")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    net = SubjectDiffusion.from_pretrained(given.model).eval().requires_grad_(False)
+    judge, embedder = load_judge(given.judge), load_embedder(given.embedder)
+    print(f"{'pictures':<11}{'subjects':<10}{'without':<11}{'right':<12}value  95 % interval     of")
+    found = []
+    for figure in score(net, judge, embedder, given.rounds, SAMPLING, given.out):
+        print(line(figure), flush=True)
+        found.append(asdict(figure))
+    if given.out is not None:
+        (given.out / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

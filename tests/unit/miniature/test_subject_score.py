@@ -1,0 +1,101 @@
+"""What a trained model is asked for, and that what is left out is left out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from miniature.held_out import COUNT, cases, held_out
+from miniature.networks import base, image_encoder, latent
+from miniature.networks.text import tokenizer
+from miniature.scenes import phrases
+from miniature.subject_score import SAMPLING, WITHOUT, batch_of, generate, sheet
+from model.config import ModelConfig
+from model.subject_diffusion import SubjectDiffusion
+
+QUICK = SAMPLING.model_copy(update={"steps": 2})
+OPEN = {"patch_positions": True, "keys_start_as_queries": True, "gate_start": 1.0}
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> SubjectDiffusion:
+    """Untrained, but for open gates and a location mask that matters."""
+    folder: Path = tmp_path_factory.mktemp("base")
+    tokens = tokenizer(phrases())
+    base.save(base.build(tokens, 1), tokens, latent.build(1), folder / "base")
+    image_encoder.save(image_encoder.build(1), folder / "image_encoder")
+    config = ModelConfig.model_validate(
+        {
+            "base": str(folder / "base"),
+            "image_encoder": str(folder / "image_encoder"),
+            "max_subjects": 2,
+            "attention_downsampling": (1, 2),
+            "departures": OPEN,
+        }
+    )
+    made = SubjectDiffusion.from_base(config).eval().requires_grad_(False)
+    torch.nn.init.normal_(made.unet.base.conv_in.weight[:, -1], std=0.5)
+    return made
+
+
+def test_every_subject_is_asked_for_once_in_a_round() -> None:
+    asked = [case.subjects[0].sprite for case in cases(1)]
+    assert asked == held_out()
+    assert len({sprite.name for sprite in asked}) == COUNT
+
+
+@pytest.mark.parametrize("subjects", [1, 2])
+def test_a_prompt_calls_each_subject_by_a_word_of_its_own(subjects: int) -> None:
+    for case in cases(subjects):
+        labels = [wanted.label for wanted in case.subjects]
+        assert len(case.subjects) == subjects == len(set(labels))
+        assert labels == [wanted.sprite.class_word for wanted in case.subjects]
+        assert all(label in case.prompt for label in labels)
+
+
+def test_a_reference_is_not_what_is_wanted() -> None:
+    """Its pose is another one: the outlines, brought to one size, differ."""
+    for case in list(cases(1))[:10]:
+        (wanted,) = case.subjects
+        outlines = [_filled(mask) for mask in (wanted.mask, wanted.place)]
+        assert (outlines[0] != outlines[1]).mean() > 0.005
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    y, x = (np.linspace(0, size - 1, 64).astype(int) for size in inside.shape)
+    return inside[np.ix_(y, x)]
+
+
+def test_boxes_and_masks_are_at_one_place(net: SubjectDiffusion) -> None:
+    batch = batch_of(net, list(cases(2))[:4], np.random.default_rng(0))
+    for box, mask in zip(batch.boxes.flatten(0, 1), batch.masks.flatten(0, 1), strict=True):
+        rows, columns = (mask > 0).any(1).nonzero(), (mask > 0).any(0).nonzero()
+        found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 16
+        assert (found - box).abs().max() <= 1 / 16
+
+
+def test_each_condition_that_is_left_out_changes_the_picture(net: SubjectDiffusion) -> None:
+    asked = list(cases(1))[:2]
+    made = {name: generate(net, asked, QUICK, without) for name, without in WITHOUT.items()}
+    assert all(np.array_equal(a, b) for a, b in zip(made["nothing"], generate(net, asked, QUICK), strict=True))
+    for one in ("adapter", "CLS", "mask"):
+        assert not np.array_equal(made["nothing"][0], made[one][0])
+
+
+def test_with_all_left_out_no_picture_knows_its_subject(net: SubjectDiffusion) -> None:
+    one, other, *_ = cases(1)
+    given = replace(one.subjects[0], image=other.subjects[0].image, mask=other.subjects[0].mask)
+    swapped = replace(one, subjects=(given,))
+    for name, equal in (("nothing", False), ("all three", True)):
+        pair = [generate(net, [case], QUICK, WITHOUT[name])[0] for case in (one, swapped)]
+        assert np.array_equal(*pair) == equal
+
+
+def test_a_sheet_shows_references_above_pictures(net: SubjectDiffusion) -> None:
+    asked = list(cases(2))[:3]
+    made = [np.full((64, 64, 3), 9, np.uint8)] * 3
+    assert sheet(made, asked, columns=2).shape == (2 * 2 * 3 * 64, 2 * 2 * 64, 3)
