@@ -129,6 +129,22 @@ def train(
 
 
 @app.command()
+def cache(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    here: Annotated[bool, typer.Option("--here", help="In this process, without Ray.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make stale or damaged files anew.")] = False,
+) -> None:
+    """Encode a dataset's pictures ahead of training, as `training.data.cache` says. Goes on where it was stopped."""
+    setup_logs()  # before the libraries that it silences are imported
+    from training.cache_job import make_cache
+    from training.config import TrainingJob
+
+    with told_in_one_line():
+        make_cache(load(TrainingJob, config, set_ or ()), here, rebuild)
+
+
+@app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint: OUT/checkpoints/step-…")],
     folder: Annotated[Path, typer.Argument(help="Where the model is to be; must not be there yet.")],

@@ -19,6 +19,7 @@ from infra.logs import setup_logs
 from infra.storage import place, publish
 from model.errors import ModelError
 from model.subject_diffusion import SubjectDiffusion
+from training.cache import cache_of
 from training.checkpoints import LATEST, Checkpoints, Identity, record_of, refuse_another
 from training.config import TrainingConfig, TrainingJob
 from training.data.loader import batches
@@ -51,7 +52,7 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
     Raises:
         TrainingError: settings, data or checkpoints do not fit each other, or training broke down.
     """
-    job = _with_whole_paths(job)
+    job = with_whole_paths(job)
     order = Order(job, _start(job, resume), attempt=f"launch-{uuid.uuid4().hex[:8]}")
     if here:
         work(order, this_worker(job.training.gpu))
@@ -66,7 +67,8 @@ def work(order: Order, worker: Worker) -> None:
     net = SubjectDiffusion.from_base(order.job.model)
     plan = read_plan(config.data, config.seed)
     mean = net.image_encoder.mean.flatten().tolist()
-    read = partial(batches, plan, config.data, order.job.model, net.prompts, mean)
+    cache = cache_of(order.job, plan, net)
+    read = partial(batches, plan, config.data, order.job.model, net.prompts, mean, cache=cache)
     train(net, order.job, plan, read, worker, _furthest(order, worker))
 
 
@@ -107,8 +109,8 @@ def _on_ray(order: Order) -> None:
 
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     config = order.job.training
-    _join_cluster()
-    _say_what_is_missing(config, ray.cluster_resources())
+    join_cluster()
+    say_what_is_missing(config, ray.cluster_resources())
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"order": order},
@@ -162,14 +164,15 @@ def _cause(error: Exception) -> str:
     return said.strip().splitlines()[-1]
 
 
-def _say_what_is_missing(config: TrainingConfig, resources: Mapping[str, float]) -> None:
+def say_what_is_missing(config: TrainingConfig, resources: Mapping[str, float]) -> None:
+    """Warn where the cluster is smaller than the workers need together."""
     wanted = {"CPU": config.workers * config.cpus_per_worker, "GPU": config.workers if config.gpu else 0}
     for kind, count in wanted.items():
         if (there := resources.get(kind, 0)) < count:
             log.warning("the workers want %d %ss, the cluster has %d: waiting for more", count, kind, there)
 
 
-def _join_cluster() -> None:
+def join_cluster() -> None:
     """Join the running cluster (RAY_ADDRESS, or the one of this machine), or start one in this process."""
     import ray
 
@@ -180,7 +183,7 @@ def _join_cluster() -> None:
         log.info("on the Ray cluster at %s with %d CPUs", address, cpus)
 
 
-def _with_whole_paths(job: TrainingJob) -> TrainingJob:
+def with_whole_paths(job: TrainingJob) -> TrainingJob:
     """Relative paths are of the folder that the job is launched in, not of each worker's."""
     training, model = job.training, job.model
     data = training.data.model_copy(update={"dataset": str(place(training.data.dataset))})

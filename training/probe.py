@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from model.batch import SubjectBatch
+from model.batch import ImageFeatures, SubjectBatch
 from training.parallel import Replica
 
 
@@ -25,5 +25,11 @@ def identity_probe(replica: Replica, batch: SubjectBatch, seed: int) -> Tensor:
 
 def with_subjects_of(batch: SubjectBatch, shift: int) -> SubjectBatch:
     """Each image with the subjects of the image `shift` places before it."""
-    assert batch.subject_images is not None
-    return replace(batch, subject_images=batch.subject_images.roll(shift, dims=0))
+    images, features = batch.subject_images, batch.image_features
+    if features is not None:
+        features = ImageFeatures(features.cls.roll(shift, dims=0), features.patches.roll(shift, dims=0))
+    return replace(
+        batch,
+        subject_images=None if images is None else images.roll(shift, dims=0),
+        image_features=features,
+    )

@@ -21,6 +21,22 @@ class AugmentationConfig(Config):
     """How often they do."""
 
 
+class CacheConfig(Config):
+    """What `subject-diffusion cache` writes beside the dataset's shards, and training then reads.
+
+    A view is one draw of crops and subjects' pictures of all rows: view v is what epoch v draws. With V views, epoch e
+    trains on view e modulo V.
+    """
+
+    name: str = Field(default="default", pattern=r"^[\w.-]+$")
+    """Folder under cache/ of the dataset, so that jobs of other settings keep theirs beside it."""
+    views: PositiveInt = 1
+    """Draws that are kept; of the VAE's moments each takes 64 KiB an image at 512 px."""
+    features: bool = False
+    """Keep the image encoder's features as well: with ViT-H/14 0.65 MB a subject and view. Training then reads no
+    images. Row groups are as much larger: give `row_groups_mb` room for `window` times `streams` of them."""
+
+
 class DataConfig(Config):
     dataset: str
     """Root of the dataset whose `sdd/` is read: a folder, or s3://BUCKET/FOLDER."""
@@ -35,6 +51,8 @@ class DataConfig(Config):
     max_subjects: PositiveInt = 4
     """Subjects of an image that has more are drawn anew each epoch. At most `model.max_subjects`."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    cache: CacheConfig | None = None
+    """Train on what `subject-diffusion cache` has encoded ahead; None encodes in each step."""
 
     streams: PositiveInt = 8
     """Places of the dataset that are read side by side: batch n is of stream n modulo `streams`. A row group is read

@@ -1,10 +1,19 @@
 """What can be wrong with the data: as a whole, which ends the job, or with a row, which costs that row and a count."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from training.errors import TrainingError
+
+T = TypeVar("T")
 
 
 class DatasetError(TrainingError):
     """There is no dataset, it has no rows, or a shard is gone, damaged, of another version or another than planned."""
+
+
+class CacheError(DatasetError):
+    """Of the cache that the settings name a file is missing, is of other settings or weights, or damaged."""
 
 
 class PoisonedRow(TrainingError):
@@ -14,3 +23,15 @@ class PoisonedRow(TrainingError):
         super().__init__(detail)
         self.reason = reason
         """One countable word."""
+
+
+def unless_poisoned(make: Callable[[], T]) -> "T | PoisonedRow":
+    """What `make` makes of a row, or why it cannot; what is not the row's fault is raised."""
+    try:
+        return make()
+    except (DatasetError, MemoryError):
+        raise
+    except PoisonedRow as poison:
+        return poison
+    except Exception as error:  # what nobody thought of costs a row, too
+        return PoisonedRow(type(error).__name__, str(error))

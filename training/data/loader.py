@@ -3,7 +3,8 @@
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -12,15 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model.batch import SubjectBatch
+from model.batch import ImageFeatures, SubjectBatch
 from model.config import ModelConfig
 from model.prompt import PromptTokenizer
 from model.subject import SubjectPictures
+from training.data.cached import Cache, CacheReader
 from training.data.config import DataConfig
-from training.data.errors import DatasetError, PoisonedRow
+from training.data.errors import DatasetError, PoisonedRow, unless_poisoned
 from training.data.plan import Plan, PlannedBatch, PlannedRow
 from training.data.rows import RowReader
-from training.data.sample import Sample, SampleMaker
+from training.data.sample import Encoded, Sample, SampleMaker
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,60 +67,78 @@ def batches(
     prompts: PromptTokenizer,
     mean: Sequence[float],
     numbers: Iterable[int],
+    cache: Cache | None = None,
 ) -> Iterator[LoadedBatch]:
     """The batches `numbers` of the plan, in this order.
 
     Args:
         prompts: the network's.
         mean: colour of the image encoder, as `ImageEncoder.mean`.
+        cache: whose views take the place of the epochs' own draws.
 
     Raises:
         DatasetError: a shard is gone, damaged, or was made anew since the plan was read.
     """
     pictures = SubjectPictures(model.subject, config.subject_px, mean, training=True)
-    source = _Source(plan, config, SampleMaker(config, prompts, pictures, plan.seed))
-    planned = map(plan.batch, numbers)
-    for loaded in _loaded(source, planned, config) if config.processes else map(source.__getitem__, planned):
-        if isinstance(loaded, DatasetError):
-            raise loaded
-        yield loaded
+    source = _Source(plan, config, SampleMaker(config, prompts, pictures, plan.seed), cache)
+    return made_ahead(source, map(plan.batch, numbers), config)
+
+
+def made_ahead(source: "Dataset[T | DatasetError]", items: Iterable[Any], config: DataConfig) -> Iterator[T]:
+    """What `source` makes of each of `items`, in this order, in processes of its own where `config` has any.
+
+    Raises:
+        DatasetError: `source` returned it; what is raised there comes wrapped in a page of text.
+    """
+    for made in _made_in_processes(source, items, config) if config.processes else map(source.__getitem__, items):
+        if isinstance(made, DatasetError):
+            raise made
+        yield made
 
 
 class _Source(Dataset[LoadedBatch | DatasetError]):
-    """Makes the batches that it is asked for, in whichever process.
+    """Makes the batches that it is asked for, in whichever process."""
 
-    An error is returned, as the loader would wrap a raised one in a page of text.
-    """
-
-    def __init__(self, plan: Plan, config: DataConfig, make: SampleMaker) -> None:
-        self._root, self._kept_bytes = config.dataset, config.row_groups_mb << 20
+    def __init__(self, plan: Plan, config: DataConfig, make: SampleMaker, cache: Cache | None) -> None:
+        self._config, self._make, self._cache = config, make, cache
         self._stamps = {shard.name: shard.stamp for shard in plan.shards}
-        self._make = make
-        self._reader: RowReader | None = None
+        self._rows: RowReader | None = None
+        self._encoded: CacheReader | None = None
 
     def __getitem__(self, planned: PlannedBatch) -> LoadedBatch | DatasetError:
-        if self._reader is None:  # here, as connections to a store do not survive the way into another process
-            self._reader = RowReader(self._root, self._stamps, self._kept_bytes)
+        if self._rows is None:
+            self._open()
         try:
-            return self._batch(planned, self._reader)
+            return self._batch(planned)
         except DatasetError as error:
             return error
 
-    def _batch(self, planned: PlannedBatch, reader: RowReader) -> LoadedBatch:
+    def _open(self) -> None:
+        """Here, as connections to a store do not survive the way into another process."""
+        config, cache = self._config, self._cache
+        images = cache is None or not cache.config.features
+        self._rows = RowReader(config.dataset, self._stamps, config.row_groups_mb << 20, images)
+        self._encoded = CacheReader(self._rows.groups, cache) if cache else None
+
+    def _batch(self, planned: PlannedBatch) -> LoadedBatch:
+        assert self._rows is not None
         samples: list[tuple[bytes, Sample]] = []
         skipped: list[Skipped] = []
         for place in planned.rows:
-            key = reader.key(place)
-            try:
-                samples.append((key, self._make(reader.row(place), planned.epoch, planned.subjects)))
-            except (DatasetError, MemoryError):
-                raise
-            except PoisonedRow as poison:
-                skipped.append(Skipped(place, key, poison.reason, str(poison)))
-            except Exception as error:  # what nobody thought of costs a row, too
-                skipped.append(Skipped(place, key, type(error).__name__, str(error)))
+            key = self._rows.key(place)
+            made = unless_poisoned(partial(self._sample, self._rows, place, key, planned))
+            if isinstance(made, PoisonedRow):
+                skipped.append(Skipped(place, key, made.reason, str(made)))
+            else:
+                samples.append((key, made))
         batch = self._stacked([sample for _, sample in samples]) if samples else None
         return LoadedBatch(batch, planned.number, tuple(key for key, _ in samples), tuple(skipped))
+
+    def _sample(self, rows: RowReader, place: PlannedRow, key: bytes, planned: PlannedBatch) -> Sample:
+        if self._cache is None or self._encoded is None:
+            return self._make(rows.row(place), planned.epoch, planned.subjects)
+        view = self._cache.view(planned.epoch)
+        return self._make(rows.row(place), view, planned.subjects, self._encoded(place, key, view))
 
     def _stacked(self, samples: Sequence[Sample]) -> SubjectBatch:
         boxes = _tensor([sample.boxes for sample in samples])
@@ -125,15 +147,35 @@ class _Source(Dataset[LoadedBatch | DatasetError]):
             boxes=boxes,
             masks=_tensor([sample.masks for sample in samples]),
             present=torch.ones(boxes.shape[:2], dtype=torch.bool),
-            images=_tensor([sample.image.transpose(2, 0, 1) for sample in samples]),
-            subject_images=_tensor([sample.subject_images.transpose(0, 3, 1, 2) for sample in samples]),
+            images=_pixels([sample.image for sample in samples]),
+            subject_images=_pixels([sample.subject_images for sample in samples]),
             full=True,
+            **_encoded([sample.encoded for sample in samples]),
         )
 
 
-def _loaded(
-    source: _Source, planned: Iterable[PlannedBatch], config: DataConfig
-) -> Iterator[LoadedBatch | DatasetError]:
+def _encoded(samples: Sequence[Encoded | None]) -> dict[str, Any]:
+    """Those parts of a batch that are encoded, by name."""
+    parts = [part for part in samples if part is not None]
+    if not parts:
+        return {}
+    found: dict[str, Any] = {"latent_moments": _tensor([part.latent_moments for part in parts])}
+    features = [(part.cls, part.patches) for part in parts if part.cls is not None and part.patches is not None]
+    if features:
+        cls, patches = zip(*features, strict=True)
+        found["image_features"] = ImageFeatures(_tensor(cls), _tensor(patches))
+    return found
+
+
+def _pixels(pictures: Sequence[NDArray[np.uint8] | None]) -> Tensor | None:
+    """Channels first, in channels-last memory; None where there are no pictures."""
+    arrays = [np.moveaxis(picture, -1, -3) for picture in pictures if picture is not None]
+    return _tensor(arrays) if arrays else None
+
+
+def _made_in_processes(
+    source: "Dataset[T | DatasetError]", items: Iterable[Any], config: DataConfig
+) -> Iterator[T | DatasetError]:
     # Forked from a process that has imported this module and nothing else runs in: forking the worker itself would
     # copy the locks of its threads, and starting afresh would import torch once more in each process.
     context = multiprocessing.get_context("forkserver")
@@ -142,7 +184,7 @@ def _loaded(
         DataLoader(
             source,
             batch_size=None,
-            sampler=planned,
+            sampler=items,
             num_workers=config.processes,
             prefetch_factor=config.prefetch,
             multiprocessing_context=context,

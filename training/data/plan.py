@@ -151,13 +151,18 @@ def read_plan(config: DataConfig, seed: int) -> Plan:
     if not names:
         raise DatasetError(f"{store.root / LAYER} has no shards: give the root of a dataset that `build` has finished")
     with ThreadPoolExecutor(_READERS) as readers:
-        shards = list(readers.map(partial(_planned, store, config.max_subjects), names))
+        shards = list(readers.map(partial(planned_shard, store, config.max_subjects), names))
     if not any(len(shard.subjects) for shard in shards):
         raise DatasetError(f"{store.root / LAYER} has no rows in its {len(shards)} shards: every image was dropped")
     return Plan(shards, config, seed)
 
 
-def _planned(store: ShardStore, max_subjects: int, name: str) -> PlannedShard:
+def planned_shard(store: ShardStore, max_subjects: int, name: str) -> PlannedShard:
+    """What a plan needs to know of a shard.
+
+    Raises:
+        DatasetError: it is gone, damaged or of another version.
+    """
     try:
         with store.opened(LAYER, name) as file:
             stamp = store.stamp_of(file, LAYER, name).stamp

@@ -23,7 +23,61 @@ class TrainingRow:
     entities: tuple[Entity, ...]
     width_px: Int32
     height_px: Int32
-    image: LargeBytes
+    image: LargeBytes | None
+    """None where nobody needs it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """The files of a layer, as they were when the job began, and what is read of them."""
+
+    layer: str
+    columns: tuple[str, ...]
+    stamps: Mapping[str, str]
+    """By shard."""
+    cure: str
+    """What to do when one is gone."""
+
+
+class RowGroups:
+    """Row groups of a dataset's files.
+
+    Args:
+        kept_bytes: of row groups; more are kept only while they are one.
+    """
+
+    def __init__(self, root: str, kept_bytes: int) -> None:
+        self._store = ShardStore(root)
+        self._kept_bytes = kept_bytes
+        self.kept: OrderedDict[tuple[str, str, int], pa.Table] = OrderedDict()
+
+    def __call__(self, files: Files, shard: str, row_group: int) -> pa.Table:
+        """The row group, with the columns that are read of such files.
+
+        Raises:
+            DatasetError: the file is gone, damaged, or was made anew since the job began.
+        """
+        name = (files.layer, shard, row_group)
+        if name not in self.kept:
+            self.kept[name] = self._read(files, shard, row_group)
+            while len(self.kept) > 1 and sum(table.nbytes for table in self.kept.values()) > self._kept_bytes:
+                self.kept.popitem(last=False)
+        self.kept.move_to_end(name)
+        return self.kept[name]
+
+    def _read(self, files: Files, shard: str, row_group: int) -> pa.Table:
+        path = self._store.path(files.layer, shard)
+        try:
+            with self._store.opened(files.layer, shard) as file:
+                if self._store.stamp_of(file, files.layer, shard).stamp != files.stamps[shard]:
+                    raise DatasetError(f"{path} was made anew since this job read its plan: start the job again")
+                return file.read_row_group(row_group, columns=list(files.columns), use_threads=False)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{path} is gone: {files.cure}") from error
+        except ShardCorrupt as error:
+            raise DatasetError(str(error)) from error
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read ({error}): see to the storage and resume") from error
 
 
 class RowReader:
@@ -32,13 +86,14 @@ class RowReader:
     Args:
         stamps: of the shards that the plan was made of, by name.
         kept_bytes: of row groups; more are kept only while they are one.
+        images: whether rows come with their images.
     """
 
-    def __init__(self, root: str, stamps: Mapping[str, str], kept_bytes: int) -> None:
-        self._store = ShardStore(root)
-        self._stamps = stamps
-        self._kept_bytes = kept_bytes
-        self._kept: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+    def __init__(self, root: str, stamps: Mapping[str, str], kept_bytes: int, images: bool = True) -> None:
+        self.groups = RowGroups(root, kept_bytes)
+        columns = tuple(name for name in names_of(TrainingRow) if images or name != "image")
+        cure = "put it back and resume, or train on another dataset"
+        self._files = Files(layer=LAYER, columns=columns, stamps=stamps, cure=cure)
 
     def key(self, place: PlannedRow) -> bytes:
         """The row's key.
@@ -56,27 +111,7 @@ class RowReader:
             DatasetError: as `key`.
         """
         (record,) = self._row_group(place).slice(place.row, 1).to_pylist()
-        return row_of(TrainingRow, record)
+        return row_of(TrainingRow, {"image": None} | record)
 
     def _row_group(self, place: PlannedRow) -> pa.Table:
-        name = (place.shard, place.row_group)
-        if name not in self._kept:
-            self._kept[name] = self._read(*name)
-            while len(self._kept) > 1 and sum(table.nbytes for table in self._kept.values()) > self._kept_bytes:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(name)
-        return self._kept[name]
-
-    def _read(self, shard: str, row_group: int) -> pa.Table:
-        path = self._store.path(LAYER, shard)
-        try:
-            with self._store.opened(LAYER, shard) as file:
-                if self._store.stamp_of(file, LAYER, shard).stamp != self._stamps[shard]:
-                    raise DatasetError(f"{path} was made anew since this job read its plan: start the job again")
-                return file.read_row_group(row_group, columns=list(names_of(TrainingRow)), use_threads=False)
-        except FileNotFoundError as error:
-            raise DatasetError(f"{path} is gone: put it back and resume, or train on another dataset") from error
-        except ShardCorrupt as error:
-            raise DatasetError(str(error)) from error
-        except OSError as error:
-            raise DatasetError(f"{path} cannot be read ({error}): see to the storage and resume") from error
+        return self.groups(self._files, place.shard, place.row_group)

@@ -62,7 +62,7 @@ def test_row_groups_are_kept_within_their_memory(dataset):
     reader = RowReader(dataset, STAMPS, kept_bytes=1)
     groups = [reader.row(place) for place in PLACES.values()]
     assert len(groups) == 3
-    assert len(reader._kept) == 1
+    assert len(reader.groups.kept) == 1
 
 
 def test_training_reads_an_object_store(request, prompts):
