@@ -7,8 +7,11 @@ from model.subject_diffusion import SubjectDiffusion
 from training.checkpoints import read_tensors, record_of
 
 
-def export(checkpoint: Path, folder: Path) -> None:
+def export(checkpoint: Path, folder: Path, half: bool = False) -> None:
     """Write the running mean of the checkpoint's weights, with the frozen rest as the base has it, to `folder`.
+
+    Args:
+        half: in float16, which is half as large; else as training kept it, in float32.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it cannot be read.
@@ -17,4 +20,4 @@ def export(checkpoint: Path, folder: Path) -> None:
     net = SubjectDiffusion.from_base(ModelConfig.model_validate(record_of(checkpoint).settings["model"]))
     means = {name: weight.detach() for name, weight in net.named_parameters() if weight.requires_grad}
     read_tensors(checkpoint, {"ema": means})
-    net.save_pretrained(folder)
+    (net.half() if half else net).save_pretrained(folder)

@@ -29,3 +29,20 @@ def test_is_the_mean_of_the_weights_over_the_base(job, tmp_path):
     assert any(not torch.equal(means[name], last[name]) for name in means)
     with pytest.raises(ModelFolderError, match="there already"):
         export(checkpoint, tmp_path / "model")
+
+
+def test_in_half_precision_it_is_half_as_large_and_nearly_the_same(job, tmp_path):
+    one = job(steps=1, checkpoint_every=1)
+    trained(one)
+    checkpoint = Checkpoints(Path(one.training.out), 1, Worker()).latest()
+    sizes = {}
+    for half in (False, True):
+        folder = tmp_path / f"half {half}"
+        export(checkpoint, folder, half)
+        sizes[half] = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    assert sizes[True] < 0.6 * sizes[False]
+    whole, half_as_large = (SubjectDiffusion.from_pretrained(tmp_path / f"half {half}") for half in (False, True))
+    for name, weight in whole.state_dict().items():
+        other = half_as_large.state_dict()[name]
+        assert other.dtype is weight.dtype
+        assert torch.allclose(weight.float(), other.float(), rtol=1e-3, atol=1e-4), name
