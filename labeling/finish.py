@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from infra.storage import sweep
 from labeling.config import RulesConfig
@@ -89,6 +90,10 @@ class FinishJob:
             return self._make(shard)
         except Exception as error:
             return failure(SDD, shard, error)
+
+    def beside(self, number: int) -> Self:
+        """The same: workers share nothing and need nothing of their own."""
+        return self
 
     def close(self) -> None:
         """There is nothing to end."""

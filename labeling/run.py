@@ -11,9 +11,8 @@ import queue
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from copy import copy
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from labeling.config import Executor, Workers
 from labeling.errors import StageFailed, StageInterrupted
@@ -33,6 +32,9 @@ class ShardJob(Protocol):
 
     def make(self, shard: str) -> ShardReport:
         """Make the shard's file, unless it is there; never raises."""
+
+    def beside(self, number: int) -> Self:
+        """The same for another worker, the `number`th of this machine, from 0."""
 
     def close(self) -> None:
         """End what the job has started."""
@@ -97,7 +99,7 @@ def _run_here(job: ShardJob, shards: Sequence[str], workers: Workers, stop: thre
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     for shard in shards:
         todo.put(shard)
-    jobs = [copy(job) for _ in range(min(workers.count, len(shards)))]
+    jobs = [job.beside(number) for number in range(min(workers.count, len(shards)))]
     with ThreadPoolExecutor(len(jobs)) as pool:
         drained = [pool.submit(_drain, own, todo, stop) for own in jobs]
         try:

@@ -15,12 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
+from typing import Any, Self
 
 from infra.storage import sweep
-from labeling.child import Answer, Assignment, GaveUp, Ready
+from labeling.child import WORKER_NUMBER, Answer, Assignment, GaveUp, Ready
 from labeling.config import Workers
 from labeling.errors import LabelingError, StageFailed
 from labeling.journal import Journal, journal_path
@@ -82,6 +82,8 @@ class Network:
     workers: Workers
     torch_threads: int
     batch_limit: int
+    number: int = 0
+    """Among the networks of the stage on this machine; which GPU it is on follows from it."""
     process: "subprocess.Popen[bytes] | None" = None
     pipe: "Connection[Any, Any] | None" = None
     closed: bool = False
@@ -160,7 +162,11 @@ class Network:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "labeling.child", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+                env=os.environ
+                | {
+                    "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+                    WORKER_NUMBER: str(self.number),
+                },
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt is for us, who then end it
             )
@@ -207,6 +213,8 @@ class NetworkJob:
     torch_threads: int
     replace: bool = False
     """Whether files with another stamp are made again."""
+    number: int = 0
+    """Among the jobs of the stage on this machine."""
     network: Network | None = field(default=None, init=False)
     broken: str | None = field(default=None, init=False)
     """Why no shard can be made any more."""
@@ -222,6 +230,10 @@ class NetworkJob:
             return ShardReport(stage=self.step.stage.name, shard=shard, error=str(error))
         except Exception as error:
             return failure(self.step.stage.name, shard, error)
+
+    def beside(self, number: int) -> Self:
+        """The same, with a network of its own: the `number`th on this machine, from 0."""
+        return replace(self, number=number)
 
     def close(self) -> None:
         """End the network's process."""
@@ -276,7 +288,9 @@ class NetworkJob:
 
     def _network(self) -> Network:
         if self.network is None:
-            self.network = Network(self.step.stage, self.workers, self.torch_threads, self.workers.batch_size)
+            self.network = Network(
+                self.step.stage, self.workers, self.torch_threads, self.workers.batch_size, self.number
+            )
         return self.network
 
 

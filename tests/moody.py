@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from infra.config import Config
+from labeling.child import WORKER_NUMBER
 from labeling.sdd.schema import Caption
 from labeling.stages.base import Drop
 
@@ -65,6 +66,8 @@ class MoodyStage:
 
 
 def _act(url: str) -> None:
+    if "who" in url:
+        raise ValueError(f"worker {os.environ[WORKER_NUMBER]}")
     if "raise" in url:
         raise ValueError("bad row")
     if "poison" in url:

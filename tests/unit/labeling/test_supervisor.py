@@ -237,6 +237,17 @@ def test_a_storage_that_refuses_is_worth_another_try(tmp_path):
     assert report.counts == {"kept": 1}
 
 
+def test_each_worker_here_has_a_number_of_its_own(tmp_path):
+    shards = [SHARD, "shard-00001"]
+    for number, shard in enumerate(shards):
+        downloaded(tmp_path, [image(number, b"", "who")], shard)
+    workers = Workers(count=2)
+    run_job(moody(tmp_path, [], workers), shards, workers, Executor.HERE)
+    store = ShardStore(str(tmp_path))
+    told = [verdict.detail for shard in shards for verdict in store.verdicts("captions", shard).values()]
+    assert sorted(told) == ["worker 0", "worker 1"]
+
+
 def test_what_somebody_has_to_act_on_is_told_first(tmp_path):
     job = moody(tmp_path, ["good 1"])
     in_the_way_of(tmp_path, f"work/captions/{SHARD}.lock")
