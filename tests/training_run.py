@@ -4,6 +4,7 @@ python -m tests.training_run FOLDER [--resume latest] [--set training.steps=3]
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from infra.logs import setup_logs
+from model.prompt import Prompt
 from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import IMAGE_PX, small_batch, small_config
 from training.checkpoints import LATEST, Checkpoints
@@ -20,9 +22,11 @@ from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch, PlannedRow
+from training.data.sample import Sample
 from training.errors import TrainingError
 from training.loop import train
 from training.parallel import Worker, this_worker
+from training.samples import SampledRow
 
 LABELS = (["dog"], ["dog", "cat"])
 ROWS, FULL = 103, 4
@@ -53,6 +57,18 @@ def read(net: SubjectDiffusion, numbers: Iterable[int], spoilt: Sequence[int] = 
         yield LoadedBatch(replace(batch, full=True), number, keys, ())
 
 
+def made_up_rows(net: SubjectDiffusion) -> list[SampledRow]:
+    """One with one subject, one with two."""
+    rows = []
+    for labels in LABELS:
+        batch = small_batch(net.prompts, labels)
+        prompt = net.prompts.tokenized(Prompt("a photo", labels))
+        boxes, masks, pictures = batch.boxes[0], batch.masks[0], batch.subject_images[0].permute(0, 2, 3, 1)
+        sample = Sample(prompt=prompt, boxes=boxes.numpy(), masks=masks.numpy(), subject_images=pictures.numpy())
+        rows.append(SampledRow("a photo of " + " and ".join(labels), labels, sample))
+    return rows
+
+
 def small_job(folder: Path, **training: Any) -> TrainingJob:
     """A job on the small model, in float32 on the CPU, whose output is in `folder`/run."""
     data = DataConfig(
@@ -68,6 +84,7 @@ def small_job(folder: Path, **training: Any) -> TrainingJob:
         "log_every": 5,
         "checkpoint_every": 5,
         "identity_probe": False,
+        "samples": {"every": 0},
     }
     model = small_config(folder, frozen_precision="float32")
     return TrainingJob(model=model, training=TrainingConfig.model_validate(chosen | training))
@@ -81,7 +98,7 @@ def trained(
     net = SubjectDiffusion.from_base(job.model)
     worker = worker or Worker()
     start = Checkpoints(Path(job.training.out), job.training.keep, worker).latest() if resume else None
-    train(net, job, MadeUpPlan(), lambda numbers: read(net, numbers, spoilt), worker, start)
+    train(net, job, MadeUpPlan(), lambda numbers: read(net, numbers, spoilt), worker, start, lambda: made_up_rows(net))
     return net
 
 
@@ -100,7 +117,8 @@ def main() -> int:
     settings = job.model_dump(mode="json")["training"]
     for override in given.set:
         name, _, value = override.partition("=")
-        settings[name] = type(settings[name])(value)
+        read_value = json.loads if isinstance(settings[name], dict) else type(settings[name])
+        settings[name] = read_value(value)
     worker = Worker()
     if given.rank is not None:
         meeting = f"file://{given.folder.absolute()}/meeting"

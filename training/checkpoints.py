@@ -47,6 +47,7 @@ FREE = frozenset(
         "training.identity_probe",
         "training.checkpoint_every",
         "training.keep",
+        "training.samples",
         "training.non_finite_limit",
         "training.max_failures",
         "training.data.dataset",
@@ -55,8 +56,8 @@ FREE = frozenset(
         "training.data.row_groups_mb",
     }
 )
-"""Settings that may differ from the checkpoint's: they change how fast, how long and where, not what is computed. The
-dataset is known by its stamp."""
+"""Settings, or tables of them, that may differ from the checkpoint's: they change how fast, how long and where, not
+what is computed. The dataset is known by its stamp."""
 Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -72,8 +73,7 @@ class Identity:
     @classmethod
     def of(cls, job: TrainingJob, stamp: str) -> "Identity":
         """That of a job on data of `stamp`."""
-        settings = dict(_flat(job.model_dump(mode="json")))
-        return cls({name: value for name, value in settings.items() if name not in FREE}, stamp)
+        return cls(_bound(job.model_dump(mode="json")), stamp)
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def refuse_another(path: Path, record: Record, identity: Identity) -> None:
     Raises:
         CheckpointError: it is not; names the settings that differ, or says that the data do.
     """
-    theirs = {name: value for name, value in _flat(record.settings) if name not in FREE}
+    theirs = _bound(record.settings)
     names = sorted(theirs.keys() | identity.settings.keys())
     if differ := [name for name in names if theirs.get(name) != identity.settings.get(name)]:
         said = "; ".join(f"{name} was {theirs.get(name)!r}, is {identity.settings.get(name)!r}" for name in differ)
@@ -253,6 +253,12 @@ def _write(file: IO[bytes], content: bytes) -> None:
 
 def _nested(tensors: Tensors) -> dict[str, Any]:
     return {kind: dict(named) for kind, named in tensors.items()}
+
+
+def _bound(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that may not differ, by dotted name."""
+    free = tuple(f"{name}." for name in FREE)
+    return {name: value for name, value in _flat(settings) if not f"{name}.".startswith(free)}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

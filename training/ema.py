@@ -1,6 +1,7 @@
 """The running mean of the weights over steps, which is what is exported."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -26,3 +27,15 @@ class Ema:
         decay = min(self._decay, (1 + step) / (10 + step))
         means: list[Tensor] = [local(mean) for mean in self.tensors.values()]
         torch._foreach_lerp_(means, [local(weight) for weight in self._weights], 1 - decay)
+
+    @contextmanager
+    def in_weights(self) -> Iterator[None]:
+        """Within, the weights are their means; after it they are what they were, bit for bit."""
+        with torch.no_grad():
+            weights = [local(weight) for weight in self._weights]
+            kept = [weight.clone() for weight in weights]
+            try:
+                torch._foreach_copy_(weights, [local(mean) for mean in self.tensors.values()])
+                yield
+            finally:
+                torch._foreach_copy_(weights, kept)

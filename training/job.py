@@ -27,6 +27,7 @@ from training.data.plan import read_plan
 from training.errors import CheckpointError, TrainingError
 from training.loop import train
 from training.parallel import Worker, this_worker
+from training.samples import sampled_rows
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def work(order: Order, worker: Worker) -> None:
     mean = net.image_encoder.mean.flatten().tolist()
     cache = cache_of(order.job, plan, net)
     read = partial(batches, plan, config.data, order.job.model, net.prompts, mean, cache=cache)
-    train(net, order.job, plan, read, worker, _furthest(order, worker))
+    rows = partial(sampled_rows, plan, config, order.job.model, net)
+    train(net, order.job, plan, read, worker, _furthest(order, worker), rows)
 
 
 def _start(job: TrainingJob, resume: str | None) -> Path | None:

@@ -25,6 +25,7 @@ from training.errors import Diverged, TrainingError
 from training.metrics import MetricsLog, progress_line
 from training.optim import learning_rate
 from training.parallel import Replica, Worker
+from training.samples import Rows, SampleGrids
 from training.state import Position, TrainingState
 from training.step import WATCHED, MicroBatch, TrainingStep
 from training.throughput import Stopwatch
@@ -46,20 +47,27 @@ class Batches(Protocol):
 
 
 def train(
-    net: SubjectDiffusion, job: TrainingJob, plan: Batches, read: Read, worker: Worker, start: Path | None = None
+    net: SubjectDiffusion,
+    job: TrainingJob,
+    plan: Batches,
+    read: Read,
+    worker: Worker,
+    start: Path | None = None,
+    rows: Rows | None = None,
 ) -> Position:
-    """Train `net` to the job's last step; checkpoints and metrics are in `training.out`.
+    """Train `net` to the job's last step; checkpoints, metrics and samples are in `training.out`.
 
     Args:
         net: is changed in place.
         read: is called once, with the numbers of this worker's batches.
         start: a checkpoint to go on from.
+        rows: reads those that are sampled; None samples none.
 
     Raises:
         CheckpointError: `start` does not fit this job, or a checkpoint cannot be written.
         Diverged: too many steps in a row gave gradients that are no numbers.
     """
-    return _Loop(net, job, plan, worker, start).run(read)
+    return _Loop(net, job, plan, worker, start, rows).run(read)
 
 
 def prepared(net: SubjectDiffusion, config: TrainingConfig, worker: Worker) -> SubjectDiffusion:
@@ -93,7 +101,13 @@ def shares(plan: Batches, numbers: range, workers: int) -> dict[int, float]:
 
 class _Loop:
     def __init__(
-        self, net: SubjectDiffusion, job: TrainingJob, plan: Batches, worker: Worker, start: Path | None
+        self,
+        net: SubjectDiffusion,
+        job: TrainingJob,
+        plan: Batches,
+        worker: Worker,
+        start: Path | None,
+        rows: Rows | None,
     ) -> None:
         self.net, self.job, self.plan, self.worker = net, job, plan, worker
         self.config, self.out = job.training, Path(job.training.out)
@@ -107,6 +121,9 @@ class _Loop:
         self.metrics = MetricsLog(self.out, self.position.step) if worker.leads else None
         self.step = TrainingStep(self.state, self.config)
         self.stopwatch = Stopwatch(job.model, worker.device)
+        self.samples: SampleGrids | None = None
+        if rows is not None and self.config.samples.every and (worker.leads or self.state.replica.splits):
+            self.samples = SampleGrids(rows, net, self.config)
         self.since_log, self.since_save = [0.0] * _SUMS, [0.0] * _SUMS
         self.skipped: Counter[str] = Counter()
 
@@ -145,6 +162,9 @@ class _Loop:
             self._log(micros)
         if done % self.config.checkpoint_every == 0 or done == self.config.steps:
             self._save()
+        if self.samples and self.samples.due(done):
+            with self.stopwatch.stopped():
+                self.samples(self.state, done, self.metrics)
 
     def _on_device(self, loaded: LoadedBatch, share: float) -> MicroBatch:
         subjects = self.plan.batch(loaded.number).subjects

@@ -1,7 +1,7 @@
 """What is written down while a job trains: lines of JSON, TensorBoard's files, and a line for people.
 
 OUT/metrics.jsonl      one object a line; a job that goes on from a checkpoint first drops the lines after it
-OUT/tensorboard/       the same numbers
+OUT/tensorboard/       the same numbers, and sample grids
 """
 
 import json
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from tensorboardX import SummaryWriter
 
 from infra.storage import place, publish
@@ -39,6 +41,11 @@ class MetricsLog:
             file.write(json.dumps(values) + "\n")
         for name, number in _scalars(values):
             self._board.add_scalar(name, number, values["step"])
+        self._board.flush()
+
+    def add_picture(self, name: str, picture: Image.Image, step: int) -> None:
+        """Show a picture of step `step` in TensorBoard."""
+        self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
         self._board.flush()
 
     def close(self) -> None:

@@ -60,10 +60,11 @@ class Replica:
 
     def __init__(self, net: SubjectDiffusion, strategy: Strategy, worker: Worker) -> None:
         self.net, self.worker = net, worker
-        self._splits = strategy is Strategy.FSDP2 and worker.count > 1
-        if self._splits:
+        self.splits = strategy is Strategy.FSDP2 and worker.count > 1
+        """Whether workers hold parts of the network, so that it computes only where all do."""
+        if self.splits:
             _split(net)
-        self._forward = self._joined(net) if worker.count > 1 and not self._splits else net
+        self._forward = self._joined(net) if worker.count > 1 and not self.splits else net
         self.weights = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
         """What is trained, by name."""
 
@@ -74,7 +75,7 @@ class Replica:
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
         """Backward passes within add to the gradients; workers join theirs in the `last` of a step only."""
-        if self._splits:
+        if self.splits:
             assert isinstance(self.net, FSDPModule)
             self.net.set_requires_gradient_sync(last)
         if isinstance(self._forward, DistributedDataParallel) and not last:
@@ -83,17 +84,39 @@ class Replica:
         else:
             yield
 
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Within, parts of the network can be called on their own, until its forward pass has gone through them.
+
+        Where the network is split, all workers enter together.
+        """
+        parts = [part for part in self.net.modules() if isinstance(part, FSDPModule)]
+        for part in parts:
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.reshard()
+
+    def agree(self, ready: bool) -> bool:
+        """Whether this worker is ready, and, where the network is split, all others are: none begins without them."""
+        if not self.splits:
+            return ready
+        count = self.total(torch.tensor(float(ready), device=self.worker.device))
+        return round(float(count)) == self.worker.count
+
     def gradients(self) -> list[Tensor]:
         """This worker's part of the gradients' mean over workers, once the last backward pass of a step is done."""
         loose = [_gradient(weight) for weight in self.weights.values() if not isinstance(weight, DTensor)]
-        if self._splits and loose:
+        if self.splits and loose:
             mean = self.total(torch.stack(loose)) / self.worker.count
             torch._foreach_copy_(loose, list(mean.unbind()))
         return [local(_gradient(weight)) for weight in self.weights.values()]
 
     def norm(self, gradients: list[Tensor]) -> Tensor:
         """Length of the gradients of all weights together, the same on all workers."""
-        if not self._splits:
+        if not self.splits:
             return get_total_norm(gradients)
         whole = [not isinstance(weight, DTensor) for weight in self.weights.values()]
         mine = [g for g, w in zip(gradients, whole, strict=True) if not w or self.worker.leads]

@@ -47,7 +47,7 @@ class Stopwatch:
     """Counts what a worker does between two lines of metrics."""
 
     def __init__(self, model: ModelConfig, device: torch.device) -> None:
-        self._model, self._peak = model, peak_tflops(device)
+        self._model, self._device, self._peak = model, device, peak_tflops(device)
         self._begin()
 
     @contextmanager
@@ -56,6 +56,15 @@ class Stopwatch:
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Time within is nobody's."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # what was begun before counts
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
 
     def computed(self, images: int, subjects: int) -> None:
         """Count a batch."""

@@ -37,6 +37,11 @@ precision = "float32"
 log_every = 1
 checkpoint_every = 2
 
+[training.samples]
+every = 5
+rows = 2
+sampling = {{ scheduler = "DDIM", steps = 2 }}
+
 [training.data]
 dataset = "{folder}/dataset"
 image_px = 32
@@ -98,6 +103,7 @@ def test_logs_and_exit_code_reach_the_caller(first, folder):
     record = record_of(folder / "run" / "checkpoints" / "step-00000010")
     assert (record.workers, record.position.batches) == (2, 20)
     assert [line["step"] for line in read_metrics(folder / "run")] == list(range(1, 11))
+    assert len(list((folder / "run" / "samples").glob("step-*.png"))) == 2
 
 
 def test_a_job_that_cannot_run_fails_in_one_line(first, cluster, folder):

@@ -21,6 +21,10 @@ precision = "float32"
 log_every = 1
 checkpoint_every = 1
 
+[training.samples]
+rows = 3
+sampling = {{ scheduler = "DDIM", steps = 2 }}
+
 [training.data]
 dataset = "{out}/dataset"
 image_px = 32
@@ -48,6 +52,10 @@ def test_trains_goes_on_and_refuses_to_mix_runs(settings, tmp_path, capsys):
     assert "training.seed was 0, is 1" in capsys.readouterr().err
     assert main(more) == 0
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3]
+    assert [path.name for path in sorted((tmp_path / "run" / "samples").iterdir())] == [
+        "step-00000002.png",
+        "step-00000003.png",
+    ]
 
 
 def test_another_dataset_is_refused_before_anything_is_loaded(settings, tmp_path, capsys):
