@@ -32,6 +32,7 @@ class SubjectPictures:
         self.square = config.square
         is_mean = config.background is SubjectBackground.MEAN
         self.colour = tuple(round(255 * value) for value in mean) if is_mean else WHITE
+        self._plain = np.full((side_px, side_px, 3), self.colour, dtype=np.uint8)
         is_random = config.background is SubjectBackground.RANDOM and training
         self.photographs = _photographs(Path(config.backgrounds or "").expanduser()) if is_random else []
 
@@ -44,37 +45,38 @@ class SubjectPictures:
             image: RGB.
             mask: where the subject is; at least one pixel.
         """
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        cut, where = _centred(image[inside], mask[inside], self.square)
-        background = self._background(rng)
-        share = _resized(where.astype(np.float32), self.side_px)[..., None]
-        subject = _resized(np.where(where[..., None], cut, 0).astype(np.float32), self.side_px)
-        return np.clip(subject + (1.0 - share) * background + 0.5, 0, 255).astype(np.uint8)
+        where = mask.astype(np.uint8) * np.uint8(255)
+        left, top, width, height = cv2.boundingRect(where)
+        inside = np.s_[top : top + height, left : left + width]
+        where = where[inside]
+        alone = cv2.bitwise_and(image[inside], image[inside], mask=where)
+        subject = _resized(_centred(alone, self.square), self.side_px)
+        rest = cv2.bitwise_not(_resized(_centred(where, self.square), self.side_px))
+        behind = cv2.multiply(self._background(rng), cv2.merge([rest] * 3), scale=1 / 255)
+        picture: NDArray[np.uint8] = cv2.add(subject, behind)
+        return picture
 
-    def _background(self, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _background(self, rng: np.random.Generator) -> UInt8[np.ndarray, "_s _s 3"]:
         if not self.photographs:
-            return np.array(self.colour, dtype=np.float32)
+            return self._plain
         with Image.open(self.photographs[rng.integers(len(self.photographs))]) as photograph:
-            pixels = np.asarray(photograph.convert("RGB").resize((self.side_px, self.side_px)), dtype=np.float32)
-        return pixels
+            return np.asarray(photograph.convert("RGB").resize((self.side_px, self.side_px)))
 
 
-def _centred(
-    cut: UInt8[np.ndarray, "h w 3"], where: Bool[np.ndarray, "h w"], padded: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A square of the cut-out: padded to its longer side, or cropped to its shorter one."""
-    height, width = where.shape
+def _centred(cut: UInt8[np.ndarray, "_h _w *_c"], padded: bool) -> NDArray[np.uint8]:
+    """A square of the cut-out: padded with zeros to its longer side, or cropped to its shorter one."""
+    height, width = cut.shape[:2]
     side = max(height, width) if padded else min(height, width)
     top, left = abs(height - side) // 2, abs(width - side) // 2
     if not padded:
-        centre = np.s_[top : top + side, left : left + side]
-        return cut[centre], where[centre]
-    margins = ((top, side - height - top), (left, side - width - left))
-    return np.pad(cut, (*margins, (0, 0))), np.pad(where, margins)
+        return cut[top : top + side, left : left + side]
+    square: NDArray[np.uint8] = cv2.copyMakeBorder(
+        cut, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=(0, 0, 0)
+    )
+    return square
 
 
-def _resized(pixels: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
+def _resized(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
     shrinking = pixels.shape[0] > side_px
     method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (side_px, side_px), interpolation=method))

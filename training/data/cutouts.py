@@ -19,6 +19,10 @@ _FINER = 2
 """How many times as large as its picture a subject may be before it is moved: more would only cost time."""
 
 
+_FROM_FRAME = np.array([[1, 0, -1], [0, 1, -1], [0, 0, 1]], np.float64)
+"""Takes the places of a framed picture to those of the picture."""
+
+
 class Cutout(NamedTuple):
     """A subject with what is around it, within the bounds of its mask."""
 
@@ -50,10 +54,17 @@ def moved(cut: Cutout, config: AugmentationConfig, rng: np.random.Generator) -> 
     corners -= corners.min(axis=0)
     width, height = np.ceil(corners.max(axis=0)).astype(int).clip(1)
     transform = cv2.getPerspectiveTransform(_corners(cut.mask.shape), corners)
-    mask = cv2.warpPerspective(cut.mask.view(np.uint8) * np.uint8(255), transform, (width, height)) >= 128
-    if not mask.any():
-        return cut
-    return Cutout(cv2.warpPerspective(cut.pixels, transform, (width, height), borderMode=cv2.BORDER_REPLICATE), mask)
+    warped = cv2.warpPerspective(_framed(cut), transform @ _FROM_FRAME, (width, height))
+    mask = warped[..., 3] >= 128
+    return Cutout(warped[..., :3], mask) if mask.any() else cut
+
+
+def _framed(cut: Cutout) -> UInt8[np.ndarray, "_h _w 4"]:
+    """Pixels and mask as one picture, with a frame of one pixel in which the pixels go on and the mask does not."""
+    pixels = cv2.copyMakeBorder(cut.pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    mask = cv2.copyMakeBorder(cut.mask.view(np.uint8) * np.uint8(255), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    framed: NDArray[np.uint8] = cv2.merge([pixels, mask])
+    return framed
 
 
 def _drawn_corners(
