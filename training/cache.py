@@ -15,7 +15,7 @@ from training.data.plan import Plan
 
 log = logging.getLogger(__name__)
 FORMAT = 1
-"""Of what is in a file: part of its stamp."""
+"""Part of every stamp: raise it when the code that draws pictures, or what a file holds of them, changes."""
 
 
 def cache_of(job: TrainingJob, plan: Plan, net: SubjectDiffusion) -> Cache | None:

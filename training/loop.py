@@ -120,7 +120,7 @@ class _Loop:
             self.position = self.checkpoints.restore(start, self.state.tensors(), Identity.of(job, plan.stamp))
         self.metrics = MetricsLog(self.out, self.position.step) if worker.leads else None
         self.step = TrainingStep(self.state, self.config)
-        self.stopwatch = Stopwatch(job.model, worker.device)
+        self.stopwatch = Stopwatch(job.model, worker.device, job.training.data.cache)
         self.samples: SampleGrids | None = None
         if rows is not None and self.config.samples.every and (worker.leads or self.state.replica.splits):
             self.samples = SampleGrids(rows, net, self.config)

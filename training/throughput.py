@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 
-from model.budget import training_budget
+from model.budget import TrainingBudget, training_budget
 from model.config import ModelConfig
+from training.data.config import CacheConfig
 
 PEAK_TFLOPS = {
     "GB200": 2500.0,
@@ -44,9 +45,14 @@ class Speed:
 
 
 class Stopwatch:
-    """Counts what a worker does between two lines of metrics."""
+    """Counts what a worker does between two lines of metrics.
 
-    def __init__(self, model: ModelConfig, device: torch.device) -> None:
+    Args:
+        encoded: what is read instead of being computed.
+    """
+
+    def __init__(self, model: ModelConfig, device: torch.device, encoded: CacheConfig | None = None) -> None:
+        self._encoded = encoded
         self._model, self._device, self._peak = model, device, peak_tflops(device)
         self._begin()
 
@@ -75,7 +81,8 @@ class Stopwatch:
         seconds, images = time.perf_counter() - self._start, self._images.total()
         tflops = None
         if self._peak is not None:
-            flops = sum(count * flops_per_image(self._model, subjects) for subjects, count in self._images.items())
+            per_image = partial(flops_per_image, self._model, encoded=self._encoded)
+            flops = sum(count * per_image(subjects) for subjects, count in self._images.items())
             tflops = flops / seconds / 1e12
         found = Speed(
             seconds=seconds,
@@ -100,7 +107,12 @@ def peak_tflops(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
 
 
+def flops_per_image(model: ModelConfig, subjects: int, encoded: CacheConfig | None = None) -> float:
+    """Of a training step, forward and backward, with the encoders computed in it but for what comes encoded."""
+    features = encoded is not None and encoded.features
+    return float(_budget(model, subjects).flops(cached_latents=encoded is not None, cached_features=features))
+
+
 @cache
-def flops_per_image(model: ModelConfig, subjects: int) -> float:
-    """Of a training step, forward and backward, with the encoders computed in it."""
-    return float(training_budget(model, images=1, subjects=subjects).flops())
+def _budget(model: ModelConfig, subjects: int) -> TrainingBudget:
+    return training_budget(model, images=1, subjects=subjects)

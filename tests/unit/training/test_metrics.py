@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from training.data.config import CacheConfig
 from training.metrics import FILE, MetricsLog, duration, progress_line, read_metrics
 from training.throughput import Stopwatch, flops_per_image, peak_tflops
 
@@ -76,4 +77,7 @@ def test_waiting_is_a_share_of_the_time(job: Callable):
 def test_two_subjects_take_more_work_than_one(job: Callable):
     model = job().model
     assert flops_per_image(model, 2) > flops_per_image(model, 1) > 0
+    cached = [None, CacheConfig(), CacheConfig(features=True)]
+    online, latents, both = (flops_per_image(model, 1, encoded) for encoded in cached)
+    assert online > latents > both > 0
     assert peak_tflops(torch.device("cpu")) is None
