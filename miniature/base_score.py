@@ -1,6 +1,6 @@
 """Scores a base's pictures by the independent judge: is the place that the caption names, is the subject of its class?
 
-    python -m miniature.base_score out/training/base/weights --judge out/training/judge/weights
+    python -m miniature.base_score miniature/weights/base
 
 Captions are those of scenes that nobody trained on, and the scenes themselves are judged too: no base can be expected
 to do better than `real`. The pictures come from diffusers' own `StableDiffusionPipeline`.
@@ -140,7 +140,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Score a base's pictures by the independent judge.")
     parser.add_argument("base", type=Path, help="folder of the base, in diffusers' layout")
-    parser.add_argument("--judge", type=Path, default=Path("out/training/judge/weights"))
+    parser.add_argument("--judge", type=Path, default=Path("miniature/weights/judge"))
     parser.add_argument("--count", type=int, default=128, help="captions of each of the four kinds (default: 128)")
     parser.add_argument("--steps", type=int, default=25, help="of the sampler (default: 25)")
     parser.add_argument("--guidance", type=float, default=2.5, help="classifier-free guidance (default: 2.5)")

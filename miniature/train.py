@@ -1,6 +1,6 @@
 """Trains a small network of the miniature world: one loop for all of them.
 
-    python -m miniature.train sam --out out/training/sam
+    python -m miniature.train sam --out out/weights/sam
 
 A network's recipe (`miniature/training/sam.toml` and its neighbours) is a list of phases; `miniature.training` has the
 data and the loss of each. The batch of a step depends on the recipe's seed, the phase and the step alone, so a run
@@ -320,7 +320,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a small network, or go on where that was stopped.")
     parser.add_argument("network", choices=NETWORKS)
-    parser.add_argument("--out", type=Path, help="folder of the run (default: out/training/NETWORK)")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: out/weights/NETWORK)")
     parser.add_argument("--config", type=Path, help="recipe (default: miniature/training/NETWORK.toml)")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="training.KEY=VALUE")
     parser.add_argument("--workers", type=int, default=0, help="processes that compose scenes (default: none)")
@@ -332,7 +332,7 @@ def main() -> None:
     config = given.config or Path(__file__).parent / "training" / f"{given.network}.toml"
     recipe = load(module.Settings, config, given.overrides).training
     start = time.monotonic()
-    out = given.out or Path("out/training") / given.network
+    out = given.out or Path("out/weights") / given.network
     try:
         figures = train(module.Training(recipe), recipe.seed, out, given.workers)
     except AnotherRecipe as error:

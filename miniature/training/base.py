@@ -34,7 +34,7 @@ class BasePhase(Phase):
 
 class BaseConfig(Config):
     seed: int
-    latent: Path = Path("out/training/latent/weights")
+    latent: Path = Path("out/weights/latent/weights")
     """Folder of the autoencoder. Only its encoder matters here; the decoder may be trained further meanwhile."""
     class_word_share: float = Field(default=0.5, ge=0, le=1)
     """Share of subjects that captions call by their class word."""
