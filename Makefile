@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all setup lint test test-slow bench demo score weights clean-demo
+.PHONY: all setup lint test test-slow bench demo score weights miniature clean-demo
 
 all: lint test
 
@@ -35,14 +35,19 @@ demo: setup
 
 # 600 fresh scenes, a sixth of them of things that no network was taught: the figures of miniature/weights/README.md.
 score: setup
-	$(BIN)/subject-diffusion demo --config score --scenes 606 --seed 20261 --held-out 0.16 --refused 0
+	$(BIN)/subject-diffusion demo --config score --scenes 606 --seed 20261 --labels-only
 
-# From nothing: about two and a half hours of one core. A run that was stopped goes on.
+# From nothing: the labellers, then the small Stable Diffusion with its judges. A run that was stopped goes on.
 weights: setup
-	for name in sam grounding_dino blip2; do \
+	for name in sam grounding_dino blip2 latent image_encoder base judge embedder; do \
 		$(BIN)/python -m miniature.train $$name --out out/weights/$$name --workers 1 && \
-		mkdir -p miniature/weights/$$name && cp out/weights/$$name/weights/* miniature/weights/$$name/ || exit 1; \
+		mkdir -p miniature/weights/$$name && cp -r out/weights/$$name/weights/. miniature/weights/$$name/ || exit 1; \
 	done
+	rm -rf miniature/weights/latent
+
+# With those of the repository: a dataset of 4,500 scenes by the labellers, and the small model trained on it.
+miniature: setup
+	$(BIN)/subject-diffusion demo --config miniature --scenes 4500 --seed 7
 
 clean-demo:
 	rm -rf out/demo

@@ -148,13 +148,14 @@ def cache(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint: OUT/checkpoints/step-…")],
     folder: Annotated[Path, typer.Argument(help="Where the model is to be; must not be there yet.")],
+    half: Annotated[bool, typer.Option("--half", help="In float16: half as large.")] = False,
 ) -> None:
     """Write a checkpoint's model as a folder that generates images."""
     setup_logs()
     from training.export import export as export_model
 
     with told_in_one_line():
-        export_model(checkpoint, folder)
+        export_model(checkpoint, folder, half)
 
 
 @app.command()
@@ -162,22 +163,20 @@ def demo(
     config: Annotated[
         str, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")
     ] = "demo",
+    set_: SetOption = None,
     scenes: Annotated[int, typer.Option(help="Scenes in the world, where it is not written yet.")] = 300,
     seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
-    held_out: Annotated[float, typer.Option(help="Share of scenes of things that no network was taught.")] = 0.0,
-    refused: Annotated[float, typer.Option(help="Share of the list that each of three thresholds refuses.")] = 0.06,
-    port: Annotated[int, typer.Option(help="Of the scenes' URLs.")] = 8601,
+    labels_only: Annotated[bool, typer.Option("--labels-only", help="Do not go on to train on them.")] = False,
 ) -> None:
-    """Try it all: compose scenes, serve them over HTTP, label them with small networks, score and draw the dataset."""
+    """Try it all: compose scenes, serve them over HTTP, label them with small networks, score the labels, train."""
     setup_logs()  # before the libraries that it silences are imported
+    from flows.demo import DemoExperiment
     from flows.demo import demo as run_demo
-    from miniature.serve import WorldConfig, WorldError
-    from miniature.training.names import taught_scenes
+    from miniature.serve import WorldError
 
     with told_in_one_line():
         try:
-            world = WorldConfig(scenes=taught_scenes(), port=port, held_out_share=held_out, low_share=refused)
-            run_demo(config, scenes, seed, world)
+            run_demo(load(DemoExperiment, config, set_ or ()), scenes, seed, labels_only)
         except WorldError as error:
             raise LabelingError(str(error)) from None
 

@@ -1,22 +1,33 @@
-"""The demo: a small world over HTTP, small networks, the ordinary build, and a look at what it made."""
+"""The demo: a small world over HTTP, small networks, the ordinary build and training, and a look at what they made."""
 
 import logging
 import shutil
 from pathlib import Path
 
 import typer
+from PIL import Image
 
-from flows.experiment import Experiment
 from flows.sql import run
 from flows.status import funnel_text
-from infra.config import load
+from infra.config import Config
 from labeling.build import HereCaller, build
 from labeling.config import LabelingConfig
 from labeling.picture import contact_sheet, shown
 from labeling.sdd.query import connect
+from miniature.held_out import cases
 from miniature.score import score_build, score_stages, table
 from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
+from miniature.subject_score import SAMPLING, generate, sheet
+from miniature.training.names import labelled_names
 from miniature.true_layers import read_truth
+from model.config import ModelConfig
+from model.subject_diffusion import SubjectDiffusion
+from training.checkpoints import LATEST, Checkpoints
+from training.config import TrainingConfig, TrainingJob
+from training.export import export
+from training.job import run as train
+from training.metrics import read_metrics
+from training.parallel import Worker
 
 log = logging.getLogger(__name__)
 QUERIES = {
@@ -24,23 +35,42 @@ QUERIES = {
     "Rules of App. B.1 that candidates broke": "FROM broken_rules",
     "Boxes per image": "FROM boxes_per_image",
 }
+_SAMPLES = 20
 
 
-def demo(config: str, scenes: int, seed: int, world_config: WorldConfig) -> None:
-    """Write the world if it is not there yet, build the dataset of `config`, show, score and draw it."""
-    labeling = load(Experiment, config).labeling
+class DemoExperiment(Config):
+    """What the demo reads of a settings file."""
+
+    labeling: LabelingConfig
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig
+    world: WorldConfig = WorldConfig()
+    """Of the scenes; where it names none, the subjects are those that the labelling networks were taught."""
+
+
+def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) -> None:
+    """Write the world if it is not there yet, build its dataset, show, score and draw it; then train on it."""
+    labeling = experiment.labeling
     world = Path(labeling.urls or "").parent
     if (world / METADATA).exists():
         log.info("the scenes are those in %s; remove it to have others", world)
     else:
         log.info("composing %d scenes in %s", scenes, world)
-        write_world(world, scenes, seed, world_config)
+        write_world(world, scenes, seed, taught(experiment.world))
     with serving(world) as url:
         log.info("serving them at %s", url)
         build(labeling, HereCaller())
     show(labeling.root)
     score(labeling, world)
     draw(labeling.root)
+    if not labels_only:
+        learn(TrainingJob(model=experiment.model, training=experiment.training))
+
+
+def taught(world: WorldConfig) -> WorldConfig:
+    """`world`, its subjects those that the labelling networks were taught unless it names some."""
+    named = world.scenes.names or labelled_names()
+    return world.model_copy(update={"scenes": world.scenes.model_copy(update={"names": named})})
 
 
 def show(root: str) -> None:
@@ -65,3 +95,21 @@ def draw(root: str) -> None:
     file = Path(root).parent / "labelled.png"
     contact_sheet(shown(root, 12)).save(file)
     typer.echo(f"\nLabelled scenes:  {file}")
+
+
+def learn(job: TrainingJob) -> None:
+    """Train, or go on with it, and draw what the model makes of subjects that it has not seen."""
+    out = Path(job.training.out)
+    checkpoints = Checkpoints(out, job.training.keep, Worker())
+    train(job, LATEST if checkpoints.latest() else None, here=True)
+    metrics = read_metrics(out)
+    typer.echo(f"\nLoss: {metrics[0]['loss']:.3f} at step {metrics[0]['step']}, {metrics[-1]['loss']:.3f} at the end")
+    model, pictures = out.parent / "model", out.parent / "samples.png"
+    shutil.rmtree(model, ignore_errors=True)
+    last = checkpoints.latest()
+    assert last is not None
+    export(last, model)
+    net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
+    asked = list(cases(1))[:_SAMPLES]
+    Image.fromarray(sheet(generate(net, asked, SAMPLING), asked)).save(pictures)
+    typer.echo(f"The model:  {model}\nSubjects it never saw, and below each a picture of it:  {pictures}")

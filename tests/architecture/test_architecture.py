@@ -122,3 +122,8 @@ def test_every_command_of_the_readme_exists_with_its_options():
 def test_every_link_of_the_readme_leads_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_sprites_and_weights_stay_small():
+    sizes = [path.stat().st_size for name in ("sprites", "weights") for path in (ROOT / "miniature" / name).rglob("*")]
+    assert sum(sizes) < 60e6

@@ -1,0 +1,45 @@
+"""The settings of the demo and of what extends it."""
+
+import pytest
+
+from flows.demo import DemoExperiment, taught
+from infra.config import load
+from miniature.training.names import labelled_names
+from miniature.training.pictures import SCENES
+from training.config import TrainingJob
+
+
+@pytest.mark.parametrize("name", ["demo", "score", "miniature"])
+def test_all_its_tables_fit_together(name):
+    experiment = load(DemoExperiment, name)
+    job = load(TrainingJob, name)
+    assert (job.model, job.training) == (experiment.model, experiment.training)
+    assert experiment.labeling.urls.startswith(experiment.labeling.root.removesuffix("sdd"))
+
+
+@pytest.mark.parametrize("name", ["demo", "miniature"])
+def test_training_reads_the_dataset_that_is_built(name):
+    experiment = load(DemoExperiment, name)
+    assert experiment.training.data.dataset == experiment.labeling.root
+
+
+def test_what_the_networks_were_taught_is_shown_where_nothing_is_named():
+    world = load(DemoExperiment, "miniature").world
+    assert taught(world).scenes.names == labelled_names()
+    named = world.model_copy(update={"scenes": world.scenes.model_copy(update={"names": ("fox",)})})
+    assert taught(named).scenes.names == ("fox",)
+
+
+def test_the_small_model_is_trained_on_scenes_like_those_of_its_base():
+    scenes = load(DemoExperiment, "miniature").world.scenes
+    assert (scenes.subjects, scenes.box_share, scenes.backgrounds) == (
+        SCENES.subjects,
+        SCENES.box_share,
+        SCENES.backgrounds,
+    )
+
+
+def test_the_score_is_of_scenes_that_nothing_refuses_and_that_hold_strangers():
+    world = load(DemoExperiment, "score").world
+    assert world.low_share == 0
+    assert world.held_out_share > 0.1
