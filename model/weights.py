@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import open_clip
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from open_clip.transformer import VisionTransformer
@@ -244,6 +244,8 @@ def _whole(network: type[N], **source: Any) -> N:
         raise ValueError(
             f"{source.get('subfolder', network.__name__)}: {len(missing)} tensors are missing, such as {missing[0]}"
         )
+    if isinstance(loaded, ConfigMixin):  # else where it was read from would be written with it
+        loaded.register_to_config(_name_or_path="")
     whole: N = loaded
     return whole
 

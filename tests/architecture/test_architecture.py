@@ -127,3 +127,9 @@ def test_every_link_of_the_readme_leads_somewhere():
 def test_sprites_and_weights_stay_small():
     sizes = [path.stat().st_size for name in ("sprites", "weights") for path in (ROOT / "miniature" / name).rglob("*")]
     assert sum(sizes) < 60e6
+
+
+def test_weights_name_no_path_of_the_machine_that_made_them():
+    settings = {path: path.read_text() for path in (ROOT / "miniature" / "weights").rglob("*.json")}
+    assert settings
+    assert [str(path) for path, text in settings.items() if re.search(r': "(/|[A-Z]:|out/)', text)] == []

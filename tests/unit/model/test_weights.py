@@ -70,6 +70,12 @@ def test_the_saved_layout_is_diffusers_and_open_clips(build, tmp_path):
     assert settings["versions"]["torch"] == torch.__version__.split("+")[0]
 
 
+def test_a_saved_model_does_not_say_where_its_base_was_read_from(base_folder, tmp_path):
+    SubjectDiffusion.from_base(small_config(base_folder)).save_pretrained(tmp_path / "model")
+    for part in ("unet", "vae"):
+        assert json.loads((tmp_path / "model" / part / "config.json").read_text())["_name_or_path"] == ""
+
+
 def test_nothing_is_overwritten_or_left_half_written(build, tmp_path):
     net = build()
     net.save_pretrained(tmp_path / "model")
