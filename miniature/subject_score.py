@@ -21,15 +21,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from miniature.base_score import judged
 from miniature.held_out import Case, cases, held_out
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
 from miniature.scenes import Pool
 from miniature.score import wilson
 from miniature.training.embedder import Pairs, crop
-from miniature.training.pictures import SIDE_PX, Shown, pixels
+from miniature.training.pictures import SIDE_PX, pixels
 from model.batch import ImageFeatures, SubjectBatch
 from model.generation import generated, subject_denoiser
 from model.guidance import Guidance
+from model.layout import Layout, Wish, places
 from model.prompt import Prompt
 from model.sampling_config import SamplingConfig
 from model.subject import SubjectPictures
@@ -71,11 +73,13 @@ def batch_of(net: SubjectDiffusion, asked: Sequence[Case], rng: np.random.Genera
     encoder, side = net.image_encoder, int(net.unet.base.config.sample_size)
     pictures = SubjectPictures(net.config.subject, encoder.side_px, encoder.mean.flatten().tolist(), training=False)
     cut = np.stack([[pictures(s.image, s.mask, rng) for s in case.subjects] for case in asked])
-    boxes = torch.tensor([[s.box for s in case.subjects] for case in asked])
+    wishes = [[Wish(s.label, s.mask, s.box, s.place) for s in case.subjects] for case in asked]
+    placed = [places(row, Layout.GIVEN, side, rng) for row in wishes]
+    boxes = torch.tensor([[place.box for place in row] for row in placed])
     return SubjectBatch(
         prompts=net.prompts([Prompt(case.prompt, [s.label for s in case.subjects]) for case in asked]),
         boxes=boxes,
-        masks=torch.from_numpy(np.stack([[_shares(s.place, side) for s in case.subjects] for case in asked])),
+        masks=torch.from_numpy(np.stack([[place.mask for place in row] for row in placed])),
         present=torch.ones(boxes.shape[:2], dtype=torch.bool),
         subject_images=torch.from_numpy(cut).permute(0, 1, 4, 2, 3),
         full=True,
@@ -137,13 +141,6 @@ def ranked_first(
     return [number[case.subjects[i].sprite.name] == best for (_, case, i), best in zip(pairs, found, strict=True)]
 
 
-@torch.no_grad()
-def right_ground(judge: Judge, images: Sequence[NDArray[np.uint8]], wanted: Sequence[Shown]) -> list[bool]:
-    """Whether each picture has the place that its prompt names."""
-    place, _ = judge(pixels(images))
-    return [judge.places[int(row.argmax())] == one.scene.background for row, one in zip(place, wanted, strict=True)]
-
-
 def score(
     net: SubjectDiffusion, judge: Judge, embedder: Embedder, rounds: int, sampling: SamplingConfig, out: Path | None
 ) -> Iterator[Figure]:
@@ -157,11 +154,14 @@ def score(
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(sheet(made, asked)).save(out / f"{subjects} without {name}.png")
-            right = {"R@1": ranked_first(embedder, looks, made, asked), "background": right_ground(judge, made, wanted)}
+            right = {
+                "R@1": ranked_first(embedder, looks, made, asked),
+                "background": judged(judge, made, wanted)["background"],
+            }
             yield from (_figure("generated", subjects, name, what, hits) for what, hits in right.items())
         real = [one.image for one in wanted]
         yield _figure("real", subjects, "nothing", "R@1", ranked_first(embedder, looks, real, asked))
-        yield _figure("real", subjects, "nothing", "background", right_ground(judge, real, wanted))
+        yield _figure("real", subjects, "nothing", "background", judged(judge, real, wanted)["background"])
 
 
 def sheet(made: Sequence[NDArray[np.uint8]], asked: Sequence[Case], columns: int = 10) -> NDArray[np.uint8]:
@@ -177,10 +177,6 @@ def _references(case: Case) -> list[NDArray[np.uint8]]:
     return [
         np.asarray(cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8) for image in shown
     ]
-
-
-def _shares(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _figure(pictures: str, subjects: int, without: str, name: str, hits: Sequence[bool]) -> Figure:
