@@ -36,6 +36,7 @@ FREE = frozenset(
     {
         "training.out",
         "training.steps",
+        "training.optimizer.decay_steps",
         "training.accumulation",
         "training.workers",
         "training.gpu",

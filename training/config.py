@@ -26,6 +26,9 @@ class OptimizerConfig(Config):
     """App. A."""
     warmup_steps: NonNegativeInt = 1000
     """Steps over which the learning rate rises from zero; then it is constant."""
+    decay_steps: NonNegativeInt = 0
+    """Last steps of the job, over which the learning rate falls in a line to zero; 0: it is constant to the end, as in
+    the released code."""
     beta_1: float = Field(default=0.9, ge=0, lt=1)
     beta_2: float = Field(default=0.999, ge=0, lt=1)
     epsilon: PositiveFloat = 1e-8

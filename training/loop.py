@@ -193,7 +193,7 @@ class _Loop:
             "epoch": self.plan.batch(self.position.batches).epoch,
             "batches": self.position.batches,
             **_means(self.since_log),
-            "learning_rate": learning_rate(self.position.step - 1, self.config.optimizer),
+            "learning_rate": learning_rate(self.position.step - 1, self.config.optimizer, self.config.steps),
             "gradient_norm": norm if math.isfinite(norm) else None,
             "identity_probe": probe if probe is not None and math.isfinite(probe) else None,
             "images_per_s": speed.images_per_s,

@@ -10,9 +10,11 @@ from torch.distributed.tensor import DTensor
 from training.config import OptimizerConfig
 
 
-def learning_rate(step: int, config: OptimizerConfig) -> float:
-    """Of step `step`, from 0: rises in a line over the warm-up, then stays."""
-    return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+def learning_rate(step: int, config: OptimizerConfig, steps: int) -> float:
+    """Of step `step` of `steps`, from 0: rises in a line over the warm-up, stays, and falls in a line at the end."""
+    rise = (step + 1) / max(1, config.warmup_steps)
+    fall = (steps - step) / (config.decay_steps + 1)
+    return config.learning_rate * max(0.0, min(1.0, rise, fall))
 
 
 class Optimizer:
@@ -21,8 +23,8 @@ class Optimizer:
     A step whose gradients are no numbers changes nothing, and the device decides that alone: the host does not look.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], config: OptimizerConfig) -> None:
-        self._config = config
+    def __init__(self, weights: Mapping[str, nn.Parameter], config: OptimizerConfig, steps: int) -> None:
+        self._config, self._steps = config, steps
         split = [weight for weight in weights.values() if isinstance(weight, DTensor)]
         whole = [weight for weight in weights.values() if not isinstance(weight, DTensor)]
         groups: list[dict[str, Any]] = [{"params": group} for group in (split, whole) if group]  # kernels take one kind
@@ -49,7 +51,7 @@ class Optimizer:
             skipped: on the device; where it is true, weights and moments stay as they are.
         """
         for group in self._adamw.param_groups:
-            group["lr"] = learning_rate(step, self._config)
+            group["lr"] = learning_rate(step, self._config, self._steps)
         self._adamw.found_inf = skipped.float()  # type: ignore[attr-defined]  # as torch's own GradScaler tells it
         self._adamw.step()
         self._adamw.zero_grad()

@@ -25,7 +25,7 @@ class TrainingState:
 
     def __init__(self, replica: Replica, config: TrainingConfig) -> None:
         self.replica = replica
-        self.optimizer = Optimizer(replica.weights, config.optimizer)
+        self.optimizer = Optimizer(replica.weights, config.optimizer, config.steps)
         self.ema = Ema(replica.weights, config.ema_decay)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:

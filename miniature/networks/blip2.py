@@ -1,4 +1,4 @@
-"""A BLIP-2 of about 1.5 million weights: the real class, at 192 px, with a word-level vocabulary.
+"""A BLIP-2 of about 2.4 million weights: the real class, at 192 px, with a word-level vocabulary.
 
 `build` gives weights to train. `babble` makes untrained ones talk: words as random as the weights, but
 another sentence for another picture, so that the stages after the captions have something to do.
@@ -33,12 +33,12 @@ _INIT_STD = 0.05
 
 
 class Blip2Size(Config):
-    """How large the network is; by default about 1.5 million weights, most of them in the vision part."""
+    """How large the network is; by default about 2.4 million weights, most of them in the vision part."""
 
     image_px: PositiveInt = 192
     patch_px: PositiveInt = 16
-    width: PositiveInt = 128
-    heads: PositiveInt = 4
+    width: PositiveInt = 160
+    heads: PositiveInt = 5
     vision_layers: PositiveInt = 4
     qformer_layers: PositiveInt = 2
     text_layers: PositiveInt = 2

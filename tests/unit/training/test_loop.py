@@ -43,7 +43,7 @@ def tensors_at(job, step):
     weights = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
     zeros = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     found = {"weights": zeros, "ema": {name: zero.clone() for name, zero in zeros.items()}}
-    found["optimizer"] = Optimizer(weights, job.training.optimizer).tensors(weights)
+    found["optimizer"] = Optimizer(weights, job.training.optimizer, job.training.steps).tensors(weights)
     read_tensors(Path(job.training.out) / "checkpoints" / f"step-{step:08d}", found)
     return {f"{kind}/{name}": tensor for kind, named in found.items() for name, tensor in named.items()}
 

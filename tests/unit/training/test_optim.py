@@ -11,11 +11,17 @@ from training.optim import Optimizer, learning_rate
 
 def test_the_learning_rate_rises_in_a_line_and_stays():
     config = OptimizerConfig(learning_rate=1.0, warmup_steps=4)
-    assert [learning_rate(step, config) for step in (0, 1, 3, 4, 10_000)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert [learning_rate(step, config, 10_001) for step in (0, 1, 3, 4, 10_000)] == [0.25, 0.5, 1.0, 1.0, 1.0]
 
 
 def test_without_a_warm_up_it_is_there_at_once():
-    assert learning_rate(0, OptimizerConfig(learning_rate=0.5, warmup_steps=0)) == 0.5
+    assert learning_rate(0, OptimizerConfig(learning_rate=0.5, warmup_steps=0), steps=1) == 0.5
+
+
+def test_it_falls_in_a_line_over_the_last_steps():
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=2, decay_steps=3)
+    assert [learning_rate(step, config, 8) for step in range(8)] == [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+    assert learning_rate(9, config, 8) == 0.0
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def test_is_torchs_adamw(weight):
     config = OptimizerConfig(learning_rate=0.1, warmup_steps=0, weight_decay=0.2)
     twin = nn.Parameter(weight.detach().clone())
     theirs = torch.optim.AdamW([twin], lr=0.1, weight_decay=0.2, foreach=False)
-    ours = Optimizer({"w": weight}, config)
+    ours = Optimizer({"w": weight}, config, steps=100)
     for step in range(3):
         weight.grad, twin.grad = torch.tensor([0.3, step - 1.0]), torch.tensor([0.3, step - 1.0])
         ours.step(step, skipped=torch.tensor(False))
@@ -37,7 +43,7 @@ def test_is_torchs_adamw(weight):
 
 
 def test_a_step_that_is_left_out_changes_nothing(weight):
-    optimizer = Optimizer({"w": weight}, OptimizerConfig(warmup_steps=0))
+    optimizer = Optimizer({"w": weight}, OptimizerConfig(warmup_steps=0), steps=100)
     weight.grad = torch.ones(2)
     optimizer.step(0, skipped=torch.tensor(False))
     before = [t.clone() for t in (weight.detach(), *optimizer.tensors({"w": weight}).values())]
