@@ -28,6 +28,12 @@ class Trunk(nn.Sequential):
         super().__init__(*stages, _MeanAndMaximum())
         self.width = 2 * channels[-1]
 
+    def features(self, images: Tensor) -> Tensor:
+        """What is seen where, before it becomes one vector, [B, C, H / 16, W / 16]."""
+        for stage in list(self)[:-1]:
+            images = stage(images)
+        return images
+
 
 class Judge(nn.Module):
     """Which place and which class words a 64 px picture shows.
@@ -46,7 +52,11 @@ class Judge(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 64 64"]) -> tuple[Tensor, Tensor]:
         """Logits of the places and of the class words, for pixels in [-1, 1]."""
-        seen = self.trunk(images)
+        return self.read(self.trunk.features(images))
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits from the trunk's features."""
+        seen = self.trunk[-1](features)
         return self.place(seen), self.words(seen)
 
 

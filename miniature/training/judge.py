@@ -1,21 +1,35 @@
-"""The judge: the place and the class words of scenes, from real ones that are worn like generated ones."""
+"""The judge: the place and the class words of scenes, from real ones that are worn like generated ones.
+
+A word for a whole picture teaches slowly. So a helping head also lets each cell of the last features name the sprite
+that it shows.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infra.config import Config
-from miniature.networks.judge import Judge, save_judge
-from miniature.scenes import Pool, ScenesConfig
+from miniature.networks.judge import CHANNELS, Judge, save_judge
+from miniature.scenes import Pool, Scene, ScenesConfig
 from miniature.sprites import sprites
 from miniature.train import Phase, Task
-from miniature.training.pictures import PLACES, SCENES, pixels, shown
+from miniature.training.pictures import PLACES, SCENES, SIDE_PX, pixels, pool, shown
 from miniature.training.worn import worn
+
+CELLS = SIDE_PX // 2 ** len(CHANNELS)
+"""Of a side of the last features."""
+NOTHING = -100
+"""What a cell shows that no sprite has the most of; torch's mark for what is not counted."""
+_OWNED = 0.3
+"""Share of a cell that makes it a sprite's."""
 
 
 class JudgeConfig(Config):
@@ -36,19 +50,31 @@ def class_words() -> tuple[str, ...]:
 
 
 class Judged:
-    """Scenes: pixels [B, 3, 64, 64], the place [B], and the share of each class word in the subjects [B, words]."""
+    """Scenes: pixels [B, 3, 64, 64], the place [B], the share of each class word in the subjects [B, words], and the
+    trained sprite that each cell shows [B, 4, 4]."""
 
     def __init__(self, scenes: ScenesConfig) -> None:
         self.scenes, self.words = scenes, class_words()
+        self.sprites = {sprite.name: i for i, sprite in enumerate(pool(Pool.TRAINED))}
 
-    def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         seen = [shown((*seed, i), self.scenes) for i in range(size)]
         words = torch.zeros(size, len(self.words))
         for row, one in zip(words, seen, strict=True):
             for subject in one.scene.subjects:
                 row[self.words.index(subject.sprite.class_word)] += 1 / len(one.scene.subjects)
         places = torch.tensor([PLACES.index(one.scene.background) for one in seen])
-        return pixels([one.image for one in seen]), places, words
+        cells = np.stack([self._cells(one.scene) for one in seen])
+        return pixels([one.image for one in seen]), places, words, torch.from_numpy(cells)
+
+    def _cells(self, scene: Scene) -> NDArray[np.int64]:
+        cells = np.full((CELLS, CELLS), NOTHING)
+        most = np.full((CELLS, CELLS), _OWNED, np.float32)
+        for subject in scene.subjects:
+            share = cv2.resize(subject.mask.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+            cells[share > most] = self.sprites.get(subject.sprite.name, NOTHING)
+            most = np.maximum(most, share)
+        return cells
 
 
 class JudgeTask:
@@ -57,15 +83,21 @@ class JudgeTask:
     name = "everything"
 
     def __init__(self, net: Judge, config: JudgeConfig) -> None:
-        self.net, self.heads, self.data = net, nn.Module(), Judged(SCENES)
+        self.net, self.data = net, Judged(SCENES)
+        self.heads: nn.Module = nn.Conv2d(CHANNELS[-1], len(self.data.sprites), 1)
         self._fresh = self.data((config.seed, 999), config.validation_scenes)
         unseen = Judged(SCENES.model_copy(update={"pool": Pool.HELD_OUT}))
         self._unseen = unseen((config.seed, 999), config.validation_scenes)
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
-        images, places, words = batch
-        place, word = self.net(worn(images))
-        return {"place": F.cross_entropy(place, places), "words": F.cross_entropy(word, words, label_smoothing=0.05)}
+        images, places, words, cells = batch
+        features = self.net.trunk.features(worn(images))
+        place, word = self.net.read(features)
+        return {
+            "place": F.cross_entropy(place, places),
+            "words": F.cross_entropy(word, words, label_smoothing=0.05),
+            "cells": F.cross_entropy(self.heads(features), cells),
+        }
 
     def validate(self) -> dict[str, float]:
         """Places and class words right on fresh scenes of trained sprites, and of held-out ones."""
@@ -76,8 +108,8 @@ class JudgeTask:
     def finish(self) -> None:
         """Nothing is trained outside of the network."""
 
-    def _right(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[float, float]:
-        images, places, words = batch
+    def _right(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[float, float]:
+        images, places, words, _ = batch
         place, word = self.net(images)
         hits = [found_words(logits, [int(i) for i in row.nonzero()]) for logits, row in zip(word, words, strict=True)]
         return float((place.argmax(1) == places).float().mean()), sum(map(sum, hits)) / sum(map(len, hits))
