@@ -3,13 +3,15 @@
 A base is a diffusers folder or a hub id that leads to one; an image encoder is a folder in OpenCLIP's hub layout, or a
 hub id that leads to one. A trained model is a folder of both, with what is ours beside them:
 
-    settings.json                                     the model's settings, versions of the libraries
+    settings.json                                     the model's settings, versions of the libraries; a base in a
+                                                      local folder is named as seen from here
     subject_diffusion.safetensors                     adapters and perceptrons
     unet/ text_encoder/ tokenizer/ vae/ scheduler/    in diffusers' layout
     image_encoder/                                    in OpenCLIP's
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +43,8 @@ OURS = "subject_diffusion.safetensors"
 UNET = "unet.base."
 _UNET = "unet/diffusion_pytorch_model.safetensors"
 _VISUAL = "visual."
+_FOLDERS = ("base", "image_encoder")
+"""Settings that may name a local folder."""
 _KNOWN_IMAGE_ENCODERS = {"laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "ViT-H-14"}
 
 
@@ -159,7 +163,7 @@ def parts_of_folder(folder: Path) -> Parts:
 
 
 def settings_of_folder(folder: Path) -> ModelConfig:
-    """Settings of a trained model's folder.
+    """Settings of a trained model's folder; what it was trained from is named as seen from the working directory.
 
     Raises:
         CheckpointError: there are none, or they are of another format.
@@ -168,7 +172,9 @@ def settings_of_folder(folder: Path) -> ModelConfig:
         settings = json.loads((folder / "settings.json").read_text())
     if settings["format"] != FORMAT:
         raise CheckpointError(f"{folder} is of format {settings['format']}; this version of the code reads {FORMAT}")
-    return ModelConfig.model_validate(settings["model"])
+    config = ModelConfig.model_validate(settings["model"])
+    there = {name: folder / getattr(config, name) for name in _FOLDERS}
+    return config.model_copy(update={name: str(path.resolve()) for name, path in there.items() if path.is_dir()})
 
 
 def save(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: ModelConfig) -> None:
@@ -193,7 +199,7 @@ def save(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: ModelC
     parts.unet.save_config(partial / "unet")
     _write_json(partial / "scheduler" / "scheduler_config.json", parts.scheduler)
     _write_json(partial / "image_encoder" / "open_clip_config.json", parts.image_encoder)
-    _write_json(partial / "settings.json", _settings(config))
+    _write_json(partial / "settings.json", _settings(_seen_from(folder, config)))
     _write_tensors(partial / _UNET, {name.removeprefix(UNET): state[name] for name in state if _is_stock_unet(name)})
     _write_tensors(
         partial / "image_encoder" / "open_clip_model.safetensors",
@@ -226,6 +232,14 @@ def _is_stock_unet(name: str) -> bool:
 
 def _is_ours(name: str) -> bool:
     return name.startswith(("text_encoder.subject_mlp.", "subject_tokens.")) or ".fuser." in name
+
+
+def _seen_from(folder: Path, config: ModelConfig) -> ModelConfig:
+    """So that both folders can be moved together, and no path of this machine is in the model."""
+    local = {name: path for name in _FOLDERS if (path := Path(getattr(config, name)).expanduser()).is_dir()}
+    return config.model_copy(
+        update={name: os.path.relpath(path.resolve(), folder.resolve()) for name, path in local.items()}
+    )
 
 
 def _settings(config: ModelConfig) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -25,12 +26,14 @@ from model.prompt import PromptTokenizer, clip_tokenizer
 from tests.benchmarks.naive_loader import FullFrame, made
 from tests.factories import entity, finished, sdd_row
 from training.data.config import DataConfig
-from training.data.loader import batches
+from training.data.loader import LoadedBatch, batches
 from training.data.plan import PlannedRow, read_plan
 from training.data.rows import RowReader
 
 pytestmark = pytest.mark.bench
 SIDE, IMAGES, SUBJECTS, TURNS = 1024, 32, 2, 3
+BATCH, STEP_S = 16, 0.011
+"""Of a batch, and seconds that an H100 computes for an image."""
 LABELS = ("dog", "cat", "bird")
 
 
@@ -104,18 +107,23 @@ def best(*runs: Callable[[], object]) -> list[float]:
     return [min(of_run) for of_run in times]
 
 
+def loading(folder: Path, processes: int, epochs: int) -> Iterator[LoadedBatch]:
+    """Batches of 16 pictures of 512 px with two subjects each."""
+    config = DataConfig(dataset=str(folder / "sdd"), max_subjects=SUBJECTS, processes=processes, batch_size=BATCH)
+    prompts = PromptTokenizer(clip_tokenizer(), "<|subject|>", 77, EntityTokens.LABEL_AND_PLACEHOLDER)
+    plan = read_plan(config, 0)
+    numbers = range(epochs * plan.batches_per_epoch)
+    return batches(plan, config, ModelConfig(), prompts, (0.5, 0.5, 0.5), numbers)
+
+
 def test_samples_per_core(rows, folder):
     """C6: the whole way from a shard to a batch, against samples made the usual way of rows in memory."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    config = DataConfig(dataset=str(folder / "sdd"), max_subjects=SUBJECTS, processes=0, batch_size=16)
-    prompts = PromptTokenizer(clip_tokenizer(), "<|subject|>", 77, EntityTokens.LABEL_AND_PLACEHOLDER)
-    plan = read_plan(config, 0)
     skipped = []
 
     def ours() -> None:
-        numbers = range(plan.batches_per_epoch)
-        for loaded in batches(plan, config, ModelConfig(), prompts, (0.5, 0.5, 0.5), numbers):
+        for loaded in loading(folder, processes=0, epochs=1):
             skipped.extend(loaded.skipped)
 
     def theirs() -> None:
@@ -157,3 +165,27 @@ def test_read_rate(rows, folder):
     shards, tar = best(ours, theirs)
     print(f"\n{IMAGES / shards:.0f} ÷ {IMAGES / tar:.0f} images/s = {tar / shards:.2f}")
     assert tar / shards >= 0.75
+
+
+def test_nobody_waits_for_data(folder):
+    """Two processes load for a step that takes as long as an H100 would, and that leaves the cores alone."""
+    loaded, waited = loading(folder, processes=2, epochs=40), 0.0
+    next(loaded)
+    start = asked = time.perf_counter()
+    for count, _ in enumerate(loaded, start=1):  # noqa: B007 (the last one counts)
+        waited += time.perf_counter() - asked
+        time.sleep(BATCH * STEP_S)
+        asked = time.perf_counter()
+    share = waited / (asked - start)
+    print(f"\n{count} batches of {BATCH}: {waited:.2f} s of {asked - start:.1f} s waited for data = {share:.2%}")
+    assert share < 0.02
+
+
+def test_memory_stays_flat(folder):
+    """Of this process and its loaders, in the last quarter of 150 batches against the second."""
+    me, resident = psutil.Process(), []
+    for _ in loading(folder, processes=2, epochs=75):
+        resident.append(sum(process.memory_info().rss for process in (me, *me.children(recursive=True))) >> 20)
+    second, last = (float(np.median(part)) for part in np.array_split(resident, 4)[1::2])
+    print(f"\n{second:.0f} MiB in the second quarter, {last:.0f} in the last = {last / second:.3f}")
+    assert last <= 1.03 * second

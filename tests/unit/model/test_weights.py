@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,6 +75,16 @@ def test_a_saved_model_does_not_say_where_its_base_was_read_from(base_folder, tm
     SubjectDiffusion.from_base(small_config(base_folder)).save_pretrained(tmp_path / "model")
     for part in ("unet", "vae"):
         assert json.loads((tmp_path / "model" / part / "config.json").read_text())["_name_or_path"] == ""
+
+
+def test_a_model_and_its_base_can_be_moved_together(base_folder, tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    shutil.copytree(base_folder, before)
+    SubjectDiffusion.from_base(small_config(before)).save_pretrained(before / "model")
+    assert str(tmp_path) not in (before / "model" / "settings.json").read_text()
+    before.rename(after)
+    config = SubjectDiffusion.from_pretrained(after / "model").config
+    assert [Path(config.base), Path(config.image_encoder)] == [after / "base", after / "image_encoder"]
 
 
 def test_nothing_is_overwritten_or_left_half_written(build, tmp_path):
