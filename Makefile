@@ -45,9 +45,9 @@ weights: setup
 	done
 	rm -rf miniature/weights/latent
 
-# With those of the repository: a dataset of 4,500 scenes by the labellers, and the small model trained on it.
+# With those of the repository: a dataset of 6,000 scenes by the labellers, and the small model trained on it.
 miniature: setup
-	$(BIN)/subject-diffusion demo --config miniature --scenes 4500 --seed 7
+	$(BIN)/subject-diffusion demo --config miniature --scenes 6000 --seed 7
 
 clean-demo:
 	rm -rf out/demo

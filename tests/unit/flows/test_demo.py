@@ -6,10 +6,11 @@ from flows.demo import DemoExperiment, taught
 from infra.config import load
 from miniature.training.names import labelled_names
 from miniature.training.pictures import SCENES
+from model.config import ModelConfig
 from training.config import TrainingJob
 
 
-@pytest.mark.parametrize("name", ["demo", "score", "miniature"])
+@pytest.mark.parametrize("name", ["demo", "score", "miniature", "miniature_exact"])
 def test_all_its_tables_fit_together(name):
     experiment = load(DemoExperiment, name)
     job = load(TrainingJob, name)
@@ -17,7 +18,7 @@ def test_all_its_tables_fit_together(name):
     assert experiment.labeling.urls.startswith(experiment.labeling.root.removesuffix("sdd"))
 
 
-@pytest.mark.parametrize("name", ["demo", "miniature"])
+@pytest.mark.parametrize("name", ["demo", "miniature", "miniature_exact"])
 def test_training_reads_the_dataset_that_is_built(name):
     experiment = load(DemoExperiment, name)
     assert experiment.training.data.dataset == experiment.labeling.root
@@ -37,6 +38,12 @@ def test_the_small_model_is_trained_on_scenes_like_those_of_its_base():
         SCENES.box_share,
         SCENES.backgrounds,
     )
+
+
+def test_the_exact_one_departs_from_the_paper_in_nothing():
+    exact, small = (load(DemoExperiment, name) for name in ("miniature_exact", "miniature"))
+    assert exact.model.departures == ModelConfig().departures
+    assert exact.model.model_copy(update={"departures": small.model.departures}) == small.model
 
 
 def test_the_score_is_of_scenes_that_nothing_refuses_and_that_hold_strangers():
