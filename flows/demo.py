@@ -15,7 +15,7 @@ from labeling.config import LabelingConfig
 from labeling.picture import contact_sheet, shown
 from labeling.sdd.query import connect
 from miniature.held_out import cases
-from miniature.score import score_build, score_stages, table
+from miniature.score import TABLE, score_build, score_stages
 from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
 from miniature.subject_score import SAMPLING, generate, sheet
 from miniature.training.names import labelled_names
@@ -87,7 +87,7 @@ def score(labeling: LabelingConfig, world: Path) -> None:
     scoring, truth = Path(labeling.root).parent / "scoring", read_truth(world / TRUTH)
     shutil.rmtree(scoring, ignore_errors=True)
     figures = [*score_build(labeling, truth), *score_stages(labeling, truth, scoring)]
-    typer.echo(f"\nHow right the labels are (python -m miniature.score --help says what counts)\n{table(figures)}")
+    typer.echo(f"\nHow right the labels are (python -m miniature.score --help says what counts)\n{TABLE.text(figures)}")
 
 
 def draw(root: str) -> None:

@@ -19,7 +19,7 @@ from infra.storage import place
 from labeling.config import LabelingConfig, Stale, Workers
 from labeling.download import download_shards, former_stamps
 from labeling.errors import ShardStale, StageFailed
-from labeling.finish import LEDGER, SDD, URLS, FinishJob, finish_stamp
+from labeling.finish import LEDGER, SDD, FinishJob, finish_stamp
 from labeling.image_shards import images_stamp
 from labeling.progress import Count, showing
 from labeling.record import RunRecord
@@ -28,7 +28,7 @@ from labeling.sdd.schema import State
 from labeling.sdd.shards import ShardStore
 from labeling.steps import IMAGES, Step, steps_of
 from labeling.supervisor import NetworkJob, ShardReport
-from labeling.url_list import plan_urls
+from labeling.url_list import URLS, plan_urls
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")

@@ -28,9 +28,10 @@ from labeling.sdd.schema import (
 from labeling.sdd.shards import ShardStore
 from labeling.steps import stamp_of
 from labeling.supervisor import ShardReport, failure
+from labeling.url_list import URLS
 
 log = logging.getLogger(__name__)
-SDD, LEDGER, URLS = "sdd", "ledger", "urls"
+SDD, LEDGER = "sdd", "ledger"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

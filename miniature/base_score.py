@@ -7,9 +7,7 @@ to do better than `real`. The pictures come from diffusers' own `StableDiffusion
 """
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
+from miniature.figures import Figure, Table, share, write_json
 from miniature.networks.judge import Judge, load_judge
-from miniature.score import wilson
 from miniature.training.judge import found_words
 from miniature.training.pictures import SCENES, SIDE_PX, Shown, pixels, shown
 
@@ -30,22 +28,8 @@ CALLED = {"class word": 1.0, "name": 0.0}
 """What captions call their subjects by, and the setting of scenes that makes them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A share with its 95 % interval."""
-
-    pictures: str
-    """generated, or real: the scenes that the captions are of."""
-    called: str
-    """What the captions call the subjects by."""
-    subjects: int
-    """In each picture."""
-    name: str
-    value: float
-    low: float
-    high: float
-    count: int
-    """What it is a share of."""
+TABLE = Table({"pictures": 9, "called by": 10, "subjects": 1}, name_width=10)
+"""`pictures` are generated, or real: the scenes that the captions are of."""
 
 
 def asked(called: str, subjects: int, count: int) -> list[Shown]:
@@ -94,10 +78,8 @@ def judged(judge: Judge, images: Sequence[NDArray[np.uint8]], wanted: Sequence[S
 
 def figures(pictures: str, called: str, subjects: int, right: dict[str, list[bool]]) -> list[Figure]:
     """The shares of what is right."""
-    return [
-        Figure(pictures, called, subjects, name, sum(hits) / len(hits), *wilson(sum(hits), len(hits)), len(hits))
-        for name, hits in right.items()
-    ]
+    of = {"pictures": pictures, "called by": called, "subjects": str(subjects)}
+    return [share(of, name, sum(hits), len(hits)) for name, hits in right.items()]
 
 
 def score(pipeline: Any, judge: Judge, count: int, steps: int, guidance: float, out: Path | None) -> list[Figure]:
@@ -125,17 +107,6 @@ def write_sheet(images: Sequence[NDArray[np.uint8]], path: Path, columns: int = 
     cv2.imwrite(str(path), sheet[..., ::-1])
 
 
-def table(found: Sequence[Figure]) -> str:
-    """The figures as text, one a line."""
-    lines = [f"{'pictures':<11}{'called by':<12}{'subjects':<10}{'right':<13}value  95 % interval     of"]
-    lines += [
-        f"{f.pictures:<11}{f.called:<12}{f.subjects:<10}{f.name:<13}{f.value:.3f}  {f.low:.3f} to {f.high:.3f}"
-        f"{f.count:>7,}"
-        for f in found
-    ]
-    return "\n".join(lines)
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Score a base's pictures by the independent judge.")
@@ -150,10 +121,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     pipeline, judge = load_base(given.base), load_judge(given.judge)
     found = score(pipeline, judge, given.count, given.steps, given.guidance, given.out)
-    print(table(found))
+    print(TABLE.text(found))
     if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "figures.json").write_text(json.dumps([asdict(figure) for figure in found], indent=1) + "\n")
+        write_json(found, given.out / "figures.json")
 
 
 if __name__ == "__main__":

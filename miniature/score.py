@@ -14,15 +14,11 @@ Scenes with a sprite that no network was trained on are counted apart.
 """
 
 import argparse
-import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from infra.config import Config, load
 from labeling.config import BoxRules, LabelingConfig, RulesConfig
@@ -31,30 +27,16 @@ from labeling.sdd import masks
 from labeling.sdd.schema import Candidate, Detections, Entities, Entity, Mask, Nouns
 from labeling.sdd.shards import ShardStore
 from labeling.steps import IMAGES, steps_of
+from miniature.figures import Figure, Table, mean, share, write_json
 from miniature.matching import matched_boxes, matched_words
 from miniature.serve import TrueSubject, Truth
 from miniature.true_layers import read_truth, run_on_truth, true_candidates, true_detections, truths_of
 
 MIN_MASK_IOU = 0.75
 TRAINED, HELD_OUT = "trained", "held out"
-RESAMPLES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A share or a mean with its 95 % interval."""
-
-    stage: str
-    input: str
-    """built: what the stages before it had made; true: what they ought to have made."""
-    sprites: str
-    """`TRAINED`, or `HELD_OUT` for scenes with a sprite that is."""
-    name: str
-    value: float
-    low: float
-    high: float
-    count: int
-    """What it is a share or a mean of."""
+TABLE = Table({"stage": 10, "input": 5, "sprites": 8}, name_width=17)
+"""`input` is built: what the stages before it had made; or true: what they ought to have made. `sprites` is `HELD_OUT`
+for scenes with one that is, else `TRAINED`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,34 +100,6 @@ def score_stages(config: LabelingConfig, truth: dict[str, Truth], scoring: Path)
         *score_boxes(ran["detections"], truth, "true"),
         *score_masks(ran["entities"], truth, config.segment.floor, "true"),
     ]
-
-
-def table(figures: Iterable[Figure]) -> str:
-    """The figures as text, one a line."""
-    lines = [f"{'stage':<11}{'input':<7}{'sprites':<10}{'figure':<19}value  95 % interval     of"]
-    lines += [
-        f"{f.stage:<11}{f.input:<7}{f.sprites:<10}{f.name:<19}{f.value:.3f}  {f.low:.3f} to {f.high:.3f}{f.count:>7,}"
-        for f in figures
-    ]
-    return "\n".join(lines)
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927); 0 to 1 where there is nothing to share."""
-    if not count:
-        return 0.0, 1.0
-    z, share = 1.96, hits / count
-    middle = share + z * z / (2 * count)
-    reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, (middle - reach) / (1 + z * z / count)), min(1.0, (middle + reach) / (1 + z * z / count))
-
-
-def bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a mean, from `RESAMPLES` drawings with a fixed seed."""
-    array = np.asarray(values)
-    drawn = np.random.default_rng(0).integers(len(array), size=(RESAMPLES, len(array)))
-    low, high = np.percentile(array[drawn].mean(axis=1), (2.5, 97.5))
-    return float(low), float(high)
 
 
 def _nouns(truth: Truth, found: Sequence[Any]) -> Tally:
@@ -226,21 +180,13 @@ def _figures(stage: str, input: str, tallies: Iterable[tuple[str, Tally]]) -> li
             hits[sprites, name].append(pair)
         for name, own in tally.values.items():
             values[sprites, name] += own
-    shares = [_share(stage, input, sprites, name, pairs) for (sprites, name), pairs in hits.items()]
-    means = [
-        Figure(stage, input, sprites, name, float(np.mean(own)), *bootstrap(own), len(own))
-        for (sprites, name), own in values.items()
-        if own
-    ]
-    return sorted(shares + means, key=lambda figure: figure.sprites != TRAINED)
+    of = {sprites: {"stage": stage, "input": input, "sprites": sprites} for sprites in (TRAINED, HELD_OUT)}
+    shares = [share(of[sprites], name, *map(sum, zip(*pairs, strict=True))) for (sprites, name), pairs in hits.items()]
+    means = [mean(of[sprites], name, own) for (sprites, name), own in values.items() if own]
+    return sorted(shares + means, key=lambda figure: figure.of["sprites"] != TRAINED)
 
 
-def _share(stage: str, input: str, sprites: str, name: str, pairs: Sequence[tuple[int, int]]) -> Figure:
-    right, count = (sum(column) for column in zip(*pairs, strict=True))
-    return Figure(stage, input, sprites, name, right / count if count else 0.0, *wilson(right, count), count)
-
-
-class Experiment(Config):
+class ScoredExperiment(Config):
     """The tables that the score reads."""
 
     labeling: LabelingConfig
@@ -255,12 +201,12 @@ def main() -> None:
     parser.add_argument("--scoring", type=Path, help="new folder; run each stage on its true input there")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
-    config, truth = load(Experiment, given.config, given.overrides).labeling, read_truth(given.truth)
+    config, truth = load(ScoredExperiment, given.config, given.overrides).labeling, read_truth(given.truth)
     figures = score_build(config, truth)
     figures += score_stages(config, truth, given.scoring) if given.scoring else []
-    print(table(figures))
+    print(TABLE.text(figures))
     if given.json:
-        given.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
+        write_json(figures, given.json)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ and with each of them left out, and for the scenes themselves: nothing can be ex
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,10 +21,10 @@ from PIL import Image
 from torch import Tensor
 
 from miniature.base_score import judged
+from miniature.figures import Figure, Table, share, write_json
 from miniature.held_out import Case, cases, held_out
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
 from miniature.scenes import Pool
-from miniature.score import wilson
 from miniature.training.embedder import Pairs, crop
 from miniature.training.pictures import SIDE_PX, pixels
 from model.batch import ImageFeatures, SubjectBatch
@@ -50,22 +49,8 @@ _BATCH = 20
 _GALLERY_POSES = 6
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A share with its 95 % interval."""
-
-    pictures: str
-    """generated or real."""
-    subjects: int
-    """In each picture."""
-    without: str
-    """The condition that was left out."""
-    name: str
-    value: float
-    low: float
-    high: float
-    count: int
-    """What it is a share of."""
+TABLE = Table({"pictures": 9, "subjects": 1, "without": 9}, name_width=10)
+"""`pictures` are generated or real; `without` is the condition that was left out."""
 
 
 def batch_of(net: SubjectDiffusion, asked: Sequence[Case], rng: np.random.Generator) -> SubjectBatch:
@@ -180,16 +165,8 @@ def _references(case: Case) -> list[NDArray[np.uint8]]:
 
 
 def _figure(pictures: str, subjects: int, without: str, name: str, hits: Sequence[bool]) -> Figure:
-    right, count = sum(hits), len(hits)
-    return Figure(pictures, subjects, without, name, right / count, *wilson(right, count), count)
-
-
-def line(figure: Figure) -> str:
-    """A figure as a line of a table."""
-    return (
-        f"{figure.pictures:<11}{figure.subjects:<10}{figure.without:<11}{figure.name:<12}{figure.value:.3f}  "
-        f"{figure.low:.3f} to {figure.high:.3f}{figure.count:>7,}"
-    )
+    of = {"pictures": pictures, "subjects": str(subjects), "without": without}
+    return share(of, name, sum(hits), len(hits))
 
 
 def main() -> None:
@@ -205,13 +182,13 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     net = SubjectDiffusion.from_pretrained(given.model).eval().requires_grad_(False)
     judge, embedder = load_judge(given.judge), load_embedder(given.embedder)
-    print(f"{'pictures':<11}{'subjects':<10}{'without':<11}{'right':<12}value  95 % interval     of")
+    print(TABLE.head)
     found = []
     for figure in score(net, judge, embedder, given.rounds, SAMPLING, given.out):
-        print(line(figure), flush=True)
-        found.append(asdict(figure))
+        print(TABLE.line(figure), flush=True)
+        found.append(figure)
     if given.out is not None:
-        (given.out / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
+        write_json(found, given.out / "figures.json")
 
 
 if __name__ == "__main__":

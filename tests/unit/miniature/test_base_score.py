@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from miniature.base_score import asked, figures, generate, judged, load_base, score, table
+from miniature.base_score import TABLE, asked, figures, generate, judged, load_base, score
 from miniature.networks import base, latent, text
 from miniature.networks.judge import Judge
 from miniature.scenes import phrases
@@ -71,7 +71,7 @@ def test_pictures_depend_on_caption_and_number_alone(pipeline: Any) -> None:
 
 def test_all_kinds_are_scored(pipeline: Any, tmp_path: Path) -> None:
     found = score(pipeline, Judge(PLACES, class_words()).eval(), count=2, steps=1, guidance=2.0, out=tmp_path)
-    assert len({(f.pictures, f.called, f.subjects, f.name) for f in found}) == len(found) == 16
+    assert len({(*f.of.values(), f.name) for f in found}) == len(found) == 16
     assert all(f.low <= f.value <= f.high for f in found)
-    assert len(table(found).splitlines()) == 17
+    assert len(TABLE.text(found).splitlines()) == 17
     assert len(list(tmp_path.glob("*.png"))) == 4

@@ -22,8 +22,9 @@ from labeling.stages.caption import CaptionStage
 from labeling.stages.detect import DetectStage
 from labeling.stages.nouns import NounStage
 from labeling.stages.segment import SegmentStage
+from miniature.figures import Figure
 from miniature.scenes import ScenesConfig
-from miniature.score import Figure, score_boxes, score_masks, score_nouns
+from miniature.score import score_boxes, score_masks, score_nouns
 from miniature.serve import TRUTH, Truth, WorldConfig, write_world
 from miniature.training.names import labelled_names
 from miniature.true_layers import read_truth, write_truth

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from labeling.config import LabelingConfig
@@ -13,8 +12,9 @@ from labeling.finish import FinishJob
 from labeling.sdd.schema import Box, Candidate, Detections, Entities, Image, ListedUrl, Mask, Noun, Nouns, Verdict
 from labeling.sdd.shards import Refused, ShardStore
 from labeling.steps import steps_of
+from miniature.figures import Figure
 from miniature.scenes import Pool, ScenesConfig
-from miniature.score import HELD_OUT, TRAINED, Figure, bootstrap, score_boxes, score_build, score_nouns, table, wilson
+from miniature.score import HELD_OUT, TRAINED, score_boxes, score_build, score_nouns
 from miniature.serve import TRUTH, Truth, WorldConfig, write_world
 from miniature.true_layers import STAMP, read_truth, run_on_truth, true_nouns, truths_of, write_truth
 from tests.factories import image, listed
@@ -65,18 +65,18 @@ def built(downloaded: ShardStore, truth: dict[str, Truth], root: Path, faults: F
 
 
 def value(figures: list[Figure], stage: str, name: str, sprites: str = TRAINED) -> float:
-    return next(f.value for f in figures if (f.stage, f.name, f.sprites) == (stage, name, sprites))
+    return next(f.value for f in figures if (f.of["stage"], f.name, f.of["sprites"]) == (stage, name, sprites))
 
 
 def test_the_truth_is_perfect(downloaded: ShardStore, truth: dict[str, Truth], tmp_path: Path) -> None:
     figures = score_build(built(downloaded, truth, tmp_path, {}), truth)
-    assert {f.sprites for f in figures} == {TRAINED, HELD_OUT}
+    assert {f.of["sprites"] for f in figures} == {TRAINED, HELD_OUT}
     for figure in figures:
         assert figure.value == (0.0 if figure.name == "outside the rules" else 1.0), figure
     subjects = sum(len(own.subjects) for own in truth.values())
-    assert sum(f.count for f in figures if (f.stage, f.name) == ("boxes", "recall")) == subjects
-    assert sum(f.count for f in figures if (f.stage, f.name) == ("nouns", "recall")) == subjects + len(truth)
-    assert 0 < sum(f.count for f in figures if (f.stage, f.name) == ("end to end", "recall")) < subjects
+    assert sum(f.count for f in figures if (f.of["stage"], f.name) == ("boxes", "recall")) == subjects
+    assert sum(f.count for f in figures if (f.of["stage"], f.name) == ("nouns", "recall")) == subjects + len(truth)
+    assert 0 < sum(f.count for f in figures if (f.of["stage"], f.name) == ("end to end", "recall")) < subjects
 
 
 def swapped_axes(row: Detections) -> Detections:
@@ -129,7 +129,7 @@ def test_a_planted_fault_shows_in_its_stage_alone(
 ) -> None:
     figures = score_build(built(downloaded, truth, tmp_path, {layer: fault}), truth)
     assert value(figures, stage, name) < line
-    others = {f.stage for f in figures if f.value < 1 and f.name != "outside the rules"} - {stage, "end to end"}
+    others = {f.of["stage"] for f in figures if f.value < 1 and f.name != "outside the rules"} - {stage, "end to end"}
     assert not others
 
 
@@ -168,7 +168,7 @@ def test_a_stage_runs_on_its_true_input(downloaded: ShardStore, truth: dict[str,
     figures = score_nouns(run_on_truth(config, tagger, truth, str(tmp_path)), truth, "true")
     assert value(figures, "nouns", "own_word") > 0.95
     assert value(figures, "nouns", "precision") > 0.95
-    assert {f.input for f in figures} == {"true"}
+    assert {f.of["input"] for f in figures} == {"true"}
 
 
 def test_true_nouns_stand_where_they_say(truth: dict[str, Truth]) -> None:
@@ -181,21 +181,3 @@ def test_true_nouns_stand_where_they_say(truth: dict[str, Truth]) -> None:
 def test_an_image_of_another_world_is_refused(downloaded: ShardStore) -> None:
     with pytest.raises(ValueError, match="give the truth of the world"):
         list(truths_of(downloaded, SHARD, {}))
-
-
-def test_intervals_hold_the_figure_and_narrow_with_the_count() -> None:
-    low, high = wilson(90, 100)
-    assert (low, high) == pytest.approx((0.8256, 0.9448), abs=1e-3)
-    assert wilson(900, 1000)[0] > low
-    assert wilson(0, 0) == (0.0, 1.0)
-    draws = np.random.default_rng(1).normal(0.8, 0.1, 400).tolist()
-    low, high = bootstrap(draws)
-    assert low < np.mean(draws) < high
-    assert high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.2)
-
-
-def test_the_table_has_a_line_for_each_figure() -> None:
-    figure = Figure("masks", "true", TRAINED, "iou", 0.9123, 0.9, 0.92, 1234)
-    head, line = table([figure]).splitlines()
-    assert line.split() == ["masks", "true", "trained", "iou", "0.912", "0.900", "to", "0.920", "1,234"]
-    assert head.index("value") == line.index("0.912")

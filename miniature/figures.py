@@ -1,0 +1,94 @@
+"""The figures of all scores: a share or a mean with its interval, as a line of a table."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+RESAMPLES = 1000
+_Z = 1.96
+_GAP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A share or a mean with its 95 % interval."""
+
+    of: Mapping[str, str]
+    """What it is a figure of: words by the headings of their columns."""
+    name: str
+    value: float
+    low: float
+    high: float
+    count: int
+    """What it is a share or a mean of."""
+
+
+def share(of: Mapping[str, str], name: str, hits: int, count: int) -> Figure:
+    """`hits` of `count`; 0 where there is nothing to share."""
+    return Figure(of, name, hits / count if count else 0.0, *wilson(hits, count), count)
+
+
+def mean(of: Mapping[str, str], name: str, values: Sequence[float]) -> Figure:
+    """Of at least one value."""
+    return Figure(of, name, float(np.mean(values)), *bootstrap(values), len(values))
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927); 0 to 1 where there is nothing to share."""
+    if not count:
+        return 0.0, 1.0
+    share = hits / count
+    middle = share + _Z * _Z / (2 * count)
+    reach = _Z * math.sqrt(share * (1 - share) / count + _Z * _Z / (4 * count * count))
+    return max(0.0, (middle - reach) / (1 + _Z * _Z / count)), min(1.0, (middle + reach) / (1 + _Z * _Z / count))
+
+
+def bootstrap(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean, from `RESAMPLES` drawings with a fixed seed."""
+    array = np.asarray(values)
+    drawn = np.random.default_rng(0).integers(len(array), size=(RESAMPLES, len(array)))
+    low, high = np.percentile(array[drawn].mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+class Table:
+    """Lines of figures that are all of the same `columns`.
+
+    Args:
+        columns: their headings, with the longest word of each.
+        name_width: characters of the longest name of a figure.
+    """
+
+    def __init__(self, columns: Mapping[str, int], name_width: int) -> None:
+        self._widths = {heading: max(len(heading), width) + _GAP for heading, width in columns.items()}
+        self._name_width = name_width + _GAP
+
+    @property
+    def head(self) -> str:
+        """The headings."""
+        columns = "".join(heading.ljust(width) for heading, width in self._widths.items())
+        return f"{columns}{'figure'.ljust(self._name_width)}value  95 % interval     of"
+
+    def line(self, figure: Figure) -> str:
+        """A figure below the headings."""
+        columns = "".join(figure.of[heading].ljust(width) for heading, width in self._widths.items())
+        interval = f"{figure.value:.3f}  {figure.low:.3f} to {figure.high:.3f}"
+        return f"{columns}{figure.name.ljust(self._name_width)}{interval}{figure.count:>7,}"
+
+    def text(self, figures: Iterable[Figure]) -> str:
+        """All of it."""
+        return "\n".join([self.head, *map(self.line, figures)])
+
+
+def write_json(figures: Iterable[Figure], path: Path) -> None:
+    """The figures as a list of records."""
+    records = [
+        {**one.of, "figure": one.name, "value": one.value, "low": one.low, "high": one.high, "of": one.count}
+        for one in figures
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(records, indent=1) + "\n")
