@@ -277,7 +277,7 @@ def test_a_blip2_without_language_model(folder: Path, tmp_path: Path) -> None:
 
 def test_weights_of_another_size(folder: Path, tmp_path: Path) -> None:
     copy = copied(folder, tmp_path)
-    narrow = build(VOCABULARY, 0, NETWORK.model_copy(update={"width": 64}))
+    narrow = build(VOCABULARY, 0, NETWORK.model_copy(update={"width": 80}))
     narrow.save_pretrained(tmp_path / "narrow")
     shutil.copy(tmp_path / "narrow" / "model.safetensors", copy)
     with pytest.raises(CheckpointError, match=r"labeling\.caption\.checkpoint=.* in another size"):
