@@ -1,6 +1,8 @@
 """Batches for a worker, made ahead by processes of its own."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
@@ -188,15 +190,24 @@ def _made_in_processes(
             num_workers=config.processes,
             prefetch_factor=config.prefetch,
             multiprocessing_context=context,
-            worker_init_fn=_use_one_core,
+            worker_init_fn=_start,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
         )
     )
 
 
-def _use_one_core(process: int) -> None:
+def _start(process: int) -> None:
     cv2.setNumThreads(1)  # the loader does the same for torch
+    threading.Thread(target=_end_with_the_worker, daemon=True).start()
+
+
+def _end_with_the_worker() -> None:
+    """The loader watches who forked this process, which is the fork server: it outlives a worker that was killed."""
+    worker = multiprocessing.parent_process()
+    assert worker is not None
+    worker.join()
+    os._exit(1)
 
 
 def _tensor(arrays: Sequence[NDArray[Any]]) -> Tensor:

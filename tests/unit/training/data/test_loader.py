@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -115,6 +116,25 @@ def test_a_worker_that_stops_early_leaves_no_process_behind(dataset, prompts):
     for child in children:
         child.join(timeout=20)
     assert not any(child.is_alive() for child in children)
+
+
+def load_for_ever(dataset, prompts, ready):
+    of = config(dataset, processes=2)
+    for _ in batches(read_plan(of, 0), of, MODEL, prompts, MEAN, iter(int, 1)):
+        ready.set()
+
+
+def test_a_worker_that_is_killed_leaves_no_process_behind(dataset, prompts):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    worker = context.Process(target=load_for_ever, args=(dataset, prompts, ready))
+    worker.start()
+    assert ready.wait(timeout=120)
+    below = psutil.Process(worker.pid).children(recursive=True)
+    assert len(below) >= 2
+    worker.kill()
+    _, left = psutil.wait_procs(below, timeout=60)
+    assert left == []
 
 
 def poisoned(rows):
