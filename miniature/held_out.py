@@ -1,13 +1,15 @@
-"""Held-out subjects that a trained model is asked for: each given in one pose, wanted in another, on a named ground."""
+"""Subjects that a trained model is asked for: each given in one pose, wanted in another, on a named ground."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from miniature.scenes import Pool
 from miniature.sprites import Sprite
+from miniature.training.names import labelled_names
 from miniature.training.pictures import SCENES, Shown, alone, pool, shown
 from model.layout import BoxShare
 
@@ -15,6 +17,16 @@ COUNT = 60
 """Subjects that are ranked against each other."""
 SEED = 4242
 _TRIES = 20
+
+
+class Asked(StrEnum):
+    """Which subjects."""
+
+    HELD_OUT = "held_out"
+    """No network has seen them: what is reported."""
+    UNTAUGHT = "untaught"
+    """No labelling network was taught them, so no dataset has them; base and judges have seen them. For choosing
+    settings by."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +59,17 @@ class Case:
         return self.shown.scene.caption
 
 
-def held_out() -> list[Sprite]:
-    """The subjects, in the order of the list."""
-    return pool(Pool.HELD_OUT)[:COUNT]
+def known(asked: Asked) -> list[Sprite]:
+    """Such sprites, in the order of the list; at least `COUNT`."""
+    if asked is Asked.HELD_OUT:
+        return pool(Pool.HELD_OUT)
+    taught = set(labelled_names())
+    return [sprite for sprite in pool(Pool.TRAINED) if sprite.name not in taught][:COUNT]
 
 
-def cases(subjects: int, rounds: int = 1) -> Iterator[Case]:
-    """Pictures of one or two subjects; over a round each of `held_out` is the first of one of them."""
-    ours = held_out()
+def cases(subjects: int, rounds: int = 1, asked: Asked = Asked.HELD_OUT) -> Iterator[Case]:
+    """Pictures of one or two subjects; over a round each of the first `COUNT` is the first of one of them."""
+    ours = known(asked)[:COUNT]
     for index in range(rounds * len(ours)):
         first = ours[index % len(ours)]
         yield _case((SEED, subjects, index), (first, *_others(ours, index, subjects - 1)))
@@ -74,8 +89,8 @@ def _others(ours: Sequence[Sprite], index: int, count: int) -> list[Sprite]:
 
 def _case(seed: tuple[int, ...], wanted: Sequence[Sprite]) -> Case:
     names, count = tuple(sprite.name for sprite in wanted), len(wanted)
-    asked = {"pool": Pool.HELD_OUT, "names": names, "subjects": (count, count), "class_word_share": 1.0}
-    scenes = SCENES.model_copy(update=asked)
+    of_these = {"pool": Pool.ALL, "names": names, "subjects": (count, count), "class_word_share": 1.0}
+    scenes = SCENES.model_copy(update=of_these)
     drawn = (shown((*seed, attempt), scenes) for attempt in range(_TRIES))  # not every draw has room for all
     one = next(s for s in drawn if len(s.scene.subjects) == count)
     rng = np.random.default_rng(seed)

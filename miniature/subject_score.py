@@ -5,11 +5,12 @@
 Each subject is given in one pose and wanted in another, at the place of a fresh scene, by its class word. An embedder
 that never saw the 60 ranks them by likeness to what was made; chance is .017. Figures are given with all conditions
 and with each of them left out, and for the scenes themselves: nothing can be expected to do better than `real`.
+Settings are chosen on other subjects (`--asked untaught`).
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -22,9 +23,9 @@ from torch import Tensor
 
 from miniature.base_score import judged
 from miniature.figures import Figure, Table, share, write_json
-from miniature.held_out import Case, cases, held_out
+from miniature.held_out import COUNT, Asked, Case, cases, known
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
-from miniature.scenes import Pool
+from miniature.sprites import Sprite
 from miniature.training.embedder import Pairs, crop
 from miniature.training.pictures import SIDE_PX, pixels
 from model.batch import ImageFeatures, SubjectBatch
@@ -104,38 +105,51 @@ def generate(
 
 
 @torch.no_grad()
-def gallery(embedder: Embedder) -> Float[Tensor, "60 D"]:
-    """Each held-out subject as the mean of its looks in other poses and places."""
-    views = Pairs(Pool.HELD_OUT, cutout_share=0.0)
-    looks = torch.zeros(len(views.pool), embedder.embedding.out_features)
+def gallery(embedder: Embedder, sprites: Sequence[Sprite]) -> Float[Tensor, "N D"]:
+    """Each as the mean of its looks in other poses and places."""
+    views = Pairs(sprites, cutout_share=0.0)
+    looks = torch.zeros(len(sprites), embedder.embedding.out_features)
     for round in range(_GALLERY_POSES):
-        crops, drawn = views((31, round), len(views.pool))
+        crops, drawn = views((31, round), len(sprites))
         looks[drawn] += embedder(crops[0]) + embedder(crops[1])
-    return torch.nn.functional.normalize(looks[: len(held_out())], dim=-1)
+    return torch.nn.functional.normalize(looks, dim=-1)
 
 
 @torch.no_grad()
 def ranked_first(
-    embedder: Embedder, looks: Tensor, images: Sequence[NDArray[np.uint8]], asked: Sequence[Case]
+    embedder: Embedder, looks: Mapping[str, Tensor], images: Sequence[NDArray[np.uint8]], asked: Sequence[Case]
 ) -> list[bool]:
-    """Whether each subject of each picture is most like the one that was asked for."""
-    number = {sprite.name: index for index, sprite in enumerate(held_out())}
+    """Whether each subject of each picture is most like the one that was asked for, of those of which `looks` are."""
+    names, vectors = list(looks), torch.stack(list(looks.values()))
     pairs = [(image, case, i) for image, case in zip(images, asked, strict=True) for i in range(len(case.subjects))]
     crops = pixels([crop(image, case.shown.box(i)) for image, case, i in pairs])
-    found = (embedder(crops) @ looks.T).argmax(dim=1).tolist()
-    return [number[case.subjects[i].sprite.name] == best for (_, case, i), best in zip(pairs, found, strict=True)]
+    found = (embedder(crops) @ vectors.T).argmax(dim=1).tolist()
+    return [case.subjects[i].sprite.name == names[best] for (_, case, i), best in zip(pairs, found, strict=True)]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What is asked of a model."""
+
+    asked: Asked = Asked.HELD_OUT
+    rounds: int = 1
+    """Pictures of each subject."""
+    without: Sequence[str] = tuple(WITHOUT)
+    sampling: SamplingConfig = SAMPLING
 
 
 def score(
-    net: SubjectDiffusion, judge: Judge, embedder: Embedder, rounds: int, sampling: SamplingConfig, out: Path | None
+    net: SubjectDiffusion, judge: Judge, embedder: Embedder, exam: Exam, out: Path | None = None
 ) -> Iterator[Figure]:
     """All figures, as they come; with `out`, also the pictures as PNG."""
-    looks = gallery(embedder)
+    sprites = known(exam.asked)
+    vectors = gallery(embedder, sprites)
+    looks = {sprite.name: vector for sprite, vector in zip(sprites[:COUNT], vectors, strict=False)}
     for subjects in (1, 2):
-        asked = list(cases(subjects, rounds))
+        asked = list(cases(subjects, exam.rounds, exam.asked))
         wanted = [case.shown for case in asked]
-        for name, without in WITHOUT.items():
-            made = generate(net, asked, sampling, without)
+        for name in exam.without:
+            made = generate(net, asked, exam.sampling, WITHOUT[name])
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(sheet(made, asked)).save(out / f"{subjects} without {name}.png")
@@ -175,7 +189,11 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="folder of an exported model")
     parser.add_argument("--judge", type=Path, default=Path("miniature/weights/judge"))
     parser.add_argument("--embedder", type=Path, default=Path("miniature/weights/embedder"))
+    parser.add_argument("--asked", type=Asked, choices=list(Asked), default=Asked.HELD_OUT, help="(default: held_out)")
     parser.add_argument("--rounds", type=int, default=1, help="pictures of each subject (default: 1)")
+    parser.add_argument("--without", choices=list(WITHOUT), action="append", help="may be repeated (default: each)")
+    parser.add_argument("--text", type=float, default=SAMPLING.guidance.text, help="guidance (default: %(default)s)")
+    parser.add_argument("--image", type=float, default=SAMPLING.guidance.image, help="guidance (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
     parser.add_argument("--out", type=Path, help="folder for the pictures and figures.json")
     given = parser.parse_args()
@@ -184,7 +202,9 @@ def main() -> None:
     judge, embedder = load_judge(given.judge), load_embedder(given.embedder)
     print(TABLE.head)
     found = []
-    for figure in score(net, judge, embedder, given.rounds, SAMPLING, given.out):
+    sampling = SAMPLING.model_copy(update={"guidance": Guidance(text=given.text, image=given.image)})
+    exam = Exam(given.asked, given.rounds, given.without or tuple(WITHOUT), sampling)
+    for figure in score(net, judge, embedder, exam, given.out):
         print(TABLE.line(figure), flush=True)
         found.append(figure)
     if given.out is not None:

@@ -58,10 +58,10 @@ def crop(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 class Pairs:
-    """Two pictures of each of `size` trained sprites: crops [2, B, 3, 48, 48], and the sprites' places in the pool."""
+    """Two pictures of each of `size` of the sprites: crops [2, B, 3, 48, 48], and the sprites' places in the pool."""
 
-    def __init__(self, kept: Pool, cutout_share: float) -> None:
-        self.kept, self.pool, self.cutouts, self.share = kept, pool(kept), Cutouts(CROP_PX), cutout_share
+    def __init__(self, sprites: Sequence[Sprite], cutout_share: float) -> None:
+        self.pool, self.cutouts, self.share = sprites, Cutouts(CROP_PX), cutout_share
 
     def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([*seed, 1])
@@ -72,7 +72,7 @@ class Pairs:
     def _view(self, seed: Sequence[int], sprite: Sprite, rng: np.random.Generator) -> NDArray[np.uint8]:
         if rng.random() < self.share:
             return self.cutouts(sprite, rng)
-        alone = {"names": (sprite.name,), "subjects": (1, 1), "pool": self.kept}
+        alone = {"names": (sprite.name,), "subjects": (1, 1), "pool": Pool.ALL}
         one = shown([int(part) for part in seed], SCENES.model_copy(update=alone))
         return crop(one.image, one.box(0))
 
@@ -84,10 +84,10 @@ class EmbedderTask:
 
     def __init__(self, net: Embedder, config: EmbedderConfig) -> None:
         self.net, self._phase = net, config.everything
-        self.data = Pairs(Pool.TRAINED, config.everything.cutout_share)
+        self.data = Pairs(pool(Pool.TRAINED), config.everything.cutout_share)
         self.heads: Any = nn.Linear(EMBEDDED, len(self.data.pool), bias=False)
-        unseen, count = Pairs(Pool.HELD_OUT, 0.0), len(pool(Pool.HELD_OUT))
-        self._unseen = [unseen((config.seed, 999, i), count)[0] for i in range(config.validation_rounds)]
+        unseen = Pairs(pool(Pool.HELD_OUT), 0.0)
+        self._unseen = [unseen((config.seed, 999, i), len(unseen.pool))[0] for i in range(config.validation_rounds)]
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         views, sprites = batch

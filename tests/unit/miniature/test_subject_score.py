@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from miniature.held_out import COUNT, cases, held_out
+from miniature.held_out import COUNT, Asked, cases, known
 from miniature.networks import base, image_encoder, latent
 from miniature.networks.text import tokenizer
 from miniature.scenes import phrases
 from miniature.subject_score import SAMPLING, WITHOUT, batch_of, generate, sheet
+from miniature.training.names import labelled_names
 from model.config import ModelConfig
 from model.subject_diffusion import SubjectDiffusion
 
@@ -40,10 +41,16 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> SubjectDiffusion:
     return made
 
 
-def test_every_subject_is_asked_for_once_in_a_round() -> None:
-    asked = [case.subjects[0].sprite for case in cases(1)]
-    assert asked == held_out()
+@pytest.mark.parametrize("who", Asked)
+def test_every_subject_is_asked_for_once_in_a_round(who: Asked) -> None:
+    asked = [case.subjects[0].sprite for case in cases(1, asked=who)]
+    assert asked == known(who)[:COUNT]
     assert len({sprite.name for sprite in asked}) == COUNT
+
+
+def test_settings_are_chosen_on_subjects_that_are_not_reported_and_that_no_dataset_has() -> None:
+    untaught, held_out = ({sprite.name for sprite in known(who)} for who in (Asked.UNTAUGHT, Asked.HELD_OUT))
+    assert not untaught & (held_out | set(labelled_names()))
 
 
 @pytest.mark.parametrize("subjects", [1, 2])

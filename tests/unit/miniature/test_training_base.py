@@ -10,7 +10,6 @@ from torch import nn
 from infra.config import load
 from miniature.networks import latent as latent_network
 from miniature.networks.judge import CROP_PX, load_embedder, load_judge
-from miniature.scenes import Pool
 from miniature.sprites import sprites
 from miniature.train import NETWORKS, Phase, train
 from miniature.training import base, embedder, image_encoder, judge, latent, pictures
@@ -34,7 +33,9 @@ def test_nothing_is_trained_on_what_is_held_out() -> None:
     for scenes in (pictures.SCENES, base.SCENES, judge.SCENES):
         seen = {s.sprite.name for i in range(30) for s in pictures.shown((5, i), scenes).scene.subjects}
         assert not HELD_OUT & seen
-    for data in (image_encoder.Subjects(), embedder.Pairs(Pool.TRAINED, 0.2)):
+    recipe = load(embedder.Settings, Path(embedder.__file__).with_suffix(".toml")).training
+    ((_, task),) = embedder.Training(recipe).tasks()
+    for data in (image_encoder.Subjects(), task.data):
         assert not HELD_OUT & {sprite.name for sprite in data.pool}
 
 
