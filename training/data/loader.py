@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -92,7 +93,8 @@ def made_ahead(source: "Dataset[T | DatasetError]", items: Iterable[Any], config
     Raises:
         DatasetError: `source` returned it; what is raised there comes wrapped in a page of text.
     """
-    for made in _made_in_processes(source, items, config) if config.processes else map(source.__getitem__, items):
+    in_turn = map(source.__getitem__, items)
+    for made in _received_ahead(_made_in_processes(source, items, config)) if config.processes else in_turn:
         if isinstance(made, DatasetError):
             raise made
         yield made
@@ -195,6 +197,16 @@ def _made_in_processes(
             generator=torch.Generator(),
         )
     )
+
+
+def _received_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same, the next one taken over while this one is worked on: handing over the memory of a batch of 16 images
+    takes some 15 ms. On a GPU the thread that pins memory does so already."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def _start(process: int) -> None:
