@@ -14,7 +14,7 @@ from labeling.build import HereCaller, build
 from labeling.config import LabelingConfig
 from labeling.picture import contact_sheet, shown
 from labeling.sdd.query import connect
-from miniature.held_out import cases
+from miniature.cases import cases
 from miniature.score import TABLE, score_build, score_stages
 from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
 from miniature.subject_score import SAMPLING, generate, sheet

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from miniature.base_score import judged
+from miniature.cases import COUNT, Asked, Case, cases, known
 from miniature.figures import Figure, Table, share, write_json
-from miniature.held_out import COUNT, Asked, Case, cases, known
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
 from miniature.sprites import Sprite
 from miniature.training.embedder import Pairs, crop

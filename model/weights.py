@@ -163,7 +163,7 @@ def parts_of_folder(folder: Path) -> Parts:
 
 
 def settings_of_folder(folder: Path) -> ModelConfig:
-    """Settings of a trained model's folder; what it was trained from is named as seen from the working directory.
+    """Settings of a trained model's folder; a local base that is there is named by its whole path.
 
     Raises:
         CheckpointError: there are none, or they are of another format.

@@ -58,7 +58,7 @@ FREE = frozenset(
     }
 )
 """Settings, or tables of them, that may differ from the checkpoint's: they change how fast, how long and where, not
-what is computed. The dataset is known by its stamp."""
+what is computed, but for the rate that falls at the end. The dataset is known by its stamp."""
 Tensors = Mapping[str, Mapping[str, Tensor]]
 
 

@@ -1,7 +1,7 @@
 """What a second worker on the processor brings, and whether a worker's memory stays flat. `make bench`.
 
 The small model of `make demo` on 64 px pictures, by Ray Train and gloo. Both are reported with the machine they ran on:
-workers share its cores and caches with each other and with their loaders.
+workers share its caches, and make their own batches.
 """
 
 import os
@@ -31,7 +31,7 @@ class Watched:
     images_per_s: float
     """The median of its lines of metrics but for the first two."""
     resident_mib: Sequence[int]
-    """Of all workers with their loaders, once a second from the third line of metrics on."""
+    """Of all workers, once a second from the third line of metrics on."""
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from miniature.held_out import COUNT, Asked, cases, known
+from miniature.cases import COUNT, Asked, cases, known
 from miniature.networks import base, image_encoder, latent
 from miniature.networks.text import tokenizer
 from miniature.scenes import phrases

@@ -79,9 +79,12 @@ def test_another_dataset_is_refused(checkpoints, job):
     assert f"another dataset ({STAMP}, this one is other)" in refused(checkpoints, job, Identity.of(job(), "other"))
 
 
-def test_what_changes_no_result_may_differ(checkpoints, job):
+def test_what_changes_no_result_or_how_long_it_trains_may_differ(checkpoints, job):
     data = job().training.data.model_copy(update={"dataset": "moved", "processes": 7})
-    other = job(steps=99, workers=4, accumulation=2, strategy="fsdp2", log_every=1, keep=9, data=data)
+    falling = job().training.optimizer.model_copy(update={"decay_steps": 7})
+    other = job(
+        steps=99, optimizer=falling, workers=4, accumulation=2, strategy="fsdp2", log_every=1, keep=9, data=data
+    )
     path = saved(checkpoints, job, 3)
     refuse_another(path, record_of(path), Identity.of(other, STAMP))
 

@@ -134,6 +134,8 @@ def test_a_worker_that_is_killed_leaves_no_process_behind(dataset, prompts):
     assert len(below) >= 2
     worker.kill()
     _, left = psutil.wait_procs(below, timeout=60)
+    for process in left:
+        process.kill()
     assert left == []
 
 
