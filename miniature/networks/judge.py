@@ -48,16 +48,18 @@ class Judge(nn.Module):
         self.places, self.class_words = places, class_words
         self.trunk = Trunk(CHANNELS)
         self.place = nn.Linear(self.trunk.width, len(places))
-        self.words = nn.Linear(self.trunk.width, len(class_words))
+        self.cells = nn.Conv2d(CHANNELS[-1], len(class_words) + 1, 1)
 
     def forward(self, images: Float[Tensor, "B 3 64 64"]) -> tuple[Tensor, Tensor]:
-        """Logits of the places and of the class words, for pixels in [-1, 1]."""
-        return self.read(self.trunk.features(images))
+        """Logits of the places [B, places], and of each class word the log of its share in the cell that shows it most
+        [B, words]; for pixels in [-1, 1]."""
+        place, cells = self.read(self.trunk.features(images))
+        return place, cells.log_softmax(dim=1)[:, :-1].amax((2, 3))
 
-    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits from the trunk's features."""
-        seen = self.trunk[-1](features)
-        return self.place(seen), self.words(seen)
+    def read(self, features: Float[Tensor, "B C h w"]) -> tuple[Tensor, Tensor]:
+        """From the trunk's features: logits of the places, and of the class word of each cell [B, words + 1, h, w]; the
+        last one is of nothing but place."""
+        return self.place(self.trunk[-1](features)), self.cells(features)
 
 
 class Embedder(nn.Module):

@@ -1,7 +1,7 @@
 """The judge: the place and the class words of scenes, from real ones that are worn like generated ones.
 
-A word for a whole picture teaches slowly. So a helping head also lets each cell of the last features name the sprite
-that it shows.
+A word for a whole picture teaches slowly, so each cell of the last features learns the class word of what it shows.
+A helping head also lets it name the sprite.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ from miniature.training.worn import worn
 
 CELLS = SIDE_PX // 2 ** len(CHANNELS)
 """Of a side of the last features."""
-NOTHING = -100
-"""What a cell shows that no sprite has the most of; torch's mark for what is not counted."""
-_OWNED = 0.3
-"""Share of a cell that makes it a sprite's."""
+IGNORED = -100
+"""A cell that is not counted; torch's mark."""
+_OWNED, _EMPTY = 0.3, 0.05
+"""Share of a cell that makes it a subject's, and up to which it shows nothing but place."""
 
 
 class JudgeConfig(Config):
@@ -50,30 +50,33 @@ def class_words() -> tuple[str, ...]:
 
 
 class Judged:
-    """Scenes: pixels [B, 3, 64, 64], the place [B], the share of each class word in the subjects [B, words], and the
-    trained sprite that each cell shows [B, 4, 4]."""
+    """Scenes: pixels [B, 3, 64, 64], the place [B], whether each class word is a subject's [B, words], and of each cell
+    [B, 4, 4] the class word, or their number for none, and the sprite that it shows."""
 
     def __init__(self, scenes: ScenesConfig) -> None:
         self.scenes, self.words = scenes, class_words()
         self.sprites = {sprite.name: i for i, sprite in enumerate(pool(Pool.TRAINED))}
 
-    def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         seen = [shown((*seed, i), self.scenes) for i in range(size)]
-        words = torch.zeros(size, len(self.words))
+        words = torch.zeros(size, len(self.words), dtype=torch.bool)
         for row, one in zip(words, seen, strict=True):
-            for subject in one.scene.subjects:
-                row[self.words.index(subject.sprite.class_word)] += 1 / len(one.scene.subjects)
+            row[[self.words.index(subject.sprite.class_word) for subject in one.scene.subjects]] = True
         places = torch.tensor([PLACES.index(one.scene.background) for one in seen])
-        cells = np.stack([self._cells(one.scene) for one in seen])
-        return pixels([one.image for one in seen]), places, words, torch.from_numpy(cells)
+        cells = torch.from_numpy(np.stack([self._cells(one.scene) for one in seen]))
+        return pixels([one.image for one in seen]), places, words, cells[:, 0], cells[:, 1]
 
     def _cells(self, scene: Scene) -> NDArray[np.int64]:
-        cells = np.full((CELLS, CELLS), NOTHING)
-        most = np.full((CELLS, CELLS), _OWNED, np.float32)
-        for subject in scene.subjects:
-            share = cv2.resize(subject.mask.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-            cells[share > most] = self.sprites.get(subject.sprite.name, NOTHING)
-            most = np.maximum(most, share)
+        """The word and the sprite of each cell, [2, 4, 4]."""
+        cells = np.full((2, CELLS, CELLS), IGNORED)
+        masks = [subject.mask.astype(np.float32) for subject in scene.subjects]
+        shares = np.stack([cv2.resize(mask, (CELLS, CELLS), interpolation=cv2.INTER_AREA) for mask in masks])
+        most = shares.argmax(axis=0)
+        for index, subject in enumerate(scene.subjects):
+            own = (most == index) & (shares[index] > _OWNED)
+            cells[0, own] = self.words.index(subject.sprite.class_word)
+            cells[1, own] = self.sprites.get(subject.sprite.name, IGNORED)
+        cells[0, shares.sum(axis=0) <= _EMPTY] = len(self.words)
         return cells
 
 
@@ -90,13 +93,13 @@ class JudgeTask:
         self._unseen = unseen((config.seed, 999), config.validation_scenes)
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
-        images, places, words, cells = batch
+        images, places, _, words, names = batch
         features = self.net.trunk.features(worn(images))
-        place, word = self.net.read(features)
+        place, cells = self.net.read(features)
         return {
             "place": F.cross_entropy(place, places),
-            "words": F.cross_entropy(word, words, label_smoothing=0.05),
-            "cells": F.cross_entropy(self.heads(features), cells),
+            "words": F.cross_entropy(cells, words),
+            "names": F.cross_entropy(self.heads(features), names),
         }
 
     def validate(self) -> dict[str, float]:
@@ -108,8 +111,8 @@ class JudgeTask:
     def finish(self) -> None:
         """Nothing is trained outside of the network."""
 
-    def _right(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[float, float]:
-        images, places, words, _ = batch
+    def _right(self, batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> tuple[float, float]:
+        images, places, words, *_ = batch
         place, word = self.net(images)
         hits = [found_words(logits, [int(i) for i in row.nonzero()]) for logits, row in zip(word, words, strict=True)]
         return float((place.argmax(1) == places).float().mean()), sum(map(sum, hits)) / sum(map(len, hits))
