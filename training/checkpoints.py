@@ -9,6 +9,7 @@ random in a step follows from the numbers of its batches.
 """
 
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from training.errors import CheckpointError
 from training.parallel import Worker, wait_for_all
 from training.state import Position
 
+log = logging.getLogger(__name__)
 FORMAT = 1
 LATEST = "latest"
 RECORD = "record.json"
@@ -58,7 +60,8 @@ FREE = frozenset(
     }
 )
 """Settings, or tables of them, that may differ from the checkpoint's: they change how fast, how long and where, not
-what is computed, but for the rate that falls at the end. The dataset is known by its stamp."""
+what is computed, but for the rate that falls at the end and, by workers and accumulation, how many images a step has.
+The dataset is known by its stamp."""
 Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -129,7 +132,8 @@ class Checkpoints:
                 publish(place(partial / RECORD), lambda file: _write(file, record), replace=True)
                 partial.rename(folder)
                 fsync_folder(self.folder)
-                self._prune()
+        if self._worker.leads:
+            self._prune()
         return folder
 
     def restore(self, path: Path, tensors: Tensors, identity: Identity) -> Position:
@@ -153,8 +157,11 @@ class Checkpoints:
         stay = {*sorted(losses)[-self._keep :], min(losses, key=lambda path: losses[path])}
         for path in losses.keys() - stay:
             gone = path.with_name(f".{path.name}.gone")
-            path.rename(gone)  # no reader sees a part of it
-            shutil.rmtree(gone)
+            try:
+                path.rename(gone)  # no reader sees a part of it
+                shutil.rmtree(gone)
+            except OSError as error:
+                log.warning("%s is no longer needed, but cannot be removed: %s", path, error)
 
     @contextmanager
     def _cleared_on_failure(self, partial: Path, folder: Path) -> Iterator[None]:
@@ -163,6 +170,8 @@ class Checkpoints:
         except (OSError, RuntimeError, CheckpointException) as error:
             if self._worker.leads:
                 shutil.rmtree(partial, ignore_errors=True)
+            if _is_of_another_worker(error, alone=self._worker.count == 1):
+                raise
             last = self.latest()
             stays = "there is none before it" if last is None else f"the last one is {last}"
             raise CheckpointError(f"cannot write the checkpoint {folder}: {reason(error)}; {stays}") from error
@@ -215,6 +224,8 @@ def read_tensors(path: Path, tensors: Tensors, alone: bool = True) -> None:
         with _alone_without_warning():
             load(_nested(tensors), checkpoint_id=path, no_dist=alone)
     except (OSError, RuntimeError, ValueError, CheckpointException) as error:
+        if _is_of_another_worker(error, alone):
+            raise
         raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
 
 
@@ -225,6 +236,12 @@ def reason(error: BaseException) -> str:
         chain.append(before)
     told = next((one for one in chain if isinstance(one, OSError)), chain[0])
     return f"{type(told).__name__}: {told}".splitlines()[0]
+
+
+def _is_of_another_worker(error: BaseException, alone: bool) -> bool:
+    """Whether a worker was lost meanwhile, which is no fault of the checkpoint: another attempt may not meet it again.
+    What goes wrong with files reaches all workers as a `CheckpointException`."""
+    return not alone and isinstance(error, RuntimeError)
 
 
 def _record(job: TrainingJob, stamp: str, position: Position, loss: float, workers: int) -> bytes:

@@ -54,7 +54,8 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
         TrainingError: settings, data or checkpoints do not fit each other, or training broke down.
     """
     job = with_whole_paths(job)
-    order = Order(job, _start(job, resume), attempt=f"launch-{uuid.uuid4().hex[:8]}")
+    workers = 1 if here else job.training.workers
+    order = Order(job, _start(job, resume, workers), attempt=f"launch-{uuid.uuid4().hex[:8]}")
     if here:
         work(order, this_worker(job.training.gpu))
     else:
@@ -74,7 +75,7 @@ def work(order: Order, worker: Worker) -> None:
     train(net, order.job, plan, read, worker, _furthest(order, worker), rows)
 
 
-def _start(job: TrainingJob, resume: str | None) -> Path | None:
+def _start(job: TrainingJob, resume: str | None, workers: int) -> Path | None:
     """The checkpoint that `resume` names, which is of this run.
 
     Raises:
@@ -87,17 +88,24 @@ def _start(job: TrainingJob, resume: str | None) -> Path | None:
         )
     start = latest if resume == LATEST else Path(resume).absolute() if resume else None
     if start is None:
+        if resume == LATEST:
+            log.warning("%s has no checkpoint to go on from: training begins at step 0", job.training.out)
         return None
     record = record_of(start)
     if latest is not None and record.position.step < record_of(latest).position.step:
         raise CheckpointError(f"{latest} is further than {start}: move it away, or give another training.out")
     refuse_another(start, record, Identity.of(job, read_plan(job.training.data, job.training.seed).stamp))
+    before = record.workers * record.settings["training"]["accumulation"]
+    if (now := workers * job.training.accumulation) != before:
+        log.warning("a step has %d batches from here on, and had %d: the learning rate stays as it is", now, before)
     return start
 
 
 def _furthest(order: Order, worker: Worker) -> Path | None:
     """Where to go on: after a worker was lost the job has got further than where it started."""
-    return _checkpoints(order.job.training, worker).latest() or order.start
+    latest = _checkpoints(order.job.training, worker).latest()
+    found = [path for path in (order.start, latest) if path is not None]
+    return max(found, key=lambda path: record_of(path).position.step, default=None)
 
 
 def _checkpoints(config: TrainingConfig, worker: Worker | None = None) -> Checkpoints:

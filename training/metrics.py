@@ -7,6 +7,7 @@ OUT/tensorboard/       the same numbers, and sample grids
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 from infra.storage import place, publish
+from training.errors import TrainingError
 
 log = logging.getLogger(__name__)
 FILE = "metrics.jsonl"
@@ -26,18 +28,26 @@ class MetricsLog:
 
     Args:
         done: steps done before; what was logged after them is dropped.
+
+    Raises:
+        TrainingError: its file cannot be written.
     """
 
     def __init__(self, out: Path, done: int) -> None:
         self._path = out / FILE
         kept = [line for line in read_metrics(out) if line["step"] <= done]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        publish(place(self._path), lambda file: _write(file, text.encode()), replace=True)
+        with self._told():
+            publish(place(self._path), lambda file: _write(file, text.encode()), replace=True)
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
 
     def write(self, values: Values) -> None:
-        """Add the metrics after step `values["step"]`; None stands for what is not known."""
-        with self._path.open("a", encoding="utf-8") as file:
+        """Add the metrics after step `values["step"]`; None stands for what is not known.
+
+        Raises:
+            TrainingError: the file cannot be written.
+        """
+        with self._told(), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         for name, number in _scalars(values):
             self._board.add_scalar(name, number, values["step"])
@@ -51,6 +61,15 @@ class MetricsLog:
     def close(self) -> None:
         """Finish TensorBoard's file."""
         self._board.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self._path}: {error.strerror}; checkpoints are as they were, --resume latest goes on"
+            ) from error
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:

@@ -92,6 +92,7 @@ class Replica:
         """
         parts = [part for part in self.net.modules() if isinstance(part, FSDPModule)]
         for part in parts:
+            part.reshard()  # else a part still gathered would keep weights that were changed since
             part.unshard()
         try:
             yield

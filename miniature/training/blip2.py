@@ -1,7 +1,7 @@
 """BLIP-2: the sentence of a picture. First the image encoder by itself, then what reads it, at the end all together.
 
 Captions alone teach the image encoder slowly: 16 queries pass on what a whole sentence says. So each of its patches
-first names the sprite that it belongs to, or the background.
+first names the sprite that it belongs to, or the background; and does so again beside the captions in the last phase.
 """
 
 from collections.abc import Sequence
@@ -42,6 +42,7 @@ class Blip2Config(Config):
     vision: Phase
     language: Phase
     together: Phase
+    named: Phase
     max_new_tokens: PositiveInt = 40
     validation_scenes: PositiveInt = 120
 
@@ -117,22 +118,16 @@ class VisionTask:
     def __init__(self, net: Any, data: CaptionData, config: Blip2Config) -> None:
         self.name, self.net, self.data = "vision", net, data
         self.heads: nn.Module = nn.Linear(SMALL.width, len(data.index))
-        self._names = len(labelled_names())
         self._seed, self._scenes = config.seed, config.validation_scenes
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self._logits(batch.pixels)
-        entropy = F.cross_entropy(
-            logits.flatten(0, 1), batch.patches.flatten(), ignore_index=UNSCORED, reduction="none"
-        ).view(batch.patches.shape)
-        subject, ground = self._kinds(batch.patches)
-        return {"names": entropy[subject].mean(), "grounds": entropy[ground].mean()}
+        return named_terms(self._logits(batch.pixels), batch.patches)
 
     def validate(self) -> dict[str, float]:
         """Shares of the patches of subjects and of backgrounds that say what they show."""
         batch = self.data((self._seed, 999), self._scenes)
         right = self._logits(batch.pixels).argmax(-1) == batch.patches
-        subject, ground = self._kinds(batch.patches)
+        subject, ground = _kinds(batch.patches)
         return {"named": float(right[subject].float().mean()), "grounded": float(right[ground].float().mean())}
 
     def finish(self) -> None:
@@ -142,8 +137,17 @@ class VisionTask:
         logits: Tensor = self.heads(self.net.vision_model(pixels).last_hidden_state[:, 1:])
         return logits
 
-    def _kinds(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        return (patches >= 0) & (patches < self._names), patches >= self._names
+
+def named_terms(logits: Tensor, patches: Tensor) -> dict[str, Tensor]:
+    """Cross-entropies of what patches [B, 144] show, by logits [B, 144, names]: of subjects', and of backgrounds'."""
+    entropy = F.cross_entropy(logits.transpose(1, 2), patches, ignore_index=UNSCORED, reduction="none")
+    subject, ground = _kinds(patches)
+    return {"names": entropy[subject].mean(), "grounds": entropy[ground].mean()}
+
+
+def _kinds(patches: Tensor) -> tuple[Tensor, Tensor]:
+    names = len(labelled_names())
+    return (patches >= 0) & (patches < names), patches >= names
 
 
 class CaptionTask:
@@ -155,13 +159,7 @@ class CaptionTask:
         self._config = config
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        out = self.net(
-            pixel_values=batch.pixels,
-            input_ids=batch.token_ids,
-            attention_mask=batch.attention_mask,
-            labels=batch.labels,
-        )
-        return {"words": out.loss}
+        return {"words": self._read(batch).loss}
 
     def validate(self) -> dict[str, float]:
         """Recall and precision of the nouns of captions, the background's included, by the ordinary tagger."""
@@ -178,6 +176,14 @@ class CaptionTask:
     def finish(self) -> None:
         """Nothing is trained outside of the network."""
 
+    def _read(self, batch: Batch) -> Any:
+        return self.net(
+            pixel_values=batch.pixels,
+            input_ids=batch.token_ids,
+            attention_mask=batch.attention_mask,
+            labels=batch.labels,
+        )
+
     def _captions(self, scenes: Sequence[Scene]) -> list[str]:
         context = torch.tensor([[*self.data.context, self.data.tokenizer.bos_token_id]])
         said = self.net.generate(
@@ -190,8 +196,21 @@ class CaptionTask:
         return texts
 
 
+class NamedCaptionTask(CaptionTask):
+    """The next word of the caption, while patches name what they show."""
+
+    def __init__(self, name: str, net: Any, data: CaptionData, config: Blip2Config) -> None:
+        super().__init__(name, net, data, config)
+        self.heads = nn.Linear(SMALL.width, len(data.index))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        out = self._read(batch)
+        logits = self.heads(out.vision_outputs.last_hidden_state[:, 1:])
+        return {"words": out.loss, **named_terms(logits, batch.patches)}
+
+
 class Training:
-    """The recipe: the image encoder, then Q-Former and language model over it, then all."""
+    """The recipe: the image encoder, then Q-Former and language model over it, then all, at last with both losses."""
 
     def __init__(self, config: Blip2Config) -> None:
         self.config = config
@@ -205,6 +224,7 @@ class Training:
             (config.vision, VisionTask(self.net, crowded, config)),
             (config.language, CaptionTask("language", self.net, ordinary, config)),
             (config.together, CaptionTask("together", self.net, ordinary, config)),
+            (config.named, NamedCaptionTask("named", self.net, ordinary, config)),
         ]
 
     def save(self, folder: Path) -> None:

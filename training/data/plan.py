@@ -83,17 +83,13 @@ class Plan:
         ends = np.cumsum([rows for shard in shards for rows in shard.rows_by_group])
         self._first_rows = np.concatenate([[0], ends]).astype(np.uint32)
         self._epoch = lru_cache(EPOCHS_KEPT)(self._drawn)
+        self.batches_per_epoch = int(np.ceil(np.bincount(self._subjects) / config.batch_size).sum())
+        """The same in every epoch: the rows of one number of subjects make full batches and at most one smaller."""
 
     @property
     def rows_per_epoch(self) -> int:
         """All rows of the dataset."""
         return len(self._subjects)
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """The same in every epoch: the rows of one number of subjects make full batches and at most one smaller."""
-        _, sizes = np.unique(self._subjects, return_counts=True)
-        return int(np.ceil(sizes / self._batch_size).sum())
 
     def batch(self, number: int) -> PlannedBatch:
         """Batch `number` of all epochs, from 0."""

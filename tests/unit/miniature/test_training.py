@@ -15,7 +15,7 @@ from miniature.networks.sam import SIZES as SAM
 from miniature.networks.vocabulary import caption_vocabulary, detection_vocabulary
 from miniature.scenes import Scene, ScenesConfig, compose, phrases
 from miniature.sprites import sprites
-from miniature.train import train
+from miniature.train import Phase, train
 from miniature.training import blip2, grounding_dino, sam
 from miniature.training.boxes import IGNORED, NOBODY, SIDES, box_terms, centres, owners, peaks, priors
 from miniature.training.names import labelled_names
@@ -203,3 +203,24 @@ def test_patches_name_what_they_show(captions: blip2.CaptionData) -> None:
             box = subject.box
             assert box.x0 < x * width < box.x1
             assert box.y0 < y * height < box.y1
+
+
+def test_names_are_least_wrong_for_the_truth(captions: blip2.CaptionData) -> None:
+    patches = captions(SEED, SIZE).patches
+    right = 20 * torch.nn.functional.one_hot(patches.clamp(min=0), len(captions.index)).float()
+    assert all(term < 0.01 for term in blip2.named_terms(right, patches).values())
+    assert all(term > 1 for term in blip2.named_terms(right.roll(1, dims=2), patches).values())
+
+
+def test_the_last_phase_of_the_captioner_teaches_the_image_encoder_names(captions: blip2.CaptionData) -> None:
+    phase = Phase(steps=1, learning_rate=1e-3)
+    config = blip2.Blip2Config(seed=5, vision=phase, language=phase, together=phase, named=phase, validation_scenes=2)
+    recipe = blip2.Training(config)
+    (_, before), (_, last) = recipe.tasks()[2:]
+    batch = captions(SEED, SIZE)
+    terms = last.loss(batch)
+    assert torch.equal(terms["words"], before.loss(batch)["words"])
+    terms["names"].backward()
+    seen = recipe.net.vision_model.embeddings.patch_embedding.weight.grad
+    assert seen is not None
+    assert seen.abs().sum() > 0

@@ -152,6 +152,42 @@ def test_a_disk_without_room_leaves_the_last_checkpoint(job, tmp_path):
     assert found["weights"]["a"].sum() == 1000
 
 
+LOST_WORKER = """
+import os, sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from training.checkpoints import Checkpoints
+from training.config import TrainingJob
+from training.errors import CheckpointError
+from training.parallel import Worker
+from training.state import Position
+
+job, rank = TrainingJob.model_validate_json(sys.argv[1]), int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=2)
+dist.barrier()
+if rank == 1:
+    os._exit(0)
+try:
+    checkpoints = Checkpoints(Path(job.training.out), 2, Worker(rank, 2))
+    checkpoints.save({"weights": {"a": torch.ones(10)}}, job, "s", Position(1, 1), 0.0)
+except CheckpointError as error:
+    print(error)
+    sys.exit(2)
+except RuntimeError:
+    sys.exit(3)
+"""
+
+
+def test_a_worker_lost_in_a_checkpoint_is_no_fault_of_the_checkpoint(job, tmp_path):
+    """Another attempt may write it, so it must not end as those do that none can."""
+    command = [sys.executable, "-c", LOST_WORKER, job().model_dump_json()]
+    meeting = str(tmp_path / "meeting")
+    workers = [subprocess.Popen([*command, str(rank), meeting], env=os.environ) for rank in range(2)]
+    assert [worker.wait(timeout=120) for worker in workers] == [3, 0]
+    assert Checkpoints(Path(job().training.out), 2, Worker()).all() == []
+
+
 def test_the_record_says_what_was_run(checkpoints, job):
     record = record_of(saved(checkpoints, job, 5, loss=0.25))
     assert replace(record, settings={}) == replace(record, position=Position(5, 15), loss=0.25, workers=1, settings={})

@@ -58,6 +58,19 @@ def test_trains_goes_on_and_refuses_to_mix_runs(settings, tmp_path, capsys):
     ]
 
 
+def test_goes_on_from_the_checkpoint_that_is_named_where_that_is_further(settings, tmp_path, capsys):
+    further = ["--config", settings, "--here", "--set", f"training.out={tmp_path / 'further'}"]
+    assert main([*further, "--resume", "latest", "--set", "training.steps=3"]) == 0
+    assert "training begins at step 0" in capsys.readouterr().err
+    assert main(["--config", settings, "--here"]) == 0
+    path = tmp_path / "further" / "checkpoints" / "step-00000003"
+    more = ["--config", settings, "--here", "--resume", str(path), "--set", "training.steps=4"]
+    assert main([*more, "--set", "training.accumulation=2"]) == 0
+    said = capsys.readouterr().err
+    assert "from step 3 to 4" in said
+    assert "a step has 2 batches from here on, and had 1" in said
+
+
 def test_another_dataset_is_refused_before_anything_is_loaded(settings, tmp_path, capsys):
     assert main(["--config", settings, "--here"]) == 0
     finished(tmp_path / "other", some_rows(21))

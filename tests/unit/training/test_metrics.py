@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from training.data.config import CacheConfig
+from training.errors import TrainingError
 from training.metrics import FILE, MetricsLog, duration, progress_line, read_metrics
 from training.throughput import Stopwatch, flops_per_image, peak_tflops
 
@@ -30,6 +31,15 @@ def test_a_line_that_a_killed_job_left_unfinished_is_dropped(tmp_path):
     assert read_metrics(tmp_path) == [VALUES]
     MetricsLog(tmp_path, done=10).close()
     assert (tmp_path / FILE).read_text() == json.dumps(VALUES) + "\n"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    log = MetricsLog(tmp_path, done=0)
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(TrainingError, match=f"cannot write {tmp_path / FILE}.*--resume latest"):
+        log.write(VALUES)
+    log.close()
 
 
 def test_the_numbers_are_in_tensorboards_files_too(tmp_path):
