@@ -42,6 +42,36 @@ def test_two_workers_train_as_one_that_takes_two_batches_a_step(tmp_path, strate
             torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=2e-5, msg=name)
 
 
+CHANGED_SINCE = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from training.config import Strategy
+from training.parallel import Replica, Worker
+
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
+fully_shard(net[0])
+fully_shard(net)
+weights = list(net.parameters())
+with torch.no_grad():
+    net(torch.ones(1, 2))
+    for weight in weights:
+        weight.to_local().fill_(7.0)
+with Replica(net, Strategy.FSDP2, Worker()).gathered():
+    print([weight.detach().unique().tolist() for weight in (net[0].weight, net[1].weight)])
+dist.destroy_process_group()
+"""
+
+
+def test_weights_changed_after_a_forward_pass_are_the_ones_that_are_gathered(tmp_path):
+    """FSDP2 keeps the root gathered after it; sample grids put the weights' mean in their place then."""
+    command = [sys.executable, "-c", CHANGED_SINCE, str(tmp_path / "meeting")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[[7.0], [7.0]]", done.stderr
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what is said where torch sees no GPU can be seen only there")
 def test_a_gpu_that_is_not_there_is_asked_for_in_words():
     with pytest.raises(TrainingError, match=r"training\.gpu=false"):
