@@ -1,14 +1,12 @@
 """One worker per shard: orphans of a killed driver live on for seconds, and two builds may share a folder."""
 
-import fcntl
-import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from upath import UPath
 
+from infra.lock import LockHeld, file_lock
 from infra.storage import is_local
 from labeling.errors import LabelingError
 
@@ -27,22 +25,9 @@ def shard_lock(root: UPath, layer: str, shard: str) -> Iterator[None]:
         yield
         return
     path = Path(root.path) / "work" / layer / f"{shard}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-    try:
-        _wait(handle, path)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _wait(handle: int, path: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
+    with ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise LabelingError(f"{path} is held by another build: wait for it, or give a new root") from None
-            time.sleep(0.2)
+            held.enter_context(file_lock(path, PATIENCE_S))
+        except LockHeld:
+            raise LabelingError(f"{path} is held by another build: wait for it, or give a new root") from None
+        yield

@@ -7,7 +7,8 @@ checkpoints and resumption are ours (infra/notes/training.md).
 import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO, Any
 
 import torch
 
+from infra.lock import LockHeld, file_lock
 from infra.logs import setup_logs
 from infra.storage import place, publish
 from model.errors import ModelError
@@ -26,10 +28,12 @@ from training.data.loader import batches
 from training.data.plan import read_plan
 from training.errors import CheckpointError, TrainingError
 from training.loop import train
-from training.parallel import Worker, this_worker
+from training.parallel import Worker, this_worker, told_by_leader
 from training.samples import sampled_rows
 
 log = logging.getLogger(__name__)
+LOCK = "job.lock"
+PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,12 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
     """
     job = with_whole_paths(job)
     workers = 1 if here else job.training.workers
-    order = Order(job, _start(job, resume, workers), attempt=f"launch-{uuid.uuid4().hex[:8]}")
-    if here:
-        work(order, this_worker(job.training.gpu))
-    else:
-        _on_ray(order)
+    with _alone_in(Path(job.training.out)):
+        order = Order(job, _start(job, resume, workers), attempt=f"launch-{uuid.uuid4().hex[:8]}")
+        if here:
+            work(order, this_worker(job.training.gpu))
+        else:
+            _on_ray(order)
 
 
 def work(order: Order, worker: Worker) -> None:
@@ -73,6 +78,25 @@ def work(order: Order, worker: Worker) -> None:
     read = partial(batches, plan, config.data, order.job.model, net.prompts, mean, cache=cache)
     rows = partial(sampled_rows, plan, config, order.job.model, net)
     train(net, order.job, plan, read, worker, _furthest(order, worker), rows)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Two jobs in one folder would take each other's half-written checkpoints for leftovers.
+
+    Raises:
+        TrainingError: another job is in it.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(out / LOCK, PATIENCE_S))
+        except LockHeld:
+            raise TrainingError(
+                f"another job trains in {out} and has not ended: wait for it or end it, or give another training.out"
+            ) from None
+        except OSError as error:
+            raise TrainingError(f"cannot write in {out} ({error.strerror}): give another training.out") from error
+        yield
 
 
 def _start(job: TrainingJob, resume: str | None, workers: int) -> Path | None:
@@ -102,10 +126,11 @@ def _start(job: TrainingJob, resume: str | None, workers: int) -> Path | None:
 
 
 def _furthest(order: Order, worker: Worker) -> Path | None:
-    """Where to go on: after a worker was lost the job has got further than where it started."""
+    """Where to go on: after a worker was lost the job has got further than where it started. All go on from where the
+    leader does, since a network file system need not show all the same folders."""
     latest = _checkpoints(order.job.training, worker).latest()
     found = [path for path in (order.start, latest) if path is not None]
-    return max(found, key=lambda path: record_of(path).position.step, default=None)
+    return told_by_leader(worker, max(found, key=lambda path: record_of(path).position.step, default=None))
 
 
 def _checkpoints(config: TrainingConfig, worker: Worker | None = None) -> Checkpoints:

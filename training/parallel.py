@@ -6,7 +6,7 @@ What differs between one worker, DDP and FSDP2 is here; a step, a checkpoint and
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,9 @@ from model.batch import SubjectBatch
 from model.subject_diffusion import SubjectDiffusion, TrainingLoss
 from training.config import Strategy
 from training.errors import TrainingError
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,14 @@ def wait_for_all(worker: Worker) -> None:
     """Return when all workers are here."""
     if worker.count > 1:
         dist.barrier()
+
+
+def told_by_leader(worker: Worker, value: T) -> T:
+    """The leader's `value`, on all workers."""
+    told = [value]
+    if worker.count > 1:
+        dist.broadcast_object_list(told, src=0)
+    return told[0]
 
 
 def _split(net: SubjectDiffusion) -> None:

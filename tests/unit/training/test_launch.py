@@ -2,8 +2,10 @@
 
 import pytest
 
+from infra.lock import file_lock
 from tests.factories import finished
 from tests.unit.training.data.conftest import some_rows
+from training import job
 from training.launch import main
 from training.metrics import read_metrics
 
@@ -69,6 +71,14 @@ def test_goes_on_from_the_checkpoint_that_is_named_where_that_is_further(setting
     said = capsys.readouterr().err
     assert "from step 3 to 4" in said
     assert "a step has 2 batches from here on, and had 1" in said
+
+
+def test_two_jobs_do_not_share_a_folder(settings, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(job, "PATIENCE_S", 0.1)
+    with file_lock(tmp_path / "run" / job.LOCK, 0.0):
+        assert main(["--config", settings, "--here"]) == 2
+    assert f"another job trains in {tmp_path / 'run'}" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_another_dataset_is_refused_before_anything_is_loaded(settings, tmp_path, capsys):
