@@ -22,7 +22,6 @@ from model.subject_diffusion import SubjectDiffusion, TrainingLoss
 from training.config import Strategy
 from training.errors import TrainingError
 
-
 T = TypeVar("T")
 
 
