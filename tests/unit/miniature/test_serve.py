@@ -176,7 +176,10 @@ def test_the_command_writes_serves_and_stops(tmp_path: Path) -> None:
         with urllib.request.urlopen(urls(tmp_path)[2]) as answer:
             assert Image.open(io.BytesIO(answer.read())).size[0] >= 384
         server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=20) == 0
+        try:
+            assert server.wait(timeout=20) == 0
+        finally:
+            server.kill()  # else leaving the block would wait for ever
 
 
 def test_scenes_of_things_that_nothing_was_taught_are_mixed_in(tmp_path: Path) -> None:
