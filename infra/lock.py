@@ -8,27 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class LockHeld(Exception):
-    """Somebody else holds it."""
-
-
 @contextmanager
-def file_lock(path: Path, patience_s: float) -> Iterator[None]:
+def file_lock(path: Path, patience_s: float, busy: Exception) -> Iterator[None]:
     """Hold `path`, which is made where it is not there.
 
     Raises:
-        LockHeld: somebody else holds it for longer than `patience_s` seconds.
+        Exception: `busy`, where somebody else holds it for longer than `patience_s` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
     try:
-        _wait(handle, path, patience_s)
+        _wait(handle, patience_s, busy)
         yield
     finally:
         os.close(handle)
 
 
-def _wait(handle: int, path: Path, patience_s: float) -> None:
+def _wait(handle: int, patience_s: float, busy: Exception) -> None:
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -36,5 +32,5 @@ def _wait(handle: int, path: Path, patience_s: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise LockHeld(path) from None
+                raise busy from None
             time.sleep(0.2)

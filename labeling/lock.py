@@ -1,12 +1,12 @@
 """One worker per shard: orphans of a killed driver live on for seconds, and two builds may share a folder."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from upath import UPath
 
-from infra.lock import LockHeld, file_lock
+from infra.lock import file_lock
 from infra.storage import is_local
 from labeling.errors import LabelingError
 
@@ -25,9 +25,6 @@ def shard_lock(root: UPath, layer: str, shard: str) -> Iterator[None]:
         yield
         return
     path = Path(root.path) / "work" / layer / f"{shard}.lock"
-    with ExitStack() as held:
-        try:
-            held.enter_context(file_lock(path, PATIENCE_S))
-        except LockHeld:
-            raise LabelingError(f"{path} is held by another build: wait for it, or give a new root") from None
+    busy = LabelingError(f"{path} is held by another build: wait for it, or give a new root")
+    with file_lock(path, PATIENCE_S, busy):
         yield

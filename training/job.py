@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import torch
 
-from infra.lock import LockHeld, file_lock
+from infra.lock import file_lock
 from infra.logs import setup_logs
 from infra.storage import place, publish
 from model.errors import ModelError
@@ -77,7 +77,8 @@ def work(order: Order, worker: Worker) -> None:
     cache = cache_of(order.job, plan, net)
     read = partial(batches, plan, config.data, order.job.model, net.prompts, mean, cache=cache)
     rows = partial(sampled_rows, plan, config, order.job.model, net)
-    train(net, order.job, plan, read, worker, _furthest(order, worker), rows)
+    start = told_by_leader(worker, _furthest(order) if worker.leads else None)
+    train(net, order.job, plan, read, worker, start, rows)
 
 
 @contextmanager
@@ -87,13 +88,10 @@ def _alone_in(out: Path) -> Iterator[None]:
     Raises:
         TrainingError: another job is in it.
     """
+    busy = f"another job trains in {out} and has not ended: wait for it or end it, or give another training.out"
     with ExitStack() as held:
         try:
-            held.enter_context(file_lock(out / LOCK, PATIENCE_S))
-        except LockHeld:
-            raise TrainingError(
-                f"another job trains in {out} and has not ended: wait for it or end it, or give another training.out"
-            ) from None
+            held.enter_context(file_lock(out / LOCK, PATIENCE_S, TrainingError(busy)))
         except OSError as error:
             raise TrainingError(f"cannot write in {out} ({error.strerror}): give another training.out") from error
         yield
@@ -125,16 +123,16 @@ def _start(job: TrainingJob, resume: str | None, workers: int) -> Path | None:
     return start
 
 
-def _furthest(order: Order, worker: Worker) -> Path | None:
-    """Where to go on: after a worker was lost the job has got further than where it started. All go on from where the
-    leader does, since a network file system need not show all the same folders."""
-    latest = _checkpoints(order.job.training, worker).latest()
+def _furthest(order: Order) -> Path | None:
+    """Where to go on: after a worker was lost the job has got further than where it started. The leader says it, since
+    a network file system need not show all workers the same folders."""
+    latest = _checkpoints(order.job.training).latest()
     found = [path for path in (order.start, latest) if path is not None]
-    return told_by_leader(worker, max(found, key=lambda path: record_of(path).position.step, default=None))
+    return max(found, key=lambda path: record_of(path).position.step, default=None)
 
 
-def _checkpoints(config: TrainingConfig, worker: Worker | None = None) -> Checkpoints:
-    return Checkpoints(Path(config.out), config.keep, worker or Worker())
+def _checkpoints(config: TrainingConfig) -> Checkpoints:
+    return Checkpoints(Path(config.out), config.keep, Worker())
 
 
 def _on_ray(order: Order) -> None:

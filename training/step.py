@@ -91,21 +91,21 @@ class TrainingStep:
     def _backward(self, micro: MicroBatch) -> None:
         # All that is random in a step follows from its batches' numbers, whoever computes them and whenever.
         torch.manual_seed(draw_seed(self._config.seed, micro.number))
-        with self._computing(micro.whole):
+        with self._computing(compiled=micro.whole):
             loss = self._replica(micro.batch)
         (loss.total * micro.share).backward()  # type: ignore[no-untyped-call]  # torch annotates no backward
         self.watch.saw_loss(loss, micro.rows)
 
     def probed(self, micro: MicroBatch) -> Tensor:
         """`identity_probe` of a batch."""
-        with self._computing(whole=False):  # no graphs of their own for what is looked at now and then
+        with self._computing(compiled=False):  # no graphs of their own for what is looked at now and then
             return identity_probe(self._replica, micro.batch, draw_seed(self._config.seed, micro.number))
 
     @contextmanager
-    def _computing(self, whole: bool) -> Iterator[None]:
+    def _computing(self, compiled: bool) -> Iterator[None]:
         device, fast = self._replica.worker.device.type, self._config.precision is Precision.BFLOAT16
         with torch.autocast(device, torch.bfloat16, enabled=fast):
-            if whole:
+            if compiled:
                 yield
             else:
                 with set_stance("force_eager"):

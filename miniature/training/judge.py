@@ -6,7 +6,7 @@ A helping head also lets it name the sprite.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -49,22 +49,36 @@ def class_words() -> tuple[str, ...]:
     return tuple(sorted({sprite.class_word for sprite in sprites()}))
 
 
+class JudgeBatch(NamedTuple):
+    """Scenes and what is to be said of them."""
+
+    images: Tensor
+    """Pixels in [-1, 1], [B, 3, 64, 64]."""
+    places: Tensor
+    """[B]."""
+    words: Tensor
+    """Whether each class word is a subject's, [B, words]."""
+    cell_words: Tensor
+    """The class word of each cell, [B, 4, 4]: their number where it shows nothing but place, or `IGNORED`."""
+    cell_sprites: Tensor
+    """The trained sprite of each cell, [B, 4, 4], or `IGNORED`."""
+
+
 class Judged:
-    """Scenes: pixels [B, 3, 64, 64], the place [B], whether each class word is a subject's [B, words], and of each cell
-    [B, 4, 4] the class word, or their number for none, and the sprite that it shows."""
+    """Scenes for the judge."""
 
     def __init__(self, scenes: ScenesConfig) -> None:
         self.scenes, self.words = scenes, class_words()
         self.sprites = {sprite.name: i for i, sprite in enumerate(pool(Pool.TRAINED))}
 
-    def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def __call__(self, seed: Sequence[int], size: int) -> JudgeBatch:
         seen = [shown((*seed, i), self.scenes) for i in range(size)]
         words = torch.zeros(size, len(self.words), dtype=torch.bool)
         for row, one in zip(words, seen, strict=True):
             row[[self.words.index(subject.sprite.class_word) for subject in one.scene.subjects]] = True
         places = torch.tensor([PLACES.index(one.scene.background) for one in seen])
         cells = torch.from_numpy(np.stack([self._cells(one.scene) for one in seen]))
-        return pixels([one.image for one in seen]), places, words, cells[:, 0], cells[:, 1]
+        return JudgeBatch(pixels([one.image for one in seen]), places, words, cells[:, 0], cells[:, 1])
 
     def _cells(self, scene: Scene) -> NDArray[np.int64]:
         """The word and the sprite of each cell, [2, 4, 4]."""
@@ -92,14 +106,13 @@ class JudgeTask:
         unseen = Judged(SCENES.model_copy(update={"pool": Pool.HELD_OUT}))
         self._unseen = unseen((config.seed, 999), config.validation_scenes)
 
-    def loss(self, batch: Any) -> dict[str, Tensor]:
-        images, places, _, words, names = batch
-        features = self.net.trunk.features(worn(images))
+    def loss(self, batch: JudgeBatch) -> dict[str, Tensor]:
+        features = self.net.trunk.features(worn(batch.images))
         place, cells = self.net.read(features)
         return {
-            "place": F.cross_entropy(place, places),
-            "words": F.cross_entropy(cells, words),
-            "names": F.cross_entropy(self.heads(features), names),
+            "place": F.cross_entropy(place, batch.places),
+            "words": F.cross_entropy(cells, batch.cell_words),
+            "names": F.cross_entropy(self.heads(features), batch.cell_sprites),
         }
 
     def validate(self) -> dict[str, float]:
@@ -111,11 +124,11 @@ class JudgeTask:
     def finish(self) -> None:
         """Nothing is trained outside of the network."""
 
-    def _right(self, batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> tuple[float, float]:
-        images, places, words, *_ = batch
-        place, word = self.net(images)
-        hits = [found_words(logits, [int(i) for i in row.nonzero()]) for logits, row in zip(word, words, strict=True)]
-        return float((place.argmax(1) == places).float().mean()), sum(map(sum, hits)) / sum(map(len, hits))
+    def _right(self, batch: JudgeBatch) -> tuple[float, float]:
+        place, word = self.net(batch.images)
+        rows = zip(word, batch.words, strict=True)
+        hits = [found_words(logits, [int(i) for i in row.nonzero()]) for logits, row in rows]
+        return float((place.argmax(1) == batch.places).float().mean()), sum(map(sum, hits)) / sum(map(len, hits))
 
 
 def found_words(logits: Tensor, wanted: Sequence[int]) -> list[bool]:

@@ -82,6 +82,28 @@ def test_words_are_found_among_as_many_as_there_are() -> None:
     assert judge.found_words(logits, [0, 3]) == [False, True]
 
 
+def test_cells_say_what_they_show() -> None:
+    """What covers most of a cell, its word and name; far from all subjects neither."""
+    data = judge.Judged(judge.SCENES)
+    batch = data(SEED, 6)
+    names = list(data.sprites)
+    for i, (words, named) in enumerate(zip(batch.cell_words, batch.cell_sprites, strict=True)):
+        subjects = pictures.shown((*SEED, i), judge.SCENES).scene.subjects
+        assert {data.words[w] for w in words.unique().tolist() if 0 <= w < len(data.words)} == {
+            subject.sprite.class_word for subject in subjects
+        }
+        side = subjects[0].mask.shape[0] // judge.CELLS
+        for row, column in (words == len(data.words)).nonzero().tolist():
+            cell = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
+            assert sum(subject.mask[cell].mean() for subject in subjects) < 0.06
+            assert named[row, column] == judge.IGNORED
+        for row, column in (named >= 0).nonzero().tolist():
+            cell = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
+            most = max(subjects, key=lambda subject, cell=cell: subject.mask[cell].mean())
+            assert names[named[row, column]] == most.sprite.name
+            assert data.words[words[row, column]] == most.sprite.class_word
+
+
 def test_the_average_follows_and_takes_the_networks_place() -> None:
     net = nn.Linear(2, 2)
     average = Average(net, decay=0.9)

@@ -75,7 +75,7 @@ def test_goes_on_from_the_checkpoint_that_is_named_where_that_is_further(setting
 
 def test_two_jobs_do_not_share_a_folder(settings, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(job, "PATIENCE_S", 0.1)
-    with file_lock(tmp_path / "run" / job.LOCK, 0.0):
+    with file_lock(tmp_path / "run" / job.LOCK, 0.0, AssertionError()):
         assert main(["--config", settings, "--here"]) == 2
     assert f"another job trains in {tmp_path / 'run'}" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints").exists()
