@@ -25,7 +25,7 @@ class CacheConfig(Config):
     """What `subject-diffusion cache` writes beside the dataset's shards, and training then reads.
 
     A view is one draw of crops and subjects' pictures of all rows: view v is what epoch v draws. With V views, epoch e
-    trains on view e modulo V.
+    trains on view e modulo V; pictures of subjects that are not kept encoded are epoch e's own.
     """
 
     name: str = Field(default="default", pattern=r"^[\w.-]+$")

@@ -142,7 +142,8 @@ class _Source(Dataset[LoadedBatch | DatasetError]):
         if self._cache is None or self._encoded is None:
             return self._make(rows.row(place), planned.epoch, planned.subjects)
         view = self._cache.view(planned.epoch)
-        return self._make(rows.row(place), view, planned.subjects, self._encoded(place, key, view))
+        encoded = self._encoded(place, key, view)
+        return self._make(rows.row(place), planned.epoch, planned.subjects, encoded, view)
 
     def _stacked(self, samples: Sequence[Sample]) -> SubjectBatch:
         boxes = _tensor([sample.boxes for sample in samples])

@@ -59,17 +59,24 @@ class SampleMaker:
         self._config, self._pictures = config, PictureMaker(config, pictures, seed)
 
     def __call__(
-        self, row: TrainingRow, epoch: int, count: int, encoded: Encoded | PoisonedRow | None = None
+        self,
+        row: TrainingRow,
+        epoch: int,
+        count: int,
+        encoded: Encoded | PoisonedRow | None = None,
+        view: int | None = None,
     ) -> Sample:
         """A sample with `count` of the row's subjects, in the order of the row.
 
         Args:
-            encoded: of the same draw; or why it could not be made.
+            encoded: of the draw `view`; or why it could not be made.
+            view: the epoch whose subjects and crop these are, None for `epoch`. Subjects that do not come encoded look
+                different in each epoch all the same.
 
         Raises:
             PoisonedRow: image, boxes, masks or words of the row cannot be used.
         """
-        drawn = self._pictures.drawn(row, epoch, count)
+        drawn = self._pictures.drawn(row, epoch if view is None else view, count)
         entities = [row.entities[index] for index in drawn.subjects]
         prompt, masks = self._prompt(row, entities), self._masks(row, entities, drawn.square)
         if isinstance(encoded, PoisonedRow):

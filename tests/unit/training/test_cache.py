@@ -145,6 +145,23 @@ def test_after_the_last_view_comes_the_first(with_cache, net):
     assert any(not torch.equal(epochs[0][key], epochs[1][key]) for key in epochs[0])
 
 
+def test_subjects_that_are_not_encoded_look_different_in_each_epoch(with_cache, net):
+    job = with_cache(CacheConfig(views=1))
+    make_cache(job, here=True)
+    found = loaded(job, net, epochs=2)
+    first, second = (
+        {
+            key: picture
+            for one in half
+            if one.batch
+            for key, picture in zip(one.keys, one.batch.subject_images, strict=True)
+        }
+        for half in (found[: len(found) // 2], found[len(found) // 2 :])
+    )
+    assert len(first) == ROWS - 1
+    assert all(not torch.equal(first[key], second[key]) for key in first)
+
+
 def test_the_probe_swaps_features_as_it_swaps_pictures(with_cache, net):
     job = with_cache(CacheConfig(features=True))
     make_cache(job, here=True)
