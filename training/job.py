@@ -24,6 +24,7 @@ from model.subject_diffusion import SubjectDiffusion
 from training.cache import cache_of
 from training.checkpoints import LATEST, Checkpoints, Identity, record_of, refuse_another
 from training.config import TrainingConfig, TrainingJob
+from training.data.errors import StorageFault
 from training.data.loader import batches
 from training.data.plan import read_plan
 from training.errors import CheckpointError, TrainingError
@@ -145,7 +146,7 @@ def _on_ray(order: Order) -> None:
     join_cluster()
     say_what_is_missing(config, ray.cluster_resources())
     trainer = TorchTrainer(
-        _ray_worker,
+        ray_worker,
         train_loop_config={"order": order},
         torch_config=TorchConfig(backend="nccl" if config.gpu else "gloo"),
         scaling_config=ScalingConfig(
@@ -167,8 +168,9 @@ def _on_ray(order: Order) -> None:
         raise TrainingError(note.read_text(encoding="utf-8"))
 
 
-def _ray_worker(told: dict[str, Any]) -> None:
-    """Errors that another attempt would meet again are noted; the attempt that Ray then makes ends at once."""
+def ray_worker(told: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker. Errors that another attempt would meet again are noted; the attempt that Ray
+    then makes ends at once."""
     order: Order = told["order"]
     setup_logs()
     note = _note(order)
@@ -176,6 +178,8 @@ def _ray_worker(told: dict[str, Any]) -> None:
         return
     try:
         work(order, this_worker(order.job.training.gpu))
+    except StorageFault:
+        raise
     except (TrainingError, ModelError) as error:
         text = str(error)
         publish(place(note), lambda file: _write(file, text), replace=True)

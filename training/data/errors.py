@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from upath import UPath
+
 from training.errors import TrainingError
 
 T = TypeVar("T")
@@ -10,6 +12,15 @@ T = TypeVar("T")
 
 class DatasetError(TrainingError):
     """There is no dataset, it has no rows, or a shard is gone, damaged, of another version or another than planned."""
+
+
+class StorageFault(DatasetError):
+    """The storage failed while a shard was read: another attempt may succeed."""
+
+    @classmethod
+    def of(cls, path: UPath, error: OSError) -> "StorageFault":
+        """What was said when `path` was read."""
+        return cls(f"{path} cannot be read ({error}): see to the storage and resume")
 
 
 class CacheError(DatasetError):

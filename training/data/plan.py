@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from labeling.errors import ShardCorrupt
 from labeling.sdd.shards import ShardStore
 from training.data.config import DataConfig
-from training.data.errors import DatasetError
+from training.data.errors import DatasetError, StorageFault
 from training.data.placement import most_held
 
 LAYER = "sdd"
@@ -158,6 +158,7 @@ def planned_shard(store: ShardStore, max_subjects: int, name: str) -> PlannedSha
 
     Raises:
         DatasetError: it is gone, damaged or of another version.
+        StorageFault: it cannot be read now.
     """
     try:
         with store.opened(LAYER, name) as file:
@@ -166,6 +167,8 @@ def planned_shard(store: ShardStore, max_subjects: int, name: str) -> PlannedSha
             return PlannedShard(name, stamp, tuple(groups), _subjects(file.read(columns=_COLUMNS), max_subjects))
     except (ShardCorrupt, FileNotFoundError) as error:
         raise DatasetError(str(error)) from error
+    except OSError as error:
+        raise StorageFault.of(store.path(LAYER, name), error) from error
 
 
 def _subjects(table: pa.Table, max_subjects: int) -> NDArray[np.uint8]:

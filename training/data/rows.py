@@ -10,7 +10,7 @@ from labeling.errors import ShardCorrupt
 from labeling.sdd.arrow import Int32, Key, LargeBytes, names_of, row_of
 from labeling.sdd.schema import Entity
 from labeling.sdd.shards import ShardStore
-from training.data.errors import DatasetError
+from training.data.errors import DatasetError, StorageFault
 from training.data.plan import LAYER, PlannedRow
 
 
@@ -56,6 +56,7 @@ class RowGroups:
 
         Raises:
             DatasetError: the file is gone, damaged, or was made anew since the job began.
+            StorageFault: it cannot be read now.
         """
         name = (files.layer, shard, row_group)
         if name not in self.kept:
@@ -77,7 +78,7 @@ class RowGroups:
         except ShardCorrupt as error:
             raise DatasetError(str(error)) from error
         except OSError as error:
-            raise DatasetError(f"{path} cannot be read ({error}): see to the storage and resume") from error
+            raise StorageFault.of(path, error) from error
 
 
 class RowReader:

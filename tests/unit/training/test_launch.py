@@ -2,10 +2,13 @@
 
 import pytest
 
+from infra.config import load
 from infra.lock import file_lock
 from tests.factories import finished
 from tests.unit.training.data.conftest import some_rows
 from training import job
+from training.config import TrainingJob
+from training.data.errors import DatasetError, StorageFault
 from training.launch import main
 from training.metrics import read_metrics
 
@@ -94,6 +97,22 @@ def test_a_dataset_that_is_not_there_ends_with_2_and_one_line(settings, tmp_path
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ")
     assert "nowhere" in said
+
+
+def test_ray_tries_again_what_another_attempt_may_not_meet(settings, tmp_path):
+    order = job.Order(load(TrainingJob, settings), None, "launch")
+    shard, noted = tmp_path / "dataset/sdd/shard-00000.parquet", tmp_path / "run/ray/launch.error"
+    damaged = shard.read_bytes()[:-50]
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(StorageFault):
+        job.ray_worker({"order": order})
+    assert not noted.exists()
+    shard.rmdir()
+    shard.write_bytes(damaged)
+    with pytest.raises(DatasetError):
+        job.ray_worker({"order": order})
+    assert "shard-00000.parquet is damaged" in noted.read_text()
 
 
 def test_a_setting_that_is_none_ends_with_2_and_a_guess(capsys):

@@ -15,7 +15,7 @@ from model.config import ModelConfig
 from tests.factories import finished
 from tests.unit.training.data.conftest import some_rows
 from training.data.config import DataConfig
-from training.data.errors import DatasetError
+from training.data.errors import DatasetError, StorageFault
 from training.data.loader import batches
 from training.data.plan import read_plan
 
@@ -188,6 +188,20 @@ def test_a_shard_that_is_gone_is_named(tmp_path, prompts, processes):
     shutil.rmtree(tmp_path / "sdd")
     with pytest.raises(DatasetError, match=r"^\S*sdd/shard-00000\.parquet is gone: [^\n]*$"):
         list(batches(plan, of, MODEL, prompts, MEAN, [0]))
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_shard_that_the_storage_does_not_give_is_named(tmp_path, prompts, processes):
+    finished(tmp_path, some_rows(20))
+    of = config(str(tmp_path), processes=processes)
+    plan = read_plan(of, 0)
+    path = tmp_path / "sdd/shard-00000.parquet"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageFault, match=r"^\S*shard-00000\.parquet cannot be read \([^\n]*Is a directory"):
+        list(batches(plan, of, MODEL, prompts, MEAN, [0]))
+    with pytest.raises(StorageFault, match=r"^\S*shard-00000\.parquet cannot be read \([^\n]*Is a directory"):
+        read_plan(of, 0)
 
 
 def test_a_shard_that_was_made_anew_is_refused(tmp_path, prompts):
