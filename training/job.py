@@ -5,6 +5,7 @@ checkpoints and resumption are ours (infra/notes/training.md).
 """
 
 import logging
+import math
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from model.subject_diffusion import SubjectDiffusion
 from training.cache import cache_of
 from training.checkpoints import LATEST, Checkpoints, Identity, record_of, refuse_another
 from training.config import TrainingConfig, TrainingJob
+from training.data.config import DataConfig
 from training.data.errors import StorageFault
 from training.data.loader import batches
 from training.data.plan import read_plan
@@ -35,6 +37,8 @@ from training.samples import sampled_rows
 log = logging.getLogger(__name__)
 LOCK = "job.lock"
 PATIENCE_S = 5.0
+COPIES = "working_dir_files"
+"""Where `ray job submit --working-dir` puts its copies of a folder."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
     """
     job = with_whole_paths(job)
     workers = 1 if here else job.training.workers
+    say_what_is_read_twice(job.training.data, workers)
     with _alone_in(Path(job.training.out)):
         order = Order(job, _start(job, resume, workers), attempt=f"launch-{uuid.uuid4().hex[:8]}")
         if here:
@@ -209,6 +214,19 @@ def say_what_is_missing(config: TrainingConfig, resources: Mapping[str, float]) 
             log.warning("the workers want %d %ss, the cluster has %d: waiting for more", count, kind, there)
 
 
+def say_what_is_read_twice(config: DataConfig, workers: int) -> None:
+    """Warn where several processes read the same row groups."""
+    readers = workers * max(1, config.processes)
+    if config.streams % readers:
+        log.warning(
+            "training.data.streams=%d is no multiple of the %d processes that read: row groups are read by several of "
+            "them; %d would do",
+            config.streams,
+            readers,
+            math.ceil(config.streams / readers) * readers,
+        )
+
+
 def join_cluster() -> None:
     """Join the running cluster (RAY_ADDRESS, or the one of this machine), or start one in this process."""
     import ray
@@ -221,8 +239,17 @@ def join_cluster() -> None:
 
 
 def with_whole_paths(job: TrainingJob) -> TrainingJob:
-    """Relative paths are of the folder that the job is launched in, not of each worker's."""
+    """Relative paths are of the folder that the job is launched in, not of each worker's.
+
+    Raises:
+        TrainingError: what is written would be in a folder that Ray removes.
+    """
     training, model = job.training, job.model
+    if COPIES in Path.cwd().parts and not Path(training.out).is_absolute():
+        raise TrainingError(
+            f"training.out={training.out!r} is relative, and this job runs in a copy of your folder that Ray removes: "
+            f"give a path that all nodes have"
+        )
     data = training.data.model_copy(update={"dataset": str(place(training.data.dataset))})
     training = training.model_copy(update={"data": data, "out": str(Path(training.out).absolute())})
     folders = {name: getattr(model, name) for name in ("base", "image_encoder")}

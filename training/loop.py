@@ -126,6 +126,7 @@ class _Loop:
             self.samples = SampleGrids(rows, net, self.config)
         self.since_log, self.since_save = [0.0] * _SUMS, [0.0] * _SUMS
         self.skipped: Counter[str] = Counter()
+        self.logged = self.position.step
 
     def run(self, read: Read) -> Position:
         if self.worker.leads:
@@ -187,7 +188,6 @@ class _Loop:
         probe = float(self.step.probed(micros[-1])) if self.config.identity_probe else None
         in_a_row, left_out, norm = torch.stack([watch.in_a_row, watch.left_out, watch.norm]).tolist()
         speed = self.stopwatch.speed(self.worker.count)
-        steps = self.position.step % self.config.log_every or self.config.log_every
         values: dict[str, Any] = {
             "step": self.position.step,
             "epoch": self.plan.batch(self.position.batches).epoch,
@@ -200,12 +200,13 @@ class _Loop:
             "stall": speed.stall,
             "tflops": speed.tflops,
             "mfu": speed.mfu,
-            "seconds_per_step": speed.seconds / steps,
+            "seconds_per_step": speed.seconds / (self.position.step - self.logged),
             "skipped_rows": round(self.since_log[-1]),
             "steps_left_out": round(left_out),
             "gates": self.net.unet.gates() if self.job.model.use_adapter else {},
         }
-        self.since_log = [0.0] * _SUMS
+        self.since_log, self.logged = [0.0] * _SUMS, self.position.step
+        watch.left_out = torch.zeros_like(watch.left_out)
         if self.metrics:
             self.metrics.write(values)
             log.info(progress_line(values, self.config.steps))

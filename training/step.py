@@ -43,7 +43,7 @@ class Watch:
         self.in_a_row = torch.zeros((), device=device)
         """Last steps whose gradients were no numbers."""
         self.left_out = torch.zeros((), device=device)
-        """Steps whose gradients were no numbers."""
+        """Steps whose gradients were no numbers, since it was last set to zero."""
         self.norm = torch.zeros((), device=device)
         """Of the last step's gradients."""
 

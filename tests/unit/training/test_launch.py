@@ -8,6 +8,7 @@ from tests.factories import finished
 from tests.unit.training.data.conftest import some_rows
 from training import job
 from training.config import TrainingJob
+from training.data.config import DataConfig
 from training.data.errors import DatasetError, StorageFault
 from training.launch import main
 from training.metrics import read_metrics
@@ -113,6 +114,22 @@ def test_ray_tries_again_what_another_attempt_may_not_meet(settings, tmp_path):
     with pytest.raises(DatasetError):
         job.ray_worker({"order": order})
     assert "shard-00000.parquet is damaged" in noted.read_text()
+
+
+def test_what_is_written_is_not_put_where_ray_removes_it(settings, tmp_path, capsys, monkeypatch):
+    copied = tmp_path / job.COPIES / "_ray_pkg_0"
+    copied.mkdir(parents=True)
+    monkeypatch.chdir(copied)
+    assert main(["--config", settings, "--here", "--set", "training.out=out/train"]) == 2
+    assert "training.out='out/train' is relative, and this job runs in a copy" in capsys.readouterr().err
+    assert list(copied.iterdir()) == []
+
+
+@pytest.mark.parametrize(("workers", "processes", "enough"), [(1, 0, ""), (4, 2, ""), (3, 1, "; 9 "), (24, 2, "; 48 ")])
+def test_row_groups_that_several_processes_read_are_warned_of(workers, processes, enough, caplog):
+    job.say_what_is_read_twice(DataConfig(dataset="sdd", processes=processes), workers)
+    assert bool(caplog.text) == bool(enough)
+    assert enough in caplog.text
 
 
 def test_a_setting_that_is_none_ends_with_2_and_a_guess(capsys):

@@ -125,6 +125,16 @@ def test_a_step_whose_gradients_are_no_numbers_is_left_out_and_counted(job: Jobs
     assert line["loss"] < 2, "the mean is over the other steps"
 
 
+def test_each_line_of_metrics_is_of_the_steps_since_the_line_before(job: Jobs):
+    """Also of the first line of a job that goes on from the middle of one."""
+    settings = {"log_every": 5, "checkpoint_every": 7}
+    trained(job(steps=7, **settings), spoilt=[1, 8])
+    trained(job(steps=15, **settings), resume=True, spoilt=[1, 8])
+    lines = read_metrics(Path(job().training.out))
+    assert [(line["step"], line["steps_left_out"]) for line in lines] == [(5, 1), (7, 0), (10, 1), (15, 0)]
+    assert [line["images_per_s"] * line["seconds_per_step"] for line in lines] == [pytest.approx(FULL)] * 4
+
+
 def test_too_many_in_a_row_stop_the_job_and_their_batch_is_kept(job: Jobs):
     one = job(steps=20, log_every=1, checkpoint_every=2, non_finite_limit=3)
     with pytest.raises(Diverged, match=r"last 3 steps up to step 7"):
