@@ -67,17 +67,16 @@ def known(asked: Asked) -> list[Sprite]:
     return [sprite for sprite in pool(Pool.TRAINED) if sprite.name not in taught][:COUNT]
 
 
-def cases(subjects: int, rounds: int = 1, asked: Asked = Asked.HELD_OUT) -> Iterator[Case]:
-    """Pictures of one or two subjects; over a round each of the first `COUNT` is the first of one of them."""
+def cases(subjects: int, asked: Asked = Asked.HELD_OUT) -> Iterator[Case]:
+    """Pictures of one or two subjects; each of the first `COUNT` is the first of one of them."""
     ours = known(asked)[:COUNT]
-    for index in range(rounds * len(ours)):
-        first = ours[index % len(ours)]
+    for index, first in enumerate(ours):
         yield _case((SEED, subjects, index), (first, *_others(ours, index, subjects - 1)))
 
 
 def _others(ours: Sequence[Sprite], index: int, count: int) -> list[Sprite]:
     """The next ones with class words of their own, so that the prompt may call each by it."""
-    chosen = [ours[index % len(ours)]]
+    chosen = [ours[index]]
     step = 7
     while len(chosen) <= count:
         other = ours[(index + step) % len(ours)]

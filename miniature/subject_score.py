@@ -133,8 +133,6 @@ class Exam:
     """What is asked of a model."""
 
     asked: Asked = Asked.HELD_OUT
-    rounds: int = 1
-    """Pictures of each subject."""
     without: Sequence[str] = tuple(WITHOUT)
     sampling: SamplingConfig = SAMPLING
 
@@ -147,7 +145,7 @@ def score(
     vectors = gallery(embedder, sprites)
     looks = {sprite.name: vector for sprite, vector in zip(sprites[:COUNT], vectors, strict=False)}
     for subjects in (1, 2):
-        asked = list(cases(subjects, exam.rounds, exam.asked))
+        asked = list(cases(subjects, exam.asked))
         wanted = [case.shown for case in asked]
         for name in exam.without:
             made = generate(net, asked, exam.sampling, WITHOUT[name])
@@ -191,7 +189,6 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, default=Path("miniature/weights/judge"))
     parser.add_argument("--embedder", type=Path, default=Path("miniature/weights/embedder"))
     parser.add_argument("--asked", type=Asked, choices=list(Asked), default=Asked.HELD_OUT, help="(default: held_out)")
-    parser.add_argument("--rounds", type=int, default=1, help="pictures of each subject (default: 1)")
     parser.add_argument("--without", choices=list(WITHOUT), action="append", help="may be repeated (default: each)")
     parser.add_argument("--text", type=float, default=SAMPLING.guidance.text, help="guidance (default: %(default)s)")
     parser.add_argument("--image", type=float, default=SAMPLING.guidance.image, help="guidance (default: %(default)s)")
@@ -204,7 +201,7 @@ def main() -> None:
     print(TABLE.head)
     found = []
     sampling = SAMPLING.model_copy(update={"guidance": Guidance(text=given.text, image=given.image)})
-    exam = Exam(given.asked, given.rounds, given.without or tuple(WITHOUT), sampling)
+    exam = Exam(given.asked, given.without or tuple(WITHOUT), sampling)
     for figure in score(net, judge, embedder, exam, given.out):
         print(TABLE.line(figure), flush=True)
         found.append(figure)

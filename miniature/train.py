@@ -20,12 +20,14 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
+import psutil
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -148,7 +150,7 @@ class _Run:
         self.optimisers = optimisers(task, phase)
         self.step = 0
         self.cpu_s = 0.0
-        self._cpu_start = _cpu_s()
+        self._cpu_start = cpu_s()
 
     def go(self, workers: int, pace: Pace) -> dict[str, float]:
         """Train to the end of the phase; the figures at its end."""
@@ -206,7 +208,7 @@ class _Run:
             return self.task.validate()
 
     def _report(self, kind: str, figures: Mapping[str, float]) -> None:
-        seconds = self.cpu_s + _cpu_s() - self._cpu_start
+        seconds = self.cpu_s + cpu_s() - self._cpu_start
         line = {"kind": kind, "phase": self.task.name, "step": self.step, "cpu_s": round(seconds, 1)}
         rounded = {name: round(value, 4) for name, value in figures.items()}
         with (self.out / "metrics.jsonl").open("a") as file:
@@ -220,7 +222,7 @@ class _Run:
             "made_by": self.made_by,
             "phase": self.seed[1],
             "step": self.step,
-            "cpu_s": self.cpu_s + _cpu_s() - self._cpu_start,
+            "cpu_s": self.cpu_s + cpu_s() - self._cpu_start,
             "net": self.task.net.state_dict(),
             "heads": self.task.heads.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
@@ -295,10 +297,14 @@ def _linear_matrices(net: nn.Module) -> set[Tensor]:
     return {m.weight for m in net.modules() if isinstance(m, nn.Linear) and id(m.weight) not in embeddings}
 
 
-def _cpu_s() -> float:
-    """Of this process and of its workers that have ended."""
+def cpu_s() -> float:
+    """CPU seconds of this process and its workers, ended or not."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    total = times.user + times.system + times.children_user + times.children_system
+    for worker in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            total += sum(worker.cpu_times()[:2])
+    return total
 
 
 def _made_by(seed: int, phases: Sequence[Phase]) -> str:

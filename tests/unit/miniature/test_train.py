@@ -1,8 +1,10 @@
 """The loop: what it does is the seed's doing, however often it is stopped."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -156,3 +158,12 @@ def test_orthogonal_levels_the_singular_values_and_keeps_their_directions(shape:
     values = torch.diagonal(u.T @ orthogonal(matrix) @ v.T)
     assert ((values > 0.6) & (values < 1.3)).all()
     assert not orthogonal(torch.zeros(shape)).any()
+
+
+def test_cpu_seconds_are_also_those_of_workers_that_go_on():
+    busy = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
+    before = loop.cpu_s()
+    with Popen([sys.executable, "-c", busy], stdin=PIPE, stdout=PIPE) as worker:
+        worker.stdout.readline()
+        assert loop.cpu_s() - before >= 0.4  # clocks tick in hundredths
+        worker.communicate(b"\n")
