@@ -181,6 +181,7 @@ class _Run:
 
     def _batches(self, workers: int) -> Iterator[Any]:
         steps, left = _Steps(self.task.data, self.seed, self.phase), range(self.step, self.phase.steps)
+        cv2.setNumThreads(1)  # here, since a worker hangs that inherits a pool of threads and ends it
         own = torch.Generator()  # else each loader would draw from the random state that checkpoints hold
         return iter(DataLoader(steps, batch_size=None, sampler=left, num_workers=workers, generator=own))
 
@@ -239,7 +240,6 @@ class _Steps(Dataset[Any]):
         self.data, self.seed, self.size = data, seed, phase.batch_size
 
     def __getitem__(self, step: int) -> Any:
-        cv2.setNumThreads(1)
         return self.data((*self.seed, step), self.size)
 
 

@@ -1,12 +1,15 @@
 """The loop: what it does is the seed's doing, however often it is stopped."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -25,6 +28,14 @@ class Points:
     def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
         inputs = torch.randn(size, 4, generator=torch.Generator().manual_seed(hash(tuple(seed))))
         return inputs, inputs @ torch.arange(8.0).view(4, 2) / 8
+
+
+class Warped(Points):
+    """The same, after a picture was warped by as many threads as OpenCV likes."""
+
+    def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
+        cv2.GaussianBlur(np.zeros((2048, 2048), np.float32), (9, 9), 0)
+        return super().__call__(seed, size)
 
 
 class Stopped(Exception):
@@ -101,6 +112,26 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, stop_at: tu
         trained(tmp_path / "stopped", stop_at=stop_at)
     assert not (tmp_path / "stopped" / "weights").exists()
     assert equal(trained(tmp_path / "stopped"), whole)
+
+
+def test_processes_compose_after_this_one_has(tmp_path: Path) -> None:
+    """As it does when it validates, which leaves them a pool of threads that they do not have."""
+    two, threads = Two(), cv2.getNumThreads()
+    for fit in two.fits:
+        fit.data = Warped()
+    signal.signal(signal.SIGALRM, _took_too_long)
+    signal.alarm(60)
+    try:
+        cv2.setNumThreads(2)
+        two.fits[0].data((1,), 2)
+        assert train(two, 3, tmp_path, workers=1, pace=PACE)
+    finally:
+        signal.alarm(0)
+        cv2.setNumThreads(threads)
+
+
+def _took_too_long(*_: object) -> None:
+    raise TimeoutError
 
 
 def test_another_recipes_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
