@@ -37,7 +37,7 @@ from training.samples import sampled_rows
 log = logging.getLogger(__name__)
 LOCK = "job.lock"
 PATIENCE_S = 5.0
-COPIES = "working_dir_files"
+RAY_COPIES = "working_dir_files"
 """Where `ray job submit --working-dir` puts its copies of a folder."""
 
 
@@ -62,6 +62,7 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
     Raises:
         TrainingError: settings, data or checkpoints do not fit each other, or training broke down.
     """
+    _refuse_what_ray_removes(job.training.out)
     job = with_whole_paths(job)
     workers = 1 if here else job.training.workers
     say_what_is_read_twice(job.training.data, workers)
@@ -85,6 +86,15 @@ def work(order: Order, worker: Worker) -> None:
     rows = partial(sampled_rows, plan, config, order.job.model, net)
     start = told_by_leader(worker, _furthest(order) if worker.leads else None)
     train(net, order.job, plan, read, worker, start, rows)
+
+
+def _refuse_what_ray_removes(out: str) -> None:
+    """Raises `TrainingError` where `out` would be in the copy of a folder that `ray job submit` works in."""
+    if RAY_COPIES in Path.cwd().parts and not Path(out).is_absolute():
+        raise TrainingError(
+            f"training.out={out!r} is relative, and this job runs in a copy of your folder that Ray removes: give a "
+            "path that all nodes have"
+        )
 
 
 @contextmanager
@@ -239,17 +249,8 @@ def join_cluster() -> None:
 
 
 def with_whole_paths(job: TrainingJob) -> TrainingJob:
-    """Relative paths are of the folder that the job is launched in, not of each worker's.
-
-    Raises:
-        TrainingError: what is written would be in a folder that Ray removes.
-    """
+    """Relative paths are of the folder that the job is launched in, not of each worker's."""
     training, model = job.training, job.model
-    if COPIES in Path.cwd().parts and not Path(training.out).is_absolute():
-        raise TrainingError(
-            f"training.out={training.out!r} is relative, and this job runs in a copy of your folder that Ray removes: "
-            f"give a path that all nodes have"
-        )
     data = training.data.model_copy(update={"dataset": str(place(training.data.dataset))})
     training = training.model_copy(update={"data": data, "out": str(Path(training.out).absolute())})
     folders = {name: getattr(model, name) for name in ("base", "image_encoder")}

@@ -113,6 +113,12 @@ def test_a_job_that_cannot_run_fails_in_one_line(first, cluster, folder):
     assert "--resume latest goes on from it" in said
 
 
+def test_output_in_the_copy_that_ray_removes_is_refused(cluster, folder):
+    code, said = end_of(submitted(cluster, folder, "--set", "training.out=out/train"))
+    assert code != 0
+    assert "training.out='out/train' is relative, and this job runs in a copy of your folder" in said
+
+
 def train_workers() -> list[psutil.Process]:
     named = [(process, process.info["cmdline"] or [""]) for process in psutil.process_iter(["cmdline"])]
     return [process for process, words in named if "RayTrainWorker" in words[0]]

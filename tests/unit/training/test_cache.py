@@ -23,7 +23,7 @@ from training.data.errors import CacheError, DatasetError
 from training.data.loader import LoadedBatch, batches
 from training.data.plan import read_plan
 from training.errors import TrainingError
-from training.job import Order, work
+from training.job import RAY_COPIES, Order, work
 from training.metrics import read_metrics
 from training.parallel import Replica, Worker
 from training.probe import identity_probe
@@ -126,12 +126,12 @@ def test_what_it_holds_is_what_the_networks_say_of_the_same_pictures(with_cache,
     assert {row.reason for one in cached for row in one.skipped} == {"truncated"}
 
 
-def by_key(batches_: list[LoadedBatch]) -> dict[bytes, torch.Tensor]:
+def by_key(batches_: list[LoadedBatch], part: str) -> dict[bytes, torch.Tensor]:
     return {
-        key: moments
+        key: value
         for one in batches_
         if one.batch is not None
-        for key, moments in zip(one.keys, one.batch.latent_moments, strict=True)
+        for key, value in zip(one.keys, getattr(one.batch, part), strict=True)
     }
 
 
@@ -139,7 +139,8 @@ def test_after_the_last_view_comes_the_first(with_cache, net):
     job = with_cache(CacheConfig(views=VIEWS))
     make_cache(job, here=True)
     found = loaded(job, net, epochs=VIEWS + 1)
-    epochs = [by_key(found[start : start + len(found) // 3]) for start in range(0, len(found), len(found) // 3)]
+    third = len(found) // 3
+    epochs = [by_key(found[start : start + third], "latent_moments") for start in range(0, len(found), third)]
     assert len(epochs[0]) == ROWS - 1
     assert all(torch.equal(epochs[0][key], epochs[2][key]) for key in epochs[0])
     assert any(not torch.equal(epochs[0][key], epochs[1][key]) for key in epochs[0])
@@ -149,15 +150,8 @@ def test_subjects_that_are_not_encoded_look_different_in_each_epoch(with_cache, 
     job = with_cache(CacheConfig(views=1))
     make_cache(job, here=True)
     found = loaded(job, net, epochs=2)
-    first, second = (
-        {
-            key: picture
-            for one in half
-            if one.batch
-            for key, picture in zip(one.keys, one.batch.subject_images, strict=True)
-        }
-        for half in (found[: len(found) // 2], found[len(found) // 2 :])
-    )
+    halves = found[: len(found) // 2], found[len(found) // 2 :]
+    first, second = (by_key(half, "subject_images") for half in halves)
     assert len(first) == ROWS - 1
     assert all(not torch.equal(first[key], second[key]) for key in first)
 
@@ -172,6 +166,16 @@ def test_the_probe_swaps_features_as_it_swaps_pictures(with_cache, net):
     assert all(abs(own) > 1e-6 for own, _ in probes)
     for held, said in probes:
         assert held == pytest.approx(said, rel=0.05)
+
+
+def test_it_can_be_made_where_training_would_be_refused_its_output(with_cache, root, tmp_path, monkeypatch):
+    copied = tmp_path / RAY_COPIES
+    copied.mkdir()
+    monkeypatch.chdir(copied)
+    job = with_cache(CacheConfig())
+    relative = job.training.model_copy(update={"out": "out/train"})
+    make_cache(job.model_copy(update={"training": relative}), here=True)
+    assert len(files_of(root)) == 2
 
 
 # Whose it is

@@ -117,7 +117,7 @@ def test_ray_tries_again_what_another_attempt_may_not_meet(settings, tmp_path):
 
 
 def test_what_is_written_is_not_put_where_ray_removes_it(settings, tmp_path, capsys, monkeypatch):
-    copied = tmp_path / job.COPIES / "_ray_pkg_0"
+    copied = tmp_path / job.RAY_COPIES / "_ray_pkg_0"
     copied.mkdir(parents=True)
     monkeypatch.chdir(copied)
     assert main(["--config", settings, "--here", "--set", "training.out=out/train"]) == 2
