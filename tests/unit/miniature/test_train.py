@@ -119,7 +119,7 @@ def test_processes_compose_after_this_one_has(tmp_path: Path) -> None:
     two, threads = Two(), cv2.getNumThreads()
     for fit in two.fits:
         fit.data = Warped()
-    signal.signal(signal.SIGALRM, _took_too_long)
+    before = signal.signal(signal.SIGALRM, _took_too_long)
     signal.alarm(60)
     try:
         cv2.setNumThreads(2)
@@ -127,6 +127,7 @@ def test_processes_compose_after_this_one_has(tmp_path: Path) -> None:
         assert train(two, 3, tmp_path, workers=1, pace=PACE)
     finally:
         signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
         cv2.setNumThreads(threads)
 
 

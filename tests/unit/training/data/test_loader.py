@@ -198,9 +198,10 @@ def test_a_shard_that_the_storage_does_not_give_is_named(tmp_path, prompts, proc
     path = tmp_path / "sdd/shard-00000.parquet"
     path.unlink()
     path.mkdir()
-    with pytest.raises(StorageFault, match=r"^\S*shard-00000\.parquet cannot be read \([^\n]*Is a directory"):
+    said = r"^\S*shard-00000\.parquet cannot be read \([^\n]*Is a directory"
+    with pytest.raises(StorageFault, match=said):
         list(batches(plan, of, MODEL, prompts, MEAN, [0]))
-    with pytest.raises(StorageFault, match=r"^\S*shard-00000\.parquet cannot be read \([^\n]*Is a directory"):
+    with pytest.raises(StorageFault, match=said):
         read_plan(of, 0)
 
 
