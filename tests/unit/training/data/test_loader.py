@@ -3,6 +3,8 @@
 import dataclasses
 import multiprocessing
 import shutil
+import threading
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -222,3 +224,13 @@ def test_a_damaged_shard_is_named(tmp_path, prompts):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DatasetError, match=r"shard-00000\.parquet is damaged"):
         list(batches(plan, of, MODEL, prompts, MEAN, [0]))
+
+
+def test_memory_is_given_back_beside_the_work_and_not_in_it(dataset, prompts):
+    """What a batch of 16 images is shared in takes 7 ms to free, of the 176 that an H100 takes for them."""
+    of = config(dataset, processes=1)
+    plan, freed_in = read_plan(of, 0), []
+    for one in batches(plan, of, MODEL, prompts, MEAN, range(plan.batches_per_epoch)):
+        weakref.finalize(one.batch.images, lambda: freed_in.append(threading.get_ident()))
+    assert len(freed_in) == plan.batches_per_epoch - 1  # the last one is still here
+    assert threading.get_ident() not in freed_in
