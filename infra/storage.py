@@ -19,7 +19,7 @@ from infra.config import SettingsError
 
 
 def place(url: str | os.PathLike[str]) -> UPath:
-    """The file or folder that `url` names; a path without a scheme is local and becomes absolute.
+    """The file or folder that `url` names; a path without a scheme is local and becomes absolute, `~` the home folder.
 
     Raises:
         SettingsError: there is no such kind of storage, or its package is not installed.
@@ -30,7 +30,7 @@ def place(url: str | os.PathLike[str]) -> UPath:
     except (ValueError, ImportError) as error:
         raise SettingsError(f"{url}: {error}; give a local path or an fsspec URL such as s3://bucket/sdd") from error
     # Listings are not remembered: other processes write here too.
-    return UPath(path.absolute()) if is_local(path) else UPath(path, use_listings_cache=False)
+    return UPath(path.expanduser().absolute()) if is_local(path) else UPath(path, use_listings_cache=False)
 
 
 def is_local(path: UPath) -> bool:

@@ -186,11 +186,14 @@ def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence
     """
     if config.stale is Stale.REBUILD:
         return
-    store = ShardStore(config.root)
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda shard: stale_layers(store, config, steps, shard), shards))
-    counts = Counter(layer for layers in found for layer in layers)
+    counts = _stale(config, steps, shards)
     if counts:
+        download = config.download.model_copy(update={"retry_failed": True})
+        if not _stale(config.model_copy(update={"download": download}), steps, shards):
+            raise ShardStale(
+                f"{config.root}: shards gained images in a run that tried failed URLs again and has not ended: go on "
+                "with it, by --set labeling.download.retry_failed=true"
+            )
         order = [IMAGES, *(step.stage.name for step in steps), SDD]
         layers = ", ".join(f"{layer}/ ({counts[layer]} shards)" for layer in order if layer in counts)
         raise ShardStale(
@@ -199,14 +202,25 @@ def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence
         )
 
 
+def _stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> Counter[str]:
+    """How many shards of each layer are stale."""
+    store = ShardStore(config.root)
+    with ThreadPoolExecutor(16) as pool:
+        found = pool.map(lambda shard: stale_layers(store, config, steps, shard), shards)
+        return Counter(layer for layers in found for layer in layers)
+
+
 def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step], shard: str) -> list[str]:
-    """The layers of a shard whose files these settings would not have made; an absent file is not stale."""
+    """The layers of a shard whose files these settings would not have made; an absent file is not stale, and without
+    its images nothing is known of a shard: who makes a later file looks at the stamp again."""
     stale = []
     images = store.stamp(IMAGES, shard)
+    if images is None:
+        return []
     stamp = images_stamp(config.download, store, shard)
-    if images and not images.stamp.startswith(stamp):
+    if not images.stamp.startswith(stamp):
         stale.append(IMAGES)
-    parents = {images.stamp if images and not stale else stamp}
+    parents = {stamp if stale else images.stamp}
     if config.download.retry_failed:  # files from before the shard gained images were made under the same settings
         parents |= {former for former in former_stamps(store, shard) if former.startswith(stamp)}
     for step in steps:

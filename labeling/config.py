@@ -66,9 +66,9 @@ class DownloadConfig(Config):
     min_aesthetic_score: float | None = 5.0
     """Rows with a lower AESTHETIC_SCORE are not fetched ("greater than 5", App. B.1); rows without one are."""
     max_punsafe: float | None = 0.5
-    """Rows with a higher `punsafe` are not fetched. Choice: the paper names no threshold; None turns it off."""
+    """Rows with a higher `punsafe` are not fetched. Choice: the paper names no threshold; 1 lets all pass."""
     max_pwatermark: float | None = 0.8
-    """Rows with a higher `pwatermark` are not fetched. Choice: as LAION-Aesthetics itself; None turns it off."""
+    """Rows with a higher `pwatermark` are not fetched. Choice: as LAION-Aesthetics itself; 1 lets all pass."""
     respect_noai: bool = True
     """Do not keep images whose X-Robots-Tag says noai, noimageai, noindex or noimageindex."""
     allow_private_hosts: bool = False

@@ -126,7 +126,7 @@ class ShardDownload:
         with FileSpool.opened(store.root, task) as spool:
             gathering = Gathering(Fetcher(self.config).fetch, self.config, self.workers, journal, spool)
             if found and is_there:
-                _remember(store, shard, found.stamp)
+                remember(store, shard, found.stamp)
                 counts = image_shard.retry(gathering)
             else:
                 counts = image_shard.make(gathering)
@@ -333,7 +333,8 @@ def _former_path(store: ShardStore, shard: str) -> UPath:
     return store.root / "work" / IMAGES / f"{shard}.former"
 
 
-def _remember(store: ShardStore, shard: str, stamp: str) -> None:
+def remember(store: ShardStore, shard: str, stamp: str) -> None:
+    """Note a stamp for `former_stamps`."""
     text = "\n".join(sorted(former_stamps(store, shard) | {stamp})).encode()
     publish(_former_path(store, shard), lambda file: _write(file, text), replace=True)
 

@@ -132,9 +132,15 @@ class ImageShard:
 
     def make(self, gathering: Gathering) -> dict[str, int]:
         """Write the file; counts by state."""
+        there = self.store.stamp(IMAGES, self.shard)
         found = gathering.gather(self.listed)
         kept = {key: f.sha256 for key, f in found.items() if isinstance(f, Screened)}
-        return self._write(self._rows(found, gathering.spool), kept)
+        try:
+            return self._write(self._rows(found, gathering.spool), kept, replace=there is not None)
+        except FileExistsError:  # an object store has no locks: somebody was first, and others may have built on it
+            first = self.store.stamp(IMAGES, self.shard)
+            assert first is not None, "it is there"
+            return first.counts
 
     def retry(self, gathering: Gathering) -> dict[str, int]:
         """Fetch again what may come now, and write the file anew if any image did; counts by state."""
@@ -147,7 +153,7 @@ class ImageShard:
             return stamp.counts
         before = {image.key: image.sha256 for image in self.store.read(KeptHash, (IMAGES,), self.shard)}
         rows = heapq.merge(self._old_rows(again), self._rows(found, gathering.spool), key=lambda row: row.key)
-        return self._write(rows, before | came)
+        return self._write(rows, before | came, replace=True)
 
     def _rows(self, found: Mapping[bytes, Found], spool: Spool) -> Iterator[Image | Refused]:
         for url in self.listed:
@@ -161,9 +167,9 @@ class ImageShard:
         rows = heapq.merge(kept, refused, key=lambda row: row.key)
         return (row for row in rows if row.key not in without)
 
-    def _write(self, rows: Iterator[Image | Refused], kept: Mapping[bytes, bytes]) -> dict[str, int]:
+    def _write(self, rows: Iterator[Image | Refused], kept: Mapping[bytes, bytes], replace: bool) -> dict[str, int]:
         stamp = full_stamp(self.begin, kept)
-        return self.store.write_outcomes(IMAGES, self.shard, rows, Image, stamp, replace=True)
+        return self.store.write_outcomes(IMAGES, self.shard, rows, Image, stamp, replace=replace)
 
 
 def _row(url: ListedUrl, found: Found, spool: Spool) -> Image | Refused:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -44,11 +44,12 @@ class Turns:
         """The next URL whose turn it is; waits for one, and gives None when nothing more will come."""
         with self._changed:
             while not self._closed:
-                if (place := self._ready()) is not None:
+                now = time.monotonic()  # once: what comes due between two looks would be seen by neither
+                if (place := self._ready(now)) is not None:
                     turn = self._waiting.pop(place)
                     self._busy[turn.host] += 1
                     return turn
-                self._changed.wait(self._until_due())
+                self._changed.wait(self._until_due(now))
             return None
 
     def done(self, turn: Turn) -> None:
@@ -69,14 +70,12 @@ class Turns:
             self._closed = True
             self._changed.notify_all()
 
-    def _ready(self) -> int | None:
-        now = time.monotonic()
+    def _ready(self, now: float) -> int | None:
         free = (i for i, t in enumerate(self._waiting) if t.due <= now and self._busy[t.host] < self._per_host)
         return next(free, None)
 
-    def _until_due(self) -> float | None:
+    def _until_due(self, now: float) -> float | None:
         """Seconds until a URL comes due; None if none will by time alone."""
-        now = time.monotonic()
         return min((turn.due - now for turn in self._waiting if turn.due > now), default=None)
 
 
@@ -94,8 +93,10 @@ def fetch_all(
     answers: Answers = queue.Queue(workers.threads)
     left, threads = len(urls), min(workers.threads, len(urls))
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="fetch") as pool:
-        working = [pool.submit(_work, turns, fetch, answers) for _ in range(threads)]
+        working: list[Future[None]] = []
         try:
+            for _ in range(threads):
+                working.append(pool.submit(_work, turns, fetch, answers))  # all of them, or some
             while left:
                 turn, answer = answers.get()
                 if again := _again(turn, answer, config):

@@ -22,7 +22,7 @@ from typing import Any, Self
 from infra.storage import sweep
 from labeling.child import WORKER_NUMBER, Answer, Assignment, GaveUp, Ready
 from labeling.config import Workers
-from labeling.errors import LabelingError, StageFailed
+from labeling.errors import LabelingError, StageContract, StageFailed
 from labeling.journal import Journal, journal_path
 from labeling.lock import shard_lock
 from labeling.sdd.schema import State, Verdict
@@ -141,6 +141,12 @@ class Network:
         self.process.kill()
         self._ended()
         raise ProcessDied(f"no answer within {deadline_s:g} s")
+
+    def discard(self) -> None:
+        """End the process with whatever it has been sent; `start` makes a new one."""
+        if self.process is not None:
+            self.process.kill()
+            self._ended()
 
     def close(self) -> None:
         """End the process; it will not be started again."""
@@ -268,12 +274,15 @@ class NetworkJob:
                 )
             labelling = Labelling(self._network(), journal)
             start = time.monotonic()
-            rows = labelling.outcomes(store.read(stage.reads, self.step.reads, shard))
             try:
+                rows = labelling.outcomes(store.read(stage.reads, self.step.reads, shard))
                 counts = store.write_outcomes(stage.name, shard, rows, stage.writes, stamp, replace=self.replace)
             except FileExistsError:  # an object store has no locks: somebody else was first
                 store.has(stage.name, shard, stamp)
                 return ShardReport(stage=stage.name, shard=shard, reused=True)
+            finally:
+                if labelling.in_flight:  # else the next shard would be given the answers
+                    labelling.network.discard()
             journal.remove()
         return ShardReport(
             stage=stage.name,
@@ -385,6 +394,9 @@ class Labelling:
         return self._close(self.in_flight.popleft(), message.outcomes)
 
     def _close(self, unit: list[Any], outcomes: list[Any]) -> list[Any]:
+        if [outcome.key for outcome in outcomes] != [row.key for row in unit]:
+            self.network.discard()
+            raise StageContract(f"{self.network.stage.name}: the answer is not of the images that were asked about")
         self.done += len(unit)
         self._note()
         return outcomes

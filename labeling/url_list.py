@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import duckdb
 import pyarrow as pa
@@ -273,9 +273,11 @@ def _column(table: pa.Table, name: str, file: UPath, first: int) -> pa.ChunkedAr
     try:
         return _cast(column, kind)
     except pa.ArrowException as error:
-        row = next(row for row in range(len(column)) if not _can_cast(column.slice(row, 1), kind))
-        value = repr(column[row].as_py())[:100]
         what = "text" if pa.types.is_string(kind) else f"a number ({kind})"
+        row = next((row for row in range(len(column)) if not _can_cast(column.slice(row, 1), kind)), None)
+        if row is None:  # each for itself, but not all in one way
+            raise BadInput(f"{file}: {spelled} is not {what} throughout ({error}); write it alike") from error
+        value = repr(_value(column.slice(row, 1)))[:100]
         raise BadInput(
             f"{file}, row {first + row + 1}: {spelled} is {value}, not {what}; correct it or leave it empty"
         ) from error
@@ -283,7 +285,9 @@ def _column(table: pa.Table, name: str, file: UPath, first: int) -> pa.ChunkedAr
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_string(kind):
-        return column.cast(kind)
+        text = column.cast(kind)
+        text.validate(full=True)  # bytes that are no UTF-8 are looked for by nobody else
+        return text
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         text = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.equal(text, ""), None, text)
@@ -293,6 +297,13 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         column = pc.if_else(pc.is_nan(column), None, column)
         column = pc.floor(column) if pa.types.is_integer(kind) else column
     return column.cast(kind)
+
+
+def _value(one: pa.ChunkedArray) -> Any:
+    try:
+        return one[0].as_py()
+    except UnicodeDecodeError:
+        return one.cast(pa.binary())[0].as_py()
 
 
 def _can_cast(column: pa.ChunkedArray, kind: pa.DataType) -> bool:

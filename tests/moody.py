@@ -1,4 +1,5 @@
-"""A stage whose rows do what their URL says: raise, die, hang, run out of memory. Importable by worker processes."""
+"""A stage whose rows do what their URL says: raise, die, hang, run out of memory, put a folder where a file goes.
+Importable by worker processes."""
 
 import ctypes
 import os
@@ -66,6 +67,8 @@ class MoodyStage:
 
 
 def _act(url: str) -> None:
+    if url.startswith("blocks "):
+        os.makedirs(url.removeprefix("blocks "), exist_ok=True)
     if "who" in url:
         raise ValueError(f"worker {os.environ[WORKER_NUMBER]}")
     if "raise" in url:

@@ -1,5 +1,6 @@
 """A dataset folder in DuckDB: the views of infra/duckdb/sdd.sql over whichever layers are there."""
 
+import glob
 from pathlib import Path
 
 import duckdb
@@ -30,7 +31,7 @@ def connect(root: str) -> duckdb.DuckDBPyConnection:
     session = duckdb.connect(config={"python_enable_replacements": False})  # a table is a table, never a variable
     if not is_local(folder):
         session.register_filesystem(folder.fs)
-    session.execute("SET VARIABLE root = ?", [folder.path if is_local(folder) else str(folder)])
+    session.execute("SET VARIABLE root = ?", [glob.escape(folder.path if is_local(folder) else str(folder))])
     for statement in duckdb.extract_statements(VIEWS.read_text()):
         try:
             session.execute(statement)

@@ -29,6 +29,8 @@ def test_a_place_is_local_and_absolute_or_a_url(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert place("out/sdd").path == str(tmp_path / "out" / "sdd")
     assert is_local(place("out/sdd"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert place("~/sdd").path == str(tmp_path / "sdd")
     assert place(f"file://{tmp_path}/x").path == str(tmp_path / "x")
     assert is_local(place(f"file://{tmp_path}/x"))
     memory = place("memory://bucket/sdd")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from labeling.build import HereCaller, anchored, build, finish_part, label_part
+from labeling.build import HereCaller, anchored, build, finish_part, label_part, refuse_stale
 from labeling.config import DownloadConfig, LabelingConfig
+from labeling.download import images_stamp, remember
 from labeling.errors import BadInput, ShardStale, StageFailed
 from labeling.sdd.schema import Image, LedgerRow
 from labeling.sdd.shards import ShardStore
@@ -47,6 +48,31 @@ def test_a_shard_that_gained_images_is_finished_again(tmp_path):
         finish_part(config_of(tmp_path), steps, [SHARD])
     finish_part(config_of(tmp_path, retry_failed=True), steps, [SHARD])
     assert len(list(ShardStore(str(tmp_path)).read(LedgerRow, ["ledger"], SHARD))) == 12
+
+
+def test_a_run_that_tried_failed_urls_again_and_was_killed_is_told_how_to_go_on(tmp_path):
+    store = downloaded(tmp_path, [image(1, url="good 1")])
+    (step,) = moody_steps()
+    plain, trying = config_of(tmp_path), config_of(tmp_path, retry_failed=True)
+    begin = images_stamp(plain.download, store, SHARD)
+    store.write_outcomes("images", SHARD, [image(1, url="good 1")], Image, f"{begin}-one", replace=True)
+    label_part(plain, step, [SHARD], "run")
+    remember(store, SHARD, f"{begin}-one")
+    gained = [image(n, url=f"good {n}") for n in (1, 2)]
+    store.write_outcomes("images", SHARD, gained, Image, f"{begin}-two", replace=True)
+    with pytest.raises(ShardStale, match=r"go on with it, by --set labeling\.download\.retry_failed=true"):
+        refuse_stale(plain, [step], [SHARD])
+    refuse_stale(trying, [step], [SHARD])
+    with pytest.raises(ShardStale, match=r"made under other settings: images/ \(1 shards\), captions/"):
+        refuse_stale(config_of(tmp_path, min_side_px=7), [step], [SHARD])
+
+
+def test_a_file_of_images_that_was_moved_away_is_no_change_of_settings(tmp_path):
+    store = downloaded(tmp_path, [image(1, url="good 1")])
+    (step,) = moody_steps()
+    label_part(config_of(tmp_path), step, [SHARD], "run")
+    store.path("images", SHARD).unlink()
+    refuse_stale(config_of(tmp_path), [step], [SHARD])
 
 
 def stage_named(layer):

@@ -173,6 +173,21 @@ def test_the_stamp_depends_on_settings_on_the_list_and_on_what_came(tmp_path: Pa
     assert strict != shard.begin == patient
 
 
+def test_of_two_builds_the_first_to_be_done_counts(tmp_path: Path, site: Site) -> None:
+    """On an object store nothing is locked, and by the time of the second later files may be of the first."""
+    first = planned(tmp_path, [site.url(p) for p in ("/good", "/late")])
+    second = replace(first)
+
+    def meanwhile(handler: BaseHTTPRequestHandler) -> None:
+        site.pages["/late"] = page(status=503)
+        first.make(gathering(first))
+        page(factories.jpeg(7))(handler)
+
+    site.pages["/late"] = meanwhile
+    assert second.make(gathering(second)) == {"kept": 1, "not_downloaded": 1}
+    assert outcomes(second) == {"good": "kept", "late": "not_downloaded/http_503"}
+
+
 def test_failed_urls_alone_are_fetched_again(tmp_path: Path, site: Site) -> None:
     site.pages |= {"/late": page(status=503), "/later": page(status=503), "/gone": page(status=404)}
     shard = planned(tmp_path, [site.url(p) for p in ("/good", "/late", "/later", "/gone")])

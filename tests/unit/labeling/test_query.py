@@ -17,8 +17,8 @@ from tests.factories import SHARD, image, key, labelled
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> str:
-    """A finished dataset in a folder whose name needs quoting."""
-    root = tmp_path_factory.mktemp("the owner's data set")
+    """A finished dataset in a folder whose name needs quoting, and is no pattern."""
+    root = tmp_path_factory.mktemp("the owner's data set [1]*")
     labelled(root)
     layers = ("images", "captions", "nouns", "detections", "entities")
     assert FinishJob(root=str(root), rules=RulesConfig(), layers=layers).make(SHARD).error is None

@@ -10,7 +10,7 @@ import pytest
 
 from labeling.config import DownloadConfig, DownloadWorkers
 from labeling.fetch import Fetched, Fetcher, NotFetched
-from labeling.rounds import fetch_all
+from labeling.rounds import Turn, Turns, fetch_all
 from labeling.sdd.schema import ListedUrl
 from tests import factories
 from tests.web import page, serving
@@ -100,6 +100,31 @@ def test_answers_wait_for_whoever_reads_them() -> None:
     assert len(begun) <= 1 + 4 + 4, "one read, four waiting, four in the hands of threads"
     reading.close()
     assert threading.active_count() < 50
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
+
+
+def test_what_comes_due_between_two_looks_at_the_clock_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.chain([9.9999999], itertools.repeat(10.0000001))
+    monkeypatch.setattr("labeling.rounds.time.monotonic", lambda: next(clock))
+    waits: list[float | None] = []
+    turns = Turns([Turn(factories.listed(0), "host", due=10.0)], per_host=1)
+    monkeypatch.setattr(turns._changed, "wait", waits.append)
+    assert turns.take() is not None
+    assert None not in waits
+
+
+def test_a_machine_without_a_thread_left_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, begun = threading.Thread.start, itertools.count()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("fetch") and next(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    listed = [factories.listed(i) for i in range(50)]
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(fetch_all(listed, lambda url: Fetched(b""), CONFIG, DownloadWorkers(threads=4, per_host=50)))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
 
 

@@ -237,6 +237,21 @@ def test_a_storage_that_refuses_is_worth_another_try(tmp_path):
     assert report.counts == {"kept": 1}
 
 
+def test_a_shard_that_failed_leaves_no_answers_for_the_next(tmp_path):
+    """Its journal cannot be written while two batches are on the network."""
+    journal = tmp_path / f"work/captions/.{SHARD}.json.tmp"
+    failing = [f"blocks {journal}", *(f"good {number}" for number in range(2, 13))]
+    job = moody(tmp_path, failing, Workers(batch_size=4, batch_deadline_s=20))
+    downloaded(tmp_path, [image(number, b"", f"another {number}") for number in range(101, 105)], "shard-00001")
+    try:
+        assert "IsADirectoryError" in job.make(SHARD).error
+        assert job.make("shard-00001").counts == {"kept": 4}
+    finally:
+        job.close()
+    rows = ShardStore(str(tmp_path)).read(Caption, ("captions",), "shard-00001")
+    assert [row.caption for row in rows] == [f"another {number}" for number in range(101, 105)]
+
+
 def test_each_worker_here_has_a_number_of_its_own(tmp_path):
     shards = [SHARD, "shard-00001"]
     for number, shard in enumerate(shards):

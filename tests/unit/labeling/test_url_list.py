@@ -175,6 +175,19 @@ def test_a_parquet_column_of_the_wrong_type(tmp_path: Path) -> None:
         planned(tmp_path, tmp_path / "list.parquet")
 
 
+def test_text_in_another_encoding_is_named_with_its_row(tmp_path: Path) -> None:
+    latin = pa.array([b"fine", b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"URL": ["a", "b"], "TEXT": latin}), tmp_path / "list.parquet")
+    with pytest.raises(BadInput, match=r"list\.parquet, row 2: TEXT is b'caf\\xe9', not text"):
+        planned(tmp_path, tmp_path / "list.parquet")
+
+
+def test_numbers_that_are_written_in_several_ways_are_refused_as_a_whole(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"URL": ["a", "b"], "WIDTH": ["0x10", "12.5"]}), tmp_path / "list.parquet")
+    with pytest.raises(BadInput, match=r"list\.parquet: WIDTH is not a number .* throughout .*; write it alike"):
+        planned(tmp_path, tmp_path / "list.parquet")
+
+
 def test_a_folder_without_lists(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     with pytest.raises(BadInput, match="the folder has no file whose name ends in"):
