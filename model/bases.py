@@ -1,4 +1,4 @@
-"""The Stable Diffusion bases as facts: the shapes of their parts, known without a download.
+"""The Stable Diffusion bases as facts: the shapes of their parts, most of them known without a download.
 
 The numbers are those of the published `config.json` files. Weights are never looked for here; `model/describe.py` and
 the benchmarks build these networks on the meta device.
@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import hf_hub_download
 
 from model.errors import CheckpointError
 
@@ -93,24 +95,34 @@ KNOWN = {
 }
 
 
-def base_of(name: str) -> Base:
-    """The base that `model.base` names: a known hub id, or a local folder in diffusers' layout.
+_FILES = {
+    "unet": "unet/config.json",
+    "vae": "vae/config.json",
+    "text_encoder": "text_encoder/config.json",
+    "scheduler": "scheduler/scheduler_config.json",
+}
+
+
+def base_of(name: str, revision: str | None = None) -> Base:
+    """The base that `model.base` names: a known hub id, a local folder in diffusers' layout, or the id of a mirror.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: it is none of them.
     """
     if name in KNOWN:
         return KNOWN[name]
-    folder = Path(name).expanduser()
-    parts = {
-        "unet": folder / "unet" / "config.json",
-        "vae": folder / "vae" / "config.json",
-        "text_encoder": folder / "text_encoder" / "config.json",
-        "scheduler": folder / "scheduler" / "scheduler_config.json",
-    }
-    if missing := [str(path) for path in parts.values() if not path.is_file()]:
+    try:
+        files = {part: file_of(name, revision, file) for part, file in _FILES.items()}
+        return Base(**{part: json.loads(path.read_text()) for part, path in files.items()})
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(
-            f"model.base={name!r} is no base known by name ({', '.join(KNOWN)}) and no folder of one: "
-            f"{missing[0]} is missing"
-        )
-    return Base(**{part: json.loads(path.read_text()) for part, path in parts.items()})
+            f"model.base={name!r} is no base known by name ({', '.join(KNOWN)}), and no folder or hub id of one: "
+            f"{reason}"
+        ) from error
+
+
+def file_of(name: str, revision: str | None, file: str) -> Path:
+    """A file of a local folder, or of a repository of the hub, which is fetched once."""
+    local = Path(name).expanduser()
+    return local / file if local.is_dir() else Path(hf_hub_download(name, file, revision=revision))

@@ -57,9 +57,15 @@ class SamplingBudget:
         return self.once + evaluations * self.step
 
 
-def training_budget(config: ModelConfig, images: int, subjects: int) -> TrainingBudget:
-    """What a step of `images`, each with `subjects`, computes."""
+def training_budget(config: ModelConfig, images: int, subjects: int, image_px: int | None = None) -> TrainingBudget:
+    """What a step of `images`, each with `subjects`, computes.
+
+    Args:
+        image_px: sides of an image; by default those that the base was trained on.
+    """
     net = on_meta(lambda: SubjectDiffusion.from_config(config))
+    if image_px is not None:
+        net.train_at(image_px)
     batch = _batch(net, images, subjects)
     weights = [*net.parameters(), *net.buffers()]
     step = training_cost(lambda: net.training_loss(batch).total, weights)
@@ -163,7 +169,7 @@ def _latent(net: SubjectDiffusion, images: int) -> Tensor:
 
 
 def _image_size(net: SubjectDiffusion) -> tuple[int, int]:
-    side = net.unet.base.config.sample_size << len(net.vae.config.block_out_channels) - 1
+    side = net.unet.base.config.sample_size * net.latent_downsampling
     return side, side
 
 

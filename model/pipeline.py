@@ -8,6 +8,7 @@
 Axes: B images, R reference subjects, H W rows and columns of the latent.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -49,6 +50,10 @@ class Subject:
     """The same as a mask, at any resolution."""
     strength: float = 1.0
     """How much the adapters look at it: 0 leaves its name and CLS in the prompt only."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < math.inf:
+            raise ValueError(f"strength={self.strength} of {self.label!r}: give 0 or more; 1 is as it was trained")
 
     @classmethod
     def of_cutout(
@@ -154,6 +159,8 @@ class SubjectDiffusionPipeline:
             ValueError: more subjects than `max_subjects`, no scheduler of that name, or a layout that is not given.
             CheckpointError: Eq. 4 is asked for and the base cannot be read.
         """
+        if not requests:
+            return []
         sampling = sampling or SamplingConfig()
         laid_out = [self._places(request, layout) for request in requests]
         denoise = self._denoiser(requests, laid_out, sampling)
@@ -208,7 +215,7 @@ class SubjectDiffusionPipeline:
         return GuidedDenoiser(original.unet, branches, coefficients)
 
     def _batch(self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]]) -> SubjectBatch:
-        slots = max(1, *(len(request.subjects) for request in requests))
+        slots = max([1, *(len(request.subjects) for request in requests)])
         prompts = self._tokens([_prompt(request, slots) for request in requests])
         boxes, masks = self._placed(laid_out, slots)
         return SubjectBatch(

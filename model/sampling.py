@@ -144,7 +144,7 @@ def scheduler_of(name: str, noise_schedule: Mapping[str, Any]) -> Any:
         noise_schedule: settings of the base's scheduler, of whatever kind that is.
 
     Raises:
-        ValueError: diffusers has none of that name.
+        ValueError: diffusers has none of that name, or one that samples in another way.
     """
     scheduler_class = getattr(diffusers, f"{name}Scheduler", None)
     if scheduler_class is None:
@@ -153,7 +153,20 @@ def scheduler_of(name: str, noise_schedule: Mapping[str, Any]) -> Any:
     settings = dict(noise_schedule)
     if scheduler_class is diffusers.PNDMScheduler:
         settings["skip_prk_steps"] = True  # else 59 evaluations, the first of them Runge-Kutta's
-    return scheduler_class.from_config(settings)
+    try:
+        scheduler = scheduler_class.from_config(settings)
+        steps_alone = _asks_for(scheduler.step) <= {"model_output", "timestep", "sample"}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"sampling.scheduler={name!r} does not take the base's noise schedule: {error}") from error
+    if not steps_alone or not hasattr(scheduler, "init_noise_sigma"):
+        raise ValueError(f"sampling.scheduler={name!r} does not step from noise to an image alone: DDIM or PNDM do")
+    return scheduler
+
+
+def _asks_for(function: Callable[..., Any]) -> set[str]:
+    """Names of what has to be given."""
+    asked = inspect.signature(function).parameters.values()
+    return {one.name for one in asked if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
 
 
 def seeded(seeds: Sequence[int]) -> list[torch.Generator]:

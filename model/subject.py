@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.config import SubjectBackground, SubjectConfig
+from model.errors import ModelError
 
 WHITE = (255, 255, 255)
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -24,7 +25,7 @@ class SubjectPictures:
         training: whether random backgrounds are drawn; at sampling they are white.
 
     Raises:
-        FileNotFoundError: the folder of backgrounds has no photographs.
+        ModelError: the folder of backgrounds has no photographs.
     """
 
     def __init__(self, config: SubjectConfig, side_px: int, mean: Sequence[float], training: bool) -> None:
@@ -85,7 +86,7 @@ def _resized(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
 def _photographs(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
     if not found:
-        raise FileNotFoundError(
+        raise ModelError(
             f"model.subject.backgrounds={str(folder)!r} holds no photographs (.jpg, .png, .webp): give another folder, "
             f'or set model.subject.background="white"'
         )

@@ -131,6 +131,15 @@ class SubjectDiffusion(nn.Module):
         )
         save(Path(folder).expanduser(), parts, self.state_dict(), self.config)
 
+    @property
+    def latent_downsampling(self) -> int:
+        """How much smaller than the image its latent is."""
+        return 1 << len(self.vae.config.block_out_channels) - 1
+
+    def train_at(self, image_px: int) -> None:
+        """From here on its images have sides of `image_px`, and so have those that a pipeline makes with it."""
+        self.unet.base.register_to_config(sample_size=image_px // self.latent_downsampling)
+
     def trained(self) -> Mapping[str, nn.ModuleList]:
         """What is trained, by part, in the words of App. A; the perceptrons count as parts of what they lead to."""
         cross_attention = [block.attn2 for block in self.unet.blocks()]

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 import open_clip
 import torch
 from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DConditionModel
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from open_clip.transformer import VisionTransformer
 from safetensors import safe_open
@@ -31,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from model.bases import base_of
+from model.bases import base_of, file_of
 from model.config import ModelConfig
 from model.errors import CheckpointError
 from model.image_encoder import OPENAI_MEAN, OPENAI_STD, visual_tower
@@ -87,7 +86,7 @@ def check_widths(parts: Parts) -> None:
 
 def random_parts(config: ModelConfig) -> Parts:
     """The parts that `config` names, with random weights. Under `torch.device("meta")` nothing is allocated."""
-    base = base_of(config.base)
+    base = base_of(config.base, config.base_revision)
     settings = _image_encoder_settings(config.image_encoder, config.image_encoder_revision)
     folder = Path(config.base).expanduser()
     return Parts(
@@ -108,7 +107,7 @@ def parts_of_base(config: ModelConfig) -> Parts:
         CheckpointError: a folder or hub id does not lead to weights, or they do not fit each other.
     """
     with _named("model.base", config.base):
-        source = {"pretrained_model_name_or_path": config.base, "revision": config.base_revision}
+        source = _source(config)
         unet = unet_of(config)
         vae = _whole(AutoencoderKL, **source, subfolder="vae", torch_dtype=torch.float32)
         text_encoder = text_encoder_of(config)
@@ -127,8 +126,7 @@ def unet_of(config: ModelConfig) -> UNet2DConditionModel:
         CheckpointError: the folder or hub id does not lead to weights.
     """
     with _named("model.base", config.base):
-        source = {"pretrained_model_name_or_path": config.base, "revision": config.base_revision}
-        return _whole(UNet2DConditionModel, **source, subfolder="unet", torch_dtype=torch.float32)
+        return _whole(UNet2DConditionModel, **_source(config), subfolder="unet", torch_dtype=torch.float32)
 
 
 def text_encoder_of(config: ModelConfig) -> CLIPTextModel:
@@ -138,8 +136,7 @@ def text_encoder_of(config: ModelConfig) -> CLIPTextModel:
         CheckpointError: the folder or hub id does not lead to weights.
     """
     with _named("model.base", config.base):
-        source = {"pretrained_model_name_or_path": config.base, "revision": config.base_revision}
-        return _whole(CLIPTextModel, **source, subfolder="text_encoder", dtype=torch.float32)
+        return _whole(CLIPTextModel, **_source(config), subfolder="text_encoder", dtype=torch.float32)
 
 
 def parts_of_folder(folder: Path) -> Parts:
@@ -251,6 +248,13 @@ def _settings(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _source(config: ModelConfig) -> dict[str, Any]:
+    """The base, as `from_pretrained` of its parts takes it."""
+    folder = Path(config.base).expanduser()
+    name = str(folder) if folder.is_dir() else config.base
+    return {"pretrained_model_name_or_path": name, "revision": config.base_revision}
+
+
 def _whole(network: type[N], **source: Any) -> N:
     """`network.from_pretrained`, which fills what is missing with random weights and only logs it, but not here."""
     loaded, report = network.from_pretrained(**source, output_loading_info=True)  # type: ignore[attr-defined]
@@ -268,7 +272,7 @@ def _image_encoder_settings(name: str, revision: str | None) -> dict[str, Any]:
     if name in _KNOWN_IMAGE_ENCODERS:
         pixels = {"mean": OPENAI_MEAN, "std": OPENAI_STD}
         return {"model_cfg": open_clip.get_model_config(_KNOWN_IMAGE_ENCODERS[name]), "preprocess_cfg": pixels}
-    settings: dict[str, Any] = json.loads(_open_clip_file(name, revision, "open_clip_config.json").read_text())
+    settings: dict[str, Any] = json.loads(file_of(name, revision, "open_clip_config.json").read_text())
     return settings
 
 
@@ -277,9 +281,9 @@ def _pretrained_visual(settings: Mapping[str, Any], name: str, revision: str | N
     with torch.device("meta"):
         tower = visual_tower(settings["model_cfg"])
     try:
-        weights = _visual_of_safetensors(_open_clip_file(name, revision, "open_clip_model.safetensors"))
+        weights = _visual_of_safetensors(file_of(name, revision, "open_clip_model.safetensors"))
     except (FileNotFoundError, EntryNotFoundError):  # older uploads have the pickled form only
-        weights = _visual_of_pickle(_open_clip_file(name, revision, "open_clip_pytorch_model.bin"))
+        weights = _visual_of_pickle(file_of(name, revision, "open_clip_pytorch_model.bin"))
     tower.load_state_dict({key: tensor.float() for key, tensor in weights.items()}, assign=True)
     return tower
 
@@ -293,11 +297,6 @@ def _visual_of_safetensors(path: Path) -> dict[str, Tensor]:
 def _visual_of_pickle(path: Path) -> dict[str, Tensor]:
     tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return {key.removeprefix(_VISUAL): tensor for key, tensor in tensors.items() if key.startswith(_VISUAL)}
-
-
-def _open_clip_file(name: str, revision: str | None, file: str) -> Path:
-    local = Path(name).expanduser()
-    return local / file if local.is_dir() else Path(hf_hub_download(name, file, revision=revision))
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from training.data.pictures import PictureMaker, Pictures
 from training.data.plan import PlannedRow, PlannedShard, planned_shard
 from training.data.rows import RowReader
 from training.errors import TrainingError
+from training.network import network_of
 
 log = logging.getLogger(__name__)
 LINE_S = 10.0
@@ -72,7 +73,7 @@ class CacheWriter:
         assert job.training.data.cache is not None
         self._data, self._config, self._seed = job.training.data, job.training.data.cache, job.training.seed
         self._store, self._rebuild = ShardStore(self._data.dataset), rebuild
-        net = SubjectDiffusion.from_base(job.model)
+        net = network_of(job.model, self._data)
         self._identity = identity_of(job, net)
         mean = net.image_encoder.mean.flatten().tolist()
         subjects = SubjectPictures(job.model.subject, self._data.subject_px, mean, training=True)

@@ -10,6 +10,7 @@ random in a step follows from the numbers of its batches.
 
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,7 @@ FREE = frozenset(
     {
         "training.out",
         "training.steps",
+        "training.optimizer.learning_rate",
         "training.optimizer.decay_steps",
         "training.accumulation",
         "training.workers",
@@ -60,8 +62,10 @@ FREE = frozenset(
     }
 )
 """Settings, or tables of them, that may differ from the checkpoint's: they change how fast, how long and where, not
-what is computed, but for the rate that falls at the end and, by workers and accumulation, how many images a step has.
-The dataset is known by its stamp."""
+what is computed, but for the learning rate and, by workers and accumulation, how many images a step has. The dataset
+is known by its stamp."""
+_NAME = re.compile(r"step-\d{8}")
+"""Other folders beside them, such as copies, are nobody's to remove."""
 Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -106,7 +110,8 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """From the first to the last."""
-        return sorted(path.parent for path in self.folder.glob(f"step-*/{RECORD}"))
+        found = (path.parent for path in self.folder.glob(f"step-*/{RECORD}"))
+        return sorted(path for path in found if _NAME.fullmatch(path.name))
 
     def latest(self) -> Path | None:
         """The last one, where there is any."""

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from model.config import ModelConfig
-from model.subject_diffusion import SubjectDiffusion
 from training.checkpoints import read_tensors, record_of
+from training.data.config import DataConfig
+from training.network import network_of
 
 
 def export(checkpoint: Path, folder: Path, half: bool = False) -> None:
@@ -17,7 +18,9 @@ def export(checkpoint: Path, folder: Path, half: bool = False) -> None:
         CheckpointError: there is no such checkpoint, or it cannot be read.
         model.errors.CheckpointError: the base it was trained from is gone, or `folder` is there already.
     """
-    net = SubjectDiffusion.from_base(ModelConfig.model_validate(record_of(checkpoint).settings["model"]))
+    settings = record_of(checkpoint).settings
+    data = DataConfig.model_validate(settings["training"]["data"])
+    net = network_of(ModelConfig.model_validate(settings["model"]), data)
     means = {name: weight.detach() for name, weight in net.named_parameters() if weight.requires_grad}
     read_tensors(checkpoint, {"ema": means})
     (net.half() if half else net).save_pretrained(folder)

@@ -21,7 +21,6 @@ from infra.lock import file_lock
 from infra.logs import setup_logs
 from infra.storage import place, publish
 from model.errors import ModelError
-from model.subject_diffusion import SubjectDiffusion
 from training.cache import cache_of
 from training.checkpoints import LATEST, Checkpoints, Identity, record_of, refuse_another
 from training.config import TrainingConfig, TrainingJob
@@ -31,6 +30,7 @@ from training.data.loader import batches
 from training.data.plan import read_plan
 from training.errors import CheckpointError, TrainingError
 from training.loop import train
+from training.network import network_of
 from training.parallel import Worker, this_worker, told_by_leader
 from training.samples import sampled_rows
 
@@ -78,7 +78,7 @@ def work(order: Order, worker: Worker) -> None:
     """What each worker does, from whatever checkpoint is the furthest."""
     config = order.job.training
     torch.manual_seed(config.seed)  # of the new adapters, which all workers must have alike
-    net = SubjectDiffusion.from_base(order.job.model)
+    net = network_of(order.job.model, config.data)
     plan = read_plan(config.data, config.seed)
     mean = net.image_encoder.mean.flatten().tolist()
     cache = cache_of(order.job, plan, net)
@@ -90,7 +90,7 @@ def work(order: Order, worker: Worker) -> None:
 
 def _refuse_what_ray_removes(out: str) -> None:
     """Raises `TrainingError` where `out` would be in the copy of a folder that `ray job submit` works in."""
-    if RAY_COPIES in Path.cwd().parts and not Path(out).is_absolute():
+    if RAY_COPIES in Path.cwd().parts and not Path(out).expanduser().is_absolute():
         raise TrainingError(
             f"training.out={out!r} is relative, and this job runs in a copy of your folder that Ray removes: give a "
             "path that all nodes have"
@@ -136,6 +136,9 @@ def _start(job: TrainingJob, resume: str | None, workers: int) -> Path | None:
     before = record.workers * record.settings["training"]["accumulation"]
     if (now := workers * job.training.accumulation) != before:
         log.warning("a step has %d batches from here on, and had %d: the learning rate stays as it is", now, before)
+    rate = record.settings["training"]["optimizer"]["learning_rate"]
+    if (now_rate := job.training.optimizer.learning_rate) != rate:
+        log.warning("the learning rate is %g from here on, and was %g", now_rate, rate)
     return start
 
 
@@ -252,12 +255,15 @@ def with_whole_paths(job: TrainingJob) -> TrainingJob:
     """Relative paths are of the folder that the job is launched in, not of each worker's."""
     training, model = job.training, job.model
     data = training.data.model_copy(update={"dataset": str(place(training.data.dataset))})
-    training = training.model_copy(update={"data": data, "out": str(Path(training.out).absolute())})
+    training = training.model_copy(update={"data": data, "out": _whole(training.out)})
     folders = {name: getattr(model, name) for name in ("base", "image_encoder")}
     local: dict[str, Any] = {
-        name: str(Path(name_or_id).absolute()) for name, name_or_id in folders.items() if Path(name_or_id).is_dir()
+        name: _whole(given) for name, given in folders.items() if Path(given).expanduser().is_dir()
     }
     if model.subject.backgrounds is not None:
-        pictures = str(Path(model.subject.backgrounds).absolute())
-        local["subject"] = model.subject.model_copy(update={"backgrounds": pictures})
+        local["subject"] = model.subject.model_copy(update={"backgrounds": _whole(model.subject.backgrounds)})
     return job.model_copy(update={"training": training, "model": model.model_copy(update=local)})
+
+
+def _whole(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

@@ -120,7 +120,7 @@ class _Loop:
             self.position = self.checkpoints.restore(start, self.state.tensors(), Identity.of(job, plan.stamp))
         self.metrics = MetricsLog(self.out, self.position.step) if worker.leads else None
         self.step = TrainingStep(self.state, self.config)
-        self.stopwatch = Stopwatch(job.model, worker.device, job.training.data.cache)
+        self.stopwatch = Stopwatch(job.model, job.training.data, worker.device)
         self.samples: SampleGrids | None = None
         if rows is not None and self.config.samples.every and (worker.leads or self.state.replica.splits):
             self.samples = SampleGrids(rows, net, self.config)
@@ -242,8 +242,8 @@ class _Loop:
         )
         raise Diverged(
             f"the last {in_a_row} steps up to step {self.position.step} gave gradients that are no numbers, and were "
-            f"left out; the last of their batches are in {folder}. Lower training.optimizer.learning_rate, or go on "
-            f"from an earlier checkpoint"
+            f"left out; the last of their batches are in {folder}. Go on from the last checkpoint with a lower "
+            f"training.optimizer.learning_rate (--resume latest), or move it away to go on from the one before"
         )
 
 

@@ -159,6 +159,9 @@ def told_by_leader(worker: Worker, value: T) -> T:
 def _split(net: SubjectDiffusion) -> None:
     """Frozen weights and the adapters' gates stay whole; FSDP2 takes no scalars, and the frozen have another type."""
     whole = {weight for weight in net.parameters() if not weight.requires_grad or weight.ndim == 0}
+    for weight in net.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.contiguous()  # FSDP2 takes no channels-last memory
     mesh = init_device_mesh(_device_type(net), (dist.get_world_size(),))
     layers = net.text_encoder.clip.encoder.layers
     # Not the UNet's blocks: FSDP2 copies what they are given, and with it the recorder of their attention maps.

@@ -66,14 +66,14 @@ class SampleGrids:
         rows: reads the rows, once the first grid is due; the same on all workers.
 
     Raises:
-        TrainingError: there is no scheduler of the name that is set.
+        TrainingError: there is no scheduler of the name that is set, or none for so many steps.
     """
 
     def __init__(self, rows: Rows, net: SubjectDiffusion, config: TrainingConfig) -> None:
         self._read, self._net, self._config = rows, net, config
         self._sampling = config.samples.sampling
         try:
-            scheduler_of(self._sampling.scheduler, net.scheduler)
+            scheduler_of(self._sampling.scheduler, net.scheduler).set_timesteps(self._sampling.steps)
         except ValueError as error:
             raise TrainingError(f"training.samples.{error}") from error
 

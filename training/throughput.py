@@ -11,7 +11,7 @@ import torch
 
 from model.budget import TrainingBudget, training_budget
 from model.config import ModelConfig
-from training.data.config import CacheConfig
+from training.data.config import DataConfig
 
 PEAK_TFLOPS = {
     "GB200": 2500.0,
@@ -21,6 +21,7 @@ PEAK_TFLOPS = {
     "H100": 989.0,
     "A100": 312.0,
     "L40S": 362.0,
+    "L40": 181.0,
     "A10G": 70.0,
     "L4": 121.0,
     "RTX 4090": 165.0,
@@ -48,12 +49,11 @@ class Stopwatch:
     """Counts what a worker does between two lines of metrics.
 
     Args:
-        encoded: what is read instead of being computed.
+        data: what is trained on, of which the cache is not computed.
     """
 
-    def __init__(self, model: ModelConfig, device: torch.device, encoded: CacheConfig | None = None) -> None:
-        self._encoded = encoded
-        self._model, self._device, self._peak = model, device, peak_tflops(device)
+    def __init__(self, model: ModelConfig, data: DataConfig, device: torch.device) -> None:
+        self._model, self._data, self._device, self._peak = model, data, device, peak_tflops(device)
         self._begin()
 
     @contextmanager
@@ -81,7 +81,7 @@ class Stopwatch:
         seconds, images = time.perf_counter() - self._start, self._images.total()
         tflops = None
         if self._peak is not None:
-            per_image = partial(flops_per_image, self._model, encoded=self._encoded)
+            per_image = partial(flops_per_image, self._model, self._data)
             flops = sum(count * per_image(subjects) for subjects, count in self._images.items())
             tflops = flops / seconds / 1e12
         found = Speed(
@@ -107,12 +107,12 @@ def peak_tflops(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
 
 
-def flops_per_image(model: ModelConfig, subjects: int, encoded: CacheConfig | None = None) -> float:
+def flops_per_image(model: ModelConfig, data: DataConfig, subjects: int) -> float:
     """Of a training step, forward and backward, with the encoders computed in it but for what comes encoded."""
-    features = encoded is not None and encoded.features
-    return float(_budget(model, subjects).flops(cached_latents=encoded is not None, cached_features=features))
+    latents, features = data.cache is not None, data.cache is not None and data.cache.features
+    return float(_budget(model, subjects, data.image_px).flops(cached_latents=latents, cached_features=features))
 
 
 @cache
-def _budget(model: ModelConfig, subjects: int) -> TrainingBudget:
-    return training_budget(model, images=1, subjects=subjects)
+def _budget(model: ModelConfig, subjects: int, image_px: int) -> TrainingBudget:
+    return training_budget(model, 1, subjects, image_px)

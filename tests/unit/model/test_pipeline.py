@@ -182,6 +182,9 @@ def test_another_scheduler_and_one_that_there_is_none_of(pipeline: SubjectDiffus
     assert seen[-1].total == 3
     with pytest.raises(ValueError, match=r"scheduler='Best'.*DDIM.*PNDM"):
         pipeline([request], SamplingConfig(scheduler="Best"))
+    for another_way in ("KarrasVe", "FlowMatchEulerDiscrete", "VQDiffusion"):
+        with pytest.raises(ValueError, match=f"scheduler='{another_way}' does not"):
+            pipeline([request], SamplingConfig(scheduler=another_way))
 
 
 def test_what_a_long_prompt_lost_is_told(pipeline: SubjectDiffusionPipeline) -> None:
@@ -198,6 +201,9 @@ def test_bad_requests_are_refused(pipeline: SubjectDiffusionPipeline) -> None:
         pipeline([Request(f"a photo of {placeholder}", [subject()])], QUICK)
     with pytest.raises(ValueError, match="max_subjects=4"):
         pipeline([Request("a crowd", [subject()] * 5)], QUICK)
+    with pytest.raises(ValueError, match=r"strength=-0\.5 of 'dog': give 0 or more"):
+        replace(subject(), label="dog", strength=-0.5)
+    assert pipeline([], QUICK) == []
 
 
 def test_a_cutout_brings_its_mask() -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.config import SubjectBackground, SubjectConfig
+from model.errors import ModelError
 from model.subject import SubjectPictures
 
 MEAN = (0.2, 0.4, 0.6)
@@ -81,5 +82,5 @@ def test_random_backgrounds_are_photographs_in_training_and_white_at_sampling(ph
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"model\.subject\.backgrounds=.*holds no photographs"):
+    with pytest.raises(ModelError, match=r"model\.subject\.backgrounds=.*holds no photographs"):
         picture(training=True, background="random", backgrounds=str(tmp_path / "nowhere"))

@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from model.bases import base_of
 from model.config import ModelConfig
 from model.errors import CheckpointError
 from model.subject_diffusion import SubjectDiffusion
@@ -196,6 +197,19 @@ def test_random_parts_of_a_folder_have_its_shapes(base_folder):
     config = small_config(base_folder)
     random, loaded = SubjectDiffusion(random_parts(config), config), SubjectDiffusion.from_base(config)
     assert {k: v.shape for k, v in random.state_dict().items()} == {k: v.shape for k, v in loaded.state_dict().items()}
+
+
+def test_the_shapes_of_a_mirror_are_those_of_its_files(base_folder, tmp_path, monkeypatch):
+    """As the hub's cache holds them, without asking the hub."""
+    copies = tmp_path / "models--someone--mirror"
+    (copies / "refs").mkdir(parents=True)
+    (copies / "refs" / "main").write_text("c0ffee")
+    shutil.copytree(base_folder / "base", copies / "snapshots" / "c0ffee")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert base_of("someone/mirror") == base_of(str(base_folder / "base"))
+    with pytest.raises(CheckpointError, match=r"model\.base='someone/else' is no base known by name .*, and no"):
+        base_of("someone/else")
 
 
 def test_a_v_prediction_base_keeps_its_scheduler(base_folder, tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints are whole or not there, and only continue the run they are of."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -46,6 +47,15 @@ def test_the_last_ones_stay_and_the_best(checkpoints, job):
     assert [p.name for p in checkpoints.folder.iterdir() if p.name.startswith(".")] == []
 
 
+def test_a_copy_beside_them_is_neither_removed_nor_counted(checkpoints, job):
+    kept = shutil.copytree(saved(checkpoints, job, 0), checkpoints.folder / "step-00000009-kept")
+    for step in (1, 2, 3):
+        saved(checkpoints, job, step)
+    assert kept.is_dir()
+    assert [path.name for path in checkpoints.all()] == ["step-00000000", "step-00000002", "step-00000003"]
+    assert checkpoints.latest().name == "step-00000003"
+
+
 def test_what_a_killed_run_left_is_no_checkpoint_and_is_swept(checkpoints, job):
     last = saved(checkpoints, job, 1)
     for name in (".step-00000002.partial", ".step-00000000.gone"):
@@ -63,9 +73,10 @@ def refused(checkpoints, job, identity):
 
 
 def test_other_settings_are_refused_by_name(checkpoints, job):
-    other = job(optimizer={"learning_rate": 2e-3, "warmup_steps": 5}, seed=4)
+    other = job(optimizer={"learning_rate": 2e-3, "warmup_steps": 5, "beta_2": 0.9}, seed=4)
     said = refused(checkpoints, job, Identity.of(other, STAMP))
-    assert "training.optimizer.learning_rate was 0.001, is 0.002" in said
+    assert "training.optimizer.beta_2 was 0.999, is 0.9" in said
+    assert "learning_rate" not in said
     assert "training.seed was 0, is 4" in said
     assert "warmup" not in said
 

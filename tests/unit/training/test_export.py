@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from model.errors import CheckpointError as ModelFolderError
-from model.pipeline import SubjectDiffusionPipeline
+from model.pipeline import Request, SubjectDiffusionPipeline
+from model.sampling_config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 from tests.training_run import trained
 from training.checkpoints import Checkpoints, read_tensors
@@ -29,6 +30,16 @@ def test_is_the_mean_of_the_weights_over_the_base(job, tmp_path):
     assert any(not torch.equal(means[name], last[name]) for name in means)
     with pytest.raises(ModelFolderError, match="there already"):
         export(checkpoint, tmp_path / "model")
+
+
+def test_its_images_are_of_the_size_it_was_trained_at(job, tmp_path):
+    data = job().training.data.model_copy(update={"image_px": 16})
+    one = job(steps=1, checkpoint_every=1, data=data)
+    trained(one)
+    export(Checkpoints(Path(one.training.out), 1, Worker()).latest(), tmp_path / "model")
+    pipeline = SubjectDiffusionPipeline.from_pretrained(tmp_path / "model")
+    (made,) = pipeline([Request("a photo")], SamplingConfig(steps=1))
+    assert made.image.size == (16, 16)
 
 
 def test_in_half_precision_it_is_half_as_large_and_nearly_the_same(job, tmp_path):

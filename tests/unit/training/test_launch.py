@@ -116,6 +116,33 @@ def test_ray_tries_again_what_another_attempt_may_not_meet(settings, tmp_path):
     assert "shard-00000.parquet is damaged" in noted.read_text()
 
 
+def test_another_learning_rate_is_said_and_gone_on_with(settings, capfd):
+    assert main(["--config", settings, "--here"]) == 0
+    lower = ["--set", "training.steps=3", "--set", "training.optimizer.learning_rate=1e-6"]
+    assert main(["--config", settings, "--here", "--resume", "latest", *lower]) == 0
+    assert "the learning rate is 1e-06 from here on, and was 3e-05" in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("setting", ["subject_px=36", "latent_downsampling=4"])
+def test_sizes_that_are_not_the_networks_are_refused_by_name(settings, capsys, setting):
+    assert main(["--config", settings, "--here", "--set", f"training.data.{setting}"]) == 2
+    name, given = setting.split("=")
+    size = {"subject_px": 28, "latent_downsampling": 2}[name]
+    said = capsys.readouterr().err
+    assert f"training.data.{name}={given}, but that of" in said
+    assert f" is {size}: set it to {size}" in said
+
+
+def test_a_tilde_is_the_home_folder(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base").mkdir()
+    words = ["training.out=~/run", "model.base=~/base", 'model.subject.background="random"']
+    given = load(TrainingJob, settings, [*words, "model.subject.backgrounds=~/pictures"])
+    whole = job.with_whole_paths(given)
+    folders = whole.training.out, whole.model.base, whole.model.subject.backgrounds
+    assert folders == tuple(str(tmp_path / name) for name in ("run", "base", "pictures"))
+
+
 def test_what_is_written_is_not_put_where_ray_removes_it(settings, tmp_path, capsys, monkeypatch):
     copied = tmp_path / job.RAY_COPIES / "_ray_pkg_0"
     copied.mkdir(parents=True)

@@ -67,7 +67,7 @@ def test_durations_have_two_units(seconds, words):
 
 
 def test_speed_is_of_what_was_counted_since_it_was_asked(job: Callable):
-    watch = Stopwatch(job().model, torch.device("cpu"))
+    watch = Stopwatch(job().model, job().training.data, torch.device("cpu"))
     watch.computed(4, subjects=1)
     watch.computed(3, subjects=2)
     first = watch.speed(workers=2)
@@ -77,7 +77,7 @@ def test_speed_is_of_what_was_counted_since_it_was_asked(job: Callable):
 
 
 def test_waiting_is_a_share_of_the_time(job: Callable):
-    watch = Stopwatch(job().model, torch.device("cpu"))
+    watch = Stopwatch(job().model, job().training.data, torch.device("cpu"))
     with watch.waiting():
         sum(range(100_000))
     sum(range(100_000))
@@ -85,9 +85,28 @@ def test_waiting_is_a_share_of_the_time(job: Callable):
 
 
 def test_two_subjects_take_more_work_than_one(job: Callable):
-    model = job().model
-    assert flops_per_image(model, 2) > flops_per_image(model, 1) > 0
+    model, data = job().model, job().training.data
+    assert flops_per_image(model, data, 2) > flops_per_image(model, data, 1) > 0
     cached = [None, CacheConfig(), CacheConfig(features=True)]
-    online, latents, both = (flops_per_image(model, 1, encoded) for encoded in cached)
+    online, latents, both = (flops_per_image(model, data.model_copy(update={"cache": one}), 1) for one in cached)
     assert online > latents > both > 0
+
+
+def test_images_of_twice_the_side_take_the_vae_at_least_four_times_the_work(job: Callable):
+    model, data = job().model, job().training.data
+    larger = data.model_copy(update={"image_px": 2 * data.image_px})
+    latents = CacheConfig()
+    vae, larger_vae = (
+        flops_per_image(model, one, 1) - flops_per_image(model, one.model_copy(update={"cache": latents}), 1)
+        for one in (data, larger)
+    )
+    assert 4 <= larger_vae / vae <= 16  # of convolutions, and of attention
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"), [("NVIDIA L4", 121), ("NVIDIA L40", 181), ("NVIDIA L40S", 362), ("T4", None)]
+)
+def test_a_peak_is_of_the_gpu_itself(monkeypatch, name, peak):
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"NVIDIA {name}")
+    assert peak_tflops(torch.device("cuda")) == peak
     assert peak_tflops(torch.device("cpu")) is None

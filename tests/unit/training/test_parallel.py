@@ -72,6 +72,34 @@ def test_weights_changed_after_a_forward_pass_are_the_ones_that_are_gathered(tmp
     assert done.stdout.strip() == "[[7.0], [7.0]]", done.stderr
 
 
+SPLIT_AS_ON_A_GPU = """
+import sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from tests.training_run import small_job
+from training.config import Strategy
+from training.network import network_of
+from training.parallel import Replica, Worker
+
+folder = Path(sys.argv[1])
+dist.init_process_group("gloo", init_method=f"file://{folder / 'split'}", rank=0, world_size=1)
+job = small_job(folder)
+net = network_of(job.model, job.training.data)
+net.unet.to(memory_format=torch.channels_last)
+replica = Replica(net, Strategy.FSDP2, Worker(count=2))
+print(type(replica.weights["unet.base.conv_in.weight"]).__name__)
+dist.destroy_process_group()
+"""
+
+
+def test_a_network_in_the_memory_format_of_gpus_can_be_split(base_folder):
+    """FSDP2 refuses weights in channels-last memory; `prepared` puts the UNet there on a GPU."""
+    command = [sys.executable, "-c", SPLIT_AS_ON_A_GPU, str(base_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.stdout.strip() == "DTensor", done.stderr
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what is said where torch sees no GPU can be seen only there")
 def test_a_gpu_that_is_not_there_is_asked_for_in_words():
     with pytest.raises(TrainingError, match=r"training\.gpu=false"):

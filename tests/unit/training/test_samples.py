@@ -21,6 +21,7 @@ from tests.unit.training.data.conftest import some_rows
 from tests.unit.training.test_loop import MadeUpPlan, differing, read, tensors_at
 from tests.unit.training.test_parallel import on_two_workers
 from training.config import SamplesConfig, TrainingJob
+from training.data.config import DataConfig
 from training.data.plan import read_plan
 from training.errors import TrainingError
 from training.grid import Line, grid
@@ -145,6 +146,10 @@ def test_a_mistake_in_the_code_is_not_hidden(job: Jobs):
 def test_settings_that_cannot_be_are_refused_before_training(job: Jobs):
     with pytest.raises(TrainingError, match=r"training\.samples\.sampling\.scheduler='Best'"):
         run_with_rows(job(samples={"every": 2, "sampling": {"scheduler": "Best"}}), list)
+    with pytest.raises(TrainingError, match=r"scheduler='KarrasVe' does not step from noise to an image alone"):
+        run_with_rows(job(samples={"every": 2, "sampling": {"scheduler": "KarrasVe"}}), list)
+    with pytest.raises(TrainingError, match="1500"):
+        run_with_rows(job(samples={"every": 2, "sampling": {"scheduler": "DDIM", "steps": 1500}}), list)
     with pytest.raises(ValidationError, match="has no place here"):
         SamplesConfig.model_validate({"sampling": {"interpolation": {"alpha": 0.5}}})
 
@@ -207,7 +212,7 @@ def test_a_grid_holds_every_picture_in_its_place():
 def test_the_time_of_a_grid_is_nobodys(monkeypatch):
     now = itertools.count()
     monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))
-    stopwatch = Stopwatch(ModelConfig(), torch.device("cpu"))
+    stopwatch = Stopwatch(ModelConfig(), DataConfig(dataset="sdd"), torch.device("cpu"))
     with stopwatch.stopped():
         [next(now) for _ in range(100)]
     stopwatch.computed(4, 1)
