@@ -9,7 +9,7 @@ from PIL import Image
 
 from flows.sql import run
 from flows.status import funnel_text
-from infra.config import Config
+from infra.config import Config, SettingsError
 from labeling.build import HereCaller, build
 from labeling.config import LabelingConfig
 from labeling.picture import contact_sheet, shown
@@ -49,8 +49,17 @@ class DemoExperiment(Config):
 
 
 def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) -> None:
-    """Write the world if it is not there yet, build its dataset, show, score and draw it; then train on it."""
-    labeling = experiment.labeling
+    """Write the world if it is not there yet, build its dataset, show, score and draw it; then train on it.
+
+    Raises:
+        SettingsError: training would be on another dataset than the one that is built.
+    """
+    labeling, trained_on = experiment.labeling, experiment.training.data.dataset
+    if not labels_only and trained_on != labeling.root:
+        raise SettingsError(
+            f"labeling.root={labeling.root!r} is built, but training.data.dataset={trained_on!r} would be trained on: "
+            "set both alike and training.out beside them, or leave the training out with --labels-only"
+        )
     world = Path(labeling.urls or "").parent
     if (world / METADATA).exists():
         log.info("the scenes are those in %s; remove it to have others", world)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from flows.demo import DemoExperiment, taught
-from infra.config import load
+from flows.demo import DemoExperiment, demo, taught
+from infra.config import SettingsError, load
 from miniature.training.names import labelled_names
 from miniature.training.pictures import SCENES
 from model.config import ModelConfig
@@ -18,10 +18,16 @@ def test_all_its_tables_fit_together(name):
     assert experiment.labeling.urls.startswith(experiment.labeling.root.removesuffix("sdd"))
 
 
-@pytest.mark.parametrize("name", ["demo", "miniature", "miniature_exact"])
+@pytest.mark.parametrize("name", ["demo", "score", "miniature", "miniature_exact"])
 def test_training_reads_the_dataset_that_is_built(name):
     experiment = load(DemoExperiment, name)
     assert experiment.training.data.dataset == experiment.labeling.root
+
+
+def test_training_on_another_dataset_than_is_built_is_refused(tmp_path):
+    elsewhere = load(DemoExperiment, "demo", [f"labeling.root={tmp_path}/sdd"])
+    with pytest.raises(SettingsError, match=r"is built, but training\.data\.dataset='out/demo/sdd' would be"):
+        demo(elsewhere, scenes=4, seed=0, labels_only=False)
 
 
 def test_what_the_networks_were_taught_is_shown_where_nothing_is_named():

@@ -84,7 +84,7 @@ def test_tables_of_other_entry_points_are_left_to_them(write):
         ('labeling.name = "a"\nlabeling.megapixels = "many"', ["labeling.megapixels:", "integer", "(got 'many')"]),
         ('labeling.name = "a"\nlabeling.optics = 3', ["labeling.optics:", "dictionary", "(got 3)"]),
         ('labeling.name = "a"\nlabeling.optics.zoom = nan', ["labeling.optics.zoom:", "finite", "(got nan)"]),
-        ('labelling.name = "a"', ["unknown table 'labelling'", "evaluation, labeling, model, training"]),
+        ('labelling.name = "a"', ["unknown table 'labelling'", "labeling, model, training"]),
         ("labeling.name = a", ["not TOML", "line 1"]),
     ],
 )
@@ -93,6 +93,14 @@ def test_a_mistake_is_told_in_one_line_with_its_file(write, text, parts):
     message = told(path)
     for part in (str(path), *parts):
         assert part in message
+
+
+def test_of_a_table_that_is_missing_what_has_no_default_is_asked_for():
+    assert told(None) == "settings: labeling: is needed and not set (--set labeling.name=VALUE)"
+
+
+def test_an_override_that_nobody_reads_is_told():
+    assert told(None, "training.steps=3") == "--set training.steps=3: this command reads labeling, model"
 
 
 def test_all_mistakes_are_told_at_once(write):

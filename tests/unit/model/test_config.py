@@ -42,7 +42,7 @@ def test_the_official_preset_takes_the_released_codes_side_of_every_difference()
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
 def test_an_ablation_turns_one_switch_off(path: Path):
-    assert len(path.read_text().splitlines()) == 3
+    assert len(path.read_text().splitlines()) == 4
     switch = differences(load(Model, path).model.model_dump(), ModelConfig().model_dump())
     assert len(switch) == 1
     assert not getattr(load(Model, path).model, switch.pop())
