@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from miniature.figures import Figure, Table, share, write_json
 from miniature.networks.judge import Judge, load_judge
+from miniature.refusal import refusing
 from miniature.training.judge import found_words
 from miniature.training.pictures import SCENES, SIDE_PX, Shown, pixels, shown
 
@@ -39,8 +40,12 @@ def asked(called: str, subjects: int, count: int) -> list[Shown]:
 
 
 def load_base(folder: Path) -> Any:
-    """The pipeline of a base's folder, float32, with its own scheduler."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).to(torch.float32)
+    """The pipeline of a base's folder, float32, with its own scheduler.
+
+    Raises:
+        OSError: there is none.
+    """
+    pipeline = StableDiffusionPipeline.from_pretrained(str(folder), safety_checker=None).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -119,7 +124,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the pictures and figures.json")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    pipeline, judge = load_base(given.base), load_judge(given.judge)
+    with refusing(parser):
+        pipeline, judge = load_base(given.base), load_judge(given.judge)
     found = score(pipeline, judge, given.count, given.steps, given.guidance, given.out)
     print(TABLE.text(found))
     if given.out is not None:

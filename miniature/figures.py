@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,22 @@ def share(of: Mapping[str, str], name: str, hits: int, count: int) -> Figure:
     return Figure(of, name, hits / count if count else 0.0, *wilson(hits, count), count)
 
 
-def mean(of: Mapping[str, str], name: str, values: Sequence[float]) -> Figure:
-    """Of at least one value."""
-    return Figure(of, name, float(np.mean(values)), *bootstrap(values), len(values))
+def share_by_image(of: Mapping[str, str], name: str, pairs: Sequence[tuple[int, int]]) -> Figure:
+    """Hits and count of each image. What is in one image goes wrong together, so the interval is at least as wide as
+    that of images drawn anew."""
+    hits, count = (sum(column) for column in zip(*pairs, strict=True))
+    alone = share(of, name, hits, count)
+    if not count:
+        return alone
+    low, high = resampled(pairs)
+    return replace(alone, low=min(low, alone.low), high=max(high, alone.high))
+
+
+def mean_by_image(of: Mapping[str, str], name: str, values: Sequence[Sequence[float]]) -> Figure:
+    """Of the values of all images, at least one of which has one."""
+    pairs = [(sum(own), len(own)) for own in values]
+    total, count = (sum(column) for column in zip(*pairs, strict=True))
+    return Figure(of, name, total / count, *resampled(pairs), int(count))
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -47,11 +60,14 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, (middle - reach) / (1 + _Z * _Z / count)), min(1.0, (middle + reach) / (1 + _Z * _Z / count))
 
 
-def bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a mean, from `RESAMPLES` drawings with a fixed seed."""
-    array = np.asarray(values)
-    drawn = np.random.default_rng(0).integers(len(array), size=(RESAMPLES, len(array)))
-    low, high = np.percentile(array[drawn].mean(axis=1), (2.5, 97.5))
+def resampled(pairs: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """The 95 % interval of the sum of the first by the sum of the second, from `RESAMPLES` drawings of as many pairs,
+    with a fixed seed."""
+    sums, counts = np.asarray(pairs, dtype=np.float64).T
+    drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
+    counted = counts[drawn].sum(axis=1)
+    ratios = sums[drawn].sum(axis=1)[counted > 0] / counted[counted > 0]
+    low, high = np.percentile(ratios, (2.5, 97.5))
     return float(low), float(high)
 
 

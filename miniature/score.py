@@ -27,8 +27,9 @@ from labeling.sdd import masks
 from labeling.sdd.schema import Candidate, Detections, Entities, Entity, Mask, Nouns
 from labeling.sdd.shards import ShardStore
 from labeling.steps import IMAGES, steps_of
-from miniature.figures import Figure, Table, mean, share, write_json
+from miniature.figures import Figure, Table, mean_by_image, share_by_image, write_json
 from miniature.matching import matched_boxes, matched_words
+from miniature.refusal import refusing
 from miniature.serve import TrueSubject, Truth
 from miniature.true_layers import read_truth, run_on_truth, true_candidates, true_detections, truths_of
 
@@ -174,15 +175,15 @@ def _sprites(subjects: Sequence[TrueSubject]) -> str:
 
 def _figures(stage: str, input: str, tallies: Iterable[tuple[str, Tally]]) -> list[Figure]:
     hits: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    values: dict[tuple[str, str], list[Sequence[float]]] = defaultdict(list)
     for sprites, tally in tallies:
         for name, pair in tally.hits.items():
             hits[sprites, name].append(pair)
         for name, own in tally.values.items():
-            values[sprites, name] += own
+            values[sprites, name].append(own)
     of = {sprites: {"stage": stage, "input": input, "sprites": sprites} for sprites in (TRAINED, HELD_OUT)}
-    shares = [share(of[sprites], name, *map(sum, zip(*pairs, strict=True))) for (sprites, name), pairs in hits.items()]
-    means = [mean(of[sprites], name, own) for (sprites, name), own in values.items() if own]
+    shares = [share_by_image(of[sprites], name, pairs) for (sprites, name), pairs in hits.items()]
+    means = [mean_by_image(of[sprites], name, own) for (sprites, name), own in values.items() if any(own)]
     return sorted(shares + means, key=lambda figure: figure.of["sprites"] != TRAINED)
 
 
@@ -201,9 +202,12 @@ def main() -> None:
     parser.add_argument("--scoring", type=Path, help="new folder; run each stage on its true input there")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
-    config, truth = load(ScoredExperiment, given.config, given.overrides).labeling, read_truth(given.truth)
-    figures = score_build(config, truth)
-    figures += score_stages(config, truth, given.scoring) if given.scoring else []
+    if given.scoring and given.scoring.exists():  # its stages would be taken for those of this build
+        parser.error(f"--scoring {given.scoring} is there already: remove it, or give another folder")
+    with refusing(parser):
+        config, truth = load(ScoredExperiment, given.config, given.overrides).labeling, read_truth(given.truth)
+        figures = score_build(config, truth)
+        figures += score_stages(config, truth, given.scoring) if given.scoring else []
     print(TABLE.text(figures))
     if given.json:
         write_json(figures, given.json)

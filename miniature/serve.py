@@ -267,6 +267,8 @@ def main() -> None:
     new.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     new.add_argument("--port", type=int, default=8601, help="of the URLs; 0: any free one (default: %(default)s)")
     given = parser.parse_args()
+    if given.port not in range(1 << 16):
+        parser.error(f"--port {given.port}: give 0 to 65535")
     metadata = given.folder / METADATA
     try:
         if not metadata.exists():

@@ -25,6 +25,7 @@ from miniature.base_score import judged
 from miniature.cases import COUNT, Asked, Case, cases, known
 from miniature.figures import Figure, Table, share, write_json
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
+from miniature.refusal import refusing
 from miniature.sprites import Sprite
 from miniature.training.embedder import Pairs, crop
 from miniature.training.pictures import SIDE_PX, pixels
@@ -196,8 +197,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the pictures and figures.json")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    net = SubjectDiffusion.from_pretrained(given.model).eval().requires_grad_(False)
-    judge, embedder = load_judge(given.judge), load_embedder(given.embedder)
+    with refusing(parser):
+        net = SubjectDiffusion.from_pretrained(given.model).eval().requires_grad_(False)
+        judge, embedder = load_judge(given.judge), load_embedder(given.embedder)
     print(TABLE.head)
     found = []
     sampling = SAMPLING.model_copy(update={"guidance": Guidance(text=given.text, image=given.image)})

@@ -35,6 +35,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from infra.config import Config, load
+from miniature.refusal import refusing
 from miniature.sprites import LIST
 from miniature.training.muon import Muon
 
@@ -336,13 +337,11 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     module = import_module(f"miniature.training.{given.network}")
     config = given.config or Path(__file__).parent / "training" / f"{given.network}.toml"
-    recipe = load(module.Settings, config, given.overrides).training
     start = time.monotonic()
     out = given.out or Path("out/weights") / given.network
-    try:
+    with refusing(parser, AnotherRecipe):
+        recipe = load(module.Settings, config, given.overrides).training
         figures = train(module.Training(recipe), recipe.seed, out, given.workers)
-    except AnotherRecipe as error:
-        parser.error(str(error))
     log.info("done in %.0f s: %s", time.monotonic() - start, figures)
 
 
