@@ -1,6 +1,6 @@
 """Scores a build of the miniature world against its truth, stage by stage and end to end.
 
-    python -m miniature.score --config demo --truth out/demo/world/truth.parquet --scoring out/demo/scoring
+    python -m miniature.score --config demo --truth out/demo/world/truth.parquet --scoring out/scoring
 
 It reads the files that a real `build` left, nothing in memory. With `--scoring FOLDER` each stage but the captioner is
 run once more on its *true* input, through its ordinary backend, so that a loss can be traced to its stage.
