@@ -215,7 +215,7 @@ class SubjectDiffusionPipeline:
         return GuidedDenoiser(original.unet, branches, coefficients)
 
     def _batch(self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]]) -> SubjectBatch:
-        slots = max([1, *(len(request.subjects) for request in requests)])
+        slots = max(1, *(len(request.subjects) for request in requests))
         prompts = self._tokens([_prompt(request, slots) for request in requests])
         boxes, masks = self._placed(laid_out, slots)
         return SubjectBatch(
