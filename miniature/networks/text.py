@@ -4,6 +4,7 @@ Byte-pair merges are learned from the captions' words until none is left, so eac
 into letters, as CLIP's do.
 """
 
+import json
 import string
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from model.prompt import clip_tokenizer
+from model.prompt import clip_tokenizer, clip_tokenizer_of
 
 WIDTH, MAX_TOKENS = 128, 48
 _ALWAYS = ", the is " + " ".join(string.ascii_lowercase + string.digits + string.punctuation)
@@ -19,12 +20,17 @@ _ALWAYS = ", the is " + " ".join(string.ascii_lowercase + string.digits + string
 
 
 def tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
-    """A new tokenizer that knows the words of `texts`."""
+    """A new tokenizer that knows the words of `texts`, the same in every process."""
+    letters = sorted(ByteLevel.alphabet())
     learned = clip_tokenizer().train_new_from_iterator(
-        [[*texts, _ALWAYS]], vocab_size=1_000_000, initial_alphabet=sorted(ByteLevel.alphabet()), show_progress=False
+        [[*texts, _ALWAYS]],
+        vocab_size=1_000_000,
+        initial_alphabet=letters,
+        new_special_tokens=[f"{letter}</w>" for letter in letters],  # else numbered at random, which decides ties
+        show_progress=False,
     )
-    learned.model_max_length = MAX_TOKENS
-    return learned
+    merges = json.loads(learned.backend_tokenizer.to_str())["model"]["merges"]
+    return clip_tokenizer_of([(left, right) for left, right in merges], MAX_TOKENS)
 
 
 def architecture(tokens: CLIPTokenizer) -> CLIPTextConfig:

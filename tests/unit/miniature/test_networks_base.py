@@ -64,6 +64,12 @@ def test_every_word_of_a_caption_is_one_token(tokens: CLIPTokenizer) -> None:
     assert tokens.unk_token_id not in tokens.encode("zyx qwv?", add_special_tokens=False)
 
 
+def test_words_have_the_same_numbers_each_time(tokens: CLIPTokenizer) -> None:
+    """Else a run that goes on would mean other words by the embeddings that it has learned."""
+    for _ in range(2):
+        assert text.tokenizer(phrases()).get_vocab() == tokens.get_vocab()
+
+
 def test_the_model_takes_it_as_any_base(net: SubjectDiffusion, tokens: CLIPTokenizer) -> None:
     assert net.unet.latent_channels == latent.CHANNELS
     assert (net.image_encoder.side_px, net.image_encoder.patches, net.image_encoder.width) == (64, 256, 128)
