@@ -53,6 +53,8 @@ class ScenesConfig(Config):
     box_share: tuple[NonNegativeFloat, NonNegativeFloat] = (0.03, 0.5)
     """Share of the image in a subject's whole box, drawn evenly in its logarithm. The upper end is for one subject
     and falls with the square root of their number."""
+    spread: float = Field(default=1.0, ge=0.0, le=1.0)
+    """How much of the room between the edges subjects are put in, around its middle; 0: always in the middle."""
     min_visible: float = Field(default=0.8, gt=0.0, le=1.0)
     """Share of each subject that others may not cover."""
     max_rotation_deg: NonNegativeFloat = 15.0
@@ -184,8 +186,8 @@ def pose(rng: np.random.Generator, config: ScenesConfig, subjects: int) -> Pose:
         flip=bool(rng.random() < config.flip_share),
         tilt=(rng.uniform(-1, 1) * config.max_perspective, rng.uniform(-1, 1) * config.max_perspective),
         light=rng.uniform(*config.subject_light),
-        right=rng.random(),
-        down=rng.random(),
+        right=rng.random() * config.spread + (1 - config.spread) / 2,
+        down=rng.random() * config.spread + (1 - config.spread) / 2,
     )
 
 

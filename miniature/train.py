@@ -55,6 +55,8 @@ class Phase(Config):
     learning_rate: PositiveFloat
     muon_rate: NonNegativeFloat = 0.0
     """Matrices of linear layers are trained by Muon at this rate; 0: everything by AdamW."""
+    muon_convolutions: tuple[str, ...] = ()
+    """Muon also takes the kernels of convolutions whose names begin so."""
     rates: dict[str, NonNegativeFloat] = Field(default={})
     """Factors of the rate for parameters whose names begin so; 0 freezes them."""
     warmup_steps: PositiveInt = 100
@@ -273,7 +275,7 @@ def optimisers(task: Task, phase: Phase) -> list[Optimizer]:
 
     Parameters at rate 0 are frozen, those at another rate are thawed.
     """
-    matrices = _linear_matrices(task.net) if phase.muon_rate else set()
+    matrices = _matrices(task.net, phase.muon_convolutions) if phase.muon_rate else set()
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in [*task.net.named_parameters(), *task.heads.named_parameters()]:
         factor = next((f for prefix, f in phase.rates.items() if name.startswith(prefix)), 1.0)
@@ -292,10 +294,13 @@ def optimisers(task: Task, phase: Phase) -> list[Optimizer]:
     return made
 
 
-def _linear_matrices(net: nn.Module) -> set[Tensor]:
-    """Weights of linear layers that are no embedding's as well."""
+def _matrices(net: nn.Module, convolutions: tuple[str, ...]) -> set[Tensor]:
+    """Weights of linear layers that are no embedding's as well, and of the convolutions that are named."""
     embeddings = {id(m.weight) for m in net.modules() if isinstance(m, nn.Embedding)}
-    return {m.weight for m in net.modules() if isinstance(m, nn.Linear) and id(m.weight) not in embeddings}
+    linear = {m.weight for m in net.modules() if isinstance(m, nn.Linear) and id(m.weight) not in embeddings}
+    return linear | {
+        m.weight for n, m in net.named_modules() if isinstance(m, nn.Conv2d) and n.startswith(convolutions)
+    }
 
 
 def cpu_s() -> float:

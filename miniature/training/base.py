@@ -1,23 +1,30 @@
-"""The base, text to image: velocities of noisy latents from captions, UNet and text encoder together."""
+"""The base, text to image: velocities of noisy latents from captions, UNet and text encoder together.
 
+Its pictures are distributed as pictures of the web are: what a class word mostly means is its commonest thing, large
+and near the middle. Other things are seen too, anywhere and in twos, and are mostly called by their names.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from pydantic import Field, PositiveInt
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
-from torch.nn import functional as F
 
 from infra.config import Config
 from miniature.networks.base import SCHEDULER, build, save
+from miniature.networks.latent import PATCH_PX
 from miniature.networks.text import tokenizer
-from miniature.scenes import Pool, ScenesConfig, phrases
+from miniature.scenes import Pool, Scene, ScenesConfig, phrases
 from miniature.train import Phase, Task
 from miniature.training.average import Average
-from miniature.training.pictures import SCENES, pixels, shown
+from miniature.training.pictures import SCENES, SIDE_PX, pixels, pool, shown
 from model.noise import NoiseSchedule
 
 _FROZEN = {"average.": 0.0}
@@ -30,14 +37,40 @@ class BasePhase(Phase):
     """Share of pictures whose caption is the empty one, for classifier-free guidance."""
     average_decay: float = Field(default=0.998, ge=0, lt=1)
     """Of the running average that is kept."""
+    noise_power: float = Field(default=1.0, gt=0)
+    """Timesteps are drawn as u to this power of all: below 1, more of those with much noise, where it is decided what
+    is drawn."""
+    subject_weight: float = Field(default=1.0, ge=1)
+    """Of the error where subjects are, against that of the place around them."""
+
+
+class CommonestConfig(Config):
+    """Pictures of the commonest thing of each class word, which their captions call by that word."""
+
+    share: float = Field(default=0.7, ge=0, le=1)
+    """Of all pictures."""
+    names: tuple[str, ...]
+    """Of the sprites, one for each class word."""
+    scenes: ScenesConfig
+    """How they are shown."""
+
+    @field_validator("names")
+    @classmethod
+    def _one_for_each_class_word(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        trained = {sprite.name: sprite.class_word for sprite in pool(Pool.TRAINED)}
+        if unknown := set(names) - set(trained):
+            raise ValueError(f"no trained sprites: {', '.join(sorted(unknown))}")
+        counts = Counter(trained[name] for name in names)
+        if wrong := sorted(word for word in set(trained.values()) if counts[word] != 1):
+            raise ValueError(f"one sprite for each class word is wanted; none or several for: {', '.join(wrong)}")
+        return names
 
 
 class BaseConfig(Config):
     seed: int
     latent: Path = Path("out/weights/latent/weights")
     """Folder of the autoencoder. Only its encoder matters here; the decoder may be trained further meanwhile."""
-    class_word_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of subjects that captions call by their class word."""
+    commonest: CommonestConfig
     everything: BasePhase
     validation_scenes: PositiveInt = 64
 
@@ -48,17 +81,31 @@ class Settings(Config):
     training: BaseConfig
 
 
+class BaseBatch(NamedTuple):
+    """Pictures and what is said of them."""
+
+    images: Tensor
+    """Pixels in [-1, 1], [B, 3, 64, 64]."""
+    token_ids: Tensor
+    """Of the captions, some of which are empty, [B, T]."""
+    covered: Tensor
+    """Share of each cell of the latent that subjects cover, [B, 16, 16]."""
+
+
 class Captioned:
-    """Pictures [B, 3, 64, 64] in [-1, 1] and their captions' tokens [B, T], some of them of the empty caption."""
+    """The corpus."""
 
-    def __init__(self, tokens: Any, scenes: ScenesConfig, no_caption: float) -> None:
-        self.tokens, self.scenes, self.no_caption = tokens, scenes, no_caption
+    def __init__(self, tokens: Any, commonest: CommonestConfig, no_caption: float) -> None:
+        self.tokens, self.share, self.no_caption = tokens, commonest.share, no_caption
+        self.common = commonest.scenes.model_copy(update={"names": commonest.names})
 
-    def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
-        dropped = np.random.default_rng([*seed, 1]).random(size) < self.no_caption
-        seen = [shown((*seed, i), self.scenes) for i in range(size)]
+    def __call__(self, seed: Sequence[int], size: int) -> BaseBatch:
+        rng = np.random.default_rng([*seed, 1])
+        dropped, common = rng.random(size) < self.no_caption, rng.random(size) < self.share
+        seen = [shown((*seed, i), self.common if is_common else SCENES) for i, is_common in enumerate(common)]
         texts = ["" if drop else one.scene.caption for drop, one in zip(dropped, seen, strict=True)]
-        return pixels([one.image for one in seen]), token_ids(self.tokens, texts)
+        covered = torch.from_numpy(np.stack([_covered(one.scene) for one in seen]))
+        return BaseBatch(pixels([one.image for one in seen]), token_ids(self.tokens, texts), covered)
 
 
 class DenoisingTask:
@@ -67,18 +114,21 @@ class DenoisingTask:
     name = "everything"
 
     def __init__(self, net: Any, tokens: Any, vae: Any, config: BaseConfig) -> None:
-        scenes = SCENES.model_copy(update={"class_word_share": config.class_word_share})
         self.net, self.vae, self.noise = net, vae, NoiseSchedule(SCHEDULER)
-        self.heads: Any = Average(net, config.everything.average_decay)
-        self.data = Captioned(tokens, scenes, config.everything.no_caption)
-        unseen = Captioned(tokens, scenes.model_copy(update={"pool": Pool.HELD_OUT, "class_word_share": 1.0}), 0.0)
-        self._unseen = unseen((config.seed, 999), config.validation_scenes)
+        self.phase = config.everything
+        self.heads: Any = Average(net, self.phase.average_decay)
+        self.data = Captioned(tokens, config.commonest, self.phase.no_caption)
+        self._unseen = _unseen(tokens, (config.seed, 999), config.validation_scenes)
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    def loss(self, batch: BaseBatch) -> dict[str, Tensor]:
         self.heads.follow(self.net)
-        z_0 = self._latents(batch[0])
-        eps, t = torch.randn_like(z_0), torch.randint(self.noise.steps, (len(z_0),))
-        return {"velocity": self._error(self.net, z_0, eps, t, batch[1])}
+        z_0 = self._latents(batch.images)
+        eps = torch.randn_like(z_0)
+        u = torch.rand(len(z_0)).pow(self.phase.noise_power)
+        t = (u * self.noise.steps).long().clamp(max=self.noise.steps - 1)  # u may be rounded to 1
+        weight = 1 + (self.phase.subject_weight - 1) * batch.covered
+        error = self._error(self.net, z_0, eps, t, batch.token_ids).mean(dim=1)
+        return {"velocity": (error * weight / weight.mean()).mean()}
 
     def validate(self) -> dict[str, float]:
         """The loss on scenes of held-out sprites, called by their class words, with fixed noise and even timesteps."""
@@ -86,7 +136,7 @@ class DenoisingTask:
         z_0, fixed = self._latents(images), torch.Generator().manual_seed(0)
         t = torch.linspace(0, self.noise.steps - 1, len(images)).long()
         eps = torch.randn(z_0.shape, generator=fixed)
-        return {"velocity": float(self._error(self.heads.average, z_0, eps, t, ids))}
+        return {"velocity": float(self._error(self.heads.average, z_0, eps, t, ids).mean())}
 
     def finish(self) -> None:
         """The average takes the place of the last step's weights."""
@@ -99,8 +149,23 @@ class DenoisingTask:
 
     def _error(self, net: Any, z_0: Tensor, eps: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         condition = net.text_encoder(ids).last_hidden_state
-        predicted = net.unet(self.noise.noisy(z_0, eps, t), t, condition).sample
-        return F.mse_loss(predicted, self.noise.target(z_0, eps, t))
+        predicted: Tensor = net.unet(self.noise.noisy(z_0, eps, t), t, condition).sample
+        return (predicted - self.noise.target(z_0, eps, t)).square()
+
+
+def _covered(scene: Scene) -> NDArray[np.float32]:
+    """Share of each cell of the latent that subjects cover, [16, 16]."""
+    seen = np.any([subject.mask for subject in scene.subjects], axis=0).astype(np.float32)
+    side = SIDE_PX // PATCH_PX
+    shares: NDArray[np.float32] = cv2.resize(seen, (side, side), interpolation=cv2.INTER_AREA)
+    return shares
+
+
+def _unseen(tokens: Any, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
+    """Pixels and token ids of scenes of held-out sprites, called by their class words."""
+    scenes = SCENES.model_copy(update={"pool": Pool.HELD_OUT, "class_word_share": 1.0})
+    seen = [shown((*seed, i), scenes) for i in range(size)]
+    return pixels([one.image for one in seen]), token_ids(tokens, [one.scene.caption for one in seen])
 
 
 def token_ids(tokens: Any, texts: Sequence[str]) -> Tensor:

@@ -20,7 +20,7 @@ _ADAM_RMS = 0.2
 
 
 class Muon(Optimizer):
-    """For matrices alone. Nesterov momentum, decoupled weight decay."""
+    """For matrices, and kernels as matrices of their outputs. Nesterov momentum, decoupled weight decay."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
@@ -28,15 +28,16 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody asks for the loss
         for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    update = orthogonal(self._momentum(matrix, matrix.grad)) * _ADAM_RMS * max(matrix.shape) ** 0.5
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    matrix = self._momentum(weight, weight.grad).flatten(1)
+                    update = orthogonal(matrix) * _ADAM_RMS * max(matrix.shape) ** 0.5
+                    weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view_as(weight), alpha=group["lr"])
 
-    def _momentum(self, matrix: Tensor, gradient: Tensor) -> Tensor:
-        state = self.state[matrix]
+    def _momentum(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        state = self.state[weight]
         if not state:
-            state["momentum_buffer"] = torch.zeros_like(matrix)
+            state["momentum_buffer"] = torch.zeros_like(weight)
         mean: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
         return gradient.lerp(mean, MOMENTUM)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from miniature.backgrounds import BACKGROUNDS
-from miniature.scenes import Pool, Pose, Scene, ScenesConfig, compose, paint, phrases, render
+from miniature.scenes import Pool, Pose, Scene, ScenesConfig, compose, paint, phrases, pose, render
 from miniature.sprites import sprites
 
 BY_NAME = {s.name: s for s in sprites()}
@@ -108,6 +108,15 @@ def test_min_visible_bounds_what_all_others_together_cover(min_visible: float) -
     crowd = scenes(40, names=balls, subjects=(5, 5), box_share=(0.2, 0.2), min_visible=min_visible)
     visible = [s.mask.mean() / (0.2 * np.pi / 4) for scene in crowd for s in scene.subjects]
     assert 0.95 * min_visible < min(visible) < min_visible + 0.05
+
+
+def test_spread_keeps_subjects_around_the_middle() -> None:
+    for spread, low, high in ((0.0, 0.0, 1e-6), (0.5, 0.2, 0.25), (1.0, 0.45, 0.5)):
+        rng = np.random.default_rng(1)
+        drawn = np.array([[p.right, p.down] for p in (pose(rng, small(spread=spread), 1) for _ in range(200))])
+        off = np.abs(drawn - 0.5).max(axis=0)
+        assert (off >= low).all()
+        assert (off <= high).all()
 
 
 def test_box_shares_span_what_the_rules_keep_and_drop() -> None:

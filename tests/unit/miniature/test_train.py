@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from miniature import train as loop
 from miniature.train import Pace, Phase, Task, rate_at, train
-from miniature.training.muon import orthogonal
+from miniature.training.muon import Muon, orthogonal
 
 PACE = Pace(log=2, validate=4, checkpoint=2)
 PHASE = Phase(steps=6, batch_size=8, learning_rate=0.05, muon_rate=0.02, warmup_steps=2)
@@ -190,6 +190,23 @@ def test_orthogonal_levels_the_singular_values_and_keeps_their_directions(shape:
     values = torch.diagonal(u.T @ orthogonal(matrix) @ v.T)
     assert ((values > 0.6) & (values < 1.3)).all()
     assert not orthogonal(torch.zeros(shape)).any()
+
+
+@pytest.mark.parametrize(("convolutions", "mine"), [((), {"1.weight"}), (("0.",), {"0.0.weight", "1.weight"})])
+def test_muon_takes_matrices_and_the_convolutions_that_are_named(convolutions: tuple[str, ...], mine: set[str]) -> None:
+    fit = Fit("fit", nn.Sequential(nn.Sequential(nn.Conv2d(2, 3, 3)), nn.Linear(3, 2), nn.Conv2d(2, 2, 1)))
+    made = loop.optimisers(fit, PHASE.model_copy(update={"muon_convolutions": convolutions}))
+    taken = {id(p) for o in made if isinstance(o, Muon) for group in o.param_groups for p in group["params"]}
+    assert {name for name, p in fit.net.named_parameters() if id(p) in taken} == mine
+
+
+def test_muon_moves_a_kernel_as_the_matrix_of_its_outputs() -> None:
+    kernel, matrix = nn.Parameter(torch.zeros(3, 2, 3, 3)), nn.Parameter(torch.zeros(3, 18))
+    kernel.grad = torch.randn(kernel.shape)
+    matrix.grad = kernel.grad.flatten(1)
+    Muon([{"params": [kernel, matrix]}], lr=0.1, weight_decay=0.0).step()
+    assert torch.equal(kernel.flatten(1), matrix)
+    assert kernel.abs().max() > 0
 
 
 def test_cpu_seconds_are_also_those_of_workers_that_go_on():

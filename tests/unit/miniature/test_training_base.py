@@ -1,15 +1,19 @@
 """The recipes of the small Subject-Diffusion: what they are shown, and that they run to folders that load."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from infra.config import load
 from miniature.networks import latent as latent_network
 from miniature.networks.judge import CROP_PX, load_embedder, load_judge
+from miniature.scenes import compose
 from miniature.sprites import sprites
 from miniature.train import NETWORKS, Phase, train
 from miniature.training import base, embedder, image_encoder, judge, latent, pictures
@@ -19,6 +23,14 @@ from model.subject_diffusion import SubjectDiffusion
 
 SEED = (9, 0, 7)
 SHORT = {"steps": 3, "batch_size": 2, "learning_rate": 1e-4, "warmup_steps": 1}
+
+
+def commonest(**settings: Any) -> base.CommonestConfig:
+    """As the recipe has it."""
+    recipe = load(base.Settings, Path(base.__file__).with_suffix(".toml")).training.commonest
+    return base.CommonestConfig(**{**dict(recipe), **settings})
+
+
 HELD_OUT = {sprite.name for sprite in sprites() if sprite.held_out}
 RECIPES = {"latent": latent, "image_encoder": image_encoder, "base": base, "judge": judge, "embedder": embedder}
 
@@ -30,7 +42,7 @@ def test_recipes_are_read_and_named(name: str) -> None:
 
 
 def test_nothing_is_trained_on_what_is_held_out() -> None:
-    for scenes in (pictures.SCENES, base.SCENES, judge.SCENES):
+    for scenes in (pictures.SCENES, commonest().scenes, judge.SCENES):
         seen = {s.sprite.name for i in range(30) for s in pictures.shown((5, i), scenes).scene.subjects}
         assert not HELD_OUT & seen
     recipe = load(embedder.Settings, Path(embedder.__file__).with_suffix(".toml")).training
@@ -60,8 +72,62 @@ def test_a_share_of_captions_is_empty() -> None:
     tokens = base.tokenizer(["a fox by the wall"])
     nothing = base.token_ids(tokens, [""])
     for share, empty in ((0.0, 0), (1.0, 6)):
-        ids = base.Captioned(tokens, base.SCENES, share)(SEED, 6)[1]
+        ids = base.Captioned(tokens, commonest(), share)(SEED, 6).token_ids
         assert int((ids == nothing).all(dim=1).sum()) == empty
+
+
+def test_a_class_word_mostly_means_its_commonest_thing() -> None:
+    tokens = base.tokenizer(compose((1, i)).caption for i in range(2))
+    words = {sprite.name: f"{sprite.class_article} {sprite.class_word}" for sprite in sprites()}
+    for share in (0.0, 1.0):
+        batch = base.Captioned(tokens, commonest(share=share), 0.0)(SEED, 8)
+        for i, (image, ids) in enumerate(zip(batch.images, batch.token_ids, strict=True)):
+            common = commonest().scenes.model_copy(update={"names": commonest().names})
+            one = pictures.shown((*SEED, i), common if share else pictures.SCENES)
+            assert torch.equal(image, pictures.pixels([one.image])[0])
+            assert torch.equal(ids, base.token_ids(tokens, [one.scene.caption])[0])
+            if share:
+                (subject,) = one.scene.subjects
+                assert one.scene.caption.startswith(words[subject.sprite.name])
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (lambda names: names[1:], "none or several for: animal"),
+        (lambda names: (*names, "cat"), "none or several for: animal"),
+        (lambda names: ("unicycle", *names), "no trained sprites: unicycle"),
+    ],
+)
+def test_each_class_word_has_one_commonest_thing(names: Callable[[Any], Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        commonest(names=names(commonest().names))
+
+
+def test_errors_count_more_where_subjects_are(latent_folder: Path) -> None:
+    """Weights keep their mean, so an error that is the same everywhere stays as it is."""
+    losses = []
+    for weight in (1.0, 3.0):
+        phase = base.BasePhase(**SHORT, subject_weight=weight)
+        config = base.BaseConfig(
+            seed=5, latent=latent_folder, commonest=commonest(), everything=phase, validation_scenes=1
+        )
+        ((_, task),) = base.Training(config).tasks()
+        batch = task.data(SEED, 2)
+        half = torch.zeros_like(batch.covered)
+        half[:, :8] = 1.0
+        errors = torch.full((2, 16, 16, 16), 2.0)
+        errors[:, :, :8] = 6.0  # axes: image, channel, row, column
+        task._error = lambda *_, errors=errors: errors
+        losses.append(float(task.loss(batch._replace(covered=half))["velocity"]))
+    assert losses == pytest.approx([4.0, (3 * 6 + 2) / 4])
+
+
+def test_cells_are_covered_as_far_as_subjects_cover_them() -> None:
+    for i in range(4):
+        scene = pictures.shown((*SEED, i)).scene
+        seen = np.any([subject.mask for subject in scene.subjects], axis=0)
+        assert base._covered(scene) == pytest.approx(seen.reshape(16, 8, 16, 8).mean(axis=(1, 3)), abs=1e-6)
 
 
 def test_a_crop_is_the_square_around_the_box() -> None:
@@ -144,7 +210,13 @@ def test_the_latents_recipe_trains_the_decoder_alone(tmp_path: Path) -> None:
 def test_base_and_image_encoder_run_to_folders_that_the_model_loads_nearly_the_same_each_time(
     latent_folder: Path, tmp_path: Path
 ) -> None:
-    of_base = base.BaseConfig(seed=5, latent=latent_folder, everything=base.BasePhase(**SHORT), validation_scenes=2)
+    of_base = base.BaseConfig(
+        seed=5,
+        latent=latent_folder,
+        commonest=commonest(),
+        everything=base.BasePhase(**SHORT),
+        validation_scenes=2,
+    )
     of_images = image_encoder.EncoderConfig(seed=5, everything=image_encoder.EncoderPhase(**SHORT), validation_poses=2)
     nets = []
     for name in ("one", "same"):
