@@ -15,7 +15,9 @@ from miniature.subject_score import SAMPLING, WITHOUT, batch_of, generate, sheet
 from miniature.training.names import labelled_names
 from model.config import ModelConfig
 from model.subject_diffusion import SubjectDiffusion
+from model.weights import unet_of
 
+COMMITTED = Path(base.__file__).parents[1] / "weights" / "subject_diffusion"
 QUICK = SAMPLING.model_copy(update={"steps": 2})
 OPEN = {"patch_positions": True, "keys_start_as_queries": True, "gate_start": 1.0}
 
@@ -106,3 +108,13 @@ def test_a_sheet_shows_references_above_pictures(net: SubjectDiffusion) -> None:
     asked = list(cases(2))[:3]
     made = [np.full((64, 64, 3), 9, np.uint8)] * 3
     assert sheet(made, asked, columns=2).shape == (2 * 2 * 3 * 64, 2 * 2 * 64, 3)
+
+
+def test_the_committed_model_keeps_the_base_that_it_was_trained_from() -> None:
+    """Eq. 4 mixes the two, so what training left alone is the same in both."""
+    net = SubjectDiffusion.from_pretrained(COMMITTED)
+    frozen = {name: weight for name, weight in net.unet.base.named_parameters() if not weight.requires_grad}
+    theirs = dict(unet_of(net.config).named_parameters())
+    kept = [name for name in theirs if name in frozen and name != "conv_in.weight"]
+    assert len(kept) > 100
+    assert [name for name in kept if not torch.equal(theirs[name], frozen[name].reshape(theirs[name].shape))] == []
