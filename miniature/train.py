@@ -298,9 +298,8 @@ def _matrices(net: nn.Module, convolutions: tuple[str, ...]) -> set[Tensor]:
     """Weights of linear layers that are no embedding's as well, and of the convolutions that are named."""
     embeddings = {id(m.weight) for m in net.modules() if isinstance(m, nn.Embedding)}
     linear = {m.weight for m in net.modules() if isinstance(m, nn.Linear) and id(m.weight) not in embeddings}
-    return linear | {
-        m.weight for n, m in net.named_modules() if isinstance(m, nn.Conv2d) and n.startswith(convolutions)
-    }
+    named = {m.weight for n, m in net.named_modules() if isinstance(m, nn.Conv2d) and n.startswith(convolutions)}
+    return linear | named
 
 
 def cpu_s() -> float:

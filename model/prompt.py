@@ -182,13 +182,13 @@ _ENTITIES_OF: dict[EntityTokens, Callable[[Positions, int], list[Positions]]] = 
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's vocabulary out of open_clip's package, padded as Stable Diffusion 2 has it: what every known base has."""
     with gzip.open(default_bpe(), "rt", encoding="utf-8") as lines:
-        pairs = [line.split() for line in lines.read().split("\n")[1 : _MERGES + 1]]
-    return clip_tokenizer_of([(left, right) for left, right in pairs], max_tokens=77)
+        merges = [line.split() for line in lines.read().split("\n")[1 : _MERGES + 1]]
+    return clip_tokenizer_of(merges, max_tokens=77)
 
 
-def clip_tokenizer_of(merges: Sequence[tuple[str, str]], max_tokens: int) -> CLIPTokenizer:
+def clip_tokenizer_of(merges: Sequence[Sequence[str]], max_tokens: int) -> CLIPTokenizer:
     """A tokenizer like CLIP's with these merges. Numbered are letters, letters that end a word, and then merges."""
     letters = list(bytes_to_unicode().values())
     words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
     vocabulary = {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocabulary, merges=list(merges), pad_token="!", model_max_length=max_tokens)
+    return CLIPTokenizer(vocab=vocabulary, merges=[*map(tuple, merges)], pad_token="!", model_max_length=max_tokens)

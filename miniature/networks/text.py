@@ -30,7 +30,7 @@ def tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
         show_progress=False,
     )
     merges = json.loads(learned.backend_tokenizer.to_str())["model"]["merges"]
-    return clip_tokenizer_of([(left, right) for left, right in merges], MAX_TOKENS)
+    return clip_tokenizer_of(merges, MAX_TOKENS)
 
 
 def architecture(tokens: CLIPTokenizer) -> CLIPTextConfig:

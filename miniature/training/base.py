@@ -21,12 +21,24 @@ from infra.config import Config
 from miniature.networks.base import SCHEDULER, build, save
 from miniature.networks.latent import PATCH_PX
 from miniature.networks.text import tokenizer
-from miniature.scenes import Pool, Scene, ScenesConfig, phrases
+from miniature.scenes import Pool, Scene, phrases
 from miniature.train import Phase, Task
 from miniature.training.average import Average
 from miniature.training.pictures import SCENES, SIDE_PX, pixels, pool, shown
 from model.noise import NoiseSchedule
 
+COMMONEST = SCENES.model_copy(
+    update={
+        "subjects": (1, 1),
+        "box_share": (0.3, 0.5),
+        "spread": 0.5,
+        "flip_share": 0.0,
+        "max_rotation_deg": 6.0,
+        "max_perspective": 0.1,
+        "class_word_share": 1.0,
+    }
+)
+"""How the commonest things are shown: alone, large and near the middle, nearly upright."""
 _FROZEN = {"average.": 0.0}
 
 
@@ -51,8 +63,6 @@ class CommonestConfig(Config):
     """Of all pictures."""
     names: tuple[str, ...]
     """Of the sprites, one for each class word."""
-    scenes: ScenesConfig
-    """How they are shown."""
 
     @field_validator("names")
     @classmethod
@@ -97,7 +107,7 @@ class Captioned:
 
     def __init__(self, tokens: Any, commonest: CommonestConfig, no_caption: float) -> None:
         self.tokens, self.share, self.no_caption = tokens, commonest.share, no_caption
-        self.common = commonest.scenes.model_copy(update={"names": commonest.names})
+        self.common = COMMONEST.model_copy(update={"names": commonest.names})
 
     def __call__(self, seed: Sequence[int], size: int) -> BaseBatch:
         rng = np.random.default_rng([*seed, 1])

@@ -42,7 +42,7 @@ def test_recipes_are_read_and_named(name: str) -> None:
 
 
 def test_nothing_is_trained_on_what_is_held_out() -> None:
-    for scenes in (pictures.SCENES, commonest().scenes, judge.SCENES):
+    for scenes in (pictures.SCENES, base.COMMONEST, judge.SCENES):
         seen = {s.sprite.name for i in range(30) for s in pictures.shown((5, i), scenes).scene.subjects}
         assert not HELD_OUT & seen
     recipe = load(embedder.Settings, Path(embedder.__file__).with_suffix(".toml")).training
@@ -82,7 +82,7 @@ def test_a_class_word_mostly_means_its_commonest_thing() -> None:
     for share in (0.0, 1.0):
         batch = base.Captioned(tokens, commonest(share=share), 0.0)(SEED, 8)
         for i, (image, ids) in enumerate(zip(batch.images, batch.token_ids, strict=True)):
-            common = commonest().scenes.model_copy(update={"names": commonest().names})
+            common = base.COMMONEST.model_copy(update={"names": commonest().names})
             one = pictures.shown((*SEED, i), common if share else pictures.SCENES)
             assert torch.equal(image, pictures.pixels([one.image])[0])
             assert torch.equal(ids, base.token_ids(tokens, [one.scene.caption])[0])
