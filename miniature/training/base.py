@@ -22,6 +22,7 @@ from miniature.networks.base import SCHEDULER, build, save
 from miniature.networks.latent import PATCH_PX
 from miniature.networks.text import tokenizer
 from miniature.scenes import Pool, Scene, phrases
+from miniature.sprites import LIST
 from miniature.train import Phase, Task
 from miniature.training.average import Average
 from miniature.training.pictures import SCENES, SIDE_PX, pixels, pool, shown
@@ -69,10 +70,15 @@ class CommonestConfig(Config):
     def _one_for_each_class_word(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         trained = {sprite.name: sprite.class_word for sprite in pool(Pool.TRAINED)}
         if unknown := set(names) - set(trained):
-            raise ValueError(f"no trained sprites: {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"training.commonest.names: no trained sprites: {', '.join(sorted(unknown))} (see {LIST.name})"
+            )
         counts = Counter(trained[name] for name in names)
         if wrong := sorted(word for word in set(trained.values()) if counts[word] != 1):
-            raise ValueError(f"one sprite for each class word is wanted; none or several for: {', '.join(wrong)}")
+            raise ValueError(
+                "training.commonest.names: give one sprite for each class word; none or several for: "
+                + ", ".join(wrong)
+            )
         return names
 
 
