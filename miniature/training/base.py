@@ -69,16 +69,11 @@ class CommonestConfig(Config):
     @classmethod
     def _one_for_each_class_word(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         trained = {sprite.name: sprite.class_word for sprite in pool(Pool.TRAINED)}
-        if unknown := set(names) - set(trained):
-            raise ValueError(
-                f"training.commonest.names: no trained sprites: {', '.join(sorted(unknown))} (see {LIST.name})"
-            )
+        if unknown := sorted(set(names) - set(trained)):
+            raise ValueError(f"training.commonest.names: no trained sprites: {', '.join(unknown)} (see {LIST.name})")
         counts = Counter(trained[name] for name in names)
-        if wrong := sorted(word for word in set(trained.values()) if counts[word] != 1):
-            raise ValueError(
-                "training.commonest.names: give one sprite for each class word; none or several for: "
-                + ", ".join(wrong)
-            )
+        if wrong := ", ".join(sorted(word for word in set(trained.values()) if counts[word] != 1)):
+            raise ValueError(f"training.commonest.names: one sprite for each class word; none or several for: {wrong}")
         return names
 
 
