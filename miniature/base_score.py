@@ -17,7 +17,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
-from miniature.figures import Figure, Table, share, write_json
+from miniature.figures import Figure, Table, share_by_image, write_json
 from miniature.networks.judge import Judge, load_judge
 from miniature.refusal import refusing
 from miniature.training.judge import found_words
@@ -70,21 +70,21 @@ def generate(pipeline: Any, captions: Sequence[str], steps: int, guidance: float
 
 
 @torch.no_grad()
-def judged(judge: Judge, images: Sequence[NDArray[np.uint8]], wanted: Sequence[Shown]) -> dict[str, list[bool]]:
-    """Whether each picture has its place, and whether each of its subjects' class words is seen in it."""
+def judged(judge: Judge, images: Sequence[NDArray[np.uint8]], wanted: Sequence[Shown]) -> dict[str, list[list[bool]]]:
+    """Of each picture: whether it has its place, and whether each of its subjects' class words is seen in it."""
     place, word = judge(pixels(images))
     places, words = [], []
     for place_logits, word_logits, one in zip(place, word, wanted, strict=True):
-        places.append(judge.places[int(place_logits.argmax())] == one.scene.background)
+        places.append([judge.places[int(place_logits.argmax())] == one.scene.background])
         own = {subject.sprite.class_word for subject in one.scene.subjects}
-        words += found_words(word_logits, [judge.class_words.index(word) for word in sorted(own)])
+        words.append(found_words(word_logits, [judge.class_words.index(word) for word in sorted(own)]))
     return {"background": places, "class word": words}
 
 
-def figures(pictures: str, called: str, subjects: int, right: dict[str, list[bool]]) -> list[Figure]:
+def figures(pictures: str, called: str, subjects: int, right: dict[str, list[list[bool]]]) -> list[Figure]:
     """The shares of what is right."""
     of = {"pictures": pictures, "called by": called, "subjects": str(subjects)}
-    return [share(of, name, sum(hits), len(hits)) for name, hits in right.items()]
+    return [share_by_image(of, name, [(sum(own), len(own)) for own in hits]) for name, hits in right.items()]
 
 
 def score(pipeline: Any, judge: Judge, count: int, steps: int, guidance: float, out: Path | None) -> list[Figure]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from miniature.base_score import judged
 from miniature.cases import COUNT, Asked, Case, cases, known
-from miniature.figures import Figure, Table, share, write_json
+from miniature.figures import Figure, Table, share_by_image, write_json
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
 from miniature.refusal import refusing
 from miniature.sprites import Sprite
@@ -120,13 +120,16 @@ def gallery(embedder: Embedder, sprites: Sequence[Sprite]) -> Float[Tensor, "N D
 @torch.no_grad()
 def ranked_first(
     embedder: Embedder, looks: Mapping[str, Tensor], images: Sequence[NDArray[np.uint8]], asked: Sequence[Case]
-) -> list[bool]:
-    """Whether each subject of each picture is most like the one that was asked for, of those of which `looks` are."""
+) -> list[list[bool]]:
+    """Of each picture: whether each of its subjects is most like the one that was asked for, of those of `looks`."""
     names, vectors = list(looks), torch.stack(list(looks.values()))
-    pairs = [(image, case, i) for image, case in zip(images, asked, strict=True) for i in range(len(case.subjects))]
-    crops = pixels([crop(image, case.shown.box(i)) for image, case, i in pairs])
-    found = (embedder(crops) @ vectors.T).argmax(dim=1).tolist()
-    return [case.subjects[i].sprite.name == names[best] for (_, case, i), best in zip(pairs, found, strict=True)]
+    crops = [
+        crop(image, case.shown.box(i))
+        for image, case in zip(images, asked, strict=True)
+        for i in range(len(case.subjects))
+    ]
+    best = iter((embedder(pixels(crops)) @ vectors.T).argmax(dim=1).tolist())
+    return [[subject.sprite.name == names[next(best)] for subject in case.subjects] for case in asked]
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,9 @@ def _references(case: Case) -> list[NDArray[np.uint8]]:
     ]
 
 
-def _figure(pictures: str, subjects: int, without: str, name: str, hits: Sequence[bool]) -> Figure:
+def _figure(pictures: str, subjects: int, without: str, name: str, hits: Sequence[list[bool]]) -> Figure:
     of = {"pictures": pictures, "subjects": str(subjects), "without": without}
-    return share(of, name, sum(hits), len(hits))
+    return share_by_image(of, name, [(sum(own), len(own)) for own in hits])
 
 
 def main() -> None:

@@ -53,10 +53,10 @@ def test_a_picture_counts_for_its_place_and_each_subject() -> None:
     own = [words.index(subject.sprite.class_word) for subject in one.scene.subjects]
     other = next(i for i in range(len(words)) if i not in own)
     right = judged(Knowing(place, tuple(own)), [one.image], [one])
-    assert right == {"background": [True], "class word": [True] * len(set(own))}
+    assert right == {"background": [[True]], "class word": [[True] * len(set(own))]}
     wrong = judged(Knowing((place + 1) % len(PLACES), (other, own[0])), [one.image], [one])
-    assert wrong["background"] == [False]
-    assert sum(wrong["class word"]) == 1
+    assert wrong["background"] == [[False]]
+    assert sum(wrong["class word"][0]) == 1
     shares = {figure.name: figure.value for figure in figures("real", "name", 2, wrong)}
     assert shares == {"background": 0.0, "class word": 1 / len(set(own))}
 

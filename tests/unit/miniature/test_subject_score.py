@@ -9,15 +9,17 @@ import torch
 
 from miniature.cases import COUNT, Asked, cases, known
 from miniature.networks import base, image_encoder, latent
+from miniature.networks.judge import load_embedder
 from miniature.networks.text import tokenizer
 from miniature.scenes import phrases
-from miniature.subject_score import SAMPLING, WITHOUT, batch_of, generate, sheet
+from miniature.subject_score import SAMPLING, WITHOUT, batch_of, gallery, generate, ranked_first, sheet
 from miniature.training.names import labelled_names
 from model.config import ModelConfig
 from model.subject_diffusion import SubjectDiffusion
 from model.weights import unet_of
 
-COMMITTED = Path(base.__file__).parents[1] / "weights" / "subject_diffusion"
+WEIGHTS = Path(base.__file__).parents[1] / "weights"
+COMMITTED = WEIGHTS / "subject_diffusion"
 QUICK = SAMPLING.model_copy(update={"steps": 2})
 OPEN = {"patch_positions": True, "keys_start_as_queries": True, "gate_start": 1.0}
 
@@ -70,6 +72,15 @@ def test_a_reference_is_not_what_is_wanted() -> None:
         (wanted,) = case.subjects
         outlines = [_filled(mask) for mask in (wanted.mask, wanted.place)]
         assert (outlines[0] != outlines[1]).mean() > 0.005
+
+
+def test_the_embedder_finds_the_subjects_of_each_picture() -> None:
+    """Of four scenes, the last with the picture of the first: its two are found in none of it."""
+    asked = list(cases(2))[:4]
+    embedder, sprites = load_embedder(WEIGHTS / "embedder"), known(Asked.HELD_OUT)
+    looks = {sprite.name: look for sprite, look in zip(sprites, gallery(embedder, sprites), strict=True)}
+    pictures = [case.shown.image for case in [*asked[:3], asked[0]]]
+    assert ranked_first(embedder, looks, pictures, asked) == [[True, True]] * 3 + [[False, False]]
 
 
 def _filled(mask: np.ndarray) -> np.ndarray:
