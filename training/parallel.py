@@ -88,17 +88,22 @@ class Replica:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Within, parts of the network can be called on their own, until its forward pass has gone through them.
+        """Within, parts of the network can be called on their own, and no worker waits for what another calls.
 
         Where the network is split, all workers enter together.
         """
         parts = [part for part in self.net.modules() if isinstance(part, FSDPModule)]
+        inner = parts[1:]  # the first is the whole, which stays gathered after its forward pass as it is
         for part in parts:
             part.reshard()  # else a part still gathered would keep weights that were changed since
             part.unshard()
+        for part in inner:
+            part.set_reshard_after_forward(False, recurse=False)
         try:
             yield
         finally:
+            for part in inner:
+                part.set_reshard_after_forward(True, recurse=False)
             for part in parts:
                 part.reshard()
 

@@ -122,18 +122,18 @@ class SampleGrids:
             stack.enter_context(set_stance("force_eager"))  # no graphs for batches that are met once in an hour
             fast = self._config.precision is Precision.BFLOAT16
             stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=fast))
-            images = [self._images(row, seed, state.replica) for seed, row in enumerate(rows)]
+            stack.enter_context(state.replica.gathered())
+            images = [self._images(row, seed, device) for seed, row in enumerate(rows)]
         headings = ["its caption", *self._config.samples.prompts]
         return grid(headings, [_line(row, of_row) for row, of_row in zip(rows, images, strict=True)])
 
-    def _images(self, row: SampledRow, seed: int, replica: Replica) -> list[Image.Image]:
+    def _images(self, row: SampledRow, seed: int, device: torch.device) -> list[Image.Image]:
         """One for each prompt, all from the same noise."""
         texts = [row.caption, *(f"{_named(row.labels)} {where}" for where in self._config.samples.prompts)]
-        batch = _batch(self._net, row, texts).to(replica.worker.device, non_blocking=False)
-        with replica.gathered():
-            conditions, empty = conditions_of(self._net, batch)
-            denoise = subject_denoiser(self._net, conditions, empty, self._sampling.guidance.personalised())
-            return generated(self._net, denoise, self._sampling, [seed] * len(texts), batch.masks.shape[-1])
+        batch = _batch(self._net, row, texts).to(device, non_blocking=False)
+        conditions, empty = conditions_of(self._net, batch)
+        denoise = subject_denoiser(self._net, conditions, empty, self._sampling.guidance.personalised())
+        return generated(self._net, denoise, self._sampling, [seed] * len(texts), batch.masks.shape[-1])
 
 
 def sampled_rows(plan: Plan, config: TrainingConfig, model: ModelConfig, net: SubjectDiffusion) -> list[SampledRow]:

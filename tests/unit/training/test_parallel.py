@@ -72,6 +72,41 @@ def test_weights_changed_after_a_forward_pass_are_the_ones_that_are_gathered(tmp
     assert done.stdout.strip() == "[[7.0], [7.0]]", done.stderr
 
 
+ALONE = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from training.config import Strategy
+from training.parallel import Replica, Worker
+
+rank = int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+fully_shard(net[0])
+fully_shard(net)
+row = torch.ones(1, 2)
+before = net(row)
+with Replica(net, Strategy.FSDP2, Worker()).gathered():
+    for _ in range(3 - 2 * rank):
+        net[0](row)
+print((net(row) == before).all().item(), net[0].weight.to_local().shape[0])
+dist.destroy_process_group()
+"""
+
+
+def test_a_worker_that_gives_up_within_what_is_gathered_keeps_no_other_waiting(tmp_path):
+    """As one that runs out of memory in a sample grid does; afterwards they train on, each with its half."""
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "meeting")]
+    workers = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
+    try:
+        assert [worker.communicate(timeout=120)[0].strip() for worker in workers] == ["True 1"] * 2
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
 SPLIT_AS_ON_A_GPU = """
 import sys
 from pathlib import Path
