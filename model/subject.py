@@ -50,7 +50,7 @@ class SubjectPictures:
         left, top, width, height = cv2.boundingRect(where)
         inside = np.s_[top : top + height, left : left + width]
         where = where[inside]
-        alone = cv2.bitwise_and(image[inside], image[inside], mask=where)
+        alone = cv2.copyTo(image[inside], where)
         subject = _resized(_centred(alone, self.square), self.side_px)
         rest = cv2.bitwise_not(_resized(_centred(where, self.square), self.side_px))
         behind = cv2.multiply(self._background(rng), cv2.merge([rest] * 3), scale=1 / 255)

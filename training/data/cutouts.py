@@ -56,7 +56,8 @@ def moved(cut: Cutout, config: AugmentationConfig, rng: np.random.Generator) -> 
     transform = cv2.getPerspectiveTransform(_corners(cut.mask.shape), corners)
     warped = cv2.warpPerspective(_framed(cut), transform @ _FROM_FRAME, (width, height))
     mask = warped[..., 3] >= 128
-    return Cutout(warped[..., :3], mask) if mask.any() else cut
+    pixels = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)  # every use of a view of three channels would copy it, slowly
+    return Cutout(pixels, mask) if mask.any() else cut
 
 
 def _framed(cut: Cutout) -> UInt8[np.ndarray, "_h _w 4"]:

@@ -49,12 +49,12 @@ def cell_shares(inside: Spans, square: Square, cells: int) -> Float[np.ndarray, 
     """
     size = square.side / cells
     x, y = (start + size * np.arange(cells + 1) for start in (square.left, square.top))
-    heights = np.diff(np.clip(y, inside.starts[:, None], inside.ends[:, None]), axis=1)
-    before = np.concatenate([np.zeros((1, cells)), heights.cumsum(axis=0)])
+    before = np.zeros((cells, len(inside.columns) + 1))
+    np.diff(np.clip(y[:, None], inside.starts, inside.ends), axis=0).cumsum(axis=1, out=before[:, 1:])
     column = np.floor(x).astype(np.int64)
     left, right = (np.searchsorted(inside.columns, column, side) for side in ("left", "right"))
-    covered = before[left] + (x - column)[:, None] * (before[right] - before[left])
-    shares: NDArray[np.float32] = (np.diff(covered, axis=0).T / size**2).astype(np.float32)
+    covered = before[:, left] + (x - column) * (before[:, right] - before[:, left])
+    shares: NDArray[np.float32] = (np.diff(covered, axis=1) / size**2).astype(np.float32)
     return shares
 
 
