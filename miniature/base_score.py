@@ -17,7 +17,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
-from miniature.figures import Figure, Table, share_by_image, write_json
+from miniature.figures import Figure, Table, share_of_hits, write_json
 from miniature.networks.judge import Judge, load_judge
 from miniature.refusal import refusing
 from miniature.training.judge import found_words
@@ -84,7 +84,7 @@ def judged(judge: Judge, images: Sequence[NDArray[np.uint8]], wanted: Sequence[S
 def figures(pictures: str, called: str, subjects: int, right: dict[str, list[list[bool]]]) -> list[Figure]:
     """The shares of what is right."""
     of = {"pictures": pictures, "called by": called, "subjects": str(subjects)}
-    return [share_by_image(of, name, [(sum(own), len(own)) for own in hits]) for name, hits in right.items()]
+    return [share_of_hits(of, name, hits) for name, hits in right.items()]
 
 
 def score(pipeline: Any, judge: Judge, count: int, steps: int, guidance: float, out: Path | None) -> list[Figure]:

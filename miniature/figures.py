@@ -43,6 +43,11 @@ def share_by_image(of: Mapping[str, str], name: str, pairs: Sequence[tuple[int, 
     return replace(alone, low=min(low, alone.low), high=max(high, alone.high))
 
 
+def share_of_hits(of: Mapping[str, str], name: str, hits: Sequence[Sequence[bool]]) -> Figure:
+    """Of the hits and misses of all images; as `share_by_image`."""
+    return share_by_image(of, name, [(sum(own), len(own)) for own in hits])
+
+
 def mean_by_image(of: Mapping[str, str], name: str, values: Sequence[Sequence[float]]) -> Figure:
     """Of the values of all images, at least one of which has one."""
     pairs = [(sum(own), len(own)) for own in values]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from miniature.base_score import judged
 from miniature.cases import COUNT, Asked, Case, cases, known
-from miniature.figures import Figure, Table, share_by_image, write_json
+from miniature.figures import Figure, Table, share_of_hits, write_json
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
 from miniature.refusal import refusing
 from miniature.sprites import Sprite
@@ -183,7 +183,7 @@ def _references(case: Case) -> list[NDArray[np.uint8]]:
 
 def _figure(pictures: str, subjects: int, without: str, name: str, hits: Sequence[list[bool]]) -> Figure:
     of = {"pictures": pictures, "subjects": str(subjects), "without": without}
-    return share_by_image(of, name, [(sum(own), len(own)) for own in hits])
+    return share_of_hits(of, name, hits)
 
 
 def main() -> None:
