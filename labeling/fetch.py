@@ -38,6 +38,8 @@ DETAIL_LENGTH = 300
 PORTS = {"http": 80, "https": 443}
 NO_AI = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 _ROBOTS_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+MAX_INTERIM = 16
+"""Informational responses (1xx) of one request that are skipped; a server that sends more is broken or hostile."""
 _PASSING = re.compile(r"timeout|connection|dns|no_resources|http_(408|425|429|5\d\d)")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _ALSO_LOCAL = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "::/96", "::ffff:0:0:0/96")))
@@ -263,6 +265,8 @@ def _parsed(url: str) -> Url:
         raise Unfetchable("not_http", f"{target.scheme}:")
     if target.scheme is None or not target.host:
         raise Unfetchable("invalid_url", "no http:// or https://" if target.scheme is None else "no host")
+    if target.port == 0:
+        raise Unfetchable("invalid_url", f"{target.host}: port 0 cannot be connected to")
     return target
 
 
@@ -323,8 +327,27 @@ class _TimedTlsSocket(ssl.SSLSocket):
         return super().recv_into(*args)
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """The final response: http.client itself skips 100 Continue and takes other informational ones for the answer."""
+
+    def begin(self) -> None:
+        """Read the status line and headers of the final response.
+
+        Raises:
+            BadStatusLine: the server sent more than `MAX_INTERIM` informational responses.
+        """
+        for _ in range(MAX_INTERIM + 1):
+            super().begin()
+            if not 100 <= self.status < 200 or self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return
+            self.headers = self.msg = None  # type: ignore[assignment]  # else `begin` takes itself for done
+        raise http.client.BadStatusLine(f"more than {MAX_INTERIM} informational responses, the last {self.status}")
+
+
 class _Connection(HTTPConnection):
     """A connection to one of the addresses that were checked; the name stays in Host, SNI and certificate check."""
+
+    response_class = _FinalResponse
 
     def __init__(self, host: str, port: int, addresses: Sequence[str], deadline: Deadline) -> None:
         super().__init__(host, port, timeout=deadline.left())
@@ -336,6 +359,8 @@ class _Connection(HTTPConnection):
 
 class _TlsConnection(HTTPSConnection):
     """The same over TLS."""
+
+    response_class = _FinalResponse
 
     def __init__(
         self, host: str, port: int, addresses: Sequence[str], deadline: Deadline, context: ssl.SSLContext

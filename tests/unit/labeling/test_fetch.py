@@ -267,6 +267,37 @@ def test_dead_hosts() -> None:
     assert reason_of(Fetcher(OPEN).fetch("http://no-such-name.invalid/a")) in {"no_such_host", "dns"}
 
 
+def with_early_hints(final: Page, times: int = 1, status: int = 103) -> Page:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        for _ in range(times):
+            handler.wfile.write(f"HTTP/1.1 {status} Interim\r\nLink: </style.css>; rel=preload\r\n\r\n".encode())
+        final(handler)
+
+    return answer
+
+
+def test_informational_responses_are_not_the_answer(site: Site) -> None:
+    site.pages |= {
+        "/hints": with_early_hints(page(b"picture")),
+        "/processing": with_early_hints(page(b"picture"), times=3, status=102),
+        "/moved": with_early_hints(redirect("/hints")),
+        "/gone": with_early_hints(page(status=404)),
+        "/upgrade": with_early_hints(page(b"picture"), status=101),
+        "/endless": with_early_hints(page(b"picture"), times=1000),
+    }
+    fetch = Fetcher(OPEN).fetch
+    assert [fetch(site.url(path)) for path in ("/hints", "/processing", "/moved")] == [Fetched(b"picture")] * 3
+    assert reason_of(fetch(site.url("/gone"))) == "http_404"
+    assert reason_of(fetch(site.url("/upgrade"))) == "http_101", "what follows is no longer HTTP"
+    assert reason_of(fetch(site.url("/endless"))) == "bad_response"
+
+
+def test_port_0_is_not_the_default_port(site: Site) -> None:
+    site.pages["/to-0"] = redirect("http://127.0.0.1:0/a")
+    for url in ("http://127.0.0.1:0/a", "https://127.0.0.1:0/a", site.url("/to-0")):
+        assert Fetcher(OPEN).fetch(url) == NotFetched("invalid_url", "127.0.0.1: port 0 cannot be connected to")
+
+
 def junk(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"not http at all\r\n\r\n")
 
