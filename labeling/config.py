@@ -4,9 +4,10 @@ import hashlib
 from enum import StrEnum
 from typing import Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from infra.config import Config
+from infra.ranges import Count, Processes, Seconds, Share
 
 
 class Precision(StrEnum):
@@ -60,29 +61,29 @@ class Stale(StrEnum):
 class DownloadConfig(Config):
     """Which URLs are fetched and kept, and how politely."""
 
-    min_side_px: NonNegativeInt = 1025
+    min_side_px: int = Field(default=1025, ge=0, le=65_535)
     """Smallest side that is kept: "the small side greater than 1024" (App. B.1). Judged by WIDTH and HEIGHT of the
     list before the download where they are given, and by the image itself after it."""
-    min_aesthetic_score: float | None = 5.0
+    min_aesthetic_score: float | None = Field(default=5.0, ge=-10, le=10)
     """Rows with a lower AESTHETIC_SCORE are not fetched ("greater than 5", App. B.1); rows without one are."""
-    max_punsafe: float | None = 0.5
+    max_punsafe: Share | None = 0.5
     """Rows with a higher `punsafe` are not fetched. Choice: the paper names no threshold; 1 lets all pass."""
-    max_pwatermark: float | None = 0.8
+    max_pwatermark: Share | None = 0.8
     """Rows with a higher `pwatermark` are not fetched. Choice: as LAION-Aesthetics itself; 1 lets all pass."""
     respect_noai: bool = True
     """Do not keep images whose X-Robots-Tag says noai, noimageai, noindex or noimageindex."""
     allow_private_hosts: bool = False
     """Fetch from loopback, private and link-local addresses too. For tests and in-house mirrors."""
-    timeout_s: PositiveFloat = 20.0
+    timeout_s: Seconds = 20.0
     """Deadline for the whole response, redirects included."""
-    max_bytes: PositiveInt = 50 * 2**20
+    max_bytes: int = Field(default=50 * 2**20, ge=1, le=2 * 2**30)
     """Longest response that is read."""
-    max_redirects: NonNegativeInt = 5
-    rounds: PositiveInt = 3
+    max_redirects: int = Field(default=5, ge=0, le=100)
+    rounds: int = Field(default=3, ge=1, le=100)
     """How often a URL that failed for a passing reason (time-out, 429, 5xx, connection) is tried in a run."""
-    backoff_s: PositiveFloat = 2.0
+    backoff_s: Seconds = 2.0
     """Wait before a URL is tried again; doubles each time."""
-    max_wait_s: PositiveFloat = 60.0
+    max_wait_s: Seconds = 60.0
     """A server that asks for a longer wait (Retry-After) is not asked again in this run."""
     retry_failed: bool = False
     """Fetch again what failed for a passing reason in shards that are finished. Shards that gain an image change
@@ -118,8 +119,8 @@ class CaptionConfig(NetworkConfig):
     """Revision of the hub id."""
     prompt: str = ""
     """Text that the caption goes on from, without becoming part of it."""
-    max_new_tokens: PositiveInt = 40
-    num_beams: PositiveInt = 1
+    max_new_tokens: int = Field(default=40, ge=1, le=2048)
+    num_beams: int = Field(default=1, ge=1, le=100)
     precision: Precision = Precision.BFLOAT16
 
     @field_validator("prompt")
@@ -153,28 +154,28 @@ class DetectConfig(NetworkConfig):
     """groundingdino: the path of the `.py` configuration; by default the package's GroundingDINO_SwinT_OGC.py."""
     text_encoder: str = "bert-base-uncased"
     """groundingdino: folder or hub id of the BERT tokenizer and configuration."""
-    box_threshold: float = Field(default=0.25, ge=0.0, le=1.0)
+    box_threshold: Share = 0.25
     """Boxes whose best noun scores lower are not written. Choice: the released code's 0.25."""
-    nms_iou: float = Field(default=0.5, ge=0.0, le=1.0)
+    nms_iou: Share = 0.5
     """Of two boxes of one image that overlap more than this, the better one stays. Choice: the released code's 0.5."""
 
 
 class BoxRules(Config):
     """Rules 1 to 5 of App. B.1, which need no mask."""
 
-    min_aspect: float = 0.3
+    min_aspect: float = Field(default=0.3, ge=0, le=1000)
     """Rule 1: boxes narrower than this (width/height) go."""
-    max_aspect: float = 3.0
+    max_aspect: float = Field(default=3.0, gt=0, le=1000)
     """Rule 1: boxes wider than this go."""
-    min_box_share: float = 0.05
+    min_box_share: Share = 0.05
     """Rule 2: smallest share of the image that a subject's box may cover."""
-    max_box_share: float = 0.7
+    max_box_share: Share = 0.7
     """Rule 2: largest share of the image that a subject's box may cover."""
-    max_iou: float = 0.8
+    max_iou: Share = 0.8
     """Rule 3: of two entities that overlap more than this, the lower score goes."""
-    max_repeats: int = 5
+    max_repeats: Count = 5
     """Rule 4: a label with more boxes than this in one image goes, all of them."""
-    min_score: float = 0.2
+    min_score: Share = 0.2
     """Rule 5: detections below this go."""
 
     @model_validator(mode="after")
@@ -194,7 +195,7 @@ class BoxRules(Config):
 class RulesConfig(BoxRules):
     """The filtering rules, numbered as in App. B.1."""
 
-    min_mask_fill: float = 0.6
+    min_mask_fill: Share = 0.6
     """Rule 6: masks covering less of their box than this go."""
 
 
@@ -214,30 +215,30 @@ class SegmentConfig(NetworkConfig):
 class Workers(Config):
     """How a stage runs. Changes no result, so it is no part of a file's stamp."""
 
-    count: PositiveInt = 1
-    cpus: PositiveFloat = 1.0
+    count: Processes = 1
+    cpus: float = Field(default=1.0, ge=0.001, le=10_000)
     """Cores per worker, on Ray."""
-    gpus: float = 0.0
+    gpus: float = Field(default=0.0, ge=0, le=64)
     """Share of a GPU per worker, on Ray."""
-    torch_threads: PositiveInt | None = None
+    torch_threads: Processes | None = None
     """Threads of the network in each worker; by default the cores of this machine over `count`, on Ray `cpus`."""
-    batch_size: PositiveInt = 16
-    prepare_threads: PositiveInt = 2
+    batch_size: Count = 16
+    prepare_threads: Processes = 2
     """Threads that decode and resize ahead of the network."""
-    batch_deadline_s: PositiveFloat = 600.0
+    batch_deadline_s: Seconds = 600.0
     """A worker that needs longer for one batch is replaced, and the batch is replayed row by row."""
-    start_deadline_s: PositiveFloat = 1800.0
+    start_deadline_s: Seconds = 1800.0
     """A worker that needs longer to load its weights is replaced."""
 
 
 class DownloadWorkers(Config):
     """How the download runs. Changes no result, so it is no part of a file's stamp."""
 
-    processes: PositiveInt = 1
+    processes: Processes = 1
     """Each takes a shard at a time and checks its images on one core. On Ray: as many as the cluster has cores."""
-    threads: PositiveInt = 64
+    threads: Processes = 64
     """URLs that a process fetches at once."""
-    per_host: PositiveInt = 8
+    per_host: Processes = 8
     """Of these, at most so many from one host."""
 
 
@@ -256,9 +257,9 @@ class LabelingConfig(Config):
     """Folder of the dataset: a local path or an fsspec URL such as s3://bucket/sdd."""
     urls: str | None = None
     """The list of URLs: a Parquet or CSV file, or a folder of them. Not needed once images/ is complete."""
-    images_per_shard: PositiveInt = 1024
+    images_per_shard: Count = 1024
     """Input URLs per shard."""
-    shards_per_part: PositiveInt = 64
+    shards_per_part: Count = 64
     """A big list is cut into parts; a part is labelled while the next one downloads."""
     executor: Executor = Executor.HERE
     """Where the stages run."""

@@ -17,9 +17,10 @@ from functools import cache
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field
 
 from infra.config import Config
+from infra.ranges import Count, Factor, Pixels, Share, ShareBelowOne
 from labeling.sdd.schema import Box
 from miniature.backgrounds import BACKGROUNDS
 from miniature.sprites import SIDES_PX, Sprite, cutout, outline, sprites
@@ -42,33 +43,33 @@ class Pool(StrEnum):
 class ScenesConfig(Config):
     """What scenes look like. Pairs are the smallest and the largest value of a draw, both inclusive."""
 
-    width_px: tuple[PositiveInt, PositiveInt] = (384, 512)
-    height_px: tuple[PositiveInt, PositiveInt] = (384, 512)
-    subjects: tuple[PositiveInt, PositiveInt] = (1, 5)
+    width_px: tuple[Pixels, Pixels] = (384, 512)
+    height_px: tuple[Pixels, Pixels] = (384, 512)
+    subjects: tuple[Count, Count] = (1, 5)
     """Subjects asked for; fewer where no place is found for one."""
     pool: Pool = Pool.TRAINED
     names: tuple[str, ...] = ()
     """Only these sprites of the pool; empty: all of it."""
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
-    box_share: tuple[NonNegativeFloat, NonNegativeFloat] = (0.03, 0.5)
+    box_share: tuple[Share, Share] = (0.03, 0.5)
     """Share of the image in a subject's whole box, drawn evenly in its logarithm. The upper end is for one subject
     and falls with the square root of their number."""
-    spread: float = Field(default=1.0, ge=0.0, le=1.0)
+    spread: Share = 1.0
     """How much of the room between the edges subjects are put in, around its middle; 0: always in the middle."""
     min_visible: float = Field(default=0.8, gt=0.0, le=1.0)
     """Share of each subject that others may not cover."""
-    max_rotation_deg: NonNegativeFloat = 15.0
-    max_perspective: float = Field(default=0.25, ge=0.0, lt=1.0)
+    max_rotation_deg: float = Field(default=15.0, ge=0, le=180)
+    max_perspective: ShareBelowOne = 0.25
     """How much nearer than its middle one side of a subject may seem, as a share."""
-    flip_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    flip_share: Share = 0.5
     """Share of subjects that are mirrored."""
-    subject_light: tuple[NonNegativeFloat, NonNegativeFloat] = (0.85, 1.1)
+    subject_light: tuple[Factor, Factor] = (0.85, 1.1)
     """Brightness of each subject, as a factor."""
-    scene_light: tuple[NonNegativeFloat, NonNegativeFloat] = (0.75, 1.12)
+    scene_light: tuple[Factor, Factor] = (0.75, 1.12)
     """Brightness of the whole scene, as a factor."""
-    shadow: float = Field(default=0.3, ge=0.0, le=1.0)
+    shadow: Share = 0.3
     """How dark the soft shadow under a subject is; it is no part of any mask."""
-    class_word_share: float = Field(default=0.25, ge=0.0, le=1.0)
+    class_word_share: Share = 0.25
     """Share of subjects that the caption calls by their class word. One whose class another subject shares is always
     called by its name, so that a word of the caption never fits two subjects."""
 

@@ -34,6 +34,7 @@ from PIL import Image
 from pydantic import Field
 
 from infra.config import Config
+from infra.ranges import Share
 from labeling.sdd import masks
 from labeling.sdd.arrow import Float32, Int32, Int64, Label, record_of, schema_of
 from labeling.sdd.schema import Box, Mask
@@ -58,9 +59,9 @@ class WorldConfig(Config):
     port: int = Field(default=8601, ge=0, le=65535)
     """Port of every URL, and so part of the dataset's keys. 0 takes one that is free while the world is written;
     the world keeps it from then on."""
-    held_out_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    held_out_share: Share = 0.0
     """Share of scenes whose subjects are all held out of every training, whatever `scenes` says of them."""
-    low_share: float = Field(default=0.06, ge=0.0, le=1.0)
+    low_share: Share = 0.06
     """Share of rows with an AESTHETIC_SCORE under 5, of those with a `punsafe` over 0.5 and of those with a
     `pwatermark` over 0.8, each drawn by itself; the default thresholds of the download refuse them."""
 

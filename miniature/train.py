@@ -29,12 +29,13 @@ from typing import Any, Protocol
 import cv2
 import psutil
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from infra.config import Config, load
+from infra.ranges import Count, Factor, Rate, RateOrZero, Share, Steps
 from miniature.refusal import refusing
 from miniature.sprites import LIST
 from miniature.training.muon import Muon
@@ -50,20 +51,20 @@ class AnotherRecipe(Exception):
 class Phase(Config):
     """One stretch of training: its length and its optimisers."""
 
-    steps: PositiveInt
-    batch_size: PositiveInt = 16
-    learning_rate: PositiveFloat
-    muon_rate: NonNegativeFloat = 0.0
+    steps: Steps
+    batch_size: Count = 16
+    learning_rate: Rate
+    muon_rate: RateOrZero = 0.0
     """Matrices of linear layers are trained by Muon at this rate; 0: everything by AdamW."""
     muon_convolutions: tuple[str, ...] = ()
     """Muon also takes the kernels of convolutions whose names begin so."""
-    rates: dict[str, NonNegativeFloat] = Field(default={})
+    rates: dict[str, Factor] = Field(default={})
     """Factors of the rate for parameters whose names begin so; 0 freezes them."""
-    warmup_steps: PositiveInt = 100
-    last_share: float = Field(default=0.03, ge=0.0, le=1.0)
+    warmup_steps: Steps = 100
+    last_share: Share = 0.03
     """The rate falls as a half cosine to this share of itself."""
-    weight_decay: NonNegativeFloat = 0.01
-    clip_norm: PositiveFloat = 1.0
+    weight_decay: RateOrZero = 0.01
+    clip_norm: float = Field(default=1.0, gt=0, le=1000)
 
 
 class Data(Protocol):

@@ -6,9 +6,10 @@ released code, or a point on which the paper is silent. Combinations are checked
 
 from enum import StrEnum
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from infra.config import Config
+from infra.ranges import Count, Factor, Share
 
 
 class AttentionLoss(StrEnum):
@@ -113,15 +114,15 @@ class DropConfig(Config):
     The events exclude each other: one is drawn per image, and the probabilities add up to at most 1.
     """
 
-    text: float = Field(default=0.05, ge=0, le=1)
+    text: Share = 0.05
     """The prompt becomes the empty string; CLS goes with it. Choice: App. A is silent."""
-    image: float = Field(default=0.05, ge=0, le=1)
+    image: Share = 0.05
     """The adapters are off and the location mask is zero; CLS stays in the prompt. Choice: App. A is silent."""
-    layout: float = Field(default=0.05, ge=0, le=1)
+    layout: Share = 0.05
     """The location mask is zero. Choice: App. A is silent."""
-    text_and_layout: float = Field(default=0.0, ge=0, le=1)
+    text_and_layout: Share = 0.0
     """Both, while the adapters stay on (released code)."""
-    all: float = Field(default=0.05, ge=0, le=1)
+    all: Share = 0.05
     """Text, image and layout together. Choice: App. A is silent."""
 
     @model_validator(mode="after")
@@ -158,7 +159,7 @@ class DeparturesConfig(Config):
     subject's picture comes to lie in its box. The paper gives the box of the whole subject alone."""
     keys_start_as_queries: bool = False
     """Start W_k of the adapter as W_q, so that what is alike is looked at from the first step. It trains freely."""
-    gate_start: NonNegativeFloat = 0.0
+    gate_start: Factor = 0.0
     """gamma of a new adapter. Above 0 the base's images change at once, and the adapter learns sooner."""
 
 
@@ -174,7 +175,7 @@ class ModelConfig(Config):
     frozen_precision: Precision = Precision.BFLOAT16
     """How frozen matrices are kept in training, where autocast computes in bfloat16 anyway."""
 
-    max_subjects: PositiveInt = 4
+    max_subjects: int = Field(default=4, ge=1, le=64)
     """Subject slots per image. Choice: the paper sets no limit."""
     placeholder: str = "<|subject|>"
     """[PH] of the prompt template. A word that is one token of the tokenizer is used as it is; else it is added."""
@@ -190,7 +191,7 @@ class ModelConfig(Config):
     use_image_cls: bool = True
     """Table 3 (g): put v_g in place of the placeholder's embedding."""
 
-    beta: NonNegativeFloat = 1.0
+    beta: Factor = 1.0
     """Balance constant of the adapter (App. A)."""
     adapter_feed_forward: bool = False
     """A gated feed-forward after the adapter's attention, as GLIGEN has it. The paper prints the attention term only
@@ -207,7 +208,7 @@ class ModelConfig(Config):
     location_marks: LocationMarks = LocationMarks.SUBJECT
     """Choice: the paper is silent."""
 
-    lambda_attn: NonNegativeFloat = 0.01
+    lambda_attn: Factor = 0.01
     """Weight of L_attn in Eq. 3 (App. A)."""
     attention_loss: AttentionLoss = AttentionLoss.L1
     """Form of the distance in Eq. 2."""
@@ -215,7 +216,7 @@ class ModelConfig(Config):
     """How Eq. 2 gathers its layers."""
     attention_tokens: EntityTokens = EntityTokens.LABEL_AND_PLACEHOLDER
     """The y_k of Eq. 2."""
-    attention_downsampling: tuple[PositiveInt, ...] = (2, 4, 8)
+    attention_downsampling: tuple[Count, ...] = (2, 4, 8)
     """The layers l of Eq. 2, by how much smaller than the latent their maps are: h_l = w_l = 32, 16 and 8 at 512 px."""
 
     null_branches: NullBranches = NullBranches.ADAPTER_OFF

@@ -11,9 +11,8 @@ with e_0 the prediction without text and image, e_image the one with the image a
 from collections.abc import Mapping
 from enum import Enum
 
-from pydantic import NonNegativeFloat
-
 from infra.config import Config
+from infra.ranges import Factor
 
 
 class Branch(Enum):
@@ -36,9 +35,9 @@ class Branch(Enum):
 
 
 class Guidance(Config):
-    text: NonNegativeFloat = 3.0
+    text: Factor = 3.0
     """s_text (App. D). 1 adds no guidance, 0 leaves the text out."""
-    image: NonNegativeFloat = 1.5
+    image: Factor = 1.5
     """s_image (App. D). 1 adds no guidance, 0 leaves the image out where the text is."""
 
     def personalised(self) -> dict[Branch, float]:

@@ -2,9 +2,8 @@
 
 from enum import StrEnum
 
-from pydantic import Field, PositiveInt
-
 from infra.config import Config
+from infra.ranges import Count, Share
 from model.guidance import Guidance
 
 
@@ -16,7 +15,7 @@ class Phase(StrEnum):
 class Interpolation(Config):
     """Between subject and text, by which of them the steps look at (Sec. 4.5, App. E)."""
 
-    alpha: float = Field(ge=0, le=1)
+    alpha: Share
     """Share of the noise schedule left when the second phase begins (Eq. 4): at 0 there is no second, at 1 no first."""
     first: Phase = Phase.SUBJECT
     """The paper's order: the subject's outline first, then text alone. The reverse keeps the text's layout."""
@@ -25,7 +24,7 @@ class Interpolation(Config):
 class SamplingConfig(Config):
     scheduler: str = "PNDM"
     """Name of a diffusers scheduler, without the word Scheduler (App. D)."""
-    steps: PositiveInt = 50
+    steps: Count = 50
     """Denoising steps (App. D)."""
     guidance: Guidance = Guidance()
     interpolation: Interpolation | None = None

@@ -2,9 +2,21 @@
 
 from enum import StrEnum
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import model_validator
 
 from infra.config import Config
+from infra.ranges import (
+    Count,
+    CountOrZero,
+    Factor,
+    Processes,
+    Rate,
+    RateOrZero,
+    Seed,
+    ShareBelowOne,
+    Steps,
+    StepsOrZero,
+)
 from model.config import ModelConfig, Precision, Recompute
 from model.sampling_config import SamplingConfig
 from training.data.config import DataConfig
@@ -22,18 +34,18 @@ class Strategy(StrEnum):
 class OptimizerConfig(Config):
     """AdamW. Choice: App. A gives the learning rate alone; the rest is the released code's, but for the clipping."""
 
-    learning_rate: PositiveFloat = 3e-5
+    learning_rate: Rate = 3e-5
     """App. A."""
-    warmup_steps: NonNegativeInt = 1000
+    warmup_steps: StepsOrZero = 1000
     """Steps over which the learning rate rises from zero; then it is constant."""
-    decay_steps: NonNegativeInt = 0
+    decay_steps: StepsOrZero = 0
     """Last steps of the job, over which the learning rate falls in a line to zero; 0: it is constant to the end, as in
     the released code."""
-    beta_1: float = Field(default=0.9, ge=0, lt=1)
-    beta_2: float = Field(default=0.999, ge=0, lt=1)
-    epsilon: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.0
-    clip_norm: NonNegativeFloat = 1.0
+    beta_1: ShareBelowOne = 0.9
+    beta_2: ShareBelowOne = 0.999
+    epsilon: Rate = 1e-8
+    weight_decay: RateOrZero = 0.0
+    clip_norm: Factor = 1.0
     """Longest gradient, of all weights together; 0 clips none. Choice: the released code has none."""
 
 
@@ -45,10 +57,10 @@ class SamplesConfig(Config):
     network, all make them together.
     """
 
-    every: NonNegativeInt = 5000
+    every: StepsOrZero = 5000
     """Steps between them, and after the last; 0 makes none. Choice: twelve images cost about as much as 40 steps of
     the paper's run, so less than 1 % of it."""
-    rows: PositiveInt = 4
+    rows: Count = 4
     """Rows of the dataset, each a line of the picture."""
     prompts: tuple[str, ...] = ("in the snow", "on the beach")
     """Beside the row's own caption, each after its subjects: "the dog and the cat in the snow"."""
@@ -67,25 +79,25 @@ class TrainingConfig(Config):
     data: DataConfig
     out: str
     """Folder of checkpoints and metrics, in a file system that all workers see."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Of new adapters, of the order of rows and their augmentation, and of noise, timesteps and dropped conditions."""
 
-    steps: PositiveInt = 300_000
+    steps: Steps = 300_000
     """Steps of the optimiser (App. A)."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    accumulation: PositiveInt = 1
+    accumulation: Count = 1
     """Batches of each worker in a step."""
-    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
+    ema_decay: ShareBelowOne = 0.9999
     """Of the running mean of the weights, which is what is exported; 0 exports the weights themselves. Choice: App. A
     is silent; the released code has none."""
     precision: Precision = Precision.BFLOAT16
     """Of products, by autocast; what is trained is kept in float32. Choice: App. A is silent."""
 
-    workers: PositiveInt = 1
+    workers: Processes = 1
     """Processes that train, each with `data.batch_size` images ("24 A100 GPUs", App. A)."""
     gpu: bool = True
     """Each worker has a GPU of its own; else it computes on the CPU, and workers speak over gloo."""
-    cpus_per_worker: PositiveInt = 1
+    cpus_per_worker: Processes = 1
     """That Ray keeps for a worker; its loader's processes want some as well."""
     strategy: Strategy = Strategy.DDP
     compile: bool = True
@@ -93,20 +105,20 @@ class TrainingConfig(Config):
     recompute: Recompute = Recompute.ACTIVATIONS
     """What the backward pass computes again instead of finding it kept."""
 
-    log_every: PositiveInt = 50
+    log_every: Steps = 50
     """Steps between lines of metrics, between which the host does not wait for the device."""
     identity_probe: bool = True
     """With each line of metrics, how much worse the noise is predicted with other images' subjects: two forward
     passes."""
-    checkpoint_every: PositiveInt = 1000
+    checkpoint_every: Steps = 1000
     """Steps between checkpoints."""
     samples: SamplesConfig = SamplesConfig()
     """Pictures to be looked at while it trains."""
-    keep: PositiveInt = 3
+    keep: Count = 3
     """Last checkpoints that stay; the one of the lowest loss stays as well."""
-    non_finite_limit: PositiveInt = 20
+    non_finite_limit: Count = 20
     """Steps in a row with gradients that are no numbers, after which the job stops. Each is left out and counted."""
-    max_failures: NonNegativeInt = 10
+    max_failures: CountOrZero = 10
     """How often Ray replaces workers that died, and the job goes on from its last checkpoint."""
 
 

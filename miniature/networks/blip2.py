@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 from transformers import (
     Blip2Config,
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from infra.config import Config
+from infra.ranges import Count, Pixels
 from miniature.networks.vocabulary import Vocabulary
 
 ARTICLES = frozenset({"a", "an", "the"})
@@ -35,16 +35,16 @@ _INIT_STD = 0.05
 class Blip2Size(Config):
     """How large the network is; by default about 2.4 million weights, most of them in the vision part."""
 
-    image_px: PositiveInt = 192
-    patch_px: PositiveInt = 16
-    width: PositiveInt = 160
-    heads: PositiveInt = 5
-    vision_layers: PositiveInt = 4
-    qformer_layers: PositiveInt = 2
-    text_layers: PositiveInt = 2
-    queries: PositiveInt = 16
+    image_px: Pixels = 192
+    patch_px: Pixels = 16
+    width: Count = 160
+    heads: Count = 5
+    vision_layers: Count = 4
+    qformer_layers: Count = 2
+    text_layers: Count = 2
+    queries: Count = 16
     """Embeddings of an image that the language model sees."""
-    max_text_tokens: PositiveInt = 96
+    max_text_tokens: Count = 96
     """Queries, prompt and caption together."""
 
 

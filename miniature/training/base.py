@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from infra.config import Config
+from infra.ranges import Count, Seed, Share, ShareBelowOne
 from miniature.networks.base import SCHEDULER, build, save
 from miniature.networks.latent import PATCH_PX
 from miniature.networks.text import tokenizer
@@ -46,21 +47,21 @@ _FROZEN = {"average.": 0.0}
 class BasePhase(Phase):
     """The phase with what is particular to denoising."""
 
-    no_caption: float = Field(default=0.1, ge=0, le=1)
+    no_caption: Share = 0.1
     """Share of pictures whose caption is the empty one, for classifier-free guidance."""
-    average_decay: float = Field(default=0.998, ge=0, lt=1)
+    average_decay: ShareBelowOne = 0.998
     """Of the running average that is kept."""
-    noise_power: float = Field(default=1.0, gt=0)
+    noise_power: float = Field(default=1.0, gt=0, le=100)
     """Timesteps are drawn as u to this power of all: below 1, more of those with much noise, where it is decided what
     is drawn."""
-    subject_weight: float = Field(default=1.0, ge=1)
+    subject_weight: float = Field(default=1.0, ge=1, le=1000)
     """Of the error where subjects are, against that of the place around them."""
 
 
 class CommonestConfig(Config):
     """Pictures of the commonest thing of each class word, which their captions call by that word."""
 
-    share: float = Field(default=0.7, ge=0, le=1)
+    share: Share = 0.7
     """Of all pictures."""
     names: tuple[str, ...]
     """Of the sprites, one for each class word."""
@@ -78,12 +79,12 @@ class CommonestConfig(Config):
 
 
 class BaseConfig(Config):
-    seed: int
+    seed: Seed
     latent: Path = Path("out/weights/latent/weights")
     """Folder of the autoencoder. Only its encoder matters here; the decoder may be trained further meanwhile."""
     commonest: CommonestConfig
     everything: BasePhase
-    validation_scenes: PositiveInt = 64
+    validation_scenes: Count = 64
 
 
 class Settings(Config):

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BlipImageProcessor
 
 from infra.config import Config
+from infra.ranges import Count, Seed
 from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import NounConfig
 from miniature.backgrounds import BACKGROUNDS
@@ -38,13 +39,13 @@ UNSCORED = -100
 
 
 class Blip2Config(Config):
-    seed: int
+    seed: Seed
     vision: Phase
     language: Phase
     together: Phase
     named: Phase
-    max_new_tokens: PositiveInt = 40
-    validation_scenes: PositiveInt = 120
+    max_new_tokens: int = Field(default=40, ge=1, le=2048)
+    validation_scenes: Count = 120
 
 
 class Settings(Config):

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infra.config import Config
+from infra.ranges import Count, Rate, Seed, Share
 from labeling.sdd.schema import Box
 from miniature.networks.judge import CROP_PX, EMBEDDED, Embedder, save_embedder
 from miniature.scenes import Pool
@@ -29,15 +29,15 @@ _AROUND = 1.15
 class EmbedderPhase(Phase):
     """The phase with its sharpness."""
 
-    temperature: PositiveFloat = 0.08
-    cutout_share: float = 0.25
+    temperature: Rate = 0.08
+    cutout_share: Share = 0.25
     """Share of pictures that are cut-outs on white, as references are."""
 
 
 class EmbedderConfig(Config):
-    seed: int
+    seed: Seed
     everything: EmbedderPhase
-    validation_rounds: PositiveInt = 3
+    validation_rounds: Count = 3
 
 
 class Settings(Config):

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveInt
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +21,7 @@ from torchvision.ops import generalized_box_iou
 from transformers import GroundingDinoForObjectDetection, ResNetBackbone
 
 from infra.config import Config
+from infra.ranges import Count, CountOrZero, Seed
 from labeling.backends.grounding_detect import PromptedDetector, prepare_image
 from labeling.backends.grounding_prompt import PromptBatch, PromptWriter, collate
 from labeling.config import DetectConfig
@@ -45,12 +45,12 @@ _PRIOR = 2.0
 
 
 class GroundingDinoConfig(Config):
-    seed: int
+    seed: Seed
     backbone: Phase
     detector: Phase
-    distractors: NonNegativeInt = 4
+    distractors: CountOrZero = 4
     """At most so many nouns of a prompt are not in the picture, beside the word for its background."""
-    validation_scenes: PositiveInt = 120
+    validation_scenes: Count = 120
 
 
 class Settings(Config):

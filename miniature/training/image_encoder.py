@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infra.config import Config
+from infra.ranges import Count, Factor, Seed
 from miniature.networks.image_encoder import PATCH_PX, SIDE_PX, WIDTH, build, save
 from miniature.networks.vocabulary import words_of
 from miniature.scenes import Pool
@@ -29,18 +29,18 @@ THUMBNAIL_PX = 8
 class EncoderPhase(Phase):
     """The phase with the weights of its terms."""
 
-    words: NonNegativeFloat = 0.3
-    sprite: NonNegativeFloat = 0.3
-    patches: NonNegativeFloat = 4.0
-    thumbnail: NonNegativeFloat = 2.0
-    swapped_colours: NonNegativeFloat = 0.3
+    words: Factor = 0.3
+    sprite: Factor = 0.3
+    patches: Factor = 4.0
+    thumbnail: Factor = 2.0
+    swapped_colours: Factor = 0.3
     """Share of batches with their colour channels in another order, for colours that no sprite has."""
 
 
 class EncoderConfig(Config):
-    seed: int
+    seed: Seed
     everything: EncoderPhase
-    validation_poses: PositiveInt = 2
+    validation_poses: Count = 2
 
 
 class Settings(Config):

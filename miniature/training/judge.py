@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infra.config import Config
+from infra.ranges import Count, Seed
 from miniature.networks.judge import CHANNELS, Judge, save_judge
 from miniature.scenes import Pool, Scene, ScenesConfig
 from miniature.sprites import sprites
@@ -33,9 +33,9 @@ _OWNED, _EMPTY = 0.3, 0.05
 
 
 class JudgeConfig(Config):
-    seed: int
+    seed: Seed
     everything: Phase
-    validation_scenes: PositiveInt = 300
+    validation_scenes: Count = 300
 
 
 class Settings(Config):

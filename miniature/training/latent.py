@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infra.config import Config
+from infra.ranges import Count, Seed
 from miniature.networks.latent import build, fit, save
 from miniature.scenes import Pool
 from miniature.train import Phase, Task
@@ -21,11 +21,11 @@ HELD_OUT = SCENES.model_copy(update={"pool": Pool.HELD_OUT})
 
 
 class LatentConfig(Config):
-    seed: int
+    seed: Seed
     decoder: Phase
-    fitted_scenes: PositiveInt = 384
+    fitted_scenes: Count = 384
     """Scenes that the code and the decoder's start are fitted to."""
-    validation_scenes: PositiveInt = 128
+    validation_scenes: Count = 128
 
 
 class Settings(Config):

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SamModel
 
 from infra.config import Config
+from infra.ranges import Count, Factor, Seed, Share
 from labeling.backends.sam_masks import Preprocessing
 from miniature.networks.sam import SIZES, architecture, save
 from miniature.scenes import Scene, ScenesConfig, compose
@@ -33,23 +33,23 @@ CROWDED = SCENES.model_copy(update={"subjects": (3, 6)})
 class SamPhase(Phase):
     """A phase with its prompts."""
 
-    boxes: PositiveInt = 2
+    boxes: Count = 2
     """Prompts an image."""
-    map_weight: NonNegativeFloat = 1.0
+    map_weight: Factor = 1.0
     """Weight of the map of all subjects, seen by a helping head; dense supervision for the image encoder."""
-    owner_weight: NonNegativeFloat = 0.0
+    owner_weight: Factor = 0.0
     """Weight of the map in which each cell of a subject says where its subject's box is; 0: no such map. Without it
     the image encoder need not tell subjects apart that touch, as they have one map."""
 
 
 class SamConfig(Config):
-    seed: int
+    seed: Seed
     everything: SamPhase
     crowded: SamPhase
     decoder: SamPhase
-    jitter: NonNegativeFloat = 0.08
+    jitter: Share = 0.08
     """How far each side of a box may be off, as a share of the box."""
-    validation_scenes: PositiveInt = 120
+    validation_scenes: Count = 120
 
 
 class Settings(Config):

@@ -1,8 +1,9 @@
 """Settings of the training data."""
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from infra.config import Config
+from infra.ranges import Count, Pixels, Share, ShareBelowOne
 
 
 class AugmentationConfig(Config):
@@ -11,13 +12,13 @@ class AugmentationConfig(Config):
     Choice: the paper is silent; these are the released code's.
     """
 
-    flip: float = Field(default=0.5, ge=0, le=1)
+    flip: Share = 0.5
     """How often the subject is mirrored."""
     rotation_deg: float = Field(default=10.0, ge=0, le=180)
     """It is turned by up to as much either way."""
-    perspective: float = Field(default=0.5, ge=0, lt=1)
+    perspective: ShareBelowOne = 0.5
     """How far its corners move inwards, as a share of half its sides, at most."""
-    perspective_chance: float = Field(default=0.5, ge=0, le=1)
+    perspective_chance: Share = 0.5
     """How often they do."""
 
 
@@ -30,7 +31,7 @@ class CacheConfig(Config):
 
     name: str = Field(default="default", pattern=r"^[\w.-]+$")
     """Folder under cache/ of the dataset, so that jobs of other settings keep theirs beside it."""
-    views: PositiveInt = 1
+    views: Count = 1
     """Draws that are kept; of the VAE's moments each takes 64 KiB an image at 512 px."""
     features: bool = False
     """Keep the image encoder's features as well: with ViT-H/14 0.65 MB a subject and view. Training then reads no
@@ -40,30 +41,30 @@ class CacheConfig(Config):
 class DataConfig(Config):
     dataset: str
     """Root of the dataset whose `sdd/` is read: a folder, or s3://BUCKET/FOLDER."""
-    image_px: PositiveInt = 512
+    image_px: Pixels = 512
     """Sides of a training image (App. A)."""
-    latent_downsampling: PositiveInt = 8
+    latent_downsampling: int = Field(default=8, ge=1, le=64)
     """How much smaller than the image its latent is, and with it the masks: 8 for the VAE of Stable Diffusion."""
-    subject_px: PositiveInt = 224
+    subject_px: Pixels = 224
     """Sides of a subject's picture: the image encoder's."""
-    batch_size: PositiveInt = 12
+    batch_size: Count = 12
     """Images of a worker's batch (App. A)."""
-    max_subjects: PositiveInt = 4
+    max_subjects: int = Field(default=4, ge=1, le=64)
     """Subjects of an image that has more are drawn anew each epoch. At most `model.max_subjects`."""
     augmentation: AugmentationConfig = AugmentationConfig()
     cache: CacheConfig | None = None
     """Train on what `subject-diffusion cache` has encoded ahead; None encodes in each step."""
 
-    streams: PositiveInt = 8
+    streams: Count = 8
     """Places of the dataset that are read side by side: batch n is of stream n modulo `streams`. A row group is read
     by one process alone where the number of all workers' loader processes divides it. Decides the order of rows."""
-    window: PositiveInt = 4
+    window: Count = 4
     """Row groups of a stream whose rows are shuffled among each other. Decides the order of rows."""
-    processes: NonNegativeInt = 2
+    processes: int = Field(default=2, ge=0, le=1000)
     """That load data, for each worker; 0 loads in the worker itself, when a batch is asked for."""
-    prefetch: PositiveInt = 2
+    prefetch: int = Field(default=2, ge=1, le=1000)
     """Batches that each process keeps ready."""
-    row_groups_mb: PositiveInt = 512
+    row_groups_mb: int = Field(default=512, ge=1, le=2**20)
     """Memory of each process for row groups that are not used up."""
 
     @model_validator(mode="after")

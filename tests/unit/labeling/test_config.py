@@ -82,7 +82,11 @@ def test_rules_as_strict_as_the_floor_or_stricter_are_taken():
     ("override", "parts"),
     [
         ("labeling.executor=slurm", ["labeling.executor", "'here' or 'ray'", "'slurm'"]),
-        ("labeling.images_per_shard=0", ["labeling.images_per_shard", "greater than 0"]),
+        ("labeling.images_per_shard=0", ["labeling.images_per_shard", "greater than or equal to 1"]),
+        ("labeling.rules.max_repeats=-1", ["labeling.rules.max_repeats", "greater than or equal to 1", "-1"]),
+        ("labeling.rules.min_mask_fill=60", ["labeling.rules.min_mask_fill", "less than or equal to 1", "60"]),
+        ("labeling.workers.entities.gpus=-1", ["labeling.workers.entities.gpus", "greater than or equal to 0", "-1"]),
+        ("labeling.workers.nouns.cpus=1e9", ["labeling.workers.nouns.cpus", "less than or equal to", "1000000000"]),
         ("labeling.workers.captions.count=2.5", ["labeling.workers.captions.count", "integer", "2.5"]),
         ("labeling.workers.caption.count=2", ["labeling.workers.caption:", "did you mean captions?"]),
         ("labeling.detect.box_threshold=1.5", ["labeling.detect.box_threshold", "1.5"]),
