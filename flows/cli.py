@@ -159,6 +159,20 @@ def export(
 
 
 @app.command()
+def settings(
+    table: Annotated[
+        str | None, typer.Argument(metavar="[TABLE]", help="One table with the tables inside it: labeling.download")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the documentation's reference page.")] = False,
+) -> None:
+    """Print every setting with its default, its type and what it does."""
+    from flows.settings import settings_markdown, settings_text
+
+    with told_in_one_line():
+        typer.echo(settings_markdown() if markdown else settings_text(table))
+
+
+@app.command()
 def demo(
     config: Annotated[
         str, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")
@@ -170,8 +184,8 @@ def demo(
 ) -> None:
     """Try it all: compose scenes, serve them over HTTP, label them with small networks, score the labels, train."""
     setup_logs()  # before the libraries that it silences are imported
-    from flows.demo import DemoExperiment
     from flows.demo import demo as run_demo
+    from flows.experiment import DemoExperiment
     from miniature.serve import WorldError
 
     with told_in_one_line():

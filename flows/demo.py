@@ -7,9 +7,10 @@ from pathlib import Path
 import typer
 from PIL import Image
 
+from flows.experiment import DemoExperiment
 from flows.sql import run
 from flows.status import funnel_text
-from infra.config import Config, SettingsError
+from infra.config import SettingsError
 from labeling.build import HereCaller, build
 from labeling.config import LabelingConfig
 from labeling.picture import contact_sheet, shown
@@ -20,10 +21,9 @@ from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
 from miniature.subject_score import SAMPLING, generate, sheet
 from miniature.training.names import labelled_names
 from miniature.true_layers import read_truth
-from model.config import ModelConfig
 from model.subject_diffusion import SubjectDiffusion
 from training.checkpoints import LATEST, Checkpoints
-from training.config import TrainingConfig, TrainingJob
+from training.config import TrainingJob
 from training.export import export
 from training.job import run as train
 from training.metrics import read_metrics
@@ -36,16 +36,6 @@ QUERIES = {
     "Boxes per image": "FROM boxes_per_image",
 }
 _SAMPLES = 20
-
-
-class DemoExperiment(Config):
-    """What the demo reads of a settings file."""
-
-    labeling: LabelingConfig
-    model: ModelConfig = ModelConfig()
-    training: TrainingConfig
-    world: WorldConfig = WorldConfig()
-    """Of the scenes; where it names none, the subjects are those that the labelling networks were taught."""
 
 
 def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) -> None:
