@@ -85,6 +85,12 @@ class DownloadConfig(Config):
     """Wait before a URL is tried again; doubles each time."""
     max_wait_s: Seconds = 60.0
     """A server that asks for a longer wait (Retry-After) is not asked again in this run."""
+    host_failures: int = Field(default=8, ge=1, le=10_000)
+    """URLs in a row that failed (time-out, connection, DNS) after which no other URL of the host is fetched for
+    `host_pause_s`. Then one is; after `rounds` such failures the host's remaining URLs of the shard fail as
+    `host_unreachable`. Choice: one failure for each connection that a host gets by default."""
+    host_pause_s: Seconds = 20.0
+    """Wait before a host that failed is tried again, in seconds."""
     retry_failed: bool = False
     """Fetch again what failed for a passing reason in shards that are finished. Shards that gain an image change
     their stamp, so later stages make their files of these shards again."""
@@ -94,6 +100,7 @@ class DownloadConfig(Config):
     def fingerprint(self) -> str:
         """Changes when a setting does that decides what is kept; not with those that say how hard a URL is tried."""
         effort = {"timeout_s", "rounds", "backoff_s", "max_wait_s", "retry_failed", "user_agent"}
+        effort |= {"host_failures", "host_pause_s"}
         return hashlib.sha256(self.model_dump_json(exclude=effort).encode()).hexdigest()[:12]
 
 

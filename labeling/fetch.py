@@ -6,6 +6,7 @@ that statistics can count:
 
     not_http  invalid_url  private_address          the URL, or one that it redirects to, is not for us
     no_such_host  dns  connection  tls  timeout     there was no answer
+    host_unreachable                                the URL was not asked for: its host failed too often in a row
     no_resources                                    this machine had no thread or memory left to ask
     bad_response  redirect_loop  too_many_redirects  http_404 ...   the answer is not the picture
     noai  too_large                                 the answer is not to be kept
@@ -40,7 +41,9 @@ NO_AI = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 _ROBOTS_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 MAX_INTERIM = 16
 """Informational responses (1xx) of one request that are skipped; a server that sends more is broken or hostile."""
-_PASSING = re.compile(r"timeout|connection|dns|no_resources|http_(408|425|429|5\d\d)")
+HOST_UNREACHABLE = "host_unreachable"
+_HOST_FAILURES = frozenset({"timeout", "connection", "dns"})
+_PASSING = re.compile(rf"timeout|connection|dns|no_resources|{HOST_UNREACHABLE}|http_(408|425|429|5\d\d)")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _ALSO_LOCAL = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "::/96", "::ffff:0:0:0/96")))
 """Local networks that `is_global` does not know, and outdated ways to write IPv4 addresses, where no server is."""
@@ -78,6 +81,11 @@ class Unfetchable(Exception):
 def is_passing(reason: str) -> bool:
     """Whether a later try may end otherwise."""
     return _PASSING.fullmatch(reason) is not None
+
+
+def is_host_failure(reason: str) -> bool:
+    """Whether the URL's host may be down: no connection, or no complete answer in time."""
+    return reason in _HOST_FAILURES
 
 
 def host_of(url: str) -> str:

@@ -1,11 +1,14 @@
-"""Fetches the URLs of a shard: many at once, few of one host, and again what failed for a passing reason."""
+"""Fetches the URLs of a shard: many at once, few of one host, and again what failed for a passing reason.
+
+A host that does not answer gets a rest, and in the end is given up (`labeling.hosts`).
+"""
 
 import contextlib
 import queue
 import random
 import threading
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from typing import TypeAlias
 
 from labeling.config import DownloadConfig, DownloadWorkers
 from labeling.fetch import Fetched, NotFetched, host_of, is_passing
+from labeling.hosts import Host
 from labeling.sdd.schema import ListedUrl
 
 
@@ -25,43 +29,53 @@ class Turn:
     due: float = 0.0
     """Moment of the monotonic clock before which it must not be fetched."""
     tries: int = 0
+    last: NotFetched | None = None
+    """The answer for the last try."""
 
 
-Answers: TypeAlias = "queue.Queue[tuple[Turn, Fetched | NotFetched]]"
+Answers: TypeAlias = "queue.Queue[tuple[ListedUrl, Fetched | NotFetched]]"
 
 
 class Turns:
-    """Hands out URLs that are due, and of one host at most `per_host` at a time; for many threads."""
+    """Hands out URLs that are due, each host's within its limits; for many threads."""
 
-    def __init__(self, turns: Sequence[Turn], per_host: int) -> None:
-        self._waiting = list(turns)
-        self._per_host = per_host
-        self._busy: Counter[str] = Counter()
+    def __init__(self, turns: Sequence[Turn], config: DownloadConfig, per_host: int) -> None:
+        self._hosts = {turn.host: Host(config, per_host) for turn in turns}
+        self._waiting: dict[str, deque[Turn]] = {}
+        """By host, without the hosts that have none."""
+        for turn in turns:
+            self._waiting.setdefault(turn.host, deque()).append(turn)
         self._closed = False
         self._changed = threading.Condition()
 
-    def take(self) -> Turn | None:
-        """The next URL whose turn it is; waits for one, and gives None when nothing more will come."""
+    def take(self) -> tuple[Turn, Fetched | NotFetched | None] | None:
+        """Wait for the next URL whose turn it is; None when nothing more will come.
+
+        Returns:
+            The URL and, where its host was given up, its answer: it is not to be fetched.
+        """
         with self._changed:
             while not self._closed:
                 now = time.monotonic()  # once: what comes due between two looks would be seen by neither
-                if (place := self._ready(now)) is not None:
-                    turn = self._waiting.pop(place)
-                    self._busy[turn.host] += 1
-                    return turn
+                if (turn := self._pop(now)) is not None:
+                    host = self._hosts[turn.host]
+                    if host.refusal:
+                        return turn, turn.last or host.refusal
+                    host.begin()
+                    return turn, None
                 self._changed.wait(self._until_due(now))
             return None
 
-    def done(self, turn: Turn) -> None:
-        """The host of a URL that was taken is free again."""
+    def done(self, turn: Turn, answer: Fetched | NotFetched) -> None:
+        """A URL that was fetched has this answer."""
         with self._changed:
-            self._busy[turn.host] -= 1
-            self._changed.notify()
+            changed = self._hosts[turn.host].end(turn.listed.key, answer, time.monotonic())
+            self._changed.notify_all() if changed else self._changed.notify()
 
     def put_back(self, turn: Turn) -> None:
         """The URL is to be fetched again when it is due."""
         with self._changed:
-            self._waiting.append(turn)
+            self._waiting.setdefault(turn.host, deque()).append(turn)
             self._changed.notify()
 
     def close(self) -> None:
@@ -70,13 +84,27 @@ class Turns:
             self._closed = True
             self._changed.notify_all()
 
-    def _ready(self, now: float) -> int | None:
-        free = (i for i, t in enumerate(self._waiting) if t.due <= now and self._busy[t.host] < self._per_host)
-        return next(free, None)
+    def _pop(self, now: float) -> Turn | None:
+        for name, turns in self._waiting.items():
+            host = self._hosts[name]
+            is_given_up = host.refusal is not None
+            if not is_given_up and not host.has_room(now):
+                continue
+            place = next((i for i, turn in enumerate(turns) if is_given_up or turn.due <= now), None)
+            if place is not None:
+                turn = turns[place]
+                del turns[place]
+                if not turns:
+                    del self._waiting[name]
+                return turn
+        return None
 
     def _until_due(self, now: float) -> float | None:
         """Seconds until a URL comes due; None if none will by time alone."""
-        return min((turn.due - now for turn in self._waiting if turn.due > now), default=None)
+        moments = (
+            max(turn.due, self._hosts[turn.host].resumes_at) for turns in self._waiting.values() for turn in turns
+        )
+        return min((moment - now for moment in moments if moment > now), default=None)
 
 
 def fetch_all(
@@ -89,21 +117,16 @@ def fetch_all(
 
     No more answers than threads wait for the caller, so bodies do not pile up in memory.
     """
-    turns = Turns([Turn(url, host_of(url.url)) for url in urls], workers.per_host)
+    turns = Turns([Turn(url, host_of(url.url)) for url in urls], config, workers.per_host)
     answers: Answers = queue.Queue(workers.threads)
-    left, threads = len(urls), min(workers.threads, len(urls))
+    threads = min(workers.threads, len(urls))
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="fetch") as pool:
         working: list[Future[None]] = []
         try:
             for _ in range(threads):
-                working.append(pool.submit(_work, turns, fetch, answers))  # all of them, or some
-            while left:
-                turn, answer = answers.get()
-                if again := _again(turn, answer, config):
-                    turns.put_back(again)
-                    continue
-                left -= 1
-                yield turn.listed, answer
+                working.append(pool.submit(_work, turns, fetch, config, answers))  # all of them, or some
+            for _ in urls:
+                yield answers.get()
         finally:
             turns.close()
             while not all(future.done() for future in working):  # a full queue would hold the threads
@@ -111,11 +134,16 @@ def fetch_all(
                     answers.get(timeout=0.05)
 
 
-def _work(turns: Turns, fetch: Callable[[str], Fetched | NotFetched], answers: Answers) -> None:
-    while turn := turns.take():
-        answer = fetch(turn.listed.url)
-        turns.done(turn)
-        answers.put((turn, answer))
+def _work(turns: Turns, fetch: Callable[[str], Fetched | NotFetched], config: DownloadConfig, answers: Answers) -> None:
+    while taken := turns.take():
+        turn, answer = taken
+        if answer is None:
+            answer = fetch(turn.listed.url)
+            turns.done(turn, answer)
+            if again := _again(turn, answer, config):
+                turns.put_back(again)
+                continue
+        answers.put((turn.listed, answer))
 
 
 def _again(turn: Turn, answer: Fetched | NotFetched, config: DownloadConfig) -> Turn | None:
@@ -127,4 +155,4 @@ def _again(turn: Turn, answer: Fetched | NotFetched, config: DownloadConfig) -> 
     if asked > config.max_wait_s:
         return None
     wait = max(asked, config.backoff_s * 2**turn.tries) * random.uniform(1.0, 1.5)  # so that a host's URLs spread
-    return Turn(turn.listed, turn.host, time.monotonic() + wait, tries)
+    return Turn(turn.listed, turn.host, time.monotonic() + wait, tries, answer)

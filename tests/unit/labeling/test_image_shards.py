@@ -21,7 +21,9 @@ from tests import factories
 from tests.web import Site, page, redirect, serving
 
 SHARD = "shard-00000"
-CONFIG = DownloadConfig(allow_private_hosts=True, min_side_px=32, timeout_s=0.5, backoff_s=0.01, max_bytes=100_000)
+CONFIG = DownloadConfig(
+    allow_private_hosts=True, min_side_px=32, timeout_s=0.5, backoff_s=0.01, host_pause_s=0.01, max_bytes=100_000
+)
 
 
 @dataclass

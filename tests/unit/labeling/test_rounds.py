@@ -1,10 +1,14 @@
 """Many URLs at once, few of one host, and again what failed for a passing reason."""
 
+import contextlib
 import itertools
+import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -107,7 +111,7 @@ def test_what_comes_due_between_two_looks_at_the_clock_is_seen(monkeypatch: pyte
     clock = itertools.chain([9.9999999], itertools.repeat(10.0000001))
     monkeypatch.setattr("labeling.rounds.time.monotonic", lambda: next(clock))
     waits: list[float | None] = []
-    turns = Turns([Turn(factories.listed(0), "host", due=10.0)], per_host=1)
+    turns = Turns([Turn(factories.listed(0), "host", due=10.0)], CONFIG, per_host=1)
     monkeypatch.setattr(turns._changed, "wait", waits.append)
     assert turns.take() is not None
     assert None not in waits
@@ -126,6 +130,71 @@ def test_a_machine_without_a_thread_left_is_told_and_not_waited_for(monkeypatch:
     with pytest.raises(RuntimeError, match="can't start new thread"):
         list(fetch_all(listed, lambda url: Fetched(b""), CONFIG, DownloadWorkers(threads=4, per_host=50)))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
+
+
+@contextmanager
+def black_hole() -> Iterator[tuple[int, list[socket.socket]]]:
+    """The port of a server that accepts connections and never answers, and the connections that it got."""
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connections.append(server.accept()[0])
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield server.getsockname()[1], connections
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in connections:
+                connection.close()
+
+
+def test_a_host_that_never_answers_is_given_up_while_others_go_on() -> None:
+    config = CONFIG.model_copy(update={"timeout_s": 0.1, "host_failures": 4, "host_pause_s": 0.05})
+    real = Fetcher(config, lambda host, port: ["127.0.0.1"])
+    good = [f"http://good.example/{i}" for i in range(20)]
+    with black_hole() as (port, connections):
+        dead = [f"http://dead.example:{port}/{i}" for i in range(200)]
+        found = answers(
+            dead + good,
+            lambda url: Fetched(b"") if url in good else real.fetch(url),
+            config,
+            DownloadWorkers(threads=8, per_host=4),
+        )
+    assert [found[url] for url in good] == [Fetched(b"")] * 20
+    reasons = Counter(getattr(found[url], "reason", "fetched") for url in dead)
+    assert len(connections) <= 4 + (4 - 1) + (config.rounds - 1), "not one for each URL and round"
+    assert set(reasons) == {"host_unreachable", "timeout"}
+    assert reasons["timeout"] <= len(connections), "the others were not asked for"
+
+
+def test_a_url_that_was_fetched_keeps_its_own_answer_when_its_host_is_given_up() -> None:
+    config = CONFIG.model_copy(update={"host_failures": 2, "host_pause_s": 0.01, "rounds": 2, "backoff_s": 60.0})
+    urls = [f"http://a.example/{i}" for i in range(5)]
+    found = answers(urls, lambda url: NotFetched("timeout", url), config, DownloadWorkers(threads=1, per_host=1))
+    assert [found[url] for url in urls[:3]] == [NotFetched("timeout", url) for url in urls[:3]]
+    assert [getattr(found[url], "reason", None) for url in urls[3:]] == ["host_unreachable"] * 2
+
+
+def test_a_host_that_recovers_gets_its_urls_fetched() -> None:
+    """Down for four failures and the first try after the pause."""
+    config = CONFIG.model_copy(update={"host_failures": 4, "host_pause_s": 0.05})
+    hits = itertools.count()
+
+    def down_at_first(handler: BaseHTTPRequestHandler) -> None:
+        if next(hits) >= 5:
+            page(b"back")(handler)
+
+    with serving({"*": down_at_first}) as site:
+        urls = [site.url(f"/{i}") for i in range(20)]
+        found = answers(urls, Fetcher(config).fetch, config, DownloadWorkers(threads=1, per_host=1))
+        assert set(found.values()) == {Fetched(b"back")}
+        assert sum(site.hits.values()) == 25
 
 
 def test_no_urls() -> None:
