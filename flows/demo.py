@@ -16,7 +16,7 @@ from labeling.config import LabelingConfig
 from labeling.picture import contact_sheet, shown
 from labeling.sdd.query import connect
 from miniature.cases import cases
-from miniature.score import TABLE, score_build, score_stages
+from miniature.score import TABLE, score_build, score_stages, score_untaught
 from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
 from miniature.subject_score import SAMPLING, generate, sheet
 from miniature.training.names import labelled_names
@@ -60,7 +60,7 @@ def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) 
         log.info("serving them at %s", url)
         build(labeling, HereCaller())
     show(labeling.root)
-    score(labeling, world)
+    score(labeling, world, experiment.world.untaught_scenes)
     draw(labeling.root)
     if not labels_only:
         learn(TrainingJob(model=experiment.model, training=experiment.training))
@@ -81,11 +81,13 @@ def show(root: str) -> None:
         run(session, sql)
 
 
-def score(labeling: LabelingConfig, world: Path) -> None:
-    """The labels against what is true of the scenes: as built, and each stage from its true input."""
+def score(labeling: LabelingConfig, world: Path, untaught_scenes: int) -> None:
+    """The labels against what is true of the scenes: as built, and each stage from its true input; and the masks of
+    held-out subjects on `untaught_scenes` scenes of taught and of untaught backgrounds."""
     scoring, truth = Path(labeling.root).parent / "scoring", read_truth(world / TRUTH)
     shutil.rmtree(scoring, ignore_errors=True)
     figures = [*score_build(labeling, truth), *score_stages(labeling, truth, scoring)]
+    figures += score_untaught(labeling.segment, untaught_scenes) if untaught_scenes else []
     typer.echo(f"\nHow right the labels are (python -m miniature.score --help says what counts)\n{TABLE.text(figures)}")
 
 

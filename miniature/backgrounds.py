@@ -1,5 +1,6 @@
 """What the subjects of a scene stand on or before: procedural textures, each with its noun and its place.
 
+The networks are trained on `BACKGROUNDS`. `UNTAUGHT` is for scores: no training may use one of these.
 Lengths inside are in units of 1/192 of the picture's smaller side, so a texture looks the same at every size.
 """
 
@@ -133,6 +134,55 @@ def sky(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
     return blue + (np.array((250, 250, 252)) - blue) * veil[..., None]
 
 
+def mosaic(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
+    """Stones of all colours side by side, each darker towards its edge."""
+    unit = min(height_px, width_px) / 192
+    seeds = np.ones((height_px, width_px), np.uint8)
+    count = int(rng.integers(120, 260))
+    seeds[rng.integers(height_px, size=count), rng.integers(width_px, size=count)] = 0
+    _, owner = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    inside = np.ones_like(seeds)
+    inside[:, 1:][owner[:, 1:] != owner[:, :-1]] = 0
+    inside[1:][owner[1:] != owner[:-1]] = 0
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5) / unit
+    tones = rng.uniform((90, 85, 80), (215, 205, 190), (count + 1, 3))
+    stones: Pixels = tones[owner] * (0.25 + 0.75 * np.clip(depth / 2.5, 0, 1))[..., None]
+    return stones
+
+
+def leaves(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
+    """Fallen leaves over each other, yellow to brown."""
+    unit = min(height_px, width_px) / 192
+    image = np.full((height_px, width_px, 3), rng.uniform((50, 35, 20), (80, 60, 35)), np.float32)
+    for _ in range(int(rng.integers(350, 600))):
+        centre = rng.uniform((0, 0), (width_px, height_px)).astype(int).tolist()
+        longest, narrow = rng.uniform(5, 13) * unit, rng.uniform(0.35, 0.6)
+        axes, colour = (int(longest), int(longest * narrow)), rng.uniform((110, 50, 10), (230, 170, 60)).tolist()
+        cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
+    return image
+
+
+def curtain(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
+    """Cloth in one colour that hangs in soft folds."""
+    y, x = _grid(height_px, width_px)
+    bend = 10 * _noise(rng, height_px, width_px, 60, stretch=3.0)
+    folds = 0.5 + 0.35 * np.sin((x + bend) / rng.uniform(4, 9)) + 0.15 * np.sin((x - bend) / rng.uniform(2, 4))
+    bright = rng.uniform((60, 60, 60), (235, 235, 235))
+    return _mix(np.clip(folds + 0.0005 * y, 0, 1), 0.35 * bright, bright)
+
+
+def wallpaper(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
+    """Dots in rows, every other row shifted, on paper of one colour."""
+    y, x = _grid(height_px, width_px)
+    period = rng.uniform(14, 30)
+    row = np.floor(y / period)
+    across = (x + period / 2 * (row % 2)) % period - period / 2
+    dots = np.hypot(across, y % period - period / 2) < rng.uniform(0.2, 0.36) * period
+    paper, ink = rng.uniform((150, 150, 150), (250, 250, 250)), rng.uniform((20, 20, 20), (220, 220, 220))
+    light: Pixels = 0.95 + 0.05 * _noise(rng, height_px, width_px, 40)
+    return np.where(dots[..., None], ink, paper) * light[..., None]
+
+
 BACKGROUNDS = {
     background.noun: background
     for background in (
@@ -146,6 +196,15 @@ BACKGROUNDS = {
         Background("table", "on the table", table),
         Background("carpet", "on the carpet", carpet),
         Background("sky", "in the sky", sky),
+    )
+}
+UNTAUGHT = {
+    background.noun: background
+    for background in (
+        Background("mosaic", "on the mosaic", mosaic),
+        Background("leaves", "on the leaves", leaves),
+        Background("curtain", "before the curtain", curtain),
+        Background("wallpaper", "before the wallpaper", wallpaper),
     )
 }
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from infra.config import Config
 from infra.ranges import Count, Factor, Pixels, Share, ShareBelowOne
 from labeling.sdd.schema import Box
-from miniature.backgrounds import BACKGROUNDS
+from miniature.backgrounds import BACKGROUNDS, UNTAUGHT
 from miniature.sprites import SIDES_PX, Sprite, cutout, outline, sprites
 
 Seed = int | Sequence[int]
@@ -147,7 +147,8 @@ def compose(seed: Seed, config: ScenesConfig = ScenesConfig()) -> Scene:  # noqa
     """
     rng = np.random.default_rng(seed)
     height, width = (int(rng.integers(*side, endpoint=True)) for side in (config.height_px, config.width_px))
-    background = BACKGROUNDS[_known(str(rng.choice(config.backgrounds)), BACKGROUNDS, "background")]
+    places = BACKGROUNDS | UNTAUGHT
+    background = places[_known(str(rng.choice(config.backgrounds)), places, "background")]
     image = background.draw(rng, height, width).astype(np.float32)
     placed, owner = _arrange(rng, image, config)
     image *= rng.uniform(*config.scene_light)

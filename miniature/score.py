@@ -7,10 +7,13 @@ run once more on its *true* input, through its ordinary backend, so that a loss 
 
 What counts, per image that was downloaded:
     noun     one of the true caption's: a subject, by its name or its class word, or the background
+    subject  the same without the words of backgrounds
     box      a subject, when the label is one of its words and the IoU is .5 or more
     mask     its IoU with the true mask, for each subject whose true box passes the rules on boxes; none is 0
-    entity   a subject whose true box and mask pass all rules, when label and box are right and the mask's IoU is .75
-Scenes with a sprite that no network was trained on are counted apart.
+    entity   a subject whose true box and mask pass all rules, when label and box are right and the mask's IoU is .75;
+             `precision, any` counts those of every subject, whether the truth passes the rules or not
+Scenes with a sprite that no network was trained on are counted apart, and so are scenes on backgrounds that none was
+trained on (`--untaught-scenes`).
 """
 
 import argparse
@@ -21,23 +24,28 @@ from pathlib import Path
 from typing import Any
 
 from infra.config import Config, load
-from labeling.config import BoxRules, LabelingConfig, RulesConfig
+from labeling.config import BoxRules, LabelingConfig, RulesConfig, SegmentConfig
 from labeling.rules import broken_box_rules, broken_rules
 from labeling.sdd import masks
 from labeling.sdd.schema import Candidate, Detections, Entities, Entity, Mask, Nouns
 from labeling.sdd.shards import ShardStore
+from labeling.stages.segment import Detected, SegmentStage
 from labeling.steps import IMAGES, steps_of
+from miniature.backgrounds import BACKGROUNDS, UNTAUGHT
 from miniature.figures import Figure, Table, mean_by_image, share_by_image, write_json
 from miniature.matching import matched_boxes, matched_words
 from miniature.refusal import refusing
-from miniature.serve import TrueSubject, Truth
+from miniature.scenes import Pool, Scene, ScenesConfig, compose
+from miniature.serve import TrueSubject, Truth, WorldConfig, jpeg, truth_of
 from miniature.true_layers import read_truth, run_on_truth, true_candidates, true_detections, truths_of
 
 MIN_MASK_IOU = 0.75
 TRAINED, HELD_OUT = "trained", "held out"
-TABLE = Table({"stage": 10, "input": 5, "sprites": 8}, name_width=17)
+TAUGHT_PLACES, UNTAUGHT_PLACES = "taught", "untaught"
+UNTAUGHT_SEED = 20262
+TABLE = Table({"stage": 10, "input": 5, "sprites": 8, "backgrounds": 8}, name_width=17)
 """`input` is built: what the stages before it had made; or true: what they ought to have made. `sprites` is `HELD_OUT`
-for scenes with one that is, else `TRAINED`."""
+for scenes with one that is, else `TRAINED`. `backgrounds` says whether the networks were trained on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +111,47 @@ def score_stages(config: LabelingConfig, truth: dict[str, Truth], scoring: Path)
     ]
 
 
+def score_untaught(segmenter: SegmentConfig, scenes: int) -> list[Figure]:
+    """The masks from true boxes of held-out subjects, on `scenes` scenes of taught backgrounds and of untaught ones."""
+    stage = SegmentStage(segmenter)
+    stage.setup()
+    figures = []
+    for backgrounds, nouns in ((TAUGHT_PLACES, BACKGROUNDS), (UNTAUGHT_PLACES, UNTAUGHT)):
+        config = ScenesConfig(pool=Pool.HELD_OUT, backgrounds=tuple(nouns))
+        composed = (compose((UNTAUGHT_SEED, index), config) for index in range(scenes))
+        tallies = [(HELD_OUT, _true_box_masks(stage, scene)) for scene in composed]
+        figures += _figures("masks", "true", tallies, backgrounds)
+    return figures
+
+
+def _true_box_masks(stage: SegmentStage, scene: Scene) -> Tally:
+    truth = truth_of("", scene)
+    row = Detected(
+        key=b"",
+        image=jpeg(scene.image, WorldConfig().jpeg_quality),
+        width_px=truth.width_px,
+        height_px=truth.height_px,
+        detections=true_detections(truth),
+    )
+    (found,) = stage.process([stage.prepare(row)])
+    return _masks(truth, _or(found, "candidates"), stage.config.floor)
+
+
 def _nouns(truth: Truth, found: Sequence[Any]) -> Tally:
     labels = [noun.label for noun in found]
-    right = len(matched_words(labels, truth.subjects)) + (truth.background in labels)
-    true = len(truth.subjects) + 1
+    subjects = len(matched_words(labels, truth.subjects))
+    right, true = subjects + (truth.background in labels), len(truth.subjects) + 1
     own = len({*(s.label for s in truth.subjects), truth.background} & set(labels))
-    return Tally({"recall": (right, true), "precision": (right, len(labels)), "own_word": (own, true)}, {})
+    return Tally(
+        {
+            "recall": (right, true),
+            "precision": (right, len(labels)),
+            "subject recall": (subjects, len(truth.subjects)),
+            "subject precision": (subjects, sum(label not in BACKGROUNDS for label in labels)),
+            "own_word": (own, true),
+        },
+        {},
+    )
 
 
 def _boxes(truth: Truth, found: Sequence[Any]) -> Tally:
@@ -128,17 +171,23 @@ def _masks(truth: Truth, found: Sequence[Candidate], floor: BoxRules) -> Tally:
 def _entities(truth: Truth, found: Sequence[Entity], rules: RulesConfig) -> Tally:
     broken = broken_rules(true_candidates(truth), truth.width_px, truth.height_px, rules)
     worth = [s for s, names in zip(truth.subjects, broken, strict=True) if not names]
-    pairs = matched_boxes(found, worth)
-    right = sum(_mask_iou(entity.mask, s.mask, truth) >= MIN_MASK_IOU for entity, s, _ in pairs)
+    right = _right_entities(truth, found, worth)
     elsewhere = len(matched_boxes(found, [s for s in truth.subjects if s not in worth]))
     return Tally(
         {
             "recall": (right, len(worth)),
             "precision": (right, len(found)),
+            "precision, any": (_right_entities(truth, found, truth.subjects), len(found)),
             "outside the rules": (elsewhere, len(found)),
         },
         {},
     )
+
+
+def _right_entities(truth: Truth, found: Sequence[Entity], subjects: Sequence[TrueSubject]) -> int:
+    """How many of `subjects` have an entity with the right label, box and mask."""
+    pairs = matched_boxes(found, subjects)
+    return sum(_mask_iou(entity.mask, subject.mask, truth) >= MIN_MASK_IOU for entity, subject, _ in pairs)
 
 
 def _mask_of(candidate: Candidate | None) -> Mask | None:
@@ -173,7 +222,9 @@ def _sprites(subjects: Sequence[TrueSubject]) -> str:
     return HELD_OUT if any(subject.held_out for subject in subjects) else TRAINED
 
 
-def _figures(stage: str, input: str, tallies: Iterable[tuple[str, Tally]]) -> list[Figure]:
+def _figures(
+    stage: str, input: str, tallies: Iterable[tuple[str, Tally]], backgrounds: str = TAUGHT_PLACES
+) -> list[Figure]:
     hits: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     values: dict[tuple[str, str], list[Sequence[float]]] = defaultdict(list)
     for sprites, tally in tallies:
@@ -181,7 +232,8 @@ def _figures(stage: str, input: str, tallies: Iterable[tuple[str, Tally]]) -> li
             hits[sprites, name].append(pair)
         for name, own in tally.values.items():
             values[sprites, name].append(own)
-    of = {sprites: {"stage": stage, "input": input, "sprites": sprites} for sprites in (TRAINED, HELD_OUT)}
+    shared = {"stage": stage, "input": input, "backgrounds": backgrounds}
+    of = {sprites: shared | {"sprites": sprites} for sprites in (TRAINED, HELD_OUT)}
     shares = [share_by_image(of[sprites], name, pairs) for (sprites, name), pairs in hits.items()]
     means = [mean_by_image(of[sprites], name, own) for (sprites, name), own in values.items() if any(own)]
     return sorted(shares + means, key=lambda figure: figure.of["sprites"] != TRAINED)
@@ -200,6 +252,7 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="labeling.KEY=VALUE")
     parser.add_argument("--truth", type=Path, required=True, help="truth.parquet of the world")
     parser.add_argument("--scoring", type=Path, help="new folder; run each stage on its true input there")
+    parser.add_argument("--untaught-scenes", type=int, default=0, help="scenes for masks on taught and untaught places")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     if given.scoring and given.scoring.exists():  # its stages would be taken for those of this build
@@ -208,6 +261,7 @@ def main() -> None:
         config, truth = load(ScoredExperiment, given.config, given.overrides).labeling, read_truth(given.truth)
         figures = score_build(config, truth)
         figures += score_stages(config, truth, given.scoring) if given.scoring else []
+        figures += score_untaught(config.segment, given.untaught_scenes) if given.untaught_scenes > 0 else []
     print(TABLE.text(figures))
     if given.json:
         write_json(figures, given.json)

@@ -64,6 +64,9 @@ class WorldConfig(Config):
     low_share: Share = 0.06
     """Share of rows with an AESTHETIC_SCORE under 5, of those with a `punsafe` over 0.5 and of those with a
     `pwatermark` over 0.8, each drawn by itself; the default thresholds of the download refuse them."""
+    untaught_scenes: int = Field(default=0, ge=0)
+    """Scenes of held-out subjects that the score composes on taught backgrounds, and as many on untaught ones, to
+    compare masks. They are not part of the world."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +130,10 @@ def write_world(folder: Path, count: int, seed: int, config: WorldConfig = World
         rng = np.random.default_rng((seed, index, 1))
         unseen = rng.random() < config.held_out_share
         scene = compose((seed, index), _unseen(config.scenes) if unseen else config.scenes)
-        (folder / path).write_bytes(_jpeg(scene.image, config.jpeg_quality))
+        (folder / path).write_bytes(jpeg(scene.image, config.jpeg_quality))
         url = f"http://{HOST}:{port}/{path}"
         listings.append(_listing(url, scene, rng, config.low_share))
-        truths.append(_truth(url, scene))
+        truths.append(truth_of(url, scene))
     _write(folder / TRUTH, truths, Truth)
     _write(folder / METADATA, listings, Listing)
     return folder / METADATA
@@ -202,7 +205,8 @@ def _port_of(folder: Path) -> int:
     return port
 
 
-def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+def jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """`image` [H, W, 3] as a JPEG file, colours at full resolution."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:4:4")
     return file.getvalue()
@@ -232,7 +236,8 @@ def _alt_text(scene: Scene, rng: np.random.Generator) -> str:
     return form.format(int(rng.integers(10_000)), name) if ":04d" in form else form.format(name.title())
 
 
-def _truth(url: str, scene: Scene) -> Truth:
+def truth_of(url: str, scene: Scene) -> Truth:
+    """What is to be found in the image of `scene` at `url`."""
     height, width = scene.image.shape[:2]
     return Truth(
         url=url,

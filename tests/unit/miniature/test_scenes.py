@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from miniature.backgrounds import BACKGROUNDS
+from miniature.backgrounds import BACKGROUNDS, UNTAUGHT
 from miniature.scenes import Pool, Pose, Scene, ScenesConfig, compose, paint, phrases, pose, render
 from miniature.sprites import sprites
 
@@ -242,11 +242,18 @@ def test_phrases_hold_every_word_of_every_caption() -> None:
         assert set(scene.caption.replace(",", "").split()) <= words
 
 
-@pytest.mark.parametrize("noun", BACKGROUNDS)
+@pytest.mark.parametrize("noun", [*BACKGROUNDS, *UNTAUGHT])
 def test_a_background_has_its_size_and_is_not_flat(noun: str) -> None:
-    drawn = BACKGROUNDS[noun].draw(np.random.default_rng(0), 90, 140)
+    background = (BACKGROUNDS | UNTAUGHT)[noun]
+    drawn = background.draw(np.random.default_rng(0), 90, 140)
     assert drawn.shape == (90, 140, 3)
     assert drawn.std(axis=(0, 1)).min() > 2
     assert drawn.min() > -20
     assert drawn.max() < 300
-    assert noun in BACKGROUNDS[noun].place.split()
+    assert noun in background.place.split()
+
+
+def test_an_untaught_background_is_drawn_only_where_it_is_named() -> None:
+    assert not set(UNTAUGHT) & {*BACKGROUNDS, *ScenesConfig().backgrounds}
+    assert not set(UNTAUGHT) & set(itertools.chain.from_iterable(phrase.split() for phrase in phrases()))
+    assert compose(0, ScenesConfig(backgrounds=("mosaic",))).background == "mosaic"

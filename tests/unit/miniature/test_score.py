@@ -7,14 +7,23 @@ from typing import Any
 
 import pytest
 
-from labeling.config import LabelingConfig
+from labeling.config import LabelingConfig, Precision, RulesConfig, SegmentConfig
 from labeling.finish import FinishJob
 from labeling.sdd.schema import Box, Candidate, Detections, Entities, Image, ListedUrl, Mask, Noun, Nouns, Verdict
 from labeling.sdd.shards import Refused, ShardStore
 from labeling.steps import steps_of
+from miniature.backgrounds import BACKGROUNDS
 from miniature.figures import Figure
 from miniature.scenes import Pool, ScenesConfig
-from miniature.score import HELD_OUT, TRAINED, score_boxes, score_build, score_nouns
+from miniature.score import (
+    HELD_OUT,
+    TRAINED,
+    score_boxes,
+    score_build,
+    score_entities,
+    score_nouns,
+    score_untaught,
+)
 from miniature.serve import TRUTH, Truth, WorldConfig, write_world
 from miniature.true_layers import STAMP, read_truth, run_on_truth, true_nouns, truths_of, write_truth
 from tests.factories import image, listed
@@ -159,6 +168,45 @@ def test_either_word_of_a_subject_is_right_but_only_one_is_the_captions_own(
     )
     assert value(figures, "nouns", "recall") == value(figures, "nouns", "precision") == 1.0
     assert value(figures, "nouns", "own_word") < 0.6
+
+
+def test_a_wrong_background_is_no_wrong_subject(
+    downloaded: ShardStore, truth: dict[str, Truth], tmp_path: Path
+) -> None:
+    def moved(row: Nouns) -> Nouns:
+        place = row.nouns[-1]
+        return replace(row, nouns=(*row.nouns[:-1], replace(place, label="sky" if place.label != "sky" else "sand")))
+
+    assert "sky" in BACKGROUNDS
+    figures = score_build(built(downloaded, truth, tmp_path, {"nouns": moved}), truth)
+    assert value(figures, "nouns", "subject recall") == value(figures, "nouns", "subject precision") == 1.0
+    assert value(figures, "nouns", "recall") == value(figures, "nouns", "precision") < 0.8
+
+
+def test_an_invented_subject_costs_the_precision_of_subjects(
+    downloaded: ShardStore, truth: dict[str, Truth], tmp_path: Path
+) -> None:
+    figures = score_build(built(downloaded, truth, tmp_path, {"nouns": invented}), truth)
+    assert value(figures, "nouns", "subject recall") == 1.0
+    assert value(figures, "nouns", "subject precision") < value(figures, "nouns", "precision") < 1.0
+
+
+def test_a_right_entity_of_a_subject_that_breaks_a_rule_counts_against_all_subjects_alone(
+    downloaded: ShardStore, truth: dict[str, Truth], tmp_path: Path
+) -> None:
+    store = ShardStore(built(downloaded, truth, tmp_path, {}).root)
+    figures = score_entities(store, truth, RulesConfig(min_box_share=0.2))
+    assert value(figures, "end to end", "precision") < 0.6
+    assert value(figures, "end to end", "precision, any") == 1.0
+
+
+def test_masks_are_scored_on_taught_and_on_untaught_backgrounds() -> None:
+    segmenter = SegmentConfig(checkpoint="miniature/weights/sam", precision=Precision.FLOAT32)
+    ious = [figure for figure in score_untaught(segmenter, scenes=3) if figure.name == "iou"]
+    columns = [(figure.of["input"], figure.of["sprites"], figure.of["backgrounds"]) for figure in ious]
+    assert columns == [("true", HELD_OUT, "taught"), ("true", HELD_OUT, "untaught")]
+    assert all(0.5 < figure.value < 1.0 and figure.count > 0 for figure in ious)
+    assert ious[0].value != ious[1].value
 
 
 def test_a_stage_runs_on_its_true_input(downloaded: ShardStore, truth: dict[str, Truth], tmp_path: Path) -> None:
