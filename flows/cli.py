@@ -99,8 +99,8 @@ def inspect(
 def picture(
     root: RootArgument,
     file: Annotated[str, typer.Argument(help="Where to write it: PNG, JPEG or WebP by its suffix.")],
-    count: Annotated[int, typer.Option(min=1, help="Images at most.")] = 12,
-    columns: Annotated[int, typer.Option(min=1)] = 4,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Images at most.")] = 12,
+    columns: Annotated[int, typer.Option(min=1, max=100, help="Images in a row of the picture.")] = 4,
 ) -> None:
     """Draw the first images of a dataset with their captions, boxes and masks."""
     from labeling.picture import contact_sheet, save, shown

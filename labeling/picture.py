@@ -49,7 +49,8 @@ def shown(root: str, count: int) -> list[Shown]:
 
 
 def contact_sheet(rows: Sequence[Shown], columns: int = 4) -> Image.Image:
-    """`rows` in a grid, RGB; each subject in a colour of its own."""
+    """`rows` in a grid of at most `columns` columns, RGB; each subject in a colour of its own."""
+    columns = min(columns, len(rows))
     height = CELL_PX + TEXT_PX
     lines = -(-len(rows) // columns)
     sheet = Image.new("RGB", (columns * (CELL_PX + _GAP_PX), lines * (height + _GAP_PX)), "white")

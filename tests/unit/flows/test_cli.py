@@ -48,6 +48,14 @@ def test_a_picture_that_cannot_be_written_is_named(dataset, tmp_path, name):
     assert not (tmp_path / name).is_file()
 
 
+@pytest.mark.parametrize("option", ["--columns", "--count"])
+def test_a_picture_larger_than_memory_is_refused(dataset, tmp_path, option):
+    done = CliRunner().invoke(app, ["picture", dataset, str(tmp_path / "a.png"), option, "1000000"])
+    assert done.exit_code == 2
+    assert option in done.stderr
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_a_dataset_alone_can_be_looked_at(dataset, tmp_path):
     done = CliRunner().invoke(app, ["inspect", dataset, "FROM labels"])
     assert done.exit_code == 0

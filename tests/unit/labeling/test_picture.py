@@ -34,6 +34,12 @@ def test_the_sheet_has_room_for_all_and_no_more(tmp_path):
     assert (wide // CELL_PX, tall // CELL_PX) == (2, 3)
 
 
+def test_a_sheet_is_no_wider_than_its_images(tmp_path):
+    finished(tmp_path, [sdd_row(1, [entity((8, 8, 32, 40))])])
+    found = shown(str(tmp_path), 1)
+    assert contact_sheet(found, columns=100).size == contact_sheet(found, columns=1).size
+
+
 def test_an_empty_dataset_is_said(tmp_path):
     with pytest.raises(LabelingError, match="holds no images"):
         shown(str(tmp_path), 3)
