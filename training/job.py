@@ -20,6 +20,7 @@ import torch
 from infra.lock import file_lock
 from infra.logs import setup_logs
 from infra.storage import place, publish
+from labeling.sdd.shards import ShardStore
 from model.errors import ModelError
 from training.cache import cache_of
 from training.checkpoints import LATEST, Checkpoints, Identity, record_of, refuse_another
@@ -27,7 +28,7 @@ from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.errors import StorageFault
 from training.data.loader import batches
-from training.data.plan import read_plan
+from training.data.plan import read_plan, shard_names
 from training.errors import CheckpointError, TrainingError
 from training.loop import train
 from training.network import network_of
@@ -64,6 +65,7 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
     """
     _refuse_what_ray_removes(job.training.out)
     job = with_whole_paths(job)
+    shard_names(ShardStore(job.training.data.dataset))  # a job without data ends before it starts workers
     workers = 1 if here else job.training.workers
     say_what_is_read_twice(job.training.data, workers)
     with _alone_in(Path(job.training.out)):
@@ -77,9 +79,9 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
 def work(order: Order, worker: Worker) -> None:
     """What each worker does, from whatever checkpoint is the furthest."""
     config = order.job.training
+    plan = read_plan(config.data, config.seed)  # before the network, which may take minutes to load
     torch.manual_seed(config.seed)  # of the new adapters, which all workers must have alike
     net = network_of(order.job.model, config.data)
-    plan = read_plan(config.data, config.seed)
     mean = net.image_encoder.mean.flatten().tolist()
     cache = cache_of(order.job, plan, net)
     read = partial(batches, plan, config.data, order.job.model, net.prompts, mean, cache=cache)

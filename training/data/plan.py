@@ -143,14 +143,24 @@ def read_plan(config: DataConfig, seed: int) -> Plan:
         DatasetError: there is no dataset, it has no rows, or a shard is damaged or of another version.
     """
     store = ShardStore(config.dataset)
-    names = store.shards(LAYER)
-    if not names:
-        raise DatasetError(f"{store.root / LAYER} has no shards: give the root of a dataset that `build` has finished")
+    names = shard_names(store)
     with ThreadPoolExecutor(_READERS) as readers:
         shards = list(readers.map(partial(planned_shard, store, config.max_subjects), names))
     if not any(len(shard.subjects) for shard in shards):
         raise DatasetError(f"{store.root / LAYER} has no rows in its {len(shards)} shards: every image was dropped")
     return Plan(shards, config, seed)
+
+
+def shard_names(store: ShardStore) -> list[str]:
+    """The shards of the dataset, in order. Lists a folder and reads no file.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    names = store.shards(LAYER)
+    if not names:
+        raise DatasetError(f"{store.root / LAYER} has no shards: give the root of a dataset that `build` has finished")
+    return names
 
 
 def planned_shard(store: ShardStore, max_subjects: int, name: str) -> PlannedShard:

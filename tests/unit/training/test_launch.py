@@ -4,6 +4,8 @@ import pytest
 
 from infra.config import load
 from infra.lock import file_lock
+from labeling.sdd.schema import SddRow
+from labeling.sdd.shards import ShardStore
 from tests.factories import finished
 from tests.unit.training.data.conftest import some_rows
 from training import job
@@ -62,6 +64,21 @@ def test_trains_goes_on_and_refuses_to_mix_runs(settings, tmp_path, capsys):
         "step-00000002.png",
         "step-00000003.png",
     ]
+
+
+def test_a_missing_dataset_is_named_before_any_network_is_loaded(tmp_path, capsys):
+    given = ["--set", f"training.out={tmp_path}/run", "--set", f"training.data.dataset={tmp_path}/nothing"]
+    assert main(["--config", "paper", "--here", "--set", "training.gpu=false", *given]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {tmp_path}/nothing/sdd has no shards")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_without_rows_is_named_before_any_network_is_loaded(tmp_path, capsys):
+    ShardStore(str(tmp_path / "empty")).write("sdd", "shard-00000", [], SddRow, "stamp")
+    given = ["--set", f"training.out={tmp_path}/run", "--set", f"training.data.dataset={tmp_path}/empty"]
+    assert main(["--config", "paper", "--here", "--set", "training.gpu=false", *given]) == 2
+    assert "has no rows in its 1 shards" in capsys.readouterr().err
 
 
 def test_goes_on_from_the_checkpoint_that_is_named_where_that_is_further(settings, tmp_path, capsys):
