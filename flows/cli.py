@@ -11,6 +11,7 @@ import typer
 
 from infra.config import SettingsError, load
 from infra.logs import setup_logs
+from infra.redaction import redact
 from labeling.errors import LabelingError
 from model.errors import ModelError
 from training.errors import TrainingError
@@ -36,7 +37,7 @@ def told_in_one_line() -> Iterator[None]:
     try:
         yield
     except (SettingsError, LabelingError, ModelError, TrainingError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"error: {redact(str(error))}", fg="red", err=True)
         raise typer.Exit(2) from None
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
 
+from infra.redaction import redact_all
 from infra.storage import place, publish
 from labeling.config import LabelingConfig
 from labeling.steps import Step
@@ -75,7 +76,7 @@ class RunRecord:
             "counts": self.counts,
             "seconds": self.seconds,
             "stages": self.identities,
-            "settings": self.config.model_dump(mode="json"),
+            "settings": redact_all(self.config.model_dump(mode="json")),
         }
         text = json.dumps(content, indent=2).encode()
         publish(place(self.config.root) / "runs" / f"{self.name}.json", lambda file: _put(file, text), replace=True)

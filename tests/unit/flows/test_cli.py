@@ -48,6 +48,13 @@ def test_a_picture_that_cannot_be_written_is_named(dataset, tmp_path, name):
     assert not (tmp_path / name).is_file()
 
 
+def test_a_message_holds_no_credentials(tmp_path):
+    urls = "memory://user:5ec4e7@host/list.csv?X-Amz-Signature=5ec4e7"
+    line = refused("build", "--set", f"labeling.root={tmp_path}/sdd", "--set", f"labeling.urls={urls}")
+    assert "list.csv" in line
+    assert "5ec4e7" not in line
+
+
 @pytest.mark.parametrize("option", ["--columns", "--count"])
 def test_a_picture_larger_than_memory_is_refused(dataset, tmp_path, option):
     done = CliRunner().invoke(app, ["picture", dataset, str(tmp_path / "a.png"), option, "1000000"])
