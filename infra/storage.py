@@ -5,10 +5,11 @@ fsspec; credentials and endpoint of S3 come from the usual AWS_* variables).
 """
 
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -82,6 +83,20 @@ def contents(path: UPath) -> bytes:
     """
     whole: bytes = path.fs.cat_file(path.path)
     return whole
+
+
+def make_private(folder: Path) -> None:
+    """Make `folder`, which nobody but this user may enter, unless it is there; for places that others can guess.
+
+    Raises:
+        PermissionError: a link, a file or another user's folder stands in its place.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not a folder of this user")
+    folder.chmod(0o700)  # an earlier version let others read it
 
 
 def _publish_local(path: Path, write: Callable[[IO[bytes]], None], replace: bool) -> None:

@@ -38,7 +38,7 @@ import pyarrow as pa
 from upath import UPath
 
 from infra.logs import setup_logs
-from infra.storage import contents, is_local, place, publish, sweep
+from infra.storage import contents, is_local, make_private, place, publish, sweep
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, Stale
 from labeling.errors import ShardStale, StageFailed
 from labeling.fetch import Fetcher
@@ -179,9 +179,19 @@ class FileSpool:
 
 
 def _far_spools(root: UPath) -> Path:
-    """The folder on this machine for the spools of a dataset that is far away: the same for every process of a user."""
+    """The folder on this machine for the spools of a dataset that is far away: the same for every process of a user,
+    so that they see each other's locks and remove what a killed one left.
+
+    Raises:
+        StageFailed: another user has made something of its name.
+    """
     name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"subject-diffusion-{os.getuid()}-{name}"
+    folder = Path(tempfile.gettempdir()) / f"subject-diffusion-{os.getuid()}-{name}"
+    try:
+        make_private(folder)
+    except PermissionError as error:
+        raise StageFailed(f"{error}: remove it, or set TMPDIR to a folder that is yours alone") from error
+    return folder
 
 
 @dataclass(frozen=True, slots=True)

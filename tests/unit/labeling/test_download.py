@@ -1,5 +1,6 @@
 """Where the download keeps what is not finished."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from infra.storage import place
 from labeling import lock
 from labeling.download import FileSpool
-from labeling.errors import LabelingError
+from labeling.errors import LabelingError, StageFailed
 from tests.factories import key
 
 TASK = (3, "unused")
@@ -40,6 +41,36 @@ def test_what_a_killed_process_left_is_removed_by_the_next(root, tmp_path):
     (folder / "left").write_bytes(b"of a killed process")
     with FileSpool.opened(root, TASK):
         assert files(tmp_path) == []
+
+
+@pytest.fixture
+def far_folder(tmp_path, monkeypatch) -> Path:
+    """Where a spool of `memory://dataset` makes its folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with FileSpool.opened(place("memory://dataset"), TASK):
+        (folder,) = tmp_path.iterdir()
+    return folder
+
+
+def test_a_spool_of_a_dataset_far_away_is_the_users_alone(far_folder):
+    assert far_folder.stat().st_mode & 0o777 == 0o700
+    far_folder.chmod(0o755)
+    with FileSpool.opened(place("memory://dataset"), TASK):
+        assert far_folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_in_its_place_is_not_followed(far_folder, tmp_path):
+    far_folder.rename(tmp_path / "elsewhere")
+    far_folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StageFailed, match="TMPDIR"), FileSpool.opened(place("memory://dataset"), TASK):
+        pass
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_a_folder_of_another_user_is_refused(far_folder):
+    os.chown(far_folder, 65534, 65534)
+    with pytest.raises(StageFailed, match="TMPDIR"), FileSpool.opened(place("memory://dataset"), TASK):
+        pass
 
 
 def test_two_processes_do_not_share_a_spool_of_a_dataset_far_away(tmp_path, monkeypatch):
