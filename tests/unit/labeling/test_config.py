@@ -13,7 +13,9 @@ from labeling.config import (
     DetectConfig,
     DownloadConfig,
     LabelingConfig,
+    NounConfig,
     RulesConfig,
+    SegmentConfig,
     Stale,
 )
 
@@ -112,6 +114,19 @@ def test_how_hard_a_url_is_tried_does_not_make_images_stale():
         assert DownloadConfig(**effort).fingerprint() == first.fingerprint()
     for choice in ({"min_side_px": 600}, {"max_punsafe": None}, {"respect_noai": False}, {"max_bytes": 10}):
         assert DownloadConfig(**choice).fingerprint() != first.fingerprint()
+
+
+def test_datasets_that_were_begun_before_stay_valid():
+    """Stamps hold these fingerprints. A new setting is left out of its fingerprint where it changes nothing."""
+    before = {
+        DownloadConfig(): "caf27ad4fead",
+        CaptionConfig(): "76d05ba8f712",
+        NounConfig(): "f1d20c690ce6",
+        DetectConfig(): "f4ba3c6bf998",
+        SegmentConfig(): "e0ea57a73fca",
+        RulesConfig(): "904e1558b17d",
+    }
+    assert {config: config.fingerprint() for config in before} == before
 
 
 def test_files_of_other_settings_are_refused_unless_asked():
