@@ -6,15 +6,15 @@ last: a shard is finished when its ledger is there.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from infra.storage import sweep
 from labeling.config import RulesConfig
 from labeling.errors import ShardCorrupt, StageFailed
 from labeling.lock import shard_lock
-from labeling.rules import broken_rules
+from labeling.rules import broken_rules, mask_fill
 from labeling.sdd.schema import (
     Candidate,
     Entity,
@@ -55,19 +55,31 @@ class Labelled:
     image: bytes
 
 
+class JudgedImage(NamedTuple):
+    """What the ledger says of an image that the rules judged."""
+
+    width_px: int | None
+    height_px: int | None
+    candidates: tuple[Judged, ...]
+
+
+NOT_JUDGED = JudgedImage(None, None, ())
+
+
 @dataclass
 class Judgement:
     """The rules' view of one shard, filled while its `sdd/` is written."""
 
     rules: RulesConfig
-    candidates: dict[bytes, tuple[Judged, ...]]
+    images: dict[bytes, JudgedImage]
     verdicts: dict[bytes, Verdict]
 
     def rows(self, labelled: Iterator[Labelled]) -> Iterator[SddRow]:
         """The images of which an entity is left."""
         for image in labelled:
             broken = broken_rules(image.candidates, image.width_px, image.height_px, self.rules)
-            self.candidates[image.key] = tuple(map(_judged, image.candidates, broken))
+            judged = tuple(map(_judged, image.candidates, broken))
+            self.images[image.key] = JudgedImage(image.width_px, image.height_px, judged)
             kept = [_entity(c) for c, names in zip(image.candidates, broken, strict=True) if not names]
             if kept:
                 yield _sdd_row(image, kept)
@@ -141,22 +153,24 @@ def _ledger(store: ShardStore, shard: str, layers: tuple[str, ...], judgement: J
     refused |= {key: (SDD, verdict) for key, verdict in judgement.verdicts.items()}
     kept = Verdict(state=State.KEPT, reason="")
     for listed in store.read(ListedUrl, (URLS,), shard):
-        if listed.key not in refused and listed.key not in judgement.candidates:
+        if listed.key not in refused and listed.key not in judgement.images:
             raise ShardCorrupt(f"shard {shard}: no layer says what became of {listed.key.hex()} ({listed.url})")
         stage, verdict = refused.get(listed.key, (SDD, kept))
-        yield _line(listed, stage, verdict, judgement.candidates)
+        yield _line(listed, stage, verdict, judgement.images.get(listed.key, NOT_JUDGED))
 
 
-def _line(listed: ListedUrl, stage: str, verdict: Verdict, candidates: Mapping[bytes, tuple[Judged, ...]]) -> LedgerRow:
+def _line(listed: ListedUrl, stage: str, verdict: Verdict, image: JudgedImage) -> LedgerRow:
     return LedgerRow(
         key=listed.key,
         list_row=listed.list_row,
         url=listed.url,
+        width_px=image.width_px,
+        height_px=image.height_px,
         state=verdict.state,
         stage=stage,
         reason=verdict.reason,
         detail=verdict.detail,
-        candidates=candidates.get(listed.key, ()),
+        candidates=image.candidates,
     )
 
 
@@ -169,15 +183,24 @@ def _no_entity(broken: list[tuple[str, ...]]) -> Verdict:
 
 
 def _judged(candidate: Candidate, broken: tuple[str, ...]) -> Judged:
-    return Judged(label=candidate.label, score=candidate.score, box=candidate.box, broken=broken)
+    segment = candidate.segment
+    return Judged(
+        label=candidate.label,
+        score=candidate.score,
+        box=candidate.box,
+        mask_fill=None if segment is None else mask_fill(candidate.box, segment),
+        predicted_iou=None if segment is None else segment.predicted_iou,
+        stability=None if segment is None else segment.stability,
+        broken=broken,
+    )
 
 
 def _entity(candidate: Candidate) -> Entity:
     assert candidate.segment is not None, "a candidate without a mask breaks the rule no_mask"
     return Entity(
         label=candidate.label,
-        start=candidate.start,
-        end=candidate.end,
+        span_start=candidate.span_start,
+        span_end=candidate.span_end,
         score=candidate.score,
         box=candidate.box,
         mask=candidate.segment.mask,

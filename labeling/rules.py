@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from labeling.config import BoxRules, RulesConfig
-from labeling.sdd.schema import Box, Candidate
+from labeling.sdd.schema import Box, Candidate, Segment
 
 
 class Scored(Protocol):
@@ -97,9 +97,13 @@ def mask_rules(candidate: Candidate, by_box: tuple[str, ...], rules: RulesConfig
     """
     if candidate.segment is None:
         return () if by_box else ("no_mask",)
-    box_area_px = _rounded(candidate.box).area_px
-    fill = candidate.segment.area_px / box_area_px if box_area_px > 0 else 0.0
-    return () if _float32(fill) >= _float32(rules.min_mask_fill) else ("thin_mask",)
+    return () if mask_fill(candidate.box, candidate.segment) >= _float32(rules.min_mask_fill) else ("thin_mask",)
+
+
+def mask_fill(box: Box, segment: Segment) -> float:
+    """Area of the mask over the area of its box, in 32 bits; 0 for a box without area."""
+    box_area_px = _rounded(box).area_px
+    return _float32(segment.area_px / box_area_px if box_area_px > 0 else 0.0)
 
 
 def _rank(found: Scored, index: int) -> tuple[float, str, float, float, float, float, int]:

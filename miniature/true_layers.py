@@ -59,7 +59,7 @@ def true_nouns(truth: Truth) -> tuple[Noun, ...]:
         place = re.compile(rf"\b{re.escape(label)}\b").search(truth.caption, end)
         assert place is not None, f"{truth.caption!r} lacks {label!r}"
         end = place.end()
-        nouns.append(Noun(label=label, start=place.start(), end=end))
+        nouns.append(Noun(label=label, span_start=place.start(), span_end=end))
     return tuple(nouns)
 
 
@@ -72,13 +72,20 @@ def true_detections(truth: Truth) -> tuple[Detection, ...]:
 def true_candidates(truth: Truth) -> tuple[Candidate, ...]:
     """The true boxes with the true masks."""
     return tuple(
-        Candidate(label=d.label, start=d.start, end=d.end, score=d.score, box=d.box, segment=_segment(subject))
+        Candidate(
+            label=d.label,
+            span_start=d.span_start,
+            span_end=d.span_end,
+            score=d.score,
+            box=d.box,
+            segment=_segment(subject),
+        )
         for d, subject in zip(true_detections(truth), truth.subjects, strict=True)
     )
 
 
 def _detection(subject: TrueSubject, noun: Noun) -> Detection:
-    return Detection(label=noun.label, start=noun.start, end=noun.end, score=1.0, box=subject.box)
+    return Detection(label=noun.label, span_start=noun.span_start, span_end=noun.span_end, score=1.0, box=subject.box)
 
 
 def _segment(subject: TrueSubject) -> Segment:

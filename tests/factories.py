@@ -94,7 +94,12 @@ def candidate(
     if mask.any():
         segment = Segment(mask=masks.encode(mask), area_px=int(mask.sum()), predicted_iou=0.9, stability=0.95)
     return Candidate(
-        label=label, start=2, end=2 + len(label), score=score, box=Box(x0=x0, y0=y0, x1=x1, y1=y1), segment=segment
+        label=label,
+        span_start=2,
+        span_end=2 + len(label),
+        score=score,
+        box=Box(x0=x0, y0=y0, x1=x1, y1=y1),
+        segment=segment,
     )
 
 
@@ -114,7 +119,7 @@ def refused(number: int, state: State = State.FAILED, reason: str = "ValueError"
 
 SHARD = "shard-00000"
 DOG = candidate((0, 0, 20, 20), size=(64, 48))
-CAT = replace(candidate((22, 0, 62, 30), label="cat", size=(64, 48)), start=12, end=15)
+CAT = replace(candidate((22, 0, 62, 30), label="cat", size=(64, 48)), span_start=12, span_end=15)
 FOUND: dict[int, tuple[Candidate, ...]] = {
     1: (DOG,),
     2: (DOG, CAT, replace(CAT, score=0.1, box=Box(x0=0.0, y0=20.0, x1=60.0, y1=48.0))),
@@ -163,12 +168,18 @@ def _row(row: type, number: int, found: Sequence[Candidate]) -> Any:
     if row is Caption:
         return Caption(key=key(number), caption=f"a dog and a cat {number}")
     if row is Nouns:
-        spans = sorted({(c.start, c.end, c.label) for c in found})
-        return Nouns(key=key(number), nouns=tuple(Noun(label=n, start=s, end=e) for s, e, n in spans))
+        spans = sorted({(c.span_start, c.span_end, c.label) for c in found})
+        return Nouns(key=key(number), nouns=tuple(Noun(label=n, span_start=s, span_end=e) for s, e, n in spans))
     if row is Detections:
-        boxes = [Detection(label=c.label, start=c.start, end=c.end, score=c.score, box=c.box) for c in found]
-        return Detections(key=key(number), detections=tuple(boxes))
+        return Detections(key=key(number), detections=tuple(map(_detection, found)))
     return Entities(key=key(number), candidates=tuple(found))
+
+
+def _detection(found: Candidate) -> Detection:
+    """The detection that a candidate was made from."""
+    return Detection(
+        label=found.label, span_start=found.span_start, span_end=found.span_end, score=found.score, box=found.box
+    )
 
 
 def entity(box: tuple[float, float, float, float], *, label: str = "dog", size: tuple[int, int] = (64, 48)) -> Entity:
@@ -177,8 +188,8 @@ def entity(box: tuple[float, float, float, float], *, label: str = "dog", size: 
     assert found.segment is not None
     return Entity(
         label=label,
-        start=found.start,
-        end=found.end,
+        span_start=found.span_start,
+        span_end=found.span_end,
         score=found.score,
         box=found.box,
         mask=found.segment.mask,

@@ -134,5 +134,5 @@ def _once(spans: Iterator[Any]) -> tuple[Noun, ...]:
     first: dict[str, Noun] = {}
     for span in spans:
         label = span.text.lower()
-        first.setdefault(label, Noun(label=label, start=span.start_char, end=span.end_char))
+        first.setdefault(label, Noun(label=label, span_start=span.start_char, span_end=span.end_char))
     return tuple(first.values())

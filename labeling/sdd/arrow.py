@@ -4,11 +4,18 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
 R = TypeVar("R")
+
+
+class Former(NamedTuple):
+    """The name that a field had in an earlier version of the format."""
+
+    name: str
+
 
 Int16 = Annotated[int, pa.int16()]
 Int32 = Annotated[int, pa.int32()]
@@ -33,8 +40,19 @@ def schema_of(row: type) -> pa.Schema:
 
 
 def row_of(row: type[R], record: Mapping[str, Any]) -> R:
-    """The instance of dataclass `row` with the values of `record`; what `row` lacks is left out."""
-    return row(**{name: record[name] if build is None else build(record[name]) for name, build in _builders_of(row)})
+    """The instance of dataclass `row` with the values of `record`; what `row` lacks is left out.
+
+    The record of an earlier version has fields under their former names, and lacks optional fields that came later.
+
+    Raises:
+        KeyError: the record lacks a field.
+    """
+    try:
+        values = {name: record[name] if build is None else build(record[name]) for name, build in _builders_of(row)}
+    except KeyError:
+        record = _with_current_names(row, record)
+        values = {name: record[name] if build is None else build(record[name]) for name, build in _builders_of(row)}
+    return row(**values)
 
 
 def names_of(row: type) -> tuple[str, ...]:
@@ -42,13 +60,35 @@ def names_of(row: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields(row))
 
 
-def record_of(value: Any) -> Any:
-    """`value` with dataclasses as dicts, all the way down; bytes are passed on, never copied."""
+def optional_names(row: type) -> tuple[str, ...]:
+    """The columns of `row` that may be None, in order."""
+    return tuple(name for name, hint in _hints_of(row).items() if _split_optional(hint)[1])
+
+
+def record_of(value: Any, renamed: Mapping[str, str] = types.MappingProxyType({})) -> Any:
+    """`value` with dataclasses as dicts, all the way down; bytes are passed on, never copied.
+
+    Args:
+        renamed: other names for fields, such as those of `former_names`.
+    """
     if is_dataclass(value):
-        return {f.name: record_of(getattr(value, f.name)) for f in fields(value)}
+        return {renamed.get(f.name, f.name): record_of(getattr(value, f.name), renamed) for f in fields(value)}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return [record_of(item) for item in value]
+        return [record_of(item, renamed) for item in value]
     return value
+
+
+def former_names(row: Any) -> dict[str, str]:
+    """The former names of the fields of dataclass `row`, however deep, by their names of today."""
+    found: dict[str, str] = {}
+    for name, hint in _hints_of(row).items():
+        inner, _ = _split_optional(hint)
+        inner = get_args(inner)[0] if get_origin(inner) in (list, tuple) else inner
+        if is_dataclass(inner):
+            found |= former_names(inner)
+        elif former := _former_name(inner):
+            found[name] = former
+    return found
 
 
 def leaf_paths(schema: pa.Schema) -> list[str]:
@@ -102,6 +142,16 @@ def _arrow_type(hint: Any) -> pa.DataType:
     if hint in _PLAIN:
         return _PLAIN[hint]
     raise TypeError(f"{hint!r} has no Arrow type; use Int32, Float32, str, bytes, bool, a dataclass or a tuple of one")
+
+
+def _former_name(hint: Any) -> str | None:
+    return next((mark.name for mark in get_args(hint) if isinstance(mark, Former)), None)
+
+
+def _with_current_names(row: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    former = ((name, _former_name(hint)) for name, hint in _hints_of(row).items())
+    renamed = {name: record[old] for name, old in former if old is not None and old in record}
+    return dict.fromkeys(optional_names(row)) | renamed | dict(record)
 
 
 def _builders(row: type) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:

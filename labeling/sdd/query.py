@@ -8,7 +8,7 @@ import duckdb
 from infra.storage import is_local, place
 from labeling.errors import LabelingError, ShardCorrupt
 
-VIEWS = Path(__file__).parents[2] / "infra" / "duckdb" / "sdd.sql"
+VIEWS = Path(__file__).parents[2] / "infra" / "duckdb"
 
 
 def refuse_no_dataset(root: str) -> None:
@@ -32,17 +32,23 @@ def connect(root: str) -> duckdb.DuckDBPyConnection:
     if not is_local(folder):
         session.register_filesystem(folder.fs)
     session.execute("SET VARIABLE root = ?", [glob.escape(folder.path if is_local(folder) else str(folder))])
-    for statement in duckdb.extract_statements(VIEWS.read_text()):
+    _define(session, "version_1.sql")
+    _define(session, "sdd.sql")
+    return session
+
+
+def _define(session: duckdb.DuckDBPyConnection, file: str) -> None:
+    """Run the statements of `file`, without the views over files that are not there or are of another version."""
+    for statement in duckdb.extract_statements((VIEWS / file).read_text()):
         try:
             session.execute(statement)
-        except duckdb.CatalogException:
-            continue  # a view over a layer that is left out
+        except (duckdb.CatalogException, duckdb.BinderException):
+            continue
         except duckdb.IOException as error:
             if "No files found" not in str(error):
                 raise
         except duckdb.InvalidInputException as error:
             raise ShardCorrupt(f"{' '.join(str(error).split())}: move it away and run again") from error
-    return session
 
 
 def funnel(root: str) -> list[tuple[str, str, str, int, float]]:

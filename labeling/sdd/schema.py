@@ -1,17 +1,24 @@
 """The files of the dataset, one row class per kind of file; `SddRow` is the dataset's own row.
 
 This module is the only place where a column is named, typed and explained. A change here is a
-change of format: raise VERSION and record the new tests/golden/sdd_schema.txt.
+change of format: raise VERSION and record the new tests/golden/sdd_schema.txt. Files of earlier versions stay readable:
+mark a renamed field with its `Former` name, and give a field that comes later a type that may be None.
 
 Boxes, masks and sizes are in pixels of the stored image *after* its EXIF orientation is applied.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
-from labeling.sdd.arrow import Float32, Int32, Int64, Key, Label, LargeBytes, Sha256
+from labeling.sdd.arrow import Float32, Former, Int32, Int64, Key, Label, LargeBytes, Sha256
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)
+"""Versions that this program reads. Version 1 called a noun's span `start` and `end`, the latter a word of SQL, and its
+ledger had neither the sizes of images nor what the segmenter said of candidates."""
+SpanStart = Annotated[Int32, Former("start")]
+SpanEnd = Annotated[Int32, Former("end")]
 
 
 class State(StrEnum):
@@ -85,9 +92,9 @@ class Noun:
 
     label: Label
     """Lower case, as the caption spells it: "fire hydrant"."""
-    start: Int32
+    span_start: SpanStart
     """Offset of its first character in the caption."""
-    end: Int32
+    span_end: SpanEnd
     """Offset just past its last character."""
 
 
@@ -96,8 +103,8 @@ class Detection:
     """A place where the detector found a noun."""
 
     label: Label
-    start: Int32
-    end: Int32
+    span_start: SpanStart
+    span_end: SpanEnd
     score: Float32
     """Detector confidence in [0, 1]: the noun's own tokens only."""
     box: Box
@@ -120,8 +127,8 @@ class Candidate:
     """A detection after the segmenter; without a segment where it fell under `segment.floor` or SAM found nothing."""
 
     label: Label
-    start: Int32
-    end: Int32
+    span_start: SpanStart
+    span_end: SpanEnd
     score: Float32
     box: Box
     segment: Segment | None
@@ -132,9 +139,9 @@ class Entity:
     """A subject of the dataset: a detection with its mask that breaks no rule."""
 
     label: Label
-    start: Int32
+    span_start: SpanStart
     """Span of the noun in the caption, in characters."""
-    end: Int32
+    span_end: SpanEnd
     score: Float32
     box: Box
     mask: Mask
@@ -150,6 +157,12 @@ class Judged:
     label: Label
     score: Float32
     box: Box
+    mask_fill: Float32 | None
+    """Share of the box that the mask fills, as rule 6 judges it; None without a mask."""
+    predicted_iou: Float32 | None
+    """SAM's own estimate of the mask's IoU; None without a mask."""
+    stability: Float32 | None
+    """Stability of the mask, as in `Segment`; None without a mask."""
     broken: tuple[Label, ...]
 
 
@@ -257,6 +270,9 @@ class LedgerRow:
     key: Key
     list_row: Int64
     url: str
+    width_px: Int32 | None
+    """Width of the image; None where the rules did not judge it."""
+    height_px: Int32 | None
     state: Label
     """A `State`."""
     stage: Label

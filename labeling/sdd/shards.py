@@ -6,12 +6,15 @@
     ROOT/sdd/         the dataset                   kept images only
     ROOT/ledger/      what became of each URL       one row per input URL
 
+A layer keeps the format version of the files that are in it, so that other programs read it as one table; a layer
+without files begins with today's.
+
 Rows stand in the order of their keys. The layers from images/ to entities/ hold *outcomes*: a row's payload
 columns are null where its `state` is not `kept`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -23,8 +26,17 @@ from upath import UPath
 
 from infra.storage import is_local, place, publish, reading
 from labeling.errors import ShardCorrupt, ShardStale
-from labeling.sdd.arrow import dictionary_paths, leaf_paths, names_of, record_of, row_of, schema_of
-from labeling.sdd.schema import VERSION, State, Verdict
+from labeling.sdd.arrow import (
+    dictionary_paths,
+    former_names,
+    leaf_paths,
+    names_of,
+    optional_names,
+    record_of,
+    row_of,
+    schema_of,
+)
+from labeling.sdd.schema import READABLE, VERSION, State, Verdict
 
 R = TypeVar("R")
 ROWS_PER_GROUP = 64
@@ -38,6 +50,15 @@ class Stamp(NamedTuple):
     stamp: str
     counts: dict[str, int]
     """Rows by state; a plain layer has only `kept`."""
+
+
+class Format(NamedTuple):
+    """How the files of a layer are written."""
+
+    schema: pa.Schema
+    version: int
+    names: Mapping[str, str]
+    """What its fields are called where that differs from today's names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +88,7 @@ class ShardStore:
         """The file's stamp and counts, or None where there is no file.
 
         Raises:
-            ShardCorrupt: the file is not one of this program, or of another version of the format.
+            ShardCorrupt: the file is not one of this program, or of a version of the format that it does not know.
         """
         try:
             with self.opened(layer, shard) as file:
@@ -77,12 +98,8 @@ class ShardStore:
 
     def stamp_of(self, file: pq.ParquetFile, layer: str, shard: str) -> Stamp:
         """As `stamp`, of the file that `opened` gave."""
-        found = file.metadata.metadata or {}
-        version = found.get(b"version", b"none").decode()
-        if version != str(VERSION):
-            raise ShardCorrupt(
-                f"{self.path(layer, shard)} has format version {version}, this program's is {VERSION}: give a new root"
-            )
+        self._version_of(file, layer, shard)
+        found = file.metadata.metadata
         return Stamp(stamp=found[b"stamp"].decode(), counts=json.loads(found[b"counts"]))
 
     def opened(self, layer: str, shard: str) -> AbstractContextManager[pq.ParquetFile]:
@@ -121,7 +138,7 @@ class ShardStore:
         """
         wanted = names_of(row)
         kept = self._kept(layers[-1], shard, any_state="state" in wanted)
-        homes = self._homes(wanted, layers, shard)
+        homes = self._homes(row, layers, shard)
         tables = {
             layer: {record["key"]: record for record in self._table(layer, shard, names).to_pylist()}
             for layer, names in homes.items()
@@ -151,7 +168,9 @@ class ShardStore:
         Raises:
             FileExistsError: the file is there and `replace` is false.
         """
-        return self._write(layer, shard, (record_of(r) for r in rows), schema_of(row), row, stamp, replace)
+        form = self._format(layer, shard, row, schema_of(row))
+        records = (record_of(r, form.names) for r in rows)
+        return self._write(layer, shard, records, form, row, stamp, replace)
 
     def write_outcomes(
         self, layer: str, shard: str, rows: Iterable[Any], row: type, stamp: str, *, replace: bool = False
@@ -161,15 +180,16 @@ class ShardStore:
         Raises:
             FileExistsError: the file is there and `replace` is false.
         """
-        records = (_outcome_record(r) for r in rows)
-        return self._write(layer, shard, records, outcome_schema_of(row), row, stamp, replace)
+        form = self._format(layer, shard, row, outcome_schema_of(row))
+        records = (_outcome_record(r, form.names) for r in rows)
+        return self._write(layer, shard, records, form, row, stamp, replace)
 
     def _write(
         self,
         layer: str,
         shard: str,
         records: Iterable[dict[str, Any]],
-        schema: pa.Schema,
+        form: Format,
         row: type,
         stamp: str,
         replace: bool,
@@ -177,28 +197,57 @@ class ShardStore:
         counts: dict[str, int] = {}
 
         def write(file: IO[bytes]) -> None:
-            with _writer(file, schema, row) as writer:
+            with _writer(file, form.schema, row) as writer:
                 for group in _groups(_in_key_order(records, f"{layer}/{shard}")):
-                    writer.write_table(pa.Table.from_pylist(group, schema=schema))
+                    writer.write_table(pa.Table.from_pylist(group, schema=form.schema))
                     for record in group:
                         state = str(record.get("state", State.KEPT))
                         counts[state] = counts.get(state, 0) + 1
-                writer.add_key_value_metadata({"stamp": stamp, "version": str(VERSION), "counts": json.dumps(counts)})
+                about = {"stamp": stamp, "version": str(form.version), "counts": json.dumps(counts)}
+                writer.add_key_value_metadata(about)
 
         publish(self.path(layer, shard), write, replace=replace)
         return counts
+
+    def _format(self, layer: str, shard: str, row: type, schema: pa.Schema) -> Format:
+        """The format of the layer's other files, or today's where there are none."""
+        for other in self.shards(layer):
+            if other == shard:
+                continue
+            try:
+                with self.opened(layer, other) as file:
+                    version = self._version_of(file, layer, other)
+                    if version == VERSION:
+                        break
+                    return Format(file.schema_arrow.remove_metadata(), version, former_names(row))
+            except (ShardCorrupt, FileNotFoundError):
+                continue  # refused where it is read; the next file has the layer's version too
+        return Format(schema, VERSION, {})
+
+    def _version_of(self, file: pq.ParquetFile, layer: str, shard: str) -> int:
+        found = (file.metadata.metadata or {}).get(b"version", b"none").decode()
+        for version in READABLE:
+            if found == str(version):
+                return version
+        known = " and ".join(map(str, READABLE))
+        raise ShardCorrupt(
+            f"{self.path(layer, shard)} has format version {found}, this program reads {known}: give a new root"
+        )
 
     def _kept(self, layer: str, shard: str, any_state: bool) -> list[bytes]:
         judged = not any_state and "state" in self._columns(layer, shard)
         table = self._table(layer, shard, ["key", "state"] if judged else ["key"])
         return [r["key"] for r in table.to_pylist() if r.get("state", State.KEPT) == State.KEPT]
 
-    def _homes(self, wanted: Sequence[str], layers: Sequence[str], shard: str) -> dict[str, list[str]]:
-        """The columns to read from each layer: the last that has it is a column's home."""
+    def _homes(self, row: type, layers: Sequence[str], shard: str) -> dict[str, list[str]]:
+        """The columns of `row` to read from each layer: the last that has it is a column's home."""
         homes: dict[str, list[str]] = {}
         columns = {layer: self._columns(layer, shard) for layer in layers}
-        for name in wanted:
+        optional = optional_names(row)
+        for name in names_of(row):
             home = next((layer for layer in reversed(layers) if name in columns[layer]), None)
+            if home is None and name in optional:
+                continue  # a version before this column
             if home is None:
                 raise ShardCorrupt(f"shard {shard}: no column {name} in {', '.join(layers)}")
             homes.setdefault(home, ["key"])
@@ -258,11 +307,11 @@ def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
         raise ShardCorrupt(f"{path} is damaged ({damage}): move it away and run again") from error
 
 
-def _outcome_record(row: Any) -> dict[str, Any]:
+def _outcome_record(row: Any, names: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(row, Refused):
         verdict = row.verdict
         return {"key": row.key, "state": verdict.state, "reason": verdict.reason, "detail": verdict.detail}
-    record: dict[str, Any] = record_of(row)
+    record: dict[str, Any] = record_of(row, names)
     return {"state": str(State.KEPT), **record}
 
 

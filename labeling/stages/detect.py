@@ -87,7 +87,7 @@ class DetectStage:
 def _detection(noun: Noun, found: Found) -> Detection:
     x0, y0, x1, y1 = found.box
     box = Box(x0=x0, y0=y0, x1=x1, y1=y1)
-    return Detection(label=noun.label, start=noun.start, end=noun.end, score=found.score, box=box)
+    return Detection(label=noun.label, span_start=noun.span_start, span_end=noun.span_end, score=found.score, box=box)
 
 
 def _load(config: DetectConfig) -> Detector:  # torch: in the worker only

@@ -99,8 +99,8 @@ def _candidates(row: Prepared, found: Sequence[Segmented]) -> tuple[Candidate, .
     return tuple(
         Candidate(
             label=d.label,
-            start=d.start,
-            end=d.end,
+            span_start=d.span_start,
+            span_end=d.span_end,
             score=d.score,
             box=d.box,
             segment=_segment(next(masked)) if above else None,

@@ -251,12 +251,12 @@ def pixels(count: int) -> list[Pixels]:
 
 
 def tagged(number: int, *labels: str) -> Tagged:
-    nouns = tuple(Noun(label=label, start=0, end=len(label)) for label in labels)
+    nouns = tuple(Noun(label=label, span_start=0, span_end=len(label)) for label in labels)
     return Tagged(key=key(number), image=jpeg(number), nouns=nouns)
 
 
 def detected(number: int, box: Box) -> Detected:
-    detection = Detection(label="dog", start=0, end=3, score=0.9, box=box)
+    detection = Detection(label="dog", span_start=0, span_end=3, score=0.9, box=box)
     image = jpeg(number, (400, 200))
     return Detected(key=key(number), image=image, width_px=400, height_px=200, detections=(detection,))
 
@@ -264,5 +264,5 @@ def detected(number: int, box: Box) -> Detected:
 def found(*boxes: tuple[float, float, float, float], label: str = "dog") -> Detections:
     shapes = [Box(x0=x0, y0=y0, x1=x1, y1=y1) for x0, y0, x1, y1 in boxes]
     return Detections(
-        key=key(1), detections=tuple(Detection(label=label, start=0, end=3, score=0.9, box=b) for b in shapes)
+        key=key(1), detections=tuple(Detection(label=label, span_start=0, span_end=3, score=0.9, box=b) for b in shapes)
     )

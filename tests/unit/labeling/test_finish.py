@@ -75,7 +75,7 @@ def test_entities_are_what_broke_no_rule_largest_first(root):
     assert [(e.label, e.box.area_px) for e in two.entities] == [("cat", 1200.0), ("dog", 400.0)]
     for entity in two.entities:
         assert entity.mask_area_px == entity.box.area_px
-        assert two.caption[entity.start : entity.end] == entity.label
+        assert two.caption[entity.span_start : entity.span_end] == entity.label
 
 
 def test_the_ledger_has_every_candidate_with_the_rules_it_broke(root):

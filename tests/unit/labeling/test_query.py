@@ -1,5 +1,6 @@
 """What people ask of a dataset, asked of a small one in DuckDB."""
 
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -7,22 +8,32 @@ import pytest
 
 from labeling.config import RulesConfig
 from labeling.errors import ShardCorrupt
+from labeling.fetch import host_of
 from labeling.finish import FinishJob
 from labeling.sdd import masks
 from labeling.sdd.query import connect, funnel
-from labeling.sdd.schema import Mask
+from labeling.sdd.schema import VERSION, ListedUrl, Mask
 from labeling.sdd.shards import ShardStore
-from tests.factories import SHARD, image, key, labelled
+from tests.factories import SHARD, image, key, labelled, listed, refused
+
+OLD = Path(__file__).parents[2] / "golden" / "sdd_version_1"
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> str:
+@pytest.fixture(scope="module", params=[1, VERSION], ids="version {}".format)
+def root(request, tmp_path_factory) -> str:
     """A finished dataset in a folder whose name needs quoting, and is no pattern."""
     root = tmp_path_factory.mktemp("the owner's data set [1]*")
+    if request.param == 1:
+        shutil.copytree(OLD, root, ignore=shutil.ignore_patterns("shard-00001.parquet"), dirs_exist_ok=True)
+        return str(root)
     labelled(root)
+    finish(root)
+    return str(root)
+
+
+def finish(root: Path) -> None:
     layers = ("images", "captions", "nouns", "detections", "entities")
     assert FinishJob(root=str(root), rules=RulesConfig(), layers=layers).make(SHARD).error is None
-    return str(root)
 
 
 @pytest.fixture
@@ -78,6 +89,53 @@ def test_why_images_were_dropped(ask):
     assert ask("SELECT detail FROM why('/12.jpg')") == [("detail of 12",)]
 
 
+def test_every_candidate_has_its_figures_and_the_rules_that_it_broke(ask):
+    columns = "url, state, width_px, height_px, label, mask_fill, predicted_iou, stability, broken"
+    ((url, *first), *others) = ask(f"SELECT {columns} FROM candidates ORDER BY key, label DESC, score DESC")
+    assert url == image(1).url
+    assert first[:5] == ["kept", 64, 48, "dog", 1.0]
+    assert first[5:] == [pytest.approx(0.9), pytest.approx(0.95), []]
+    assert [(row[0], row[5], row[8]) for row in others] == [
+        (image(2).url, 1.0, []),
+        (image(2).url, 1.0, []),
+        (image(2).url, pytest.approx(1200 / (60 * 28)), ["low_score"]),
+        (image(3).url, 0.5, ["thin_mask"]),
+        (image(4).url, 1.0, ["aspect_ratio", "box_share"]),
+        (image(4).url, 1.0, ["aspect_ratio"]),
+        (image(5).url, None, ["no_mask"]),
+    ]
+
+
+@pytest.mark.parametrize("view", ["nouns", "detections", "entities"])
+def test_spans_have_names_that_need_no_quotes(ask, view):
+    spans = set(ask(f"SELECT label, span_start, span_end FROM {view} WHERE key <= from_hex('{key(2).hex()}')"))
+    assert spans == {("dog", 2, 5), ("cat", 12, 15)}
+    assert ask("SELECT entities[1].span_end FROM sdd ORDER BY key") == [(5,), (15,)]
+
+
+def test_failures_by_host(tmp_path):
+    ends = [("not_downloaded", "timeout")] * 3 + [("not_downloaded", "http_404"), ("failed", "truncated")]
+    ends += [("dropped", "small_image")] * 5
+    urls = {n: f"https://{'Slow.example:8080' if n <= 4 else 'b.example'}/{n}.jpg" for n in range(1, 11)}
+    refusals = {n: ("images", refused(n, *end)) for n, end in enumerate(ends, start=1)}
+    store = labelled(tmp_path, {}, refusals)
+    store.write("urls", SHARD, [listed(n, urls[n]) for n in urls], ListedUrl, "list", replace=True)
+    finish(tmp_path)
+    assert connect(str(tmp_path)).execute("FROM hosts").fetchall() == [
+        ("slow.example", "not_downloaded", "timeout", 3, 0.75),
+        ("b.example", "failed", "truncated", 1, round(1 / 6, 4)),
+        ("slow.example", "not_downloaded", "http_404", 1, 0.25),
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["HTTP://A.Example/x:y@z", "https://u:p@b.c:80?q=://d", " http://[::1]:8/", "http://a#b", "ftp://1.2.3.4", ""],
+)
+def test_the_host_of_a_url_is_that_of_the_download(tmp_path, url):
+    assert connect(str(tmp_path)).execute("SELECT host_of(?)", [url]).fetchone() == (host_of(url),)
+
+
 def test_the_share_of_the_image_that_masks_cover(ask):
     shares = ask("SELECT label, mask_share FROM entities ORDER BY key, label")
     assert shares == [("dog", 400 / (64 * 48)), ("cat", 1200 / (64 * 48)), ("dog", 400 / (64 * 48))]
@@ -131,8 +189,7 @@ def test_tables_of_python_are_no_tables_of_the_session(root):
 
 def test_an_empty_shard_does_no_harm(tmp_path):
     store: ShardStore = labelled(tmp_path, {}, {})
-    layers = ("images", "captions", "nouns", "detections", "entities")
-    assert FinishJob(root=str(tmp_path), rules=RulesConfig(), layers=layers).make(SHARD).error is None
+    finish(tmp_path)
     assert store.shards("sdd") == [SHARD]
     assert funnel(str(tmp_path)) == []
     assert connect(str(tmp_path)).execute("FROM labels").fetchall() == []

@@ -185,7 +185,7 @@ def corrupt(path, how):
     elif how == "foreign":
         pq.write_table(pa.table({"key": [1]}), path)
     elif how == "version":
-        path.write_bytes(re.sub(rb"(version\x18.)1", rb"\g<1>9", whole, count=1))
+        path.write_bytes(re.sub(rb"(version\x18.)2", rb"\g<1>9", whole, count=1))
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "text", "footer", "foreign", "version"])
@@ -237,7 +237,16 @@ def test_rows_of_every_kind_of_file_can_be_written(store):
     store.write("urls", SHARD, [listed(1)], ListedUrl, "stamp")
     assert list(store.read(ListedUrl, ["urls"], SHARD)) == [listed(1)]
     line = LedgerRow(
-        key=key(1), list_row=0, url="u", state=State.KEPT, stage="sdd", reason="", detail="", candidates=()
+        key=key(1),
+        list_row=0,
+        url="u",
+        width_px=None,
+        height_px=None,
+        state=State.KEPT,
+        stage="sdd",
+        reason="",
+        detail="",
+        candidates=(),
     )
     lines = [line, replace(line, key=key(2), state=State.DROPPED, reason="repeats")]
     assert store.write("ledger", SHARD, lines, LedgerRow, "stamp") == {"kept": 1, "dropped": 1}

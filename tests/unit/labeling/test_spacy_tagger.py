@@ -86,14 +86,14 @@ def test_a_span_is_where_its_label_first_stands(tagger: SpacyTagger, chunker: Sp
     for caption, nouns in zip(
         captions, (tagger if form is NounForm.COMPOUND else chunker).nouns(captions), strict=True
     ):
-        assert [n.label for n in nouns] == [caption[n.start : n.end].lower() for n in nouns]
-        assert [n.start for n in nouns] == sorted(n.start for n in nouns)
+        assert [n.label for n in nouns] == [caption[n.span_start : n.span_end].lower() for n in nouns]
+        assert [n.span_start for n in nouns] == sorted(n.span_start for n in nouns)
         assert len({n.label for n in nouns}) == len(nouns)
 
 
 def test_a_repeated_noun_is_given_where_it_comes_first(tagger: SpacyTagger) -> None:
     (nouns,) = tagger.nouns(["a Dog and another dog"])
-    assert [(n.label, n.start, n.end) for n in nouns] == [("dog", 2, 5)]
+    assert [(n.label, n.span_start, n.span_end) for n in nouns] == [("dog", 2, 5)]
 
 
 def test_a_batch_gives_each_caption_the_nouns_that_it_gets_alone(tagger: SpacyTagger, chunker: SpacyTagger) -> None:

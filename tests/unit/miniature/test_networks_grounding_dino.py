@@ -72,7 +72,7 @@ def test_random_weights_find_boxes_that_thresholds_and_rules_keep_and_drop(tmp_p
 def detections(found: list[Found]) -> list[Detection]:
     boxes = [Box(x0=f.box[0], y0=f.box[1], x1=f.box[2], y1=f.box[3]) for f in found]
     return [
-        Detection(label=str(f.label_index), start=0, end=1, score=f.score, box=box)
+        Detection(label=str(f.label_index), span_start=0, span_end=1, score=f.score, box=box)
         for f, box in zip(found, boxes, strict=True)
     ]
 

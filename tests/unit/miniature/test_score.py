@@ -114,7 +114,7 @@ def cut_prompt(row: Nouns) -> Nouns:
 
 
 def invented(row: Nouns) -> Nouns:
-    return replace(row, nouns=(*row.nouns, Noun(label="unicycle", start=0, end=1)))
+    return replace(row, nouns=(*row.nouns, Noun(label="unicycle", span_start=0, span_end=1)))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_stage_runs_on_its_true_input(downloaded: ShardStore, truth: dict[str,
 def test_true_nouns_stand_where_they_say(truth: dict[str, Truth]) -> None:
     for own in truth.values():
         nouns = true_nouns(own)
-        assert [own.caption[noun.start : noun.end] for noun in nouns] == [noun.label for noun in nouns]
+        assert [own.caption[noun.span_start : noun.span_end] for noun in nouns] == [noun.label for noun in nouns]
         assert [noun.label for noun in nouns] == [*(s.label for s in own.subjects), own.background]
 
 
