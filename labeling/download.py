@@ -45,6 +45,7 @@ from labeling.fetch import Fetcher
 from labeling.image_shards import Gathering, ImageShard, images_stamp, passing_failures
 from labeling.journal import Journal, journal_path
 from labeling.lock import shard_lock
+from labeling.repeats import fetched_repeats
 from labeling.run import refuse_failures, start_ray
 from labeling.sdd.arrow import names_of
 from labeling.sdd.schema import ListedUrl
@@ -99,6 +100,8 @@ class ShardDownload:
     workers: DownloadWorkers
     run: str
     """Names this run in the journals."""
+    fetched_repeats: frozenset[int] = frozenset()
+    """As in `Gathering`."""
 
     def __call__(self, task: Task) -> tuple[bool, Task]:
         """Whether it went well, and the task: what the distributors want to hear."""
@@ -124,7 +127,8 @@ class ShardDownload:
             raise StageFailed(f"begun {MAX_ATTEMPTS} times without an end; see {journal.path}")
         image_shard = ImageShard(store, shard, _rows(task), begin)
         with FileSpool.opened(store.root, task) as spool:
-            gathering = Gathering(Fetcher(self.config).fetch, self.config, self.workers, journal, spool)
+            fetch = Fetcher(self.config).fetch
+            gathering = Gathering(fetch, self.config, self.workers, journal, spool, self.fetched_repeats)
             if found and is_there:
                 remember(store, shard, found.stamp)
                 counts = image_shard.retry(gathering)
@@ -238,7 +242,8 @@ def _attempt(
     lists = _lists(store, run)
     lists.mkdir(parents=True, exist_ok=True)
     workers = config.workers.images
-    download = ShardDownload(config.root, config.download, workers, run)
+    repeats = fetched_repeats(store, config.download)
+    download = ShardDownload(config.root, config.download, workers, run, repeats)
     try:
         if config.executor is Executor.HERE:
             _run_here(Order(download, config.root, tuple(shards), workers.processes), stop)

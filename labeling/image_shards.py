@@ -79,12 +79,14 @@ class Gathering:
     workers: DownloadWorkers
     journal: Journal
     spool: Spool
+    fetched_repeats: frozenset[int] = frozenset()
+    """Rows of the list that are fetched although an earlier row has their URL."""
 
     def gather(self, listed: Sequence[ListedUrl]) -> dict[bytes, Found]:
         """What became of each URL; the bodies of the `Screened` are in the spool."""
         found: dict[bytes, Found] = {}
         for url in listed:
-            if verdict := verdict_of_listing(url, self.config):
+            if verdict := verdict_of_listing(url, self.config, self.fetched_repeats):
                 found[url.key] = verdict
         todo = [url for url in listed if url.key not in found]
         with contextlib.closing(fetch_all(todo, self.fetch, self.config, self.workers)) as answers:

@@ -1,6 +1,7 @@
 """What is worth fetching, judged by the list, and what is worth keeping, judged by the bytes that came."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,15 +24,28 @@ class Screened:
     height_px: int
 
 
-def verdict_of_listing(listed: ListedUrl, config: DownloadConfig) -> Verdict | None:
-    """Why the URL is not to be fetched, as far as the list tells; None if it is. What the list leaves out is no reason.
+def verdict_of_listing(
+    listed: ListedUrl, config: DownloadConfig, fetched_repeats: Collection[int] = ()
+) -> Verdict | None:
+    """Why the URL is not to be fetched, as far as the list tells; None if it is.
 
-    Paper: App. B.1, small side greater than 1024 and aesthetic score greater than 5.
+    Args:
+        fetched_repeats: the rows of the list that are fetched although an earlier row has their URL.
     """
     if not listed.url:
         return Verdict(state=State.NOT_DOWNLOADED, reason="invalid_url", detail="the list has no URL in this row")
-    if listed.key != key_of(listed.url, 0):
+    if verdict := verdict_of_values(listed, config):
+        return verdict
+    if listed.key != key_of(listed.url, 0) and listed.list_row not in fetched_repeats:
         return _dropped("duplicate_url", "an earlier row of the list has this URL")
+    return None
+
+
+def verdict_of_values(listed: ListedUrl, config: DownloadConfig) -> Verdict | None:
+    """Why the values of a row refuse it; None if they do not. What the list leaves out is no reason.
+
+    Paper: App. B.1, small side greater than 1024 and aesthetic score greater than 5.
+    """
     width, height = listed.listed_width_px, listed.listed_height_px
     if width is not None and height is not None and min(width, height) < config.min_side_px:
         return _dropped("small_listed", f"{width}x{height}")

@@ -1,7 +1,8 @@
 """From a list of URLs to the planned shards of `urls/`: shard i is the list's rows [i*n, (i+1)*n).
 
 The list is a Parquet or CSV file, or a folder of them, with the columns of LAION-Aesthetics; only URL is required. It
-is read twice as a stream, and DuckDB numbers the occurrences of each URL on disk, so a list of any length fits.
+is read twice as a stream, and DuckDB numbers the occurrences of each URL on disk, so a list of any length fits. Where
+the rows of one URL have different values, they are noted in `variants_path` (see `labeling.repeats`).
 """
 
 import contextlib
@@ -42,6 +43,8 @@ COLUMNS = {
     "height": "listed_height_px",
 }
 """LAION's name, in lower case, of each column of `urls/` that the list gives."""
+VALUES = ("width", "height", "aesthetic_score", "punsafe", "pwatermark")
+"""LAION's names of the columns by which a row may be refused before its URL is fetched."""
 ROWS_AT_ONCE = 1 << 16
 CSV_BLOCK = 16 << 20
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -78,7 +81,7 @@ def plan_urls(config: LabelingConfig) -> list[str]:
         )
     files = list_files(config.urls)
     sha256 = _digest(files)
-    if planned != Plan(sha256, config.images_per_shard, shards):
+    if planned != Plan(sha256, config.images_per_shard, shards) or not variants_path(store).exists():
         planned = Plan(sha256, config.images_per_shard, _write_shards(files, store, config))
         text = json.dumps(asdict(planned)).encode()
         publish(note, lambda file: _write(file, text), replace=True)
@@ -117,14 +120,23 @@ def list_files(urls: str) -> list[UPath]:
     return files
 
 
+def variants_path(store: ShardStore) -> UPath:
+    """The file of the URLs whose rows differ in `VALUES`: of each, the first row with each set of values.
+
+    Its columns are url_id, list_row and those of `VALUES`.
+    """
+    return store.root / "work" / URLS / "variants.parquet"
+
+
 def _write_shards(files: Sequence[UPath], store: ShardStore, config: LabelingConfig) -> int:
     """Write the files of `urls/` that are not there; returns how many shards the list has."""
     with _occurrences(files) as occurrences:
         number = -1
         for number, table in enumerate(_slices(files, config.images_per_shard)):
             _write_shard(number, table, occurrences, store, config)
-    if number < 0:
-        raise BadInput(f"labeling.urls={config.urls!r} has no rows: a list needs at least one URL")
+        if number < 0:
+            raise BadInput(f"labeling.urls={config.urls!r} has no rows: a list needs at least one URL")
+        publish(variants_path(store), occurrences.write_variants, replace=True)
     planned = {shard_name(n) for n in range(number + 1)}
     if extra := sorted(set(store.shards(URLS)) - planned):
         raise ShardStale(
@@ -157,37 +169,54 @@ def _write_shard(
 
 
 class Occurrences:
-    """How often the URL of each row stands in the rows before it: a table on disk, 24 bytes a row of the list."""
+    """How often the URL of each row stands in the rows before it: a table on disk, 44 bytes a row of the list."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self._database = database
 
     def between(self, first: int, stop: int) -> dict[int, int]:
         """The occurrence numbers of the rows in [first, stop), without those that are 0."""
-        query = "SELECT list_row, occurrence FROM repeats WHERE list_row >= ? AND list_row < ?"
+        query = "SELECT list_row, occurrence FROM repeated WHERE list_row >= ? AND list_row < ? AND occurrence > 0"
         return dict(self._database.execute(query, [first, stop]).fetchall())
+
+    def write_variants(self, file: IO[bytes]) -> None:
+        """Write the content of `variants_path`."""
+        values = ", ".join(COLUMNS[name] for name in VALUES)
+        query = f"""SELECT digest AS url_id, min(list_row) AS list_row, {values} FROM repeated
+                    WHERE digest <> unhex(left(sha256(''), 32))
+                    GROUP BY digest, {values} QUALIFY count(*) OVER (PARTITION BY digest) > 1
+                    ORDER BY url_id, list_row"""
+        rows = self._database.sql(query).to_arrow_reader(ROWS_AT_ONCE)
+        with pq.ParquetWriter(file, rows.schema) as writer:
+            for batch in rows:
+                writer.write_batch(batch)
 
 
 @contextlib.contextmanager
 def _occurrences(files: Sequence[UPath]) -> Iterator[Occurrences]:
     """Read all URLs and number the repeated ones; DuckDB spills what does not fit in memory."""
+    values = ", ".join(COLUMNS[name] for name in VALUES)
     with (
         tempfile.TemporaryDirectory(prefix="subject-diffusion-urls-") as folder,
         duckdb.connect(str(Path(folder) / "urls.duckdb")) as database,
     ):
-        database.execute("CREATE TABLE listed (list_row BIGINT, digest BLOB)")
+        database.execute(
+            """CREATE TABLE listed (list_row BIGINT, digest BLOB, listed_width_px INTEGER, listed_height_px INTEGER,
+                                    aesthetic_score FLOAT, punsafe FLOAT, pwatermark FLOAT)"""
+        )
         first = 0
-        for table in _tables(files, ("url",)):
+        for table in _tables(files, ("url", *VALUES)):
             rows = pa.array(range(first, first + table.num_rows), pa.int64())
             database.register("arrived", table.append_column("list_row", rows))
             database.execute(
-                "INSERT INTO listed SELECT list_row, unhex(left(sha256(coalesce(url, '')), 32)) FROM arrived"
+                f"""INSERT INTO listed
+                    SELECT list_row, unhex(left(sha256(coalesce(url, '')), 32)), {values} FROM arrived"""
             )
             first += table.num_rows
         database.execute(
-            """CREATE TABLE repeats AS SELECT list_row, occurrence FROM (
-                   SELECT list_row, row_number() OVER (PARTITION BY digest ORDER BY list_row) - 1 AS occurrence
-                   FROM listed) WHERE occurrence > 0 ORDER BY list_row"""
+            """CREATE TABLE repeated AS
+               SELECT *, row_number() OVER (PARTITION BY digest ORDER BY list_row) - 1 AS occurrence FROM listed
+               QUALIFY count(*) OVER (PARTITION BY digest) > 1 ORDER BY list_row"""
         )
         yield Occurrences(database)
 

@@ -26,6 +26,8 @@ from tests.factories import jpeg
 
 ROOT = Path(__file__).parents[2]
 SCENES = 90
+UGLY_FIRST = 2
+"""A scene whose row has too low a score; another shard has its URL again with a good one."""
 BAD = {
     "truncated.jpg": (jpeg(1, (300, 300))[:-200], "failed", "truncated"),
     "empty.jpg": (b"", "failed", "empty"),
@@ -53,7 +55,9 @@ def settings(tmp_path_factory) -> Iterator[Path]:
     with serving(folder / "world") as url:
         listed = pq.read_table(metadata)["URL"].to_pylist()
         extra = [*(f"{url}/{name}" for name in (*BAD, "cmyk.jpg", "nowhere.jpg")), listed[0], "ftp://example.com/a.jpg"]
-        pq.write_table(pa.table({"url": listed + extra}), folder / "urls.parquet")
+        urls = [*listed, *extra, listed[UGLY_FIRST]]
+        scores = [1.0 if row == UGLY_FIRST else 6.0 for row in range(len(urls))]
+        pq.write_table(pa.table({"url": urls, "AESTHETIC_SCORE": scores}), folder / "urls.parquet")
         file = folder / "settings.toml"
         file.write_text(
             f"""
@@ -102,15 +106,17 @@ def times(root: str, layer: str) -> dict[str, int]:
 def test_every_url_has_one_verdict(built):
     session = connect(built.root)
     rows = session.execute("SELECT url, state, reason FROM ledger ORDER BY list_row").fetchall()
-    assert len(rows) == SCENES + len(BAD) + 4
+    assert len(rows) == SCENES + len(BAD) + 5
     verdicts = {url.rsplit("/", 1)[-1]: (state, reason) for url, state, reason in rows[SCENES : SCENES + len(BAD) + 2]}
     assert verdicts.pop("cmyk.jpg")[0] in {"kept", "dropped"}
     assert verdicts.pop("nowhere.jpg") == ("not_downloaded", "http_404")
     assert verdicts == {name: (state, reason) for name, (_, state, reason) in BAD.items()}
-    assert [(state, reason) for _, state, reason in rows[-2:]] == [
+    assert [(state, reason) for _, state, reason in rows[-3:-1]] == [
         ("dropped", "duplicate_url"),
         ("not_downloaded", "not_http"),
     ]
+    assert rows[UGLY_FIRST][1:] == ("dropped", "low_aesthetic")
+    assert rows[-1][2] != "duplicate_url", "the first row of its URL was not fetched"
 
 
 def test_no_good_row_is_lost_to_the_bad_ones(built):

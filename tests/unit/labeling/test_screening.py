@@ -65,6 +65,7 @@ def listed(**values: object) -> ListedUrl:
         ({"pwatermark": float(np.float32(0.8))}, None),
         ({"pwatermark": 0.81}, "watermark"),
         ({"key": key_of("http://a.example/1", 1)}, "duplicate_url"),
+        ({"key": key_of("http://a.example/1", 1), "punsafe": 0.51}, "unsafe"),
         ({"url": "", "key": key_of("", 0)}, "invalid_url"),
         ({"url": "", "key": key_of("", 7)}, "invalid_url"),
     ],
