@@ -116,7 +116,11 @@ def train(
     config: ConfigOption = None,
     set_: SetOption = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="latest|PATH", help="Go on from the run's last checkpoint, or from this one.")
+        str | None,
+        typer.Option(
+            metavar="latest|latest-good|PATH",
+            help="Go on from the run's last checkpoint, from the last that is not damaged, or from this one.",
+        ),
     ] = None,
     here: Annotated[bool, typer.Option("--here", help="One worker in this process, without Ray.")] = False,
 ) -> None:

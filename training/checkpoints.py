@@ -2,13 +2,12 @@
 
     OUT/checkpoints/step-00001000/
       __R_N.distcp .metadata     tensors in torch's distributed format, each worker's part in its own file
-      record.json                how far the job was, its settings, the stamp of its data
+      record.json                how far the job was, its settings, the stamp of its data, checksums of all of it
 
 A checkpoint of one number of workers continues with any other. There is no state of random numbers in it: what is
 random in a step follows from the numbers of its batches.
 """
 
-import json
 import logging
 import re
 import shutil
@@ -16,25 +15,24 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from infra.storage import fsync_folder, place, publish
+from infra.storage import fsync_folder
+from training.checkpoint_record import Record, damage_of, record_of, write_record
+from training.checksums import sums_of
 from training.config import TrainingJob
 from training.errors import CheckpointError
-from training.parallel import Worker, wait_for_all
+from training.parallel import Worker, told_by_leader, wait_for_all
 from training.state import Position
 
 log = logging.getLogger(__name__)
-FORMAT = 1
-LATEST = "latest"
-RECORD = "record.json"
+LATEST, LATEST_GOOD = "latest", "latest-good"
 FREE = frozenset(
     {
         "training.out",
@@ -84,19 +82,6 @@ class Identity:
         return cls(_bound(job.model_dump(mode="json")), stamp)
 
 
-@dataclass(frozen=True)
-class Record:
-    """What a checkpoint says of itself."""
-
-    position: Position
-    loss: float
-    """Mean since the checkpoint before."""
-    workers: int
-    settings: Mapping[str, Any]
-    """All of them, as tables."""
-    stamp: str
-
-
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -107,11 +92,11 @@ class Checkpoints:
     def __init__(self, out: Path, keep: int, worker: Worker) -> None:
         self.folder = out / "checkpoints"
         self._keep, self._worker = keep, worker
+        self._unreadable: set[Path] = set()
 
     def all(self) -> list[Path]:
         """From the first to the last."""
-        found = (path.parent for path in self.folder.glob(f"step-*/{RECORD}"))
-        return sorted(path for path in found if _NAME.fullmatch(path.name))
+        return _checkpoints_in(self.folder)
 
     def latest(self) -> Path | None:
         """The last one, where there is any."""
@@ -125,7 +110,6 @@ class Checkpoints:
         """
         folder = self.folder / f"step-{position.step:08d}"
         partial = folder.with_name(f".{folder.name}.partial")
-        record = _record(job, stamp, position, loss, self._worker.count)
         with self._cleared_on_failure(partial, folder):
             if self._worker.leads:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -133,8 +117,10 @@ class Checkpoints:
             wait_for_all(self._worker)
             with _alone_without_warning():
                 save(_nested(tensors), checkpoint_id=partial, no_dist=self._worker.count == 1)
+            files = sums_of(partial, self._worker)
             if self._worker.leads:
-                publish(place(partial / RECORD), lambda file: _write(file, record), replace=True)
+                settings = job.model_dump(mode="json")
+                write_record(partial, Record(position, loss, self._worker.count, settings, stamp, files))
                 partial.rename(folder)
                 fsync_folder(self.folder)
         if self._worker.leads:
@@ -145,12 +131,56 @@ class Checkpoints:
         """Read a checkpoint into `tensors`; return where its run was.
 
         Raises:
-            CheckpointError: it is of other data or other settings, or cannot be read.
+            CheckpointError: it is damaged, is of other data or other settings, or cannot be read.
         """
+        if damage := damage_of(path, self._worker):
+            raise self._refusal(path, damage)
         record = record_of(path)
         refuse_another(path, record, identity)
-        read_tensors(path, tensors, alone=self._worker.count == 1)
+        _load(path, tensors, alone=self._worker.count == 1)
         return record.position
+
+    def record(self, path: Path) -> Record:
+        """The record of the checkpoint in `path`. Called by one process alone.
+
+        Raises:
+            CheckpointError: it cannot be read; says which earlier checkpoint is whole.
+        """
+        try:
+            return record_of(path)
+        except CheckpointError as error:
+            raise self._refusal(path, str(error)) from error
+
+    def latest_good(self) -> Path | None:
+        """The last checkpoint that is not damaged, once those after it are out of the way; None where there is none
+        at all. Called by one process alone.
+
+        Raises:
+            CheckpointError: all are damaged; they stay where they are.
+        """
+        damaged: list[tuple[Path, str]] = []
+        for path in reversed(self.all()):
+            damage = damage_of(path, self._worker)
+            if damage is None:
+                for each, why in damaged:
+                    log.warning("%s; moved to %s", why, _moved_aside(each))
+                return path
+            damaged.append((path, damage))
+        if damaged:
+            raise self._refusal(*damaged[0])
+        return None
+
+    def _refusal(self, path: Path, damage: str) -> CheckpointError:
+        """The error for a checkpoint that cannot be used, with the way to go on. All workers call it together."""
+        if not _NAME.fullmatch(path.name):
+            return CheckpointError(damage)
+        earlier = [one for one in told_by_leader(self._worker, _checkpoints_in(path.parent)) if one.name < path.name]
+        good = next((one for one in reversed(earlier) if damage_of(one, self._worker) is None), None)
+        if good is None:
+            cure = "No checkpoint before it is whole: give another one, or begin in another training.out"
+        else:
+            cure = f"{good} is whole: --resume {LATEST_GOOD if good.parent == self.folder else good} goes on from it"
+        return CheckpointError(f"{damage}. {cure}")
 
     def sweep(self) -> None:
         """Remove what killed runs left half-written or half-removed."""
@@ -158,8 +188,8 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _prune(self) -> None:
-        losses = {path: record_of(path).loss for path in self.all()}
-        stay = {*sorted(losses)[-self._keep :], min(losses, key=lambda path: losses[path])}
+        losses = self._losses()
+        stay = {*sorted(losses)[-self._keep :], min(losses, key=lambda path: losses[path], default=None)}
         for path in losses.keys() - stay:
             gone = path.with_name(f".{path.name}.gone")
             try:
@@ -167,6 +197,18 @@ class Checkpoints:
                 shutil.rmtree(gone)
             except OSError as error:
                 log.warning("%s is no longer needed, but cannot be removed: %s", path, error)
+
+    def _losses(self) -> dict[Path, float]:
+        """Of the checkpoints whose records can be read; others are not ours to judge and stay."""
+        losses: dict[Path, float] = {}
+        for path in self.all():
+            try:
+                losses[path] = record_of(path).loss
+            except CheckpointError as error:
+                if path not in self._unreadable:
+                    log.warning("%s; it is never removed", error)
+                self._unreadable.add(path)
+        return losses
 
     @contextmanager
     def _cleared_on_failure(self, partial: Path, folder: Path) -> Iterator[None]:
@@ -180,22 +222,6 @@ class Checkpoints:
             last = self.latest()
             stays = "there is none before it" if last is None else f"the last one is {last}"
             raise CheckpointError(f"cannot write the checkpoint {folder}: {reason(error)}; {stays}") from error
-
-
-def record_of(path: Path) -> Record:
-    """What the checkpoint in `path` says of itself.
-
-    Raises:
-        CheckpointError: there is none, or it is of another format.
-    """
-    try:
-        found = json.loads((path / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no checkpoint: {reason(error)}") from error
-    if found["format"] != FORMAT:
-        raise CheckpointError(f"{path} is of format {found['format']}; this version of the code reads {FORMAT}")
-    position = Position(found["step"], found["batches"])
-    return Record(position, found["loss"], found["workers"], found["settings"], found["stamp"])
 
 
 def refuse_another(path: Path, record: Record, identity: Identity) -> None:
@@ -216,15 +242,18 @@ def refuse_another(path: Path, record: Record, identity: Identity) -> None:
         )
 
 
-def read_tensors(path: Path, tensors: Tensors, alone: bool = True) -> None:
-    """Read those of the checkpoint's tensors that `tensors` names into them.
-
-    Args:
-        alone: this process reads, not all workers together.
+def read_tensors(path: Path, tensors: Tensors) -> None:
+    """Read those of the checkpoint's tensors that `tensors` names into them, in this process alone.
 
     Raises:
-        CheckpointError: one is missing, or a file is.
+        CheckpointError: one is missing, or a file is missing or damaged.
     """
+    if damage := damage_of(path, Worker()):
+        raise CheckpointError(damage)
+    _load(path, tensors, alone=True)
+
+
+def _load(path: Path, tensors: Tensors, alone: bool) -> None:
     try:
         with _alone_without_warning():
             load(_nested(tensors), checkpoint_id=path, no_dist=alone)
@@ -249,18 +278,16 @@ def _is_of_another_worker(error: BaseException, alone: bool) -> bool:
     return not alone and isinstance(error, RuntimeError)
 
 
-def _record(job: TrainingJob, stamp: str, position: Position, loss: float, workers: int) -> bytes:
-    content = {
-        "format": FORMAT,
-        "step": position.step,
-        "batches": position.batches,
-        "loss": loss,
-        "workers": workers,
-        "settings": job.model_dump(mode="json"),
-        "stamp": stamp,
-        "versions": {library: version(library) for library in ("torch", "diffusers", "transformers")},
-    }
-    return json.dumps(content, indent=2).encode() + b"\n"
+def _checkpoints_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
+
+
+def _moved_aside(path: Path) -> Path:
+    """The folder `path` under a name that is no checkpoint's."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    return path.rename(aside)
 
 
 @contextmanager
@@ -268,10 +295,6 @@ def _alone_without_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
-
-
-def _write(file: IO[bytes], content: bytes) -> None:
-    file.write(content)
 
 
 def _nested(tensors: Tensors) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from infra.storage import place, publish
 from labeling.sdd.shards import ShardStore
 from model.errors import ModelError
 from training.cache import cache_of
-from training.checkpoints import LATEST, Checkpoints, Identity, record_of, refuse_another
+from training.checkpoints import LATEST, LATEST_GOOD, Checkpoints, Identity, refuse_another
 from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.errors import StorageFault
@@ -57,7 +57,7 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
     """Train to the last step.
 
     Args:
-        resume: "latest", the folder of a checkpoint, or None for a run that has none yet.
+        resume: "latest", "latest-good", the folder of a checkpoint, or None for a run that has none yet.
         here: in this process, as one worker, without Ray.
 
     Raises:
@@ -121,18 +121,19 @@ def _start(job: TrainingJob, resume: str | None, workers: int) -> Path | None:
     Raises:
         CheckpointError: it is not, or there are checkpoints that would be mixed with others.
     """
-    latest = _checkpoints(job.training).latest()
+    checkpoints = _checkpoints(job.training)
+    start = _named(checkpoints, resume)
+    latest = checkpoints.latest()
     if resume is None and latest is not None:
         raise CheckpointError(
             f"{latest} is there: --resume latest goes on from it; a new run wants its own training.out"
         )
-    start = latest if resume == LATEST else Path(resume).absolute() if resume else None
     if start is None:
-        if resume == LATEST:
+        if resume is not None:
             log.warning("%s has no checkpoint to go on from: training begins at step 0", job.training.out)
         return None
-    record = record_of(start)
-    if latest is not None and record.position.step < record_of(latest).position.step:
+    record = checkpoints.record(start)
+    if latest is not None and record.position.step < checkpoints.record(latest).position.step:
         raise CheckpointError(f"{latest} is further than {start}: move it away, or give another training.out")
     refuse_another(start, record, Identity.of(job, read_plan(job.training.data, job.training.seed).stamp))
     before = record.workers * record.settings["training"]["accumulation"]
@@ -144,12 +145,21 @@ def _start(job: TrainingJob, resume: str | None, workers: int) -> Path | None:
     return start
 
 
+def _named(checkpoints: Checkpoints, resume: str | None) -> Path | None:
+    """The checkpoint that `resume` names."""
+    if resume == LATEST:
+        return checkpoints.latest()
+    if resume == LATEST_GOOD:
+        return checkpoints.latest_good()
+    return None if resume is None else Path(resume).absolute()
+
+
 def _furthest(order: Order) -> Path | None:
     """Where to go on: after a worker was lost the job has got further than where it started. The leader says it, since
     a network file system need not show all workers the same folders."""
-    latest = _checkpoints(order.job.training).latest()
-    found = [path for path in (order.start, latest) if path is not None]
-    return max(found, key=lambda path: record_of(path).position.step, default=None)
+    checkpoints = _checkpoints(order.job.training)
+    found = [path for path in (order.start, checkpoints.latest()) if path is not None]
+    return max(found, key=lambda path: checkpoints.record(path).position.step, default=None)
 
 
 def _checkpoints(config: TrainingConfig) -> Checkpoints:

@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", help="a TOML file, or a name in infra/configs")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override a setting")
     parser.add_argument(
-        "--resume", metavar="latest|PATH", help="go on from the run's last checkpoint, or from this one"
+        "--resume",
+        metavar="latest|latest-good|PATH",
+        help="go on from the run's last checkpoint, from the last that is not damaged, or from this one",
     )
     parser.add_argument("--here", action="store_true", help="one worker in this process, without Ray")
     given = parser.parse_args(arguments)

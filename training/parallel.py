@@ -161,6 +161,15 @@ def told_by_leader(worker: Worker, value: T) -> T:
     return told[0]
 
 
+def gathered(worker: Worker, value: T) -> list[T]:
+    """Every worker's `value` in order of rank, on all workers."""
+    if worker.count == 1:
+        return [value]
+    values: list[Any] = [None] * worker.count
+    dist.all_gather_object(values, value)
+    return values
+
+
 def _split(net: SubjectDiffusion) -> None:
     """Frozen weights and the adapters' gates stay whole; FSDP2 takes no scalars, and the frozen have another type."""
     whole = {weight for weight in net.parameters() if not weight.requires_grad or weight.ndim == 0}

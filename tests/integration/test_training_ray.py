@@ -18,7 +18,8 @@ from tests.factories import finished
 from tests.ray_head import ROOT, ray_head
 from tests.small_model import small_config
 from tests.unit.training.data.conftest import some_rows
-from training.checkpoints import read_tensors, record_of
+from training.checkpoint_record import record_of
+from training.checkpoints import read_tensors
 from training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow

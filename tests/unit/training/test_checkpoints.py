@@ -1,16 +1,21 @@
 """Checkpoints are whole or not there, and only continue the run they are of."""
 
+import json
 import os
+import resource
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
-from training.checkpoints import Checkpoints, Identity, read_tensors, record_of, refuse_another
+from training.checkpoint_record import RECORD, record_of
+from training.checkpoints import Checkpoints, Identity, Tensors, read_tensors, refuse_another
+from training.config import TrainingJob
 from training.errors import CheckpointError
 from training.parallel import Worker
 from training.state import Position
@@ -107,6 +112,122 @@ def test_every_setting_that_may_differ_is_a_setting(job):
     assert [free for free in FREE if not any(name.startswith(f"{free}.") for name in names)] == []
 
 
+# Damaged
+
+
+def flip(file: Path, size: int = 4096) -> None:
+    """Invert `size` bytes in the middle of a file, or what it has."""
+    content = bytearray(file.read_bytes())
+    start = max(0, len(content) // 2 - size // 2)
+    content[start : start + size] = bytes(byte ^ 0xFF for byte in content[start : start + size])
+    file.write_bytes(content)
+
+
+def without_checksums(path: Path) -> None:
+    """Make the checkpoint one of an earlier version."""
+    record = json.loads((path / RECORD).read_text())
+    del record["files"], record["sha256"]
+    (path / RECORD).write_text(json.dumps(record))
+
+
+DAMAGES = {
+    "flipped weights": (lambda path: flip(path / "__0_0.distcp", 1), "the content of __0_0.distcp has changed"),
+    "cut weights": (lambda path: os.truncate(path / "__0_0.distcp", 100), "__0_0.distcp has 100 bytes, and"),
+    "lost weights": (lambda path: (path / "__0_0.distcp").unlink(), r"__0_0.distcp cannot be read \(No such file"),
+    "flipped index": (lambda path: flip(path / ".metadata", 1), "the content of .metadata has changed"),
+    "another step": (
+        lambda path: (path / RECORD).write_text((path / RECORD).read_text().replace('"step": 2', '"step": 1')),
+        "record.json is damaged: its content has changed",
+    ),
+    "empty record": (lambda path: (path / RECORD).write_text("{}"), "record.json is damaged: step: Field required"),
+    "no record": (lambda path: (path / RECORD).unlink(), "is no checkpoint: record.json cannot be read"),
+    "garbage": (lambda path: (path / RECORD).write_bytes(b"\xff\xfe"), "record.json is damaged: it is no JSON"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_and_the_last_good_one_named(checkpoints, job, damage):
+    good, latest = saved(checkpoints, job, 1), saved(checkpoints, job, 2)
+    spoil, said = DAMAGES[damage]
+    spoil(latest)
+    with pytest.raises(CheckpointError, match=said) as error:
+        checkpoints.restore(latest, tensors(), Identity.of(job(), STAMP))
+    assert str(error.value).endswith(f". {good} is whole: --resume latest-good goes on from it")
+    with pytest.raises(CheckpointError, match=said):
+        read_tensors(latest, tensors())
+
+
+def test_the_last_good_one_is_found_and_those_after_it_moved_aside(checkpoints, job, caplog):
+    paths = [saved(checkpoints, job, step) for step in (1, 2)]
+    checkpoints_of_all = Checkpoints(checkpoints.folder.parent, 9, Worker())
+    paths += [saved(checkpoints_of_all, job, step) for step in (3, 4)]
+    flip(paths[2] / ".metadata")
+    flip(paths[3] / "__0_0.distcp")
+    assert checkpoints.latest_good() == paths[1]
+    assert checkpoints.all() == paths[:2]
+    assert (
+        f"__0_0.distcp has changed since it was written (SHA-256 differs); moved to {paths[3]}.damaged-1" in caplog.text
+    )
+    saved(checkpoints_of_all, job, 4)
+    flip(paths[3] / RECORD)
+    assert checkpoints.latest_good() == paths[1]
+    assert sorted(path.name for path in checkpoints.folder.glob("*.damaged-*")) == [
+        "step-00000003.damaged-1",
+        "step-00000004.damaged-1",
+        "step-00000004.damaged-2",
+    ]
+
+
+def test_where_all_are_damaged_none_is_moved(checkpoints, job):
+    assert checkpoints.latest_good() is None
+    paths = [saved(checkpoints, job, step) for step in (1, 2)]
+    for path in paths:
+        flip(path / "__0_0.distcp")
+    with pytest.raises(CheckpointError, match=r"step-00000002 is damaged.*No checkpoint before it is whole"):
+        checkpoints.latest_good()
+    assert checkpoints.all() == paths
+
+
+def test_a_checkpoint_elsewhere_is_gone_on_from_by_its_path(checkpoints, job, tmp_path):
+    good, latest = saved(checkpoints, job, 1), saved(checkpoints, job, 2)
+    flip(latest / "__0_0.distcp")
+    other = Checkpoints(tmp_path / "other", keep=2, worker=Worker())
+    with pytest.raises(CheckpointError, match=f"{good} is whole: --resume {good} goes on from it"):
+        other.restore(latest, tensors(), Identity.of(job(), STAMP))
+
+
+def test_one_of_an_earlier_version_is_read_with_a_warning(checkpoints, job, caplog):
+    path = saved(checkpoints, job, 3)
+    without_checksums(path)
+    found = tensors(0.0)
+    assert checkpoints.restore(path, found, Identity.of(job(), STAMP)) == Position(3, 9)
+    assert torch.equal(found["weights"]["a.b"], torch.full((2, 3), 3.0))
+    assert [text for text in caplog.messages if "checksums" in text] == [
+        f"{path} has no checksums: whether its files are as they were written cannot be told"
+    ]
+    flip(path / ".metadata")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoints.restore(path, found, Identity.of(job(), STAMP))
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b"", b'{"format": 1, "step": "x"}'])
+def test_a_damaged_record_of_an_earlier_one_does_not_end_the_job(checkpoints, job, caplog, content):
+    """It is neither removed nor counted among those that stay."""
+    damaged = saved(checkpoints, job, 1)
+    (damaged / RECORD).write_bytes(content)
+    for step, loss in enumerate([0.5, 0.1, 0.4, 0.3], start=2):
+        saved(checkpoints, job, step, loss)
+    assert [path.name[-1] for path in checkpoints.all()] == ["1", "3", "4", "5"]
+    assert len([text for text in caplog.messages if f"{damaged / RECORD} is damaged" in text]) == 1
+
+
+def test_another_format_is_refused_by_its_number(checkpoints, job):
+    path = saved(checkpoints, job, 1)
+    (path / RECORD).write_text(json.dumps({"format": 2, "steps": 1}))
+    with pytest.raises(CheckpointError, match="is of format 2; this version of the code reads 1"):
+        record_of(path)
+
+
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="is no checkpoint"):
         record_of(tmp_path)
@@ -122,81 +243,89 @@ def test_a_checkpoint_whose_file_is_gone_cannot_be_read(checkpoints, job):
     path = saved(checkpoints, job, 1)
     for file in path.glob("*.distcp"):
         file.unlink()
+    without_checksums(path)
     with pytest.raises(CheckpointError, match=r"cannot be read.*No such file"):
         read_tensors(path, tensors())
 
 
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-import torch
-from infra.config import load
-from training.checkpoints import Checkpoints
-from training.config import TrainingJob
-from training.errors import CheckpointError
-from training.parallel import Worker
-from training.state import Position
-
-job = TrainingJob.model_validate_json(sys.argv[1])
-checkpoints = Checkpoints(Path(job.training.out), 2, Worker())
-checkpoints.save({"weights": {"a": torch.ones(1000)}}, job, "s", Position(1, 1), 0.0)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    checkpoints.save({"weights": {"a": torch.ones(100_000)}}, job, "s", Position(2, 2), 0.0)
-except CheckpointError as error:
-    print(error)
-    sys.exit(2)
-"""
+# In processes of their own
 
 
-def test_a_disk_without_room_leaves_the_last_checkpoint(job, tmp_path):
-    """The system refuses files of more than 100 kB, in a process of its own."""
-    command = [sys.executable, "-c", FULL_DISK, job().model_dump_json()]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 2, done.stderr
+def refused_by_a_full_disk(job: TrainingJob) -> str:
+    """Fill the checkpoints' disk between the first and the second: the system refuses files of more than 100 kB."""
+    checkpoints = Checkpoints(Path(job.training.out), 2, Worker())
+    checkpoints.save({"weights": {"a": torch.ones(1000)}}, job, "s", Position(1, 1), 0.0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.save({"weights": {"a": torch.ones(100_000)}}, job, "s", Position(2, 2), 0.0)
+    return str(error.value)
+
+
+def test_a_disk_without_room_leaves_the_last_checkpoint(job, processes):
+    said = processes.fork(refused_by_a_full_disk, job()).result()
     last = Path(job().training.out) / "checkpoints" / "step-00000001"
-    assert "File too large" in done.stdout
-    assert f"the last one is {last}" in done.stdout
+    assert "File too large" in said
+    assert f"the last one is {last}" in said
     assert list(last.parent.iterdir()) == [last]
     found = {"weights": {"a": torch.zeros(1000)}}
     read_tensors(last, found)
     assert found["weights"]["a"].sum() == 1000
 
 
-LOST_WORKER = """
-import os, sys
-from pathlib import Path
-import torch
-import torch.distributed as dist
-from training.checkpoints import Checkpoints
-from training.config import TrainingJob
-from training.errors import CheckpointError
-from training.parallel import Worker
-from training.state import Position
-
-job, rank = TrainingJob.model_validate_json(sys.argv[1]), int(sys.argv[2])
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=2)
-dist.barrier()
-if rank == 1:
-    os._exit(0)
-try:
-    checkpoints = Checkpoints(Path(job.training.out), 2, Worker(rank, 2))
-    checkpoints.save({"weights": {"a": torch.ones(10)}}, job, "s", Position(1, 1), 0.0)
-except CheckpointError as error:
-    print(error)
-    sys.exit(2)
-except RuntimeError:
-    sys.exit(3)
-"""
+def checkpoints_of_two(job: TrainingJob, meeting: str, rank: int) -> Checkpoints:
+    """The checkpoints of a job, in one of its two workers."""
+    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
+    return Checkpoints(Path(job.training.out), 2, Worker(rank, 2))
 
 
-def test_a_worker_lost_in_a_checkpoint_is_no_fault_of_the_checkpoint(job, tmp_path):
+def lost_in_a_checkpoint(job: TrainingJob, meeting: str, rank: int) -> str:
+    checkpoints = checkpoints_of_two(job, meeting, rank)
+    dist.barrier()
+    if rank == 1:
+        os._exit(0)
+    try:
+        checkpoints.save({"weights": {"a": torch.ones(10)}}, job, "s", Position(1, 1), 0.0)
+    except (CheckpointError, RuntimeError) as error:
+        return type(error).__name__
+    return "saved"
+
+
+def test_a_worker_lost_in_a_checkpoint_is_no_fault_of_the_checkpoint(job, tmp_path, processes):
     """Another attempt may write it, so it must not end as those do that none can."""
-    command = [sys.executable, "-c", LOST_WORKER, job().model_dump_json()]
-    meeting = str(tmp_path / "meeting")
-    workers = [subprocess.Popen([*command, str(rank), meeting], env=os.environ) for rank in range(2)]
-    assert [worker.wait(timeout=120) for worker in workers] == [3, 0]
+    leader, _ = [processes.fork(lost_in_a_checkpoint, job(), f"{tmp_path}/meeting", rank) for rank in range(2)]
+    assert leader.result() == "RuntimeError"
     assert Checkpoints(Path(job().training.out), 2, Worker()).all() == []
+
+
+def found_damage(job: TrainingJob, meeting: str, rank: int) -> tuple[list[str], str, list[float]]:
+    """Save twice, damage what the second worker wrote last, and restore; then go back to the first."""
+    checkpoints, mesh = checkpoints_of_two(job, meeting, rank), init_device_mesh("cpu", (2,))
+
+    def weights(value: float) -> Tensors:
+        return {"weights": {"a": distribute_tensor(torch.full((4, 3), value), mesh, [Shard(0)])}}
+
+    good, latest = (checkpoints.save(weights(float(step)), job, "s", Position(step, step), 0.0) for step in (1, 2))
+    dist.barrier()
+    if rank == 0:
+        flip(latest / "__1_0.distcp", 1)
+    dist.barrier()
+    found = weights(0.0)
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.restore(latest, found, Identity.of(job, "s"))
+    checkpoints.restore(good, found, Identity.of(job, "s"))
+    values = found["weights"]["a"].to_local().unique().tolist()
+    dist.destroy_process_group()
+    return sorted(record_of(latest).files), str(error.value), values
+
+
+def test_two_workers_hear_of_damage_in_the_part_of_either(job, tmp_path, processes):
+    """One that raised alone would leave the other waiting, so both do, and name the same way to go on."""
+    both = [processes.fork(found_damage, job(), f"{tmp_path}/meeting", rank) for rank in range(2)]
+    folder = Path(job().training.out) / "checkpoints"
+    damage = f"{folder / 'step-00000002'} is damaged: the content of __1_0.distcp has changed since it was written"
+    cure = f"{folder / 'step-00000001'} is whole: --resume latest-good goes on from it"
+    files = [".metadata", "__0_0.distcp", "__1_0.distcp"]
+    assert [one.result() for one in both] == [(files, f"{damage} (SHA-256 differs). {cure}", [1.0])] * 2
 
 
 def test_the_record_says_what_was_run(checkpoints, job):

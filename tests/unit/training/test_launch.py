@@ -8,7 +8,9 @@ from labeling.sdd.schema import SddRow
 from labeling.sdd.shards import ShardStore
 from tests.factories import finished
 from tests.unit.training.data.conftest import some_rows
+from tests.unit.training.test_checkpoints import flip
 from training import job
+from training.checkpoint_record import RECORD
 from training.config import TrainingJob
 from training.data.config import DataConfig
 from training.data.errors import DatasetError, StorageFault
@@ -92,6 +94,23 @@ def test_goes_on_from_the_checkpoint_that_is_named_where_that_is_further(setting
     said = capsys.readouterr().err
     assert "from step 3 to 4" in said
     assert "a step has 2 batches from here on, and had 1" in said
+
+
+def test_a_damaged_checkpoint_is_not_trained_on_and_the_one_before_it_is(settings, tmp_path, capfd):
+    assert main(["--config", settings, "--here"]) == 0
+    good, latest = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    flip(latest / "__0_0.distcp")
+    go_on = ["--config", settings, "--here", "--set", "training.steps=3", "--resume"]
+    assert main([*go_on, "latest"]) == 2
+    assert f"{good} is whole: --resume latest-good goes on from it" in "".join(capfd.readouterr())
+    assert main([*go_on, str(latest)]) == 2
+    (latest / RECORD).write_text("{}")
+    assert main([*go_on, "latest"]) == 2
+    assert "record.json is damaged: step: Field required" in "".join(capfd.readouterr())
+    assert main([*go_on, "latest-good"]) == 0
+    assert "from step 1 to 3" in "".join(capfd.readouterr())
+    names = [path.name for path in sorted((tmp_path / "run" / "checkpoints").iterdir())]
+    assert names == ["step-00000001", "step-00000002", "step-00000002.damaged-1", "step-00000003"]
 
 
 def test_two_jobs_do_not_share_a_folder(settings, tmp_path, capsys, monkeypatch):
