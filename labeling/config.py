@@ -203,7 +203,7 @@ class RulesConfig(BoxRules):
     """The filtering rules, numbered as in App. B.1."""
 
     min_mask_fill: Share = 0.6
-    """Rule 6: masks covering less of their box than this go."""
+    """Rule 6: masks whose area is a smaller share of their box's area go. Mask pixels outside the box count."""
 
 
 class SegmentConfig(NetworkConfig):

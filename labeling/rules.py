@@ -93,7 +93,8 @@ def overlap(index: int, found: Sequence[Scored], rules: BoxRules) -> bool:
 def mask_rules(candidate: Candidate, by_box: tuple[str, ...], rules: RulesConfig) -> tuple[str, ...]:
     """(6) "the segmentation mask area is less than 60% of the corresponding detection box area".
 
-    A box that broke rules 1 to 5 was given no mask for that reason, so the want of one is not held against it too.
+    Choice: the ratio of the two areas, as written, so mask pixels outside the box count too. A box that broke rules 1
+    to 5 got no mask for that reason, so its missing mask breaks no rule.
     """
     if candidate.segment is None:
         return () if by_box else ("no_mask",)

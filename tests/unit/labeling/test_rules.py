@@ -89,6 +89,13 @@ def test_each_candidate_has_all_rules_that_it_breaks():
     ]
 
 
+def test_mask_pixels_outside_the_box_count_for_rule_6():
+    inside = found((0, 0, 300, 500), fill=0.59)
+    assert broken(inside) == [("thin_mask",)]
+    spilled = replace(inside, segment=replace(inside.segment, area_px=inside.segment.area_px + 2_000))
+    assert broken(spilled) == [()]
+
+
 def test_equal_scores_are_ranked_by_what_they_are():
     a, b = found((0, 0, 500, 500), score=0.5), found((0, 0, 500, 490), score=0.5)
     assert broken(a, b) == broken(b, a)[::-1]
