@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from infra.storage import place
-from labeling.config import LabelingConfig, Stale, Workers
+from labeling.config import Executor, LabelingConfig, Stale, Workers
 from labeling.download import download_shards, former_stamps
 from labeling.errors import ShardStale, StageFailed
 from labeling.finish import LEDGER, SDD, FinishJob, finish_stamp
+from labeling.gpus import gpu_share
 from labeling.image_shards import images_stamp
 from labeling.progress import Count, showing
 from labeling.record import RunRecord
-from labeling.run import ShardJob, run_job, torch_threads
+from labeling.run import ShardJob, cluster_cards, run_job, torch_threads
 from labeling.sdd.schema import State
 from labeling.sdd.shards import ShardStore
 from labeling.steps import IMAGES, Step, steps_of
@@ -71,11 +72,13 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
 
     Raises:
         BadInput: the list of URLs cannot be used.
+        DeviceError: a stage asks for GPUs that the Ray cluster lacks.
         ShardStale: files were made under other settings and `config.stale` is refuse; nothing has been done.
         StageFailed: a stage could not make its files.
     """
     config = anchored(config)
     steps = steps_of(config)
+    refuse_missing_gpus(config, steps)
     shards = caller.submit("plan", plan_urls, config).result()
     refuse_stale(config, steps, shards)
     record, stop = RunRecord.begin(config, steps), threading.Event()
@@ -176,6 +179,19 @@ def finish_part(
     layers = (IMAGES, *(step.stage.name for step in steps))
     job = FinishJob(root=config.root, rules=config.rules, layers=layers, replace=_may_replace(config))
     return _run(config, job, LEDGER, URLS, shards, config.workers.sdd, stop)
+
+
+def refuse_missing_gpus(config: LabelingConfig, steps: Sequence[Step]) -> None:
+    """Compare the settings of all stages with the cards of the Ray cluster before anything is done.
+
+    Raises:
+        DeviceError: a stage asks for GPUs that the cluster lacks, or that the stage would not use.
+    """
+    if config.executor is Executor.RAY:
+        cards = cluster_cards()
+        for step in steps:
+            workers: Workers = getattr(config.workers, step.stage.name)
+            gpu_share(step.stage.name, step.device, workers, workers.count, cards)
 
 
 def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> None:

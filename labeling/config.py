@@ -225,8 +225,9 @@ class Workers(Config):
     count: Processes = 1
     cpus: float = Field(default=1.0, ge=0.001, le=10_000)
     """Cores per worker, on Ray."""
-    gpus: float = Field(default=0.0, ge=0, le=64)
-    """Share of a GPU per worker, on Ray."""
+    gpus: float | None = Field(default=None, ge=0, le=64)
+    """GPUs that each worker reserves, on Ray; workers with a share below 1 share a card. By default the workers of a
+    network that may run on a GPU share the cluster's cards evenly, and reserve none where the cluster has none."""
     torch_threads: Processes | None = None
     """Threads of the network in each worker; by default the cores of this machine over `count`, on Ray `cpus`."""
     batch_size: Count = 16
@@ -236,6 +237,13 @@ class Workers(Config):
     """A worker that needs longer for one batch is replaced, and the batch is replayed row by row."""
     start_deadline_s: Seconds = 1800.0
     """A worker that needs longer to load its weights is replaced."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _share_of_a_card_or_whole_cards(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus % 1:
+            raise ValueError(f"labeling.workers.STAGE.gpus={gpus:g}: give a share of one card, or whole cards")
+        return gpus
 
 
 class DownloadWorkers(Config):

@@ -3,6 +3,7 @@
     LabelingError
       BadInput         the URL list cannot be used: no such file, no URL column, nothing in it
       CheckpointError  weights are missing, unreadable, or not those of the backend
+      DeviceError      a setting asks for a GPU that is not there
       ShardCorrupt     a shard on disk does not have the rows or columns it should
       ShardStale       a shard was written under other settings; nothing is overwritten silently
       StageContract    a stage broke its promise (one result per image, in order)
@@ -23,6 +24,10 @@ class BadInput(LabelingError):
 
 class CheckpointError(LabelingError):
     """Weights are missing, unreadable, or not those of the backend that was asked to load them."""
+
+
+class DeviceError(LabelingError):
+    """A setting asks for a GPU that is not there, or reserves one that would not be used."""
 
 
 class ShardCorrupt(LabelingError):

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 from infra.storage import sweep
 from labeling.config import RulesConfig
@@ -96,6 +96,9 @@ class FinishJob:
     layers: tuple[str, ...]
     """images/ to entities/: who may have refused an image."""
     replace: bool = False
+
+    name: ClassVar[str] = SDD
+    device: ClassVar[None] = None
 
     def make(self, shard: str) -> ShardReport:
         """Make the shard's two files, unless they are there; never raises."""

@@ -9,13 +9,16 @@ import logging
 import os
 import queue
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any, Protocol, Self
 
-from labeling.config import Executor, Workers
+from labeling.child import RESERVED_GPUS
+from labeling.config import Device, Executor, Workers
 from labeling.errors import StageFailed, StageInterrupted
+from labeling.gpus import gpu_share
 from labeling.supervisor import ShardReport
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,14 @@ NO_PROGRESS_S = 7 * 24 * 3600
 
 class ShardJob(Protocol):
     """What makes the files of one layer. Crosses process borders before its first shard."""
+
+    @property
+    def name(self) -> str:
+        """The layer that it makes."""
+
+    @property
+    def device(self) -> Device | None:
+        """Where its network may run; None where it has no network."""
 
     def expected(self, shard: str) -> str | None:
         """The stamp that the shard's file will have; None before the file is there from which it is made."""
@@ -137,23 +148,53 @@ def _run_on_ray(job: ShardJob, shards: Sequence[str], workers: Workers) -> list[
     context.print_on_execution_start = False
     context.execution_options.verbose_progress = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
-    pool = ray.data.ActorPoolStrategy(size=min(workers.count, len(shards)), max_tasks_in_flight_per_actor=1)
+    count = min(workers.count, len(shards))
+    pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1)
+    gpus = gpu_share(job.name, job.device, workers, count, cluster_cards())
+    numbers = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Numbers).remote()
     rows = (
         ray.data.from_items(list(shards), override_num_blocks=len(shards))
-        .map(_RayWorker, fn_constructor_args=(job,), compute=pool, num_cpus=workers.cpus, num_gpus=workers.gpus)
+        .map(_RayWorker, fn_constructor_args=(job, numbers), compute=pool, num_cpus=workers.cpus, num_gpus=gpus)
         .take_all()
     )
     return [ShardReport(**json.loads(row["report"])) for row in rows]
 
 
-class _RayWorker:
-    """A job in a Ray actor."""
+class _Numbers:
+    """Numbers the workers of each node from 0, in an actor of its own."""
 
-    def __init__(self, job: ShardJob) -> None:
-        self.job = job
+    def __init__(self) -> None:
+        self.given: Counter[str] = Counter()
+
+    def next(self, node: str) -> int:
+        self.given[node] += 1
+        return self.given[node] - 1
+
+
+class _RayWorker:
+    """A job in a Ray actor.
+
+    Args:
+        numbers: handle of the actor with `_Numbers`.
+    """
+
+    def __init__(self, job: ShardJob, numbers: Any) -> None:
+        import ray
+
+        here = ray.get_runtime_context()
+        os.environ[RESERVED_GPUS] = ",".join(here.get_accelerator_ids()["GPU"])
+        self.job = job.beside(ray.get(numbers.next.remote(here.get_node_id())))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"report": json.dumps(asdict(self.job.make(row["item"])))}
+
+
+def cluster_cards() -> list[int]:
+    """Number of GPUs of each node of the Ray cluster; joins or starts it."""
+    import ray
+
+    start_ray()
+    return [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
 
 
 def start_ray() -> None:
@@ -162,8 +203,9 @@ def start_ray() -> None:
 
     if not ray.is_initialized():
         ray.init(log_to_driver=True, logging_level="WARNING", runtime_env=_source())
-        address, cpus = ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0)
-        log.info("on the Ray cluster at %s with %d CPUs", address, cpus)
+        address, resources = ray.get_runtime_context().gcs_address, ray.cluster_resources()
+        cpus, gpus = (resources.get(kind, 0) for kind in ("CPU", "GPU"))
+        log.info("on the Ray cluster at %s with %d CPUs and %d GPUs", address, cpus, gpus)
 
 
 def _source() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from labeling.config import BoxRules, DetectorBackend, LabelingConfig, SegmenterBackend
+from labeling.config import BoxRules, DetectorBackend, Device, LabelingConfig, NetworkConfig, SegmenterBackend
 from labeling.sdd.shards import ShardStore
 from labeling.stages.base import Stage
 from labeling.stages.caption import CaptionStage
@@ -28,6 +28,12 @@ class Step:
     """The layers it may read, first to last; it gets the images that the last of them kept."""
     identity: str
     """Its settings and weights."""
+
+    @property
+    def device(self) -> Device | None:
+        """Where its network may run; None where it has no network."""
+        config = self.stage.config
+        return config.device if isinstance(config, NetworkConfig) else None
 
     def stamp(self, parent: str) -> str:
         """The stamp of its file, made from a file with the stamp `parent`."""

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from infra.storage import sweep
 from labeling.child import WORKER_NUMBER, Answer, Assignment, GaveUp, Ready
-from labeling.config import Workers
+from labeling.config import Device, Workers
 from labeling.errors import LabelingError, StageContract, StageFailed
 from labeling.journal import Journal, journal_path
 from labeling.lock import shard_lock
@@ -224,6 +224,16 @@ class NetworkJob:
     network: Network | None = field(default=None, init=False)
     broken: str | None = field(default=None, init=False)
     """Why no shard can be made any more."""
+
+    @property
+    def name(self) -> str:
+        """The layer that it makes."""
+        return self.step.stage.name
+
+    @property
+    def device(self) -> Device | None:
+        """Where its network may run; None where it has no network."""
+        return self.step.device
 
     def make(self, shard: str) -> ShardReport:
         """Make the shard's file, unless it is there; never raises, as whoever runs it might try for ever."""

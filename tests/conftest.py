@@ -18,7 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A Ray cluster of this test run alone, on its own ports and folder, with two CPUs."""
+    """A Ray cluster of this test run alone, on its own ports and folder, with two CPUs and two GPUs in name only."""
     import ray
 
     folder = tempfile.mkdtemp(prefix="sd-ray-")  # short: sockets live in it
@@ -26,6 +26,7 @@ def ray_cluster() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=2,
+        num_gpus=2,
         include_dashboard=False,
         object_store_memory=200 << 20,
         _temp_dir=folder,

@@ -6,10 +6,12 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from infra.config import Config
 from labeling.child import WORKER_NUMBER
+from labeling.config import NetworkConfig
 from labeling.sdd.schema import Caption
 from labeling.stages.base import Drop
 
@@ -64,6 +66,31 @@ class MoodyStage:
         if self.config.results == "too few":
             return []
         return [Drop("boring") if "boring" in r.url else Caption(key=r.key, caption=r.url) for r in batch]
+
+
+class MeetingStage:
+    """Its captions say which worker made them and which cards it sees. Each worker waits until all have begun."""
+
+    name: ClassVar[str] = "captions"
+    reads: ClassVar[type] = Address
+    writes: ClassVar[type] = Caption
+
+    def __init__(self, folder: str, workers: int) -> None:
+        self.config = NetworkConfig()
+        self.folder, self.workers = Path(folder), workers
+
+    def setup(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+
+    def prepare(self, row: Address) -> Address:
+        return row
+
+    def process(self, batch: Sequence[Address]) -> list[Caption]:
+        number, visible = os.environ[WORKER_NUMBER], os.environ.get("CUDA_VISIBLE_DEVICES", "no card reserved")
+        (self.folder / str(os.getpid())).touch()
+        while len(list(self.folder.iterdir())) < self.workers:  # the batch deadline bounds it
+            time.sleep(0.02)
+        return [Caption(key=row.key, caption=f"{number}: {visible}") for row in batch]
 
 
 def _act(url: str) -> None:

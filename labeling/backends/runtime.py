@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from labeling.child import WORKER_NUMBER
+from labeling.child import RESERVED_GPUS, WORKER_NUMBER
 from labeling.config import Device, Precision
-from labeling.errors import CheckpointError
+from labeling.errors import CheckpointError, DeviceError
 
 log = logging.getLogger(__name__)
 
@@ -20,16 +21,36 @@ log = logging.getLogger(__name__)
 def torch_device(device: Device) -> torch.device:
     """The device that the setting means on this machine, which is what "cuda" means from then on.
 
-    Of several GPUs each of a stage's workers has one in turn. A worker on Ray that asked for a GPU sees no other.
+    The workers of a stage take a machine's GPUs in turn. On Ray a worker sees only the GPUs that it reserved.
+
+    Raises:
+        DeviceError: a GPU is named or reserved, and PyTorch finds none.
     """
-    if device is Device.AUTO:
-        device = _best()
-    if device is not Device.CUDA or not torch.cuda.is_available():
-        return torch.device(device.value)
-    chosen = torch.device("cuda", card(int(os.environ.get(WORKER_NUMBER, "0")), torch.cuda.device_count()))
-    torch.cuda.set_device(chosen)
-    log.info("on %s, %s", chosen, torch.cuda.get_device_name(chosen))
+    number, reserved = int(os.environ.get(WORKER_NUMBER, "0")), os.environ.get(RESERVED_GPUS)
+    if not torch.cuda.is_available() and (device is Device.CUDA or (device is Device.AUTO and reserved)):
+        raise DeviceError(_no_gpu(f"device={device.value}", reserved))
+    chosen = torch.device((_best() if device is Device.AUTO else device).value)
+    name = ""
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", card(number, torch.cuda.device_count()))
+        torch.cuda.set_device(chosen)
+        name = f" ({torch.cuda.get_device_name(chosen)})"
+    log.info("worker %d on %s: %s%s%s", number, socket.gethostname(), chosen, name, _visible())
     return chosen
+
+
+def _no_gpu(setting: str, reserved: str | None) -> str:
+    wanted = f"{setting} on GPU {reserved}, which this worker reserved," if reserved else f"{setting}"
+    build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    return (
+        f"{wanted} needs a GPU, and PyTorch finds none on {socket.gethostname()}{_visible()}; it is {build}. Check "
+        "nvidia-smi and the driver there, or set the stage's device to cpu"
+    )
+
+
+def _visible() -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if visible is None else f", CUDA_VISIBLE_DEVICES={visible}"
 
 
 def card(worker: int, cards: int) -> int:

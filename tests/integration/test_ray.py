@@ -2,16 +2,17 @@
 
 import pytest
 
-from labeling.build import anchored, label_part
-from labeling.config import Executor, LabelingConfig, StageWorkers, Workers
-from labeling.errors import StageFailed
+from labeling.build import anchored, label_part, refuse_missing_gpus
+from labeling.config import CaptionConfig, Executor, LabelingConfig, StageWorkers, Workers
+from labeling.errors import DeviceError, StageFailed
 from labeling.run import run_job
 from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
+from labeling.stages.caption import CaptionStage
 from labeling.steps import chain
 from labeling.supervisor import NetworkJob
 from tests.factories import downloaded, image
-from tests.moody import MoodyConfig, MoodyStage
+from tests.moody import MeetingStage, MoodyConfig, MoodyStage
 
 SHARDS = [f"shard-{n:05d}" for n in range(4)]
 WORKERS = Workers(count=2, batch_size=4, batch_deadline_s=20)
@@ -54,3 +55,34 @@ def test_a_relative_root_is_that_of_the_driver(dataset, monkeypatch):
 def test_a_stage_that_cannot_start_fails_and_does_not_loop(dataset):
     with pytest.raises(StageFailed, match=r"exit code 5.*3 more shards"):
         run_job(job(dataset, MoodyConfig(start="dies")), SHARDS, WORKERS, Executor.RAY)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("gpus", "cards"),
+    [(None, {"0", "1"}), (0.0, {"no card reserved"})],
+    ids=["by default a card each", "no card reserved"],
+)
+def test_workers_are_numbered_and_each_sees_the_card_that_it_reserved(dataset, gpus, cards):
+    workers = Workers(count=2, cpus=0.5, gpus=gpus)
+    (step,) = chain([(MeetingStage(str(dataset / "met"), workers.count), "")])
+    run_job(
+        NetworkJob(step=step, root=str(dataset), workers=workers, run="run", torch_threads=1),
+        SHARDS,
+        workers,
+        Executor.RAY,
+    )
+    store = ShardStore(str(dataset))
+    rows = [row.caption for shard in SHARDS for row in store.read(Caption, ("captions",), shard)]
+    numbers, visible = zip(*(row.split(": ") for row in rows), strict=True)
+    assert set(numbers) == {"0", "1"}
+    assert set(visible) == cards
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_build_that_asks_for_more_gpus_than_a_node_has_is_refused(dataset):
+    steps = chain([(CaptionStage(CaptionConfig()), "")])
+    asked = LabelingConfig(root=str(dataset), executor=Executor.RAY, workers=StageWorkers(captions=Workers(gpus=3.0)))
+    with pytest.raises(DeviceError, match=r"captions\.gpus=3 is more than any node of the Ray cluster has \(2\)"):
+        refuse_missing_gpus(asked, steps)
+    refuse_missing_gpus(asked.model_copy(update={"workers": StageWorkers(captions=Workers(gpus=2.0))}), steps)

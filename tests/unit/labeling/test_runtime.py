@@ -1,10 +1,21 @@
 """Where a network runs."""
 
+import logging
+
 import pytest
 import torch
 
 from labeling.backends.runtime import card, torch_device
+from labeling.child import RESERVED_GPUS, WORKER_NUMBER
 from labeling.config import Device
+from labeling.errors import DeviceError
+
+without_a_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens on a machine without a GPU")
+
+
+@pytest.fixture(autouse=True)
+def _no_device_is_remembered() -> None:
+    torch_device.cache_clear()
 
 
 def test_workers_take_the_cards_in_turn():
@@ -12,8 +23,31 @@ def test_workers_take_the_cards_in_turn():
     assert [card(worker, 1) for worker in range(3)] == [0, 0, 0], "on Ray a worker sees its own alone"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="what is chosen without a GPU can be seen only there")
-def test_without_a_gpu_the_setting_is_what_it_says():
+@without_a_gpu
+def test_without_a_gpu_auto_is_another_device():
     assert torch_device(Device.CPU) == torch.device("cpu")
-    assert torch_device(Device.CUDA) == torch.device("cuda")
     assert torch_device(Device.AUTO).type in ("cpu", "mps")
+
+
+@without_a_gpu
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(DeviceError, match=r"^device=cuda needs a GPU, and PyTorch finds none on .*to cpu$"):
+        torch_device(Device.CUDA)
+
+
+@without_a_gpu
+def test_a_reserved_gpu_that_pytorch_does_not_find_is_refused(monkeypatch):
+    monkeypatch.setenv(RESERVED_GPUS, "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(DeviceError, match=r"^device=auto on GPU 1, which this worker reserved,.*VISIBLE_DEVICES=1;"):
+        torch_device(Device.AUTO)
+    assert torch_device(Device.CPU) == torch.device("cpu")
+
+
+def test_the_log_names_worker_and_device(caplog, monkeypatch):
+    monkeypatch.setenv(WORKER_NUMBER, "3")
+    with caplog.at_level(logging.INFO, "labeling.backends.runtime"):
+        torch_device(Device.CPU)
+    (line,) = caplog.messages
+    assert line.startswith("worker 3 on ")
+    assert ": cpu" in line
