@@ -50,6 +50,6 @@ def difference_hash(encoded: bytes, max_pixels: int = MAX_PIXELS) -> int:
     """
     with opened(encoded, max_pixels) as image:
         image.draft("L", (8 * _HASH_SHAPE[0], 8 * _HASH_SHAPE[1]))
-        cells = np.asarray(upright(image).convert("L").resize(_HASH_SHAPE, Image.Resampling.BOX))
+        cells = np.asarray(upright(image, "L").resize(_HASH_SHAPE, Image.Resampling.BOX))
     bits = np.packbits(cells[:, :-1] > cells[:, 1:])
     return int.from_bytes(bits.tobytes(), "big", signed=True)

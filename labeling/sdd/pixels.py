@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 MAX_PIXELS = 178_956_970
-"""Largest decoded image, 512 MiB of RGB: what Pillow itself takes for a decompression bomb."""
+"""Largest decoded image, 512 MiB of RGB: what Pillow itself takes for a decompression bomb. A pixel with four
+channels counts as 4/3."""
+_STRIP_PIXELS = 1 << 20
+"""Pixels that are converted at once, so that a conversion needs little more memory than its result."""
 _ORIENTATION = 0x0112
 _TURNS: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,7 +50,7 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> 
             format may not offer it, or the image may have to be turned and not come out even: then it is whole.
 
     Raises:
-        UndecodableImage: truncated, not an image, or more than `max_pixels` pixels.
+        UndecodableImage: truncated, not an image, or more than `max_pixels` pixels of RGB.
     """
     with opened(encoded, max_pixels) as image:
         if reduction > 1:
@@ -59,7 +62,7 @@ def opened(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """The image, of which only the header has been read.
 
     Raises:
-        UndecodableImage: no known image format, or more than `max_pixels` pixels.
+        UndecodableImage: no known image format, or more than `max_pixels` pixels of RGB.
     """
     try:
         with warnings.catch_warnings():
@@ -69,13 +72,23 @@ def opened(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
         raise UndecodableImage("too_many_pixels", str(error)) from error
     except Exception as error:  # as in `upright`
         raise UndecodableImage(_without_header(encoded), f"{type(error).__name__}: {error}".split("<_io")[0]) from error
-    if image.width * image.height > max_pixels:
-        raise UndecodableImage("too_many_pixels", f"{image.width}x{image.height} is more than {max_pixels:,} pixels")
+    if decoded_bytes(image) > 3 * max_pixels:
+        size = f"{image.width}x{image.height} {image.mode}"
+        raise UndecodableImage("too_many_pixels", f"{size} is more than {max_pixels:,} pixels of RGB")
     return image
 
 
-def upright(image: ImageFile.ImageFile) -> Image.Image:
-    """The pixels as they are to be seen, in RGB.
+def decoded_bytes(image: Image.Image) -> int:
+    """Size of the pixels, in RGB or, with transparency or in CMYK, in four channels."""
+    channels = 4 if _is_transparent(image) else max(3, len(image.getbands()))
+    return image.width * image.height * channels
+
+
+def upright(image: ImageFile.ImageFile, mode: str = "RGB") -> Image.Image:
+    """The pixels as they are to be seen.
+
+    Args:
+        mode: RGB, or L for their brightness.
 
     Raises:
         UndecodableImage: truncated, or otherwise not as its format wants it.
@@ -83,7 +96,8 @@ def upright(image: ImageFile.ImageFile) -> Image.Image:
     try:
         turn = turn_of(image)
         image.load()
-        return _rgb(image if turn is None else image.transpose(turn))
+        converted = _converted(image, mode)
+        return converted if turn is None else converted.transpose(turn)
     except Exception as error:  # Pillow's plugins raise whatever their format makes them raise
         raise undecodable(error) from error
 
@@ -119,12 +133,27 @@ def _reduce(image: ImageFile.ImageFile, reduction: int) -> None:
         raise undecodable(error) from error
 
 
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == mode and not _is_transparent(image):
+        return image
+    converted = Image.new(mode, image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        converted.paste(_rgb(strip).convert(mode), (0, top))
+    return converted
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError("samples of 32 bits, which have no agreed white")
-    if "A" in image.getbands() or "transparency" in image.info:
+    if _is_transparent(image):
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return "A" in image.getbands() or "transparency" in image.info

@@ -2,8 +2,10 @@
 
 import io
 import struct
+import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labeling.imaging import difference_hash, probe
+from labeling.sdd import pixels
 from labeling.sdd.pixels import UndecodableImage, decode
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -235,8 +238,74 @@ def test_the_limit_on_pixels_is_inclusive():
     picture = encoded(RGB, "PNG")
     assert decode(picture, max_pixels=54).shape == (6, 9, 3)
     for read in (probe, decode, difference_hash):
-        with pytest.raises(UndecodableImage, match="9x6 is more than 53 pixels"):
+        with pytest.raises(UndecodableImage, match="9x6 RGB is more than 53 pixels of RGB"):
             read(picture, max_pixels=53)
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "options"),
+    [("RGBA", "PNG", {}), ("LA", "PNG", {}), ("CMYK", "JPEG", {}), ("RGB", "PNG", {"transparency": (0, 0, 0)})],
+)
+def test_a_pixel_of_four_channels_counts_as_four_thirds(mode, form, options):
+    picture = encoded(RGB, form, mode, **options)
+    assert decode(picture, max_pixels=72).shape == (6, 9, 3)
+    for read in (probe, decode, difference_hash):
+        with pytest.raises(UndecodableImage, match=r"9x6 .* is more than 71 pixels of RGB") as error:
+            read(picture, max_pixels=71)
+        assert error.value.reason == "too_many_pixels"
+
+
+def transparent(mode, size=(60, 90)):
+    """A smooth picture whose every pixel has another opacity."""
+    picture = Image.fromarray(SMOOTH).resize(size).convert(mode[:-1])
+    picture.putalpha(Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size[::-1])))
+    return picture
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK", "L", "P", "I;16"])
+def test_pictures_are_converted_strip_by_strip_as_they_are_whole(mode, orientation, monkeypatch):
+    if mode == "I;16":
+        picture = Image.fromarray(SMOOTH[..., 0].astype(np.uint16) * 257)
+    else:
+        picture = transparent(mode) if mode.endswith("A") else Image.fromarray(SMOOTH).convert(mode)
+    form = "JPEG" if mode == "CMYK" else "PNG"
+    body = encoded(picture, form, exif=exif(orientation))
+    whole, whole_hash = decode(body), difference_hash(body)
+    monkeypatch.setattr(pixels, "_STRIP_PIXELS", 200)
+    np.testing.assert_array_equal(decode(body), whole)
+    assert difference_hash(body) == whole_hash
+    grey = Image.fromarray(whole).convert("L").resize((9, 8), Image.Resampling.BOX)
+    darker = np.diff(np.asarray(grey).astype(int)) < 0
+    assert whole_hash & (2**64 - 1) == int("".join("01"[int(bit)] for bit in darker.ravel()), 2)
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from labeling.imaging import difference_hash
+
+def peak_bytes():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+body = sys.stdin.buffer.read()
+difference_hash(Path(sys.argv[1]).read_bytes())  # loads what Pillow loads on first use
+before = peak_bytes()
+difference_hash(body)
+print(peak_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak")
+def test_what_it_costs_to_look_at_a_transparent_picture(tmp_path):
+    """Its own four bytes a pixel and the grey one, turned; every conversion of the whole would add four more."""
+    small, side = tmp_path / "small.png", 3000
+    small.write_bytes(encoded(transparent("RGBA"), "PNG"))
+    body = encoded(Image.new("RGBA", (side, side)), "PNG", exif=exif(6), compress_level=1)
+    measured = subprocess.run(
+        [sys.executable, "-c", PEAK, small], input=body, capture_output=True, check=True, cwd=Path(__file__).parents[3]
+    )
+    assert int(measured.stdout) < 9 * side * side
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP"])
