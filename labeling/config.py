@@ -78,6 +78,9 @@ class DownloadConfig(Config):
     """Deadline for the whole response, redirects included."""
     max_bytes: int = Field(default=50 * 2**20, ge=1, le=2 * 2**30)
     """Longest response that is read."""
+    max_scans: int = Field(default=100, ge=1, le=10_000)
+    """Most scans of a JPEG that is decoded: each costs as much time as decoding the image once, and ordinary
+    progressive JPEGs have about 10. Choice: libtiff's limit."""
     max_redirects: int = Field(default=5, ge=0, le=100)
     rounds: int = Field(default=3, ge=1, le=100)
     """How often a URL that failed for a passing reason (time-out, 429, 5xx, connection) is tried in a run."""
@@ -101,6 +104,8 @@ class DownloadConfig(Config):
         """Changes when a setting does that decides what is kept; not with those that say how hard a URL is tried."""
         effort = {"timeout_s", "rounds", "backoff_s", "max_wait_s", "retry_failed", "user_agent"}
         effort |= {"host_failures", "host_pause_s"}
+        if self.max_scans == DownloadConfig.model_fields["max_scans"].default:
+            effort.add("max_scans")  # so that datasets from before this setting stay valid
         return hashlib.sha256(self.model_dump_json(exclude=effort).encode()).hexdigest()[:12]
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from labeling.sdd.pixels import MAX_PIXELS, SIDEWAYS, opened, turn_of, undecodable, upright
+from labeling.jpeg_scans import jpeg_scans
+from labeling.sdd.pixels import MAX_PIXELS, SIDEWAYS, UndecodableImage, opened, turn_of, undecodable, upright
 
 _HASH_SHAPE = (9, 8)
+_JPEG = b"\xff\xd8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,16 @@ def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
             return Probe(media_type=media_type, width_px=width, height_px=height)
         except Exception as error:  # Pillow's plugins raise whatever their format makes them raise
             raise undecodable(error) from error
+
+
+def refuse_scans(encoded: bytes, limit: int) -> None:
+    """Let pass what is no JPEG with more than `limit` scans.
+
+    Raises:
+        UndecodableImage: it is.
+    """
+    if encoded.startswith(_JPEG) and jpeg_scans(encoded, limit) > limit:
+        raise UndecodableImage("too_many_scans", f"a JPEG with more than {limit} scans, each of which costs a decoding")
 
 
 def difference_hash(encoded: bytes, max_pixels: int = MAX_PIXELS) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeling.config import DownloadConfig
-from labeling.imaging import difference_hash, probe
+from labeling.imaging import difference_hash, probe, refuse_scans
 from labeling.sdd.pixels import UndecodableImage
 from labeling.sdd.schema import ListedUrl, State, Verdict
 from labeling.url_list import key_of
@@ -69,6 +69,7 @@ def screen(encoded: bytes, config: DownloadConfig) -> Screened | Verdict:
         header = probe(encoded)
         if min(header.width_px, header.height_px) < config.min_side_px:
             return _dropped("small_image", f"{header.width_px}x{header.height_px}")
+        refuse_scans(encoded, config.max_scans)
         return Screened(
             sha256=hashlib.sha256(encoded).digest(),
             perceptual_hash=difference_hash(encoded),

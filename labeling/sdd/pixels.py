@@ -39,7 +39,7 @@ class UndecodableImage(ValueError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        """One countable word: not_an_image, undecodable, truncated, too_many_pixels."""
+        """One countable word: not_an_image, undecodable, truncated, too_many_pixels, too_many_scans."""
 
 
 def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> NDArray[np.uint8]:

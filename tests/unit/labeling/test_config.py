@@ -113,7 +113,13 @@ def test_how_hard_a_url_is_tried_does_not_make_images_stale():
     efforts = [{"timeout_s": 1.0}, {"rounds": 9}, {"backoff_s": 0.1}, {"max_wait_s": 1.0}, {"retry_failed": True}]
     for effort in (*efforts, {"host_failures": 1}, {"host_pause_s": 1.0}):
         assert DownloadConfig(**effort).fingerprint() == first.fingerprint()
-    for choice in ({"min_side_px": 600}, {"max_punsafe": None}, {"respect_noai": False}, {"max_bytes": 10}):
+    for choice in (
+        {"min_side_px": 600},
+        {"max_punsafe": None},
+        {"respect_noai": False},
+        {"max_bytes": 10},
+        {"max_scans": 9},
+    ):
         assert DownloadConfig(**choice).fingerprint() != first.fingerprint()
 
 

@@ -132,6 +132,21 @@ def test_a_png_bomb_is_not_decoded() -> None:
     assert kept(bomb(1_000)).width_px == 1_000
 
 
+def with_scans(scans: int, form: str = "JPEG", **options: object) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    body = encoded(picture(), form, progressive=True, **options)
+    last, end = body.rfind(b"\xff\xda"), len(body) - 2
+    return body[:end] + body[last:end] * (scans - body.count(b"\xff\xda")) + body[end:]
+
+
+def test_a_jpeg_that_costs_too_many_decodings_is_refused_before_the_first() -> None:
+    limit = SMALL.max_scans
+    assert kept(with_scans(10)).width_px == kept(with_scans(limit)).width_px == 96
+    assert verdict(with_scans(limit + 1)) == "failed/too_many_scans"
+    assert verdict(with_scans(20), SMALL.model_copy(update={"max_scans": 19})) == "failed/too_many_scans"
+    assert verdict(with_scans(100_000)) == "failed/too_many_scans", "whose decoding would take minutes"
+
+
 def test_the_small_side_is_judged_by_the_image() -> None:
     assert verdict(encoded(picture(96, 31), "JPEG")) == "dropped/small_image"
     assert verdict(encoded(picture(31, 96), "JPEG")) == "dropped/small_image"
