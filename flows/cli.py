@@ -81,18 +81,36 @@ def status(root: RootArgument) -> None:
 @app.command()
 def inspect(
     root: RootArgument,
-    sql: Annotated[str | None, typer.Argument(help="One query; without it, a prompt that takes many.")] = None,
+    sql: Annotated[
+        str | None,
+        typer.Argument(help="Statements, separated by `;`. Without them, those of standard input, or a prompt."),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=0, help="Rows printed at most; 0 prints all.  [default: 40 of a table, else all]")
+    ] = None,
+    columns: Annotated[
+        int | None,
+        typer.Option(min=0, help="Columns printed at most; 0 prints all.  [default: as many as fit the terminal]"),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a header and one line per row.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: an array of objects, one per row.")] = False,
 ) -> None:
-    """Query a dataset with DuckDB: views images, sdd, entities, labels, ledger, funnel and more."""
-    from flows.sql import prompt, run
+    """Query a dataset with DuckDB: views sdd, entities, labels, candidates, ledger, funnel, hosts and more.
+
+    Keys are printed as hex(key); find an image by its key with WHERE key = from_hex('...').
+    """
+    from flows.sql import Format, Output, prompt, run
     from labeling.sdd.query import connect, refuse_no_dataset
 
+    if csv and json:
+        raise typer.BadParameter("give one of --csv and --json")
+    output = Output(Format.CSV if csv else Format.JSON if json else Format.TABLE, rows, columns)
     with told_in_one_line():
         refuse_no_dataset(root)
         session = connect(root)
-        if sql is None:
-            prompt(session)
-        elif not run(session, sql):
+        if sql is None and sys.stdin.isatty():
+            prompt(session, output)
+        elif not run(session, sys.stdin.read() if sql is None else sql, output):
             raise typer.Exit(2)
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from labeling.config import RulesConfig
@@ -153,6 +154,28 @@ def test_pictures_and_masks_come_out_as_they_went_in(ask):
     assert encoded == image(1).image
     assert masks.decode(Mask(**mask), 48, 64)[:20, :20].all()
     assert masks.decode(Mask(**mask), 48, 64).sum() == 400
+
+
+def test_no_view_reads_pictures_unless_they_are_selected(root, tmp_path):
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    for layer in ("images", "sdd"):
+        destroy_pictures(tmp_path / layer / f"{SHARD}.parquet")
+    session = connect(str(tmp_path))
+    for (view,) in session.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall():
+        columns = [name for name, *_ in session.execute(f"DESCRIBE {view}").fetchall() if name != "image"]
+        assert session.execute(f"SELECT {', '.join(columns)} FROM {view}").fetchall(), view
+    for view in ("images", "sdd"):
+        with pytest.raises(duckdb.Error):
+            session.execute(f"SELECT image FROM {view}").fetchall()
+
+
+def destroy_pictures(path: Path) -> None:
+    """Make the `image` column of a shard unreadable."""
+    group = pq.read_metadata(path).row_group(0)
+    (column,) = (c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "image")
+    whole = bytearray(path.read_bytes())
+    whole[column.data_page_offset : column.data_page_offset + 16] = b"\xff" * 16
+    path.write_bytes(whole)
 
 
 def test_layers_join_on_their_key(ask):
