@@ -94,10 +94,13 @@ def inspect(
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a header and one line per row.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: an array of objects, one per row.")] = False,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Let SQL write files, read others than the dataset's, load extensions.")
+    ] = False,
 ) -> None:
     """Query a dataset with DuckDB: views sdd, entities, labels, candidates, ledger, funnel, hosts and more.
 
-    Keys are printed as hex(key); find an image by its key with WHERE key = from_hex('...').
+    Changes nothing. Keys are printed as hex(key); find an image by its key with WHERE key = from_hex('...').
     """
     from flows.sql import Format, Output, prompt, run
     from labeling.sdd.query import connect, refuse_no_dataset
@@ -107,10 +110,10 @@ def inspect(
     output = Output(Format.CSV if csv else Format.JSON if json else Format.TABLE, rows, columns)
     with told_in_one_line():
         refuse_no_dataset(root)
-        session = connect(root)
+        session = connect(root, unsafe=unsafe)
         if sql is None and sys.stdin.isatty():
-            prompt(session, output)
-        elif not run(session, sys.stdin.read() if sql is None else sql, output):
+            prompt(session, output, unsafe=unsafe)
+        elif not run(session, sys.stdin.read() if sql is None else sql, output, unsafe=unsafe):
             raise typer.Exit(2)
 
 

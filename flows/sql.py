@@ -15,6 +15,9 @@ from pathlib import Path
 import duckdb
 import typer
 
+from labeling.errors import LabelingError
+from labeling.sdd.query import refuse_writes
+
 ROWS_OF_A_TABLE = 40
 _BATCH = 1000
 _LINES_OF_HISTORY = 1000
@@ -57,25 +60,28 @@ class Output:
         return shutil.get_terminal_size().columns if fits else _UNLIMITED
 
 
-def run(session: duckdb.DuckDBPyConnection, sql: str, output: Output = Output()) -> bool:
-    """Run the statements of `sql` in turn and print their results; whether all worked."""
+def run(session: duckdb.DuckDBPyConnection, sql: str, output: Output = Output(), *, unsafe: bool = False) -> bool:
+    """Run the statements of `sql` in turn and print their results; whether all worked. Those that may write files run
+    only if `unsafe`, and none of `sql` where one is refused."""
     try:
+        if not unsafe:
+            refuse_writes(sql)
         for statement in duckdb.extract_statements(sql):
             _run(session, statement, output)
-    except duckdb.Error as error:
+    except (duckdb.Error, LabelingError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         return False
     return True
 
 
-def prompt(session: duckdb.DuckDBPyConnection, output: Output = Output()) -> None:
+def prompt(session: duckdb.DuckDBPyConnection, output: Output = Output(), *, unsafe: bool = False) -> None:
     """Read statements line by line until the input ends. Earlier lines come back with the arrow keys."""
     _load_history()
     views = session.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall()
     typer.echo("Views: " + ", ".join(name for (name,) in views) + ". End with Ctrl-D.")
     while True:
         try:
-            run(session, input("sdd> "), output)
+            run(session, input("sdd> "), output, unsafe=unsafe)
         except KeyboardInterrupt:
             typer.echo()
         except EOFError:

@@ -1,14 +1,33 @@
 """A dataset folder in DuckDB: the views of infra/duckdb/sdd.sql over whichever layers are there."""
 
 import glob
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
+from duckdb import StatementType
+from upath import UPath
 
 from infra.storage import is_local, place
 from labeling.errors import LabelingError, ShardCorrupt
 
 VIEWS = Path(__file__).parents[2] / "infra" / "duckdb"
+READING = frozenset(
+    {
+        StatementType.SELECT,
+        StatementType.EXPLAIN,
+        StatementType.CREATE,
+        StatementType.DROP,
+        StatementType.SET,
+        StatementType.PRAGMA,
+        StatementType.CALL,
+        StatementType.MULTI,
+    }
+)
+"""Kinds of statements that write no file: tables and views are in memory, and MULTI is PIVOT."""
+_GAP = r"(?:\s|/\*.*?\*/|--[^\n]*\n)*"
+_EXPLAIN = re.compile(rf"{_GAP}EXPLAIN{_GAP}(?:ANALYZE\b|\([^)]*\))?", re.IGNORECASE | re.DOTALL)
 
 
 def refuse_no_dataset(root: str) -> None:
@@ -21,8 +40,27 @@ def refuse_no_dataset(root: str) -> None:
         raise LabelingError(f"{root}: no dataset is there (no urls/ and no sdd/): give the labeling.root of its build")
 
 
-def connect(root: str) -> duckdb.DuckDBPyConnection:
+def refuse_writes(sql: str) -> None:
+    """Look whether `sql` holds anything but queries; whether they are right is for DuckDB to say.
+
+    Raises:
+        LabelingError: a statement may write files.
+    """
+    for statement in duckdb.extract_statements(sql):
+        if statement.type is StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs what it explains
+            refuse_writes(_EXPLAIN.sub("", statement.query, count=1))
+        if statement.type not in READING:
+            raise LabelingError(f"{statement.type.name} is no query and may write files: allow it by --unsafe")
+
+
+def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     """A DuckDB session with the views of the layers that `root` has; the others are left out.
+
+    The session reads no other files, loads no extensions, and its settings are locked. DuckDB's own limits do not keep
+    it from writing where it may read: see `refuse_writes`.
+
+    Args:
+        unsafe: leave out all these limits.
 
     Raises:
         ShardCorrupt: a layer begins with a file that is not Parquet.
@@ -31,9 +69,11 @@ def connect(root: str) -> duckdb.DuckDBPyConnection:
     session = duckdb.connect(config={"python_enable_replacements": False})  # a table is a table, never a variable
     if not is_local(folder):
         session.register_filesystem(folder.fs)
-    session.execute("SET VARIABLE root = ?", [glob.escape(folder.path if is_local(folder) else str(folder))])
+    session.execute("SET VARIABLE root = ?", [glob.escape(_duckdb_path(folder))])
     _define(session, "version_1.sql")
     _define(session, "sdd.sql")
+    if not unsafe:
+        _confine(session, folder)
     return session
 
 
@@ -58,3 +98,21 @@ def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
         return session.execute("FROM funnel").fetchall()
     except duckdb.CatalogException:
         return []
+
+
+def _confine(session: duckdb.DuckDBPyConnection, folder: UPath) -> None:
+    """Let the session read nothing but `folder`, for good."""
+    path = _duckdb_path(folder)
+    found = path if is_local(folder) else folder.fs.unstrip_protocol(folder.path)  # as its listings spell it
+    session.execute(f"SET allowed_directories = {_strings({f'{path}/', f'{glob.escape(path)}/', f'{found}/'})}")
+    session.execute("SET enable_external_access = false")
+    session.execute("SET lock_configuration = true")
+
+
+def _duckdb_path(folder: UPath) -> str:
+    return folder.path if is_local(folder) else str(folder)
+
+
+def _strings(values: Iterable[str]) -> str:
+    """A list of strings in SQL; SET takes no parameters."""
+    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in sorted(values)) + "]"

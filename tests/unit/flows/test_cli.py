@@ -63,6 +63,42 @@ def test_a_picture_larger_than_memory_is_refused(dataset, tmp_path, option):
     assert not (tmp_path / "a.png").exists()
 
 
+WRITING = [
+    "COPY (SELECT 1) TO '{root}/sdd/shard-00000.parquet'",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{root}/sdd/shard-00000.parquet'",
+    "EXPLAIN (ANALYZE, FORMAT json) COPY (SELECT 1) TO '{root}/sdd/shard-00000.parquet'",
+    "EXPLAIN /* here */ ANALYZE COPY (SELECT 1) TO '{root}/sdd/shard-00000.parquet'",
+    "FROM labels; COPY (SELECT 1) TO '{root}/sdd/shard-00000.parquet'",
+    "PREPARE overwrite AS COPY (SELECT 1) TO '{root}/sdd/shard-00000.parquet'",
+    "EXPORT DATABASE '{root}/sdd'",
+    "ATTACH '{root}/sdd/database.db'",
+]
+
+
+@pytest.mark.parametrize("sql", WRITING)
+def test_a_query_cannot_write_over_shards(dataset, tmp_path, sql):
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = CliRunner().invoke(app, ["inspect", dataset, sql.format(root=dataset)])
+    assert done.exit_code == 2
+    assert "--unsafe" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("sql", ["FROM read_csv('{other}')", "SET enable_external_access = true", "INSTALL httpfs"])
+def test_a_query_reads_the_dataset_alone(dataset, tmp_path, sql):
+    other = tmp_path / "other.csv"
+    other.write_text("name\nsecret\n")
+    done = CliRunner().invoke(app, ["inspect", dataset, sql.format(other=other)])
+    assert done.exit_code == 2
+    assert "secret" not in done.output
+
+
+def test_unsafe_lifts_it(dataset, tmp_path):
+    out = tmp_path / "labels.csv"
+    assert CliRunner().invoke(app, ["inspect", dataset, f"COPY labels TO '{out}'", "--unsafe"]).exit_code == 0
+    assert "dog" in out.read_text()
+
+
 def test_a_dataset_alone_can_be_looked_at(dataset, tmp_path):
     done = CliRunner().invoke(app, ["inspect", dataset, "FROM labels"])
     assert done.exit_code == 0

@@ -12,10 +12,10 @@ from labeling.errors import ShardCorrupt
 from labeling.fetch import host_of
 from labeling.finish import FinishJob
 from labeling.sdd import masks
-from labeling.sdd.query import connect, funnel
+from labeling.sdd.query import connect, funnel, refuse_writes
 from labeling.sdd.schema import VERSION, ListedUrl, Mask
 from labeling.sdd.shards import ShardStore
-from tests.factories import SHARD, image, key, labelled, listed, refused
+from tests.factories import SHARD, entity, finished, image, key, labelled, listed, refused, sdd_row
 
 OLD = Path(__file__).parents[2] / "golden" / "sdd_version_1"
 
@@ -49,6 +49,24 @@ def test_every_view_answers(ask):
     assert set(views) >= {"urls", "images", "captions", "nouns", "detections", "sdd", "entities", "labels", "ledger"}
     for view in views:
         assert ask(f"SELECT count(*) FROM {view}")[0][0] > 0, view
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM labels LIMIT 1",
+        "DESCRIBE sdd",
+        "EXPLAIN ANALYZE FROM labels",
+        "SUMMARIZE labels",
+        "PIVOT labels ON label USING sum(images)",
+        "CREATE TEMP TABLE mine AS FROM labels; FROM mine",
+        "SET VARIABLE least = 1; SELECT getvariable('least')",
+        "-- a comment\nFROM labels",
+    ],
+)
+def test_what_reads_is_let_through(ask, sql):
+    refuse_writes(sql)
+    assert ask(sql)
 
 
 def test_the_funnel_adds_up_to_the_input(ask, root):
@@ -208,6 +226,12 @@ def test_tables_of_python_are_no_tables_of_the_session(root):
     assert sdd_of_python is not None
     with pytest.raises(duckdb.CatalogException):
         connect(root).execute("FROM sdd_of_python")
+
+
+def test_a_dataset_in_an_object_store_is_queried_alike(tmp_path):
+    root = f"memory://{tmp_path.name}/data set [1]"
+    finished(root, [sdd_row(1, [entity((8, 8, 32, 40))])])
+    assert connect(root).execute("SELECT label FROM labels").fetchall() == [("dog",)]
 
 
 def test_an_empty_shard_does_no_harm(tmp_path):
