@@ -18,6 +18,8 @@ from upath import UPath
 
 from infra.config import SettingsError
 
+_CURE = "give another folder, or access to this one (S3: the AWS_* variables)"
+
 
 def place(url: str | os.PathLike[str]) -> UPath:
     """The file or folder that `url` names; a path without a scheme is local and becomes absolute, `~` the home folder.
@@ -37,6 +39,38 @@ def place(url: str | os.PathLike[str]) -> UPath:
 def is_local(path: UPath) -> bool:
     """Whether the path is on this machine's file systems."""
     return path.protocol in ("", "file", "local")
+
+
+def refuse_unreadable(folder: UPath, name: str) -> None:
+    """Ask the storage for `folder` once, so that one that does not answer is named before any work.
+
+    Args:
+        name: of the folder's setting, for the message.
+
+    Raises:
+        SettingsError: the storage cannot be asked; the folder itself may be absent.
+    """
+    try:
+        folder.exists()
+    except Exception as error:  # each storage's client raises errors of its own
+        raise SettingsError(f"{name} {folder} cannot be read ({_reason(error)}): {_CURE}") from error
+
+
+def refuse_unwritable(folder: UPath, name: str) -> None:
+    """Write an empty file in `folder`, which is made where it is not there, and remove it again.
+
+    Args:
+        name: of the folder's setting, for the message.
+
+    Raises:
+        SettingsError: nothing can be written there.
+    """
+    file = folder / f".{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        publish(file, lambda _: None, replace=True)
+        file.unlink()
+    except Exception as error:  # each storage's client raises errors of its own
+        raise SettingsError(f"{name} {folder} cannot be written ({_reason(error)}): {_CURE}") from error
 
 
 def publish(path: UPath, write: Callable[[IO[bytes]], None], *, replace: bool) -> None:
@@ -123,6 +157,13 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _reason(error: Exception) -> str:
+    """What a storage's client says, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _put(path: UPath, spooled: str, replace: bool) -> None:

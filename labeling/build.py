@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from infra.storage import place
+from infra.storage import place, refuse_unwritable
 from labeling.config import Executor, LabelingConfig, Stale, Workers
 from labeling.download import download_shards, former_stamps
 from labeling.errors import ShardStale, StageFailed
@@ -71,12 +71,14 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
     """Make every file of the dataset that is not there yet; the input URLs by state.
 
     Raises:
+        SettingsError: the folder of the dataset cannot be written.
         BadInput: the list of URLs cannot be used.
         DeviceError: a stage asks for GPUs that the Ray cluster lacks.
         ShardStale: files were made under other settings and `config.stale` is refuse; nothing has been done.
         StageFailed: a stage could not make its files.
     """
     config = anchored(config)
+    refuse_unwritable(place(config.root), "labeling.root")
     steps = steps_of(config)
     refuse_missing_gpus(config, steps)
     shards = caller.submit("plan", plan_urls, config).result()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from infra.storage import refuse_unreadable
 from labeling.errors import LabelingError
 from labeling.finish import SDD
 from labeling.sdd import masks
@@ -41,6 +42,7 @@ def shown(root: str, count: int) -> list[Shown]:
         LabelingError: there is none.
     """
     store = ShardStore(root)
+    refuse_unreadable(store.root, "the dataset")
     rows: Iterator[Shown] = (row for shard in store.shards(SDD) for row in store.read(Shown, (SDD,), shard))
     found = list(islice(rows, count))
     if not found:

@@ -23,7 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from upath import UPath
 
-from infra.storage import place, publish, reading
+from infra.storage import place, publish, reading, refuse_unreadable
 from labeling.config import LabelingConfig, Stale
 from labeling.errors import BadInput, ShardStale
 from labeling.sdd.arrow import schema_of
@@ -108,8 +108,10 @@ def list_files(urls: str) -> list[UPath]:
 
     Raises:
         BadInput: there are none.
+        SettingsError: the storage does not answer.
     """
     path = place(urls)
+    refuse_unreadable(path, "labeling.urls")
     if not path.exists():
         raise BadInput(f"labeling.urls={urls!r}: no such file or folder")
     found = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]

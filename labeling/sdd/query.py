@@ -9,7 +9,7 @@ import duckdb
 from duckdb import StatementType
 from upath import UPath
 
-from infra.storage import is_local, place
+from infra.storage import is_local, place, refuse_unreadable
 from labeling.errors import LabelingError, ShardCorrupt
 
 VIEWS = Path(__file__).parents[2] / "infra" / "duckdb"
@@ -35,8 +35,11 @@ def refuse_no_dataset(root: str) -> None:
 
     Raises:
         LabelingError: `root` holds neither the list of a build nor a dataset.
+        SettingsError: the storage does not answer.
     """
-    if not any((place(root) / layer).exists() for layer in ("urls", "sdd")):
+    folder = place(root)
+    refuse_unreadable(folder, "the dataset")
+    if not any((folder / layer).exists() for layer in ("urls", "sdd")):
         raise LabelingError(f"{root}: no dataset is there (no urls/ and no sdd/): give the labeling.root of its build")
 
 

@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from infra.storage import place, publish, reading
 from labeling.config import Executor, RulesConfig, Workers
 from labeling.errors import ShardCorrupt
@@ -60,6 +62,41 @@ def s3() -> Iterator[object]:
 def root(s3, request) -> str:
     """A folder of its own for each test."""
     return f"s3://{BUCKET}/{request.node.name}"
+
+
+@pytest.fixture
+def no_credentials(tmp_path, monkeypatch) -> Iterator[None]:
+    """No server, no AWS_* variables, and no files of the user's that hold what they lack."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.usefixtures("no_credentials")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["build", "--set", "labeling.root={root}", "--set", "labeling.urls=list.csv"],
+        ["build", "--set", "labeling.root={out}/sdd", "--set", "labeling.urls={root}/list.csv"],
+        ["status", "{root}"],
+        ["inspect", "{root}", "FROM labels"],
+        ["picture", "{root}", "{out}/a.png"],
+        ["train", "--here", "--set", "training.data.dataset={root}", "--set", "training.out={out}/train"],
+    ],
+    ids=lambda words: " ".join(words[:3]),
+)
+def test_missing_credentials_are_named_in_one_line(tmp_path, words):
+    done = CliRunner().invoke(app, [word.format(root="s3://bucket/sdd", out=tmp_path) for word in words])
+    assert done.exit_code == 2, done.output
+    (line,) = done.stderr.splitlines()
+    assert "s3://bucket/sdd" in line
+    assert "NoCredentialsError" in line
+    assert "AWS_*" in line
 
 
 def put(path, content, *, replace=False):

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from infra.storage import refuse_unreadable
 from labeling.errors import ShardCorrupt
 from labeling.sdd.shards import ShardStore
 from training.data.config import DataConfig
@@ -156,7 +157,9 @@ def shard_names(store: ShardStore) -> list[str]:
 
     Raises:
         DatasetError: there are none.
+        SettingsError: the storage does not answer.
     """
+    refuse_unreadable(store.root, "training.data.dataset")
     names = store.shards(LAYER)
     if not names:
         raise DatasetError(f"{store.root / LAYER} has no shards: give the root of a dataset that `build` has finished")

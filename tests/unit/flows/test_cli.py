@@ -48,6 +48,16 @@ def test_a_picture_that_cannot_be_written_is_named(dataset, tmp_path, name):
     assert not (tmp_path / name).is_file()
 
 
+@pytest.mark.parametrize("root", ["file", "file/sdd", "/proc/sdd"])
+def test_a_root_that_cannot_be_written_is_named(tmp_path, root):
+    """The first is a file, the others are where no folder can be made, even by the superuser."""
+    (tmp_path / "file").touch()
+    (tmp_path / "list.csv").write_text("URL\nhttp://127.0.0.1:1/a.jpg\n")
+    given = [f"labeling.root={tmp_path / root}", f"labeling.urls={tmp_path / 'list.csv'}"]
+    line = refused("build", *(word for setting in given for word in ("--set", setting)))
+    assert f"labeling.root {tmp_path / root} cannot be written" in line
+
+
 def test_a_message_holds_no_credentials(tmp_path):
     urls = "memory://user:5ec4e7@host/list.csv?X-Amz-Signature=5ec4e7"
     line = refused("build", "--set", f"labeling.root={tmp_path}/sdd", "--set", f"labeling.urls={urls}")
