@@ -64,6 +64,16 @@ class LocationMarks(StrEnum):
     """Then a mask of zeros says "all is subject" (released code)."""
 
 
+class TemplateTokens(StrEnum):
+    """How the prompt and its clauses ", the [label] is [PH]" become tokens."""
+
+    APART = "apart"
+    """One by one, without a comma where there is no text: a clause has the same tokens after any text."""
+    WHOLE = "whole"
+    """As one string. Punctuation or an emoji at the end of the text may share a token with the comma, and without text
+    the prompt starts with a comma (released code)."""
+
+
 class BoxCondition(StrEnum):
     ALWAYS = "always"
     NULL_FOR_SINGLE = "null_for_single"
@@ -179,6 +189,8 @@ class ModelConfig(Config):
     """Subject slots per image. Choice: the paper sets no limit."""
     placeholder: str = "<|subject|>"
     """[PH] of the prompt template. A word that is one token of the tokenizer is used as it is; else it is added."""
+    template_tokens: TemplateTokens = TemplateTokens.APART
+    """Tokenization of the text and its clauses. Choice: the paper is silent."""
 
     use_location_control: bool = True
     """Table 3 (c): concatenate the mask l_m to the latent."""

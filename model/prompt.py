@@ -9,6 +9,7 @@ Axes: B images, R reference subjects, K entity tokens, T text tokens.
 import gzip
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from jaxtyping import Float
@@ -18,11 +19,14 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from model.batch import ABSENT, PromptTokens
-from model.config import EntityTokens
+from model.config import EntityTokens, TemplateTokens
 from model.errors import PromptError
 
 _MERGES = 49_152 - 256 - 2
+_BEFORE_LABEL = ", the"
 Positions = tuple[int, ...]
+Clause = tuple[Positions, Positions, Positions]
+"""Tokens of ", the", of the label, and of "is [PH]"."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,16 @@ class PromptTokenizer:
         placeholder: [PH], the same for every subject: what tells them apart is the CLS embedding that replaces it.
         max_tokens: T, of the text encoder.
         entity_tokens: which tokens are the y_k of Eq. 2.
+        template: whether text and clauses are tokenized apart or as one string.
     """
 
     def __init__(
-        self, tokenizer: CLIPTokenizer, placeholder: str, max_tokens: int, entity_tokens: EntityTokens
+        self,
+        tokenizer: CLIPTokenizer,
+        placeholder: str,
+        max_tokens: int,
+        entity_tokens: EntityTokens,
+        template: TemplateTokens = TemplateTokens.APART,
     ) -> None:
         if len(tokenizer.encode(placeholder, add_special_tokens=False)) != 1:
             tokenizer.add_tokens([AddedToken(placeholder, normalized=False)])
@@ -67,6 +77,7 @@ class PromptTokenizer:
         self.placeholder_id: int = tokenizer.encode(placeholder, add_special_tokens=False)[0]
         self.max_tokens = max_tokens
         self.entities_of = _ENTITIES_OF[entity_tokens]
+        self._joined = {TemplateTokens.APART: self._joined_apart, TemplateTokens.WHOLE: self._joined_whole}[template]
         self._known: dict[str, Positions] = {}
 
     @property
@@ -100,25 +111,42 @@ class PromptTokenizer:
             PromptError: text or a label holds the placeholder, a label is blank, or the clauses alone are too long.
         """
         clauses = [None if label is None else self._clause(label) for label in prompt.labels]
-        length = sum(len(part) for clause in clauses if clause is not None for part in clause)
-        text, cut = self._fitted(prompt, room=self.max_tokens - 2 - length)
+        text, cut = self._opening(prompt, [clause for clause in clauses if clause is not None])
         ids = [self.tokenizer.bos_token_id, *text]
         labels: list[Positions] = []
         placeholders: list[int] = []
         for clause in clauses:
             before, label, after = clause or ((), (), ())
-            ids += before if len(ids) > 1 else before[1:]  # no comma where there is no text before it
+            ids += before if any(labels) else ()  # the opening holds that of the first clause
             labels.append(tuple(range(len(ids), len(ids) + len(label))))
             ids += label + after
             placeholders.append(len(ids) - 1 if clause else ABSENT)
         return TokenizedPrompt((*ids, self.tokenizer.eos_token_id), tuple(labels), tuple(placeholders), cut)
 
-    def _clause(self, label: str) -> tuple[Positions, Positions, Positions]:
-        """Tokens of ", the", of the label, and of "is [PH]"."""
+    def _clause(self, label: str) -> Clause:
         ids = self._free_of_placeholder(self._ids(label), f"the label {label!r}")
         if not ids:
             raise PromptError(f"the label {label!r} is blank: give a word for what the subject is, such as 'dog'")
-        return self._ids(", the"), ids, (*self._ids("is"), self.placeholder_id)
+        return self._ids(_BEFORE_LABEL), ids, (*self._ids("is"), self.placeholder_id)
+
+    def _opening(self, prompt: Prompt, clauses: Sequence[Clause]) -> tuple[Positions, str]:
+        """Tokens of the text and of the first clause's ", the", and the end of the text that did not fit."""
+        room = self.max_tokens - 2 - sum(len(part) for clause in clauses for part in clause)
+        if not clauses:
+            return self._fitted(prompt, room)
+        for spare in count():  # joined with the comma, the end of the text may need more tokens than apart
+            ids, cut = self._fitted(prompt, room - spare)
+            opening = self._joined(prompt.text.removesuffix(cut), ids)
+            if len(opening) <= room + len(self._ids(_BEFORE_LABEL)):
+                break
+        return opening, cut
+
+    def _joined_apart(self, text: str, ids: Positions) -> Positions:
+        before = self._ids(_BEFORE_LABEL)
+        return ids + (before if ids else before[1:])
+
+    def _joined_whole(self, text: str, ids: Positions) -> Positions:
+        return tuple(self.tokenizer.encode(text.strip() + _BEFORE_LABEL, add_special_tokens=False))
 
     def _fitted(self, prompt: Prompt, room: int) -> tuple[Positions, str]:
         """The tokens of the text that fit into `room`, and the rest of the text."""

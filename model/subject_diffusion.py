@@ -76,7 +76,11 @@ class SubjectDiffusion(nn.Module):
             parts.text_encoder, subject_width=self.image_encoder.width if config.use_image_cls else None
         )
         self.prompts = PromptTokenizer(
-            parts.tokenizer, config.placeholder, self.text_encoder.max_tokens, config.attention_tokens
+            parts.tokenizer,
+            config.placeholder,
+            self.text_encoder.max_tokens,
+            config.attention_tokens,
+            config.template_tokens,
         )
         self.text_encoder.grow_vocabulary(self.prompts.vocabulary_size)
         self.subject_tokens = self._subject_tokens(config)

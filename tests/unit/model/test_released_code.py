@@ -1,0 +1,76 @@
+"""The `official` preset computes what the released code computes: against plain restatements of it.
+
+The restatements follow OPPO-Mente-Lab/Subject-Diffusion at f4c44b8 in what it computes, one loop at a time, and share
+no code with `model`.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from infra.config import load
+from model.config import EntityTokens, ModelConfig, TemplateTokens
+from model.prompt import Prompt, PromptTokenizer, clip_tokenizer
+from model.subject_diffusion import SubjectDiffusion
+from tests.small_model import small_config
+from tests.unit.model.test_config import CONFIGS, Model
+
+TOKENS = 77
+
+
+def official() -> ModelConfig:
+    return load(Model, CONFIGS / "official.toml").model
+
+
+@pytest.fixture(scope="module")
+def net(base_folder: Path) -> SubjectDiffusion:
+    """The small network under the official preset."""
+    settings = official().model_dump()
+    parts = {"base", "base_revision", "image_encoder", "image_encoder_revision"}
+    return SubjectDiffusion.from_base(
+        small_config(base_folder, **{name: value for name, value in settings.items() if name not in parts})
+    )
+
+
+# The prompt
+
+
+tokenizer = cache(clip_tokenizer)
+
+
+def released_prompt(text: str, labels: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
+    """Token ids of the whole prompt, the places of "sks", and those of the labels' last tokens."""
+    whole = text.strip() + "".join(f", the {label} is sks" for label in labels)
+    ids = tokenizer()(whole, padding="max_length", max_length=TOKENS, truncation=True).input_ids
+    places = [place for place, token in enumerate(ids) if token == 48136]
+    return ids, places, [place - 2 for place in places]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["a dog and a cat on grass", "a dog and a cat.", "a dog and a cat!!!", 'a "dog" and a (cat)', "", "  ", "…"],
+        *["a dog 🐶", "a dog 🐶🐶, a cat 🐱", "🐶", "dog's", " a dog,  a cat. ", "a dog & a cat ;-)", "chien, été"],
+    ],
+)
+@pytest.mark.parametrize("labels", [["dog"], ["fire hydrant", "cat"], ["u.s. flag", "🐱 toy"]])
+def test_template(net: SubjectDiffusion, text: str, labels: list[str]) -> None:
+    ids, placeholders, last_label_tokens = released_prompt(text, labels)
+    one = net.prompts.tokenized(Prompt(text, labels))
+    tokens = net.prompts.stacked([one])
+    assert tokens.token_ids[0].tolist() == ids
+    assert tokens.placeholder_positions[0].tolist() == placeholders
+    assert [positions[-1] for positions in one.label_positions] == last_label_tokens
+
+
+@pytest.mark.parametrize("text", ["wow " * 90, "🐶 " * 60, "🐶!" * 40, "!!!!" * 40])
+def test_a_text_that_is_too_long_is_cut_where_the_released_code_fails(text: str) -> None:
+    prompts = PromptTokenizer(tokenizer(), "sks", TOKENS, EntityTokens.LABEL_AND_PLACEHOLDER, TemplateTokens.WHOLE)
+    one = prompts.tokenized(Prompt(text, ["dog", "cat"]))
+    assert 70 <= len(one.token_ids) <= TOKENS
+    assert text.endswith(one.cut)
+    ids, placeholders, _ = released_prompt(text.removesuffix(one.cut), ["dog", "cat"])
+    assert list(one.token_ids) == ids[: len(one.token_ids)]
+    assert list(one.placeholder_positions) == placeholders
