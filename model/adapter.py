@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import AbsentSlots, BoxCondition, ModelConfig
+from model.config import AbsentSlots, BoxCondition, FourierOrder, ModelConfig
 from model.mlp import feature_mlp
 
 KeysValues = tuple[Tensor, Tensor]
@@ -47,7 +47,7 @@ class AdapterInputs:
     """The tokens as each adapter's keys and values, where they were projected ahead."""
 
 
-def fourier(boxes: Float[Tensor, "B R 4"]) -> Float[Tensor, "B R _l"]:
+def fourier(boxes: Float[Tensor, "B R 4"], order: FourierOrder = FourierOrder.BY_COORDINATE) -> Float[Tensor, "B R _l"]:
     """Fourier(l): sine and cosine of each coordinate at 8 frequencies, D = 64.
 
     Args:
@@ -57,7 +57,8 @@ def fourier(boxes: Float[Tensor, "B R 4"]) -> Float[Tensor, "B R _l"]:
     """
     frequencies = TEMPERATURE ** (torch.arange(FREQUENCIES, device=boxes.device) / FREQUENCIES)
     angles = boxes[..., None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(2)
+    code = torch.stack([angles.sin(), angles.cos()], dim=-2)  # by coordinate, by sine and cosine, by frequency
+    return (code if order is FourierOrder.BY_COORDINATE else code.transpose(-3, -1)).flatten(2)
 
 
 def place_code(places: Float[Tensor, "*_n 2"]) -> Float[Tensor, "*_n _p"]:
@@ -102,6 +103,7 @@ class SubjectTokens(nn.Module):
         padded = config.absent_slots is AbsentSlots.NULL_PADDED
         self.slots = config.max_subjects if padded else 0
         self.absent_strength = 1.0 if padded else 0.0
+        self.fourier_order = config.fourier_order
         self.boxless_single = config.box_condition is BoxCondition.NULL_FOR_SINGLE
         self.position_width = fourier_width() if config.use_box_coordinates else 0
         self.patches = patches if config.departures.patch_positions else 0
@@ -158,7 +160,8 @@ class SubjectTokens(nn.Module):
 
     def _positions(self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"]) -> Float[Tensor, "B R _p _l"]:
         known = present & (present.sum(1, keepdim=True) > 1) if self.boxless_single else present
-        code = fourier(torch.where(present[..., None], boxes, 0.0))[:, :, None, : self.position_width]
+        code = fourier(torch.where(present[..., None], boxes, 0.0), self.fourier_order)[:, :, None]
+        code = code[..., : self.position_width]
         return torch.where(known[..., None, None], code, self.null_position)
 
 

@@ -64,6 +64,15 @@ class LocationMarks(StrEnum):
     """Then a mask of zeros says "all is subject" (released code)."""
 
 
+class FourierOrder(StrEnum):
+    """The order of the sines and cosines of a box in Fourier(l)."""
+
+    BY_COORDINATE = "by_coordinate"
+    """Coordinate by coordinate: its sines, then its cosines."""
+    BY_FREQUENCY = "by_frequency"
+    """Frequency by frequency: the sines of the four coordinates, then their cosines (released code)."""
+
+
 class TemplateTokens(StrEnum):
     """How the prompt and its clauses ", the [label] is [PH]" become tokens."""
 
@@ -212,6 +221,9 @@ class ModelConfig(Config):
     """Choice: the paper is silent."""
     box_condition: BoxCondition = BoxCondition.ALWAYS
     """The paper gives the adapter the box always."""
+    fourier_order: FourierOrder = FourierOrder.BY_COORDINATE
+    """Order of the sines and cosines in Fourier(l), a permutation of the perceptron's inputs. Choice: the paper is
+    silent."""
     patch_tokens: PatchTokens = PatchTokens.AFTER_LN_POST
     """Choice: the paper is silent."""
 

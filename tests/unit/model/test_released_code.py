@@ -4,14 +4,17 @@ The restatements follow OPPO-Mente-Lab/Subject-Diffusion at f4c44b8 in what it c
 no code with `model`.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from infra.config import load
-from model.config import EntityTokens, ModelConfig, TemplateTokens
+from model.adapter import fourier
+from model.config import EntityTokens, FourierOrder, ModelConfig, TemplateTokens
 from model.prompt import Prompt, PromptTokenizer, clip_tokenizer
 from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import small_config
@@ -32,6 +35,30 @@ def net(base_folder: Path) -> SubjectDiffusion:
     return SubjectDiffusion.from_base(
         small_config(base_folder, **{name: value for name, value in settings.items() if name not in parts})
     )
+
+
+# The adapter's code of a box
+
+
+def released_box_code(box: Sequence[float]) -> list[float]:
+    """Frequency by frequency: the sines of the four coordinates, then their cosines."""
+    code = []
+    for number in range(8):
+        frequency = 100 ** (number / 8)
+        code += [math.sin(frequency * coordinate) for coordinate in box]
+        code += [math.cos(frequency * coordinate) for coordinate in box]
+    return code
+
+
+def test_box_code(net: SubjectDiffusion) -> None:
+    assert net.subject_tokens is not None
+    boxes = torch.tensor([[[0.0, 0.25, 0.5, 1.0], [0.1, 0.9, 0.33, 0.77]]])
+    both = torch.ones(1, 2, dtype=torch.bool)
+    ours = net.subject_tokens._positions(boxes, both)[0, :, 0]
+    assert ours.tolist() == [pytest.approx(released_box_code(box), abs=1e-5) for box in boxes[0].tolist()]
+    by_coordinate = fourier(boxes, FourierOrder.BY_COORDINATE)
+    assert torch.equal(by_coordinate.sort().values, fourier(boxes, FourierOrder.BY_FREQUENCY).sort().values)
+    assert not torch.equal(by_coordinate, fourier(boxes, FourierOrder.BY_FREQUENCY))
 
 
 # The prompt
