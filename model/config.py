@@ -64,6 +64,16 @@ class LocationMarks(StrEnum):
     """Then a mask of zeros says "all is subject" (released code)."""
 
 
+class BoxEdges(StrEnum):
+    """Where the edges of a box lie."""
+
+    EXACT = "exact"
+    """Where they are; the box holds the positions of the latent whose centre is in it."""
+    PIXELS = "pixels"
+    """At the training image's first and last pixel in the box, as if it had been painted; the box holds the positions
+    of the latent whose first pixel is in it, from its first pixel to its last (released code)."""
+
+
 class FourierOrder(StrEnum):
     """The order of the sines and cosines of a box in Fourier(l)."""
 
@@ -221,6 +231,8 @@ class ModelConfig(Config):
     """Choice: the paper is silent."""
     box_condition: BoxCondition = BoxCondition.ALWAYS
     """The paper gives the adapter the box always."""
+    box_edges: BoxEdges = BoxEdges.EXACT
+    """Position of a box's edges in Fourier(l) and in l_m. Choice: the paper is silent."""
     fourier_order: FourierOrder = FourierOrder.BY_COORDINATE
     """Order of the sines and cosines in Fourier(l), a permutation of the perceptron's inputs. Choice: the paper is
     silent."""

@@ -24,7 +24,7 @@ from model.batch import ABSENT, ImageFeatures, PromptTokens, SubjectBatch
 from model.config import LocationMask, ModelConfig, NullBranches, Precision
 from model.drop import Dropped, drawn
 from model.image_encoder import ImageEncoder
-from model.location import filled, overlaid
+from model.location import filled_boxes, overlaid
 from model.losses import attention_in_mask, attention_map_loss, training_objective
 from model.noise import NoiseSchedule
 from model.prompt import Prompt, PromptTokenizer
@@ -223,8 +223,10 @@ class SubjectDiffusion(nn.Module):
         size: tuple[int, int],
     ) -> Float[Tensor, "B 1 H W"]:
         """l_m of the subjects' masks, or of their boxes, as `ModelConfig.location_mask` has it."""
-        regions = masks if self.config.location_mask is LocationMask.MASK else filled(boxes, size)
-        return overlaid(regions, present, size, self.config.location_marks)
+        config, regions = self.config, masks
+        if config.location_mask is LocationMask.BOX:
+            regions = filled_boxes(boxes, size, config.box_edges, self.latent_downsampling)
+        return overlaid(regions, present, size, config.location_marks)
 
     @torch.no_grad()
     def latent_moments(self, images: UInt8[Tensor, "B 3 _h _w"], chunk: int = 4) -> Float[Tensor, "B _moments H W"]:

@@ -145,7 +145,7 @@ def sampled_rows(plan: Plan, config: TrainingConfig, model: ModelConfig, net: Su
     data = config.data.model_copy(update={"augmentation": _AS_IT_IS})
     mean = net.image_encoder.mean.flatten().tolist()
     pictures = SubjectPictures(model.subject, data.subject_px, mean, training=False)
-    draws, make = PictureMaker(data, pictures, plan.seed), SampleMaker(data, net.prompts, pictures, plan.seed)
+    draws, make = PictureMaker(data, pictures, plan.seed), SampleMaker(data, model, net.prompts, pictures, plan.seed)
     reader = RowReader(data.dataset, {shard.name: shard.stamp for shard in plan.shards}, data.row_groups_mb << 20)
 
     def sampled(row: TrainingRow, subjects: int) -> SampledRow:

@@ -57,3 +57,18 @@ def box_shares(boxes: Float[np.ndarray, "R 4"], square: Square) -> Float[np.ndar
     left, top, side = square
     shares: NDArray[np.float32] = ((boxes - (left, top, left, top)) / side).clip(0, 1).astype(np.float32)
     return shares
+
+
+def painted_box_shares(boxes: Float[np.ndarray, "R 4"], square: Square, image_px: int) -> Float[np.ndarray, "R 4"]:
+    """The first and the last pixel of the crop that show each box, xyxy as shares of the crop's side.
+
+    A pixel of the crop shows the pixel of the image in its middle; the box holds all pixels of the image it touches.
+    """
+    edges, middles = np.floor(boxes), (np.arange(image_px) + 0.5) * square.side / image_px
+    pixels = np.zeros(boxes.shape, np.float32)
+    for axis, start in enumerate((square.left, square.top)):
+        shown = np.floor(start + middles)
+        pixels[:, axis] = np.searchsorted(shown, edges[:, axis], "left")
+        pixels[:, axis + 2] = np.searchsorted(shown, edges[:, axis + 2], "right") - 1
+    shares: NDArray[np.float32] = (pixels.clip(0, image_px - 1) / image_px).astype(np.float32)
+    return shares

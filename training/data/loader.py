@@ -83,7 +83,7 @@ def batches(
         DatasetError: a shard is gone, damaged, or was made anew since the plan was read.
     """
     pictures = SubjectPictures(model.subject, config.subject_px, mean, training=True)
-    source = _Source(plan, config, SampleMaker(config, prompts, pictures, plan.seed), cache)
+    source = _Source(plan, config, SampleMaker(config, model, prompts, pictures, plan.seed), cache)
     return made_ahead(source, map(plan.batch, numbers), config)
 
 

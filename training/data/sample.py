@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from labeling.sdd.schema import Entity
+from model.config import ModelConfig
 from model.errors import PromptError
 from model.prompt import Prompt, PromptTokenizer, TokenizedPrompt
 from model.subject import SubjectPictures
 from training.data.config import DataConfig
-from training.data.crop import box_shares
 from training.data.errors import PoisonedRow
-from training.data.masks import cell_shares, spans
-from training.data.pictures import PictureMaker, corners_of
+from training.data.pictures import PictureMaker
 from training.data.placement import Square
+from training.data.regions import SubjectRegions
 from training.data.rows import TrainingRow
 
 
@@ -54,9 +54,11 @@ class SampleMaker:
         seed: the job's.
     """
 
-    def __init__(self, config: DataConfig, prompts: PromptTokenizer, pictures: SubjectPictures, seed: int) -> None:
+    def __init__(
+        self, config: DataConfig, model: ModelConfig, prompts: PromptTokenizer, pictures: SubjectPictures, seed: int
+    ) -> None:
         self.prompts = prompts
-        self._config, self._pictures = config, PictureMaker(config, pictures, seed)
+        self._regions, self._pictures = SubjectRegions(config, model), PictureMaker(config, pictures, seed)
 
     def __call__(
         self,
@@ -83,7 +85,7 @@ class SampleMaker:
             raise encoded
         subjects = encoded is None or encoded.cls is None
         pictures = self._pictures(row, epoch, drawn, image=encoded is None, subjects=subjects)
-        boxes = box_shares(corners_of(entities), drawn.square)
+        boxes = self._regions.boxes(entities, drawn.square)
         return Sample(prompt, boxes, masks, pictures.image, pictures.subjects, encoded)
 
     def _prompt(self, row: TrainingRow, entities: Sequence[Entity]) -> TokenizedPrompt:
@@ -98,8 +100,7 @@ class SampleMaker:
     def _masks(
         self, row: TrainingRow, entities: Sequence[Entity], square: Square
     ) -> Float[np.ndarray, "R _side _side"]:
-        cells = self._config.image_px // self._config.latent_downsampling
-        masks = np.stack([cell_shares(spans(entity.mask), square, cells) for entity in entities])
+        masks = self._regions.masks(entities, square)
         for entity, shares in zip(entities, masks, strict=True):
             _check_mask(row, entity, bool(shares.any()))
         return masks

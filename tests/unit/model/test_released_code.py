@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from infra.config import load
 from model.adapter import fourier
@@ -20,7 +22,8 @@ from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import small_config
 from tests.unit.model.test_config import CONFIGS, Model
 
-TOKENS = 77
+Array = NDArray[np.float64]
+PX, TOKENS = 64, 77
 
 
 def official() -> ModelConfig:
@@ -59,6 +62,30 @@ def test_box_code(net: SubjectDiffusion) -> None:
     by_coordinate = fourier(boxes, FourierOrder.BY_COORDINATE)
     assert torch.equal(by_coordinate.sort().values, fourier(boxes, FourierOrder.BY_FREQUENCY).sort().values)
     assert not torch.equal(by_coordinate, fourier(boxes, FourierOrder.BY_FREQUENCY))
+
+
+# The location mask
+
+
+def released_location_mask(boxes: NDArray[np.int64], cell_px: int) -> Array:
+    """Boxes of whole pixels, the last one included, painted 0 on 1; then the first pixel of each cell."""
+    painted = np.ones((PX, PX))
+    for x0, y0, x1, y1 in boxes:
+        painted[y0 : y1 + 1, x0 : x1 + 1] = 0
+    return painted[::cell_px, ::cell_px]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_location_mask(net: SubjectDiffusion, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.integers(0, PX, (2, 2, 2)), axis=1)
+    boxes = corners.reshape(2, 4)
+    cell_px = net.latent_downsampling
+    shares = torch.from_numpy(boxes / PX).float()[None]
+    ours = net.location_mask(
+        shares, torch.zeros(1, 2, 4, 4), torch.ones(1, 2, dtype=torch.bool), (PX // cell_px, PX // cell_px)
+    )
+    assert np.array_equal(ours[0, 0].numpy(), released_location_mask(boxes, cell_px))
 
 
 # The prompt

@@ -9,7 +9,7 @@ from PIL import Image
 
 from labeling.sdd import masks
 from labeling.sdd.schema import Box, Mask
-from model.config import SubjectConfig
+from model.config import ModelConfig, SubjectConfig
 from model.subject import SubjectPictures
 from tests.factories import entity, key, sdd_row
 from training.data.config import AugmentationConfig, DataConfig
@@ -55,7 +55,7 @@ def make(prompts):
     def maker(seed=0, **settings):
         of = config(**settings)
         pictures = SubjectPictures(SubjectConfig(), of.subject_px, (0.5, 0.5, 0.5), training=True)
-        return SampleMaker(of, prompts, pictures, seed)
+        return SampleMaker(of, ModelConfig(), prompts, pictures, seed)
 
     return maker
 
