@@ -26,6 +26,24 @@ class LayerReduction(StrEnum):
     """Over the layers l (released code)."""
 
 
+class MaskResize(StrEnum):
+    """How M_k of Eq. 2 is reduced to the size of a layer's map."""
+
+    AREA = "area"
+    """To the share of each position that the entity covers, so that a thin entity keeps its mass."""
+    BILINEAR = "bilinear"
+    """Bilinearly with antialiasing, from the training image's pixels, each inside or outside (released code)."""
+
+
+class AttentionMean(StrEnum):
+    """The mean over entities in Eq. 2."""
+
+    ENTITIES = "entities"
+    """Over all entities of the batch, as printed in Eq. 2."""
+    IMAGES = "images"
+    """Over each image's entities, then over all images; an image without text counts as 0 (released code)."""
+
+
 class EntityTokens(StrEnum):
     """Which tokens of a clause "the [label] is [PH]" are the y_k of Eq. 2."""
 
@@ -250,6 +268,10 @@ class ModelConfig(Config):
     """Form of the distance in Eq. 2."""
     attention_reduction: LayerReduction = LayerReduction.SUM
     """How Eq. 2 gathers its layers."""
+    attention_mean: AttentionMean = AttentionMean.ENTITIES
+    """Mean over the entities in Eq. 2."""
+    attention_mask_resize: MaskResize = MaskResize.AREA
+    """Reduction of M_k in Eq. 2 to a layer's size. Choice: the paper is silent."""
     attention_tokens: EntityTokens = EntityTokens.LABEL_AND_PLACEHOLDER
     """The y_k of Eq. 2."""
     attention_downsampling: tuple[Count, ...] = (2, 4, 8)

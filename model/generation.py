@@ -34,11 +34,11 @@ def conditions_of(
     """What a batch with pictures of subjects asks for, and the text condition of the empty prompt.
 
     Args:
-        batch: its masks are of the latent's size. What it may hold of images is not looked at.
+        batch: what it may hold of images is not used.
         strengths: of each subject in the adapters, by default 1.
     """
     assert batch.subject_images is not None
-    size = (batch.masks.shape[-2], batch.masks.shape[-1])
+    size = (net.latent_side, net.latent_side)
     l_m = net.location_mask(batch.boxes, batch.masks, batch.present, size)
     features = net.image_encoder(batch.subject_images)
     conditions = net.conditions(batch.prompts, features, batch.boxes, batch.present, l_m, strengths, batch.full)

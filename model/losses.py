@@ -5,15 +5,22 @@ attention map (they differ by layer, so they go unchecked), C latent channels, H
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.config import AttentionLoss, LayerReduction
+from model.config import AttentionLoss, AttentionMean, LayerReduction, MaskResize
 
 Maps = Mapping[str, Float[Tensor, "B K _h _w"]]
+_RESIZE = {
+    MaskResize.AREA: partial(F.interpolate, mode="area"),
+    MaskResize.BILINEAR: partial(F.interpolate, mode="bilinear", antialias=True),
+}
+_EPS = 1e-5
+"""Added to areas and counts that may be zero."""
 
 
 def attention_map_loss(
@@ -22,6 +29,8 @@ def attention_map_loss(
     present: Bool[Tensor, "B K"],
     form: AttentionLoss = AttentionLoss.L1,
     reduction: LayerReduction = LayerReduction.SUM,
+    mean: AttentionMean = AttentionMean.ENTITIES,
+    resize: MaskResize = MaskResize.AREA,
 ) -> Float[Tensor, ""]:
     """L_attn, the distance between where an entity's token looks and where the entity is.
 
@@ -36,12 +45,12 @@ def attention_map_loss(
     so that a thin entity keeps its mass.
     """
     distance = {AttentionLoss.L1: _l1, AttentionLoss.BALANCED: _balanced}[form]
-    n = present.sum().clamp(min=1)
+    weights, n = _weights(present, mean)
     M = torch.where(present[..., None, None], masks, 0.0)
+    M_l = {size: _RESIZE[resize](M, size=size) for size in {ca.shape[-2:] for ca in maps.values()}}
     total = masks.new_zeros(())
     for ca in maps.values():
-        m = F.interpolate(M, size=ca.shape[-2:], mode="area")
-        total = total + torch.where(present, distance(ca, m), 0.0).sum()
+        total = total + torch.where(present, distance(ca, M_l[ca.shape[-2:]]) * weights, 0.0).sum()
     layers = max(len(maps), 1) if reduction is LayerReduction.MEAN else 1
     return total / n / layers
 
@@ -73,13 +82,21 @@ def attention_in_mask(maps: Maps, masks: Float[Tensor, "B K H W"], present: Bool
     return total / (present.sum() * len(maps)).clamp(min=1)
 
 
+def _weights(present: Bool[Tensor, "B K"], mean: AttentionMean) -> tuple[Tensor | float, Tensor | int]:
+    """The weight of each image's entities, and the divisor of their weighted sum."""
+    if mean is AttentionMean.ENTITIES:
+        return 1.0, present.sum().clamp(min=1)
+    return 1.0 / (present.sum(dim=1, keepdim=True) + _EPS), len(present)
+
+
 def _l1(ca: Float[Tensor, "B K _h _w"], m: Float[Tensor, "B K _h _w"]) -> Float[Tensor, "B K"]:
     return (ca - m).abs().mean(dim=(-2, -1))
 
 
 def _balanced(ca: Float[Tensor, "B K _h _w"], m: Float[Tensor, "B K _h _w"]) -> Float[Tensor, "B K"]:
     """Mean attention on the background minus mean attention on the entity, whose areas then weigh the same."""
-    outside = 1.0 - m
-    background = (ca * outside).sum(dim=(-2, -1)) / outside.sum(dim=(-2, -1)).clamp(min=1e-5)
-    entity = (ca * m).sum(dim=(-2, -1)) / m.sum(dim=(-2, -1)).clamp(min=1e-5)
-    return background - entity
+    return _mean_on(1.0 - m, ca) - _mean_on(m, ca)
+
+
+def _mean_on(m: Float[Tensor, "B K _h _w"], ca: Float[Tensor, "B K _h _w"]) -> Float[Tensor, "B K"]:
+    return (ca * m).sum(dim=(-2, -1)) / (m.sum(dim=(-2, -1)) + _EPS)

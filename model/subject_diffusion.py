@@ -140,6 +140,11 @@ class SubjectDiffusion(nn.Module):
         """How much smaller than the image its latent is."""
         return 1 << len(self.vae.config.block_out_channels) - 1
 
+    @property
+    def latent_side(self) -> int:
+        """Sides of the latent of the images that it is trained on and makes."""
+        return int(self.unet.base.config.sample_size)
+
     def train_at(self, image_px: int) -> None:
         """From here on its images have sides of `image_px`, and so have those that a pipeline makes with it."""
         self.unet.base.register_to_config(sample_size=image_px // self.latent_downsampling)
@@ -273,7 +278,15 @@ class SubjectDiffusion(nn.Module):
         config, entities = self.config, recorder.entity_tokens
         M_k = masks.repeat_interleave(entities.shape[1] // masks.shape[1], dim=1)
         present = entities.sum(dim=-1) > 0
-        L_attn = attention_map_loss(recorder.maps, M_k, present, config.attention_loss, config.attention_reduction)
+        L_attn = attention_map_loss(
+            recorder.maps,
+            M_k,
+            present,
+            form=config.attention_loss,
+            reduction=config.attention_reduction,
+            mean=config.attention_mean,
+            resize=config.attention_mask_resize,
+        )
         total = training_objective(target, eps_theta, L_attn, config.lambda_attn)
         return TrainingLoss(
             total=total,

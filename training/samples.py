@@ -133,7 +133,7 @@ class SampleGrids:
         batch = _batch(self._net, row, texts).to(device, non_blocking=False)
         conditions, empty = conditions_of(self._net, batch)
         denoise = subject_denoiser(self._net, conditions, empty, self._sampling.guidance.personalised())
-        return generated(self._net, denoise, self._sampling, [seed] * len(texts), batch.masks.shape[-1])
+        return generated(self._net, denoise, self._sampling, [seed] * len(texts), self._net.latent_side)
 
 
 def sampled_rows(plan: Plan, config: TrainingConfig, model: ModelConfig, net: SubjectDiffusion) -> list[SampledRow]:

@@ -1,12 +1,12 @@
-"""Masks at the size that training needs, straight from their run lengths: no pixel of them is written down."""
+"""Masks at the size that training needs: shares of cells straight from their run lengths, or pixels."""
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from labeling.sdd.masks import run_lengths
+from labeling.sdd.masks import decode_crop, run_lengths
 from labeling.sdd.schema import Mask
 from training.data.errors import PoisonedRow
 from training.data.placement import Square
@@ -56,6 +56,26 @@ def cell_shares(inside: Spans, square: Square, cells: int) -> Float[np.ndarray, 
     covered = before[:, left] + (x - column) * (before[:, right] - before[:, left])
     shares: NDArray[np.float32] = (np.diff(covered, axis=1) / size**2).astype(np.float32)
     return shares
+
+
+def pixel_mask(mask: Mask, square: Square, pixels: int) -> Bool[np.ndarray, "pixels pixels"]:
+    """Whether the pixel of the image in the middle of each pixel of the crop is in the mask.
+
+    Args:
+        square: the crop, in pixels of the image.
+        pixels: in a row of the crop, and in a column.
+
+    Raises:
+        PoisonedRow: the mask is empty, or its run lengths are not those of its size.
+    """
+    spans(mask)  # refuses masks that cannot be decoded
+    middles = (np.arange(pixels) + 0.5) * square.side / pixels
+    y = np.floor(square.top + middles).astype(np.int64) - mask.y0
+    x = np.floor(square.left + middles).astype(np.int64) - mask.x0
+    rows, columns = (y >= 0) & (y < mask.height_px), (x >= 0) & (x < mask.width_px)
+    shown = np.zeros((pixels, pixels), bool)
+    shown[np.ix_(rows, columns)] = decode_crop(mask)[np.ix_(y[rows], x[columns])]
+    return shown
 
 
 def _run_ends(mask: Mask) -> NDArray[np.int64]:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 
 from labeling.sdd.schema import Entity
-from model.config import BoxEdges, ModelConfig
+from model.config import BoxEdges, MaskResize, ModelConfig
 from training.data.config import DataConfig
 from training.data.crop import box_shares, painted_box_shares
-from training.data.masks import cell_shares, spans
+from training.data.masks import cell_shares, pixel_mask, spans
 from training.data.pictures import corners_of
 from training.data.placement import Square
 
@@ -24,6 +25,7 @@ class SubjectRegions:
         self._image_px = data.image_px
         self._cells = data.image_px // data.latent_downsampling
         self._box_edges = model.box_edges
+        self._mask_of = self._pixels if model.attention_mask_resize is MaskResize.BILINEAR else self._shares
 
     def boxes(self, entities: Sequence[Entity], square: Square) -> Float[np.ndarray, "R 4"]:
         """xyxy in [0, 1] of the crop."""
@@ -33,9 +35,15 @@ class SubjectRegions:
         return box_shares(corners, square)
 
     def masks(self, entities: Sequence[Entity], square: Square) -> Float[np.ndarray, "R _side _side"]:
-        """How much of each position of the latent is the entity's.
+        """How much of each position of the latent is the entity's; or of each pixel, where Eq. 2 resizes from those.
 
         Raises:
             PoisonedRow: a mask is empty, or its run lengths are not those of its size.
         """
-        return np.stack([cell_shares(spans(entity.mask), square, self._cells) for entity in entities])
+        return np.stack([self._mask_of(entity, square) for entity in entities])
+
+    def _shares(self, entity: Entity, square: Square) -> NDArray[np.float32]:
+        return cell_shares(spans(entity.mask), square, self._cells)
+
+    def _pixels(self, entity: Entity, square: Square) -> NDArray[np.float32]:
+        return pixel_mask(entity.mask, square, self._image_px).astype(np.float32)

@@ -39,7 +39,7 @@ class Sample:
     boxes: Float[np.ndarray, "R 4"]
     """xyxy in [0, 1] of the image."""
     masks: Float[np.ndarray, "R _side _side"]
-    """How much of each position of the latent is the subject's."""
+    """How much of each position of the latent is the subject's; or of each pixel of the image."""
     image: UInt8[np.ndarray, "_px _px 3"] | None = None
     subject_images: UInt8[np.ndarray, "R _s _s 3"] | None = None
     encoded: Encoded | None = None

@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 
 from infra.config import load
 from model.adapter import fourier
+from model.attention_maps import MapRecorder, cross_attention_map
 from model.config import EntityTokens, FourierOrder, ModelConfig, TemplateTokens
 from model.prompt import Prompt, PromptTokenizer, clip_tokenizer
 from model.subject_diffusion import SubjectDiffusion
-from tests.small_model import small_config
+from tests.small_model import LATENT, small_config
 from tests.unit.model.test_config import CONFIGS, Model
 
 Array = NDArray[np.float64]
-PX, TOKENS = 64, 77
+PX, HEADS, TOKENS = 64, 2, 77
+"""Sides of a training image, and of an attention layer."""
+SIDES = (8, 8, 4, 2)
+"""Of the maps of four layers."""
 
 
 def official() -> ModelConfig:
@@ -38,6 +42,84 @@ def net(base_folder: Path) -> SubjectDiffusion:
     return SubjectDiffusion.from_base(
         small_config(base_folder, **{name: value for name, value in settings.items() if name not in parts})
     )
+
+
+# The attention loss
+
+
+def triangle_weights(pixels: int, cells: int) -> Array:
+    """What each cell takes of each pixel when a line of pixels shrinks bilinearly with antialiasing."""
+    scale = pixels / cells
+    weights = np.zeros((cells, pixels))
+    for cell in range(cells):
+        for pixel in range(pixels):
+            weights[cell, pixel] = max(0.0, 1.0 - abs(pixel + 0.5 - (cell + 0.5) * scale) / scale)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def released_attention_loss(
+    layers: Sequence[Array], masks: Array, tokens: Sequence[Sequence[int]], is_there: NDArray[np.bool_]
+) -> float:
+    """Balanced localization loss of the released code.
+
+    Args:
+        layers: probabilities [B, heads, positions, text tokens].
+        masks: [B, subjects, PX, PX], 0 or 1.
+        tokens: of each image its subjects' placeholders, then the tokens two places before each.
+        is_there: by image and token; false for empty slots and for images whose text was dropped.
+    """
+    means = []
+    for probabilities in layers:
+        side = math.isqrt(probabilities.shape[2])
+        weights = triangle_weights(masks.shape[-1], side)
+        images = []
+        for image, probability in enumerate(probabilities):
+            total = np.zeros(len(probability))
+            for slot, token in enumerate(tokens[image]):
+                inside = (weights @ masks[image, slot % masks.shape[1]] @ weights.T).reshape(-1)
+                outside = 1.0 - inside
+                for head, looks in enumerate(probability[:, :, token]):
+                    background = (looks * outside).sum() / (outside.sum() + 1e-5)
+                    entity = (looks * inside).sum() / (inside.sum() + 1e-5)
+                    total[head] += (background - entity) * is_there[image, slot]
+            images.append((total / (is_there[image].sum() + 1e-5)).mean())
+        means.append(np.mean(images))
+    return float(np.mean(means))
+
+
+def blobs(images: int, subjects: int, seed: int) -> Array:
+    rng = np.random.default_rng(seed)
+    centre, radius = rng.uniform(10, 54, (2, images, subjects, 1, 1)), rng.uniform(4, 20, (images, subjects, 1, 1))
+    yy, xx = np.mgrid[:PX, :PX]
+    return ((yy - centre[0]) ** 2 + (xx - centre[1]) ** 2 < radius**2).astype(np.float64)
+
+
+def test_attention_loss(net: SubjectDiffusion) -> None:
+    """Four images: two subjects, one, two with the text dropped, two whose second mask is empty."""
+    labels = [["dog", "fire hydrant"], ["cat", None], ["dog", "cat"], ["bird", "axolotl"]]
+    prompts = net._without_text(
+        net.prompts([Prompt("on grass", one) for one in labels]), torch.tensor([False, False, True, False])
+    )
+    masks = blobs(4, 2, seed=0)
+    masks[3, 1] = 0
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.randn(4, HEADS, side**2, TOKENS, generator=generator).mul(3).softmax(-1) for side in SIDES]
+    recorder = MapRecorder(prompts.entity_tokens, (LATENT, LATENT))
+    for number, (side, probabilities) in enumerate(zip(SIDES, layers, strict=True)):
+        ca = cross_attention_map(probabilities, prompts.entity_tokens)
+        recorder.maps[str(number)] = ca.unflatten(2, (side, side))
+    nothing = torch.zeros(4, 4, LATENT, LATENT)
+    ours = net._loss(nothing, nothing, recorder, torch.from_numpy(masks).float())
+
+    tokens = []
+    for one in labels:
+        places = [p for p in net.prompts.tokenized(Prompt("on grass", one)).placeholder_positions if p >= 0]
+        places += [2] * (2 - len(places))
+        tokens.append([*places, *(place - 2 for place in places)])
+    is_there = np.array([[True] * 4, [True, False] * 2, [False] * 4, [True] * 4])
+    released = released_attention_loss([layer.double().numpy() for layer in layers], masks, tokens, is_there)
+    assert ours.attention.item() == pytest.approx(released, abs=1e-6)
+    assert ours.total.item() == pytest.approx(0.01 * released, abs=1e-6)
 
 
 # The adapter's code of a box

@@ -1,9 +1,12 @@
-"""Boxes of a crop as the released code makes them: painted, cropped, and resized to the nearest pixel."""
+"""Boxes and masks of a crop as the released code makes them: painted, cropped, and resized to the nearest pixel."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from labeling.sdd import masks
 from model.config import ModelConfig
 from tests.factories import entity
 from training.data.config import DataConfig
@@ -12,7 +15,7 @@ from training.data.placement import Square
 from training.data.regions import SubjectRegions
 
 PX = 64
-OFFICIAL = ModelConfig(box_edges="pixels")
+OFFICIAL = ModelConfig(box_edges="pixels", attention_mask_resize="bilinear")
 
 
 def resized(painted, square):
@@ -38,11 +41,18 @@ def test_as_the_released_code(seed):
     start = rng.uniform(0, side / 2, 2)
     start[0] += square.left
     box = tuple(np.float32([*start, *(start + rng.uniform(8, side / 2 - 1, 2))]).tolist())
-    one = entity(box, size=size)
+    x0, y0, x1, y1 = (int(edge) for edge in box)
+    inside = np.zeros(size[::-1], bool)
+    inside[y0:y1, x0:x1] = rng.random((y1 - y0, x1 - x0)) < 0.9
+    one = dataclasses.replace(entity(box, size=size), mask=masks.encode(inside))
     data = DataConfig(dataset="unused", image_px=PX)
 
     regions = SubjectRegions(data, OFFICIAL)
     assert (regions.boxes([one], square)[0] * PX).tolist() == list(painted_box(box, square, size))
+    pixels = resized(inside, square)
+    (mask,) = regions.masks([one], square)
+    assert mask.dtype == np.float32
+    assert np.array_equal(mask, pixels)
     paper = SubjectRegions(data, ModelConfig())
     assert paper.masks([one], square).shape == (1, PX // 8, PX // 8)
     assert np.array_equal(paper.boxes([one], square), box_shares(np.array([box], np.float32), square))
