@@ -190,6 +190,9 @@ class SubjectConfig(Config):
     """Folder of photographs for `background = "random"`."""
     square: bool = True
     """Pad the cut-out to a square, so that no part is cropped away. Choice: the paper is silent."""
+    fill_cavities: bool = False
+    """Fill the cavities of a subject's mask: in training what has mask on all four sides, at sampling holes (released
+    code). M_k of Eq. 2 is filled too where it is resized from pixels. Choice: the paper is silent."""
 
     @model_validator(mode="after")
     def _random_needs_photographs(self) -> "SubjectConfig":

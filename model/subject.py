@@ -9,6 +9,7 @@ from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.cavities import without_holes
 from model.config import SubjectBackground, SubjectConfig
 from model.errors import ModelError
 
@@ -31,6 +32,8 @@ class SubjectPictures:
     def __init__(self, config: SubjectConfig, side_px: int, mean: Sequence[float], training: bool) -> None:
         self.side_px = side_px
         self.square = config.square
+        self.fill_cavities = config.fill_cavities
+        self._fill_holes = config.fill_cavities and not training
         is_mean = config.background is SubjectBackground.MEAN
         self.colour = tuple(round(255 * value) for value in mean) if is_mean else WHITE
         self._plain = np.full((side_px, side_px, 3), self.colour, dtype=np.uint8)
@@ -46,6 +49,7 @@ class SubjectPictures:
             image: RGB.
             mask: where the subject is; at least one pixel.
         """
+        mask = without_holes(mask) if self._fill_holes else mask
         where = mask.astype(np.uint8) * np.uint8(255)
         left, top, width, height = cv2.boundingRect(where)
         inside = np.s_[top : top + height, left : left + width]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from model.config import Precision
+from model.config import Precision, SubjectConfig
 from model.subject_diffusion import SubjectDiffusion
 from training.config import TrainingJob
 from training.data.cached import Cache, whole_cache
@@ -50,11 +50,16 @@ def identity_of(job: TrainingJob, net: SubjectDiffusion) -> str:
         decides |= {
             "subject_px": data.subject_px,
             "augmentation": data.augmentation.model_dump(mode="json"),
-            "subject": job.model.subject.model_dump(mode="json"),
+            "subject": _subject_settings(job.model.subject),
             "patch_tokens": job.model.patch_tokens,
             "image_encoder": _weights_id(net.image_encoder.visual, net.image_encoder.settings),
         }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _subject_settings(config: SubjectConfig) -> dict[str, Any]:
+    """Settings of the subjects' pictures. One that is newer than caches counts only where it is not the default."""
+    return config.model_dump(mode="json", exclude=None if config.fill_cavities else {"fill_cavities"})
 
 
 def _weights_id(network: nn.Module, settings: Any) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from labeling.sdd.masks import decode_crop
 from labeling.sdd.schema import Mask
+from model.cavities import filled_roughly
 from training.data.config import AugmentationConfig
 
 _FINER = 2
@@ -43,6 +44,12 @@ def cut_out(pixels: UInt8[np.ndarray, "_h _w 3"], pitch: int, mask: Mask, subjec
     shrink = max(height, width) / (_FINER * subject_px)
     cut = Cutout(pixels[top : top + height, left : left + width], inside)
     return cut if shrink <= 1 else _shrunk(cut, shrink)
+
+
+def without_cavities(cut: Cutout) -> Cutout:
+    """The cut-out with its mask's cavities filled. A mask of which nothing would be left stays as it is."""
+    mask = filled_roughly(cut.mask)
+    return cut._replace(mask=mask) if mask.any() else cut
 
 
 def moved(cut: Cutout, config: AugmentationConfig, rng: np.random.Generator) -> Cutout:

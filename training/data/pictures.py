@@ -15,7 +15,7 @@ from labeling.sdd.schema import Entity
 from model.subject import SubjectPictures
 from training.data.config import DataConfig
 from training.data.crop import cropped, decoded, pitch_in, pitch_of
-from training.data.cutouts import cut_out, moved
+from training.data.cutouts import cut_out, moved, without_cavities
 from training.data.errors import PoisonedRow
 from training.data.placement import Offsets, Square, drawn_square, drawn_subjects, offsets
 from training.data.rows import TrainingRow
@@ -90,6 +90,8 @@ class PictureMaker:
         for index in chosen:
             rng = self._rng(row, epoch, 1 + index)
             cut = cut_out(pixels, pitch, row.entities[index].mask, self._subjects.side_px)
+            if self._subjects.fill_cavities:
+                cut = without_cavities(cut)
             cut = moved(cut, self._config.augmentation, rng)
             pictures.append(self._subjects(cut.pixels, cut.mask, rng))
         return np.stack(pictures)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from labeling.sdd.schema import Entity
+from model.cavities import filled_roughly
 from model.config import BoxEdges, MaskResize, ModelConfig
 from training.data.config import DataConfig
 from training.data.crop import box_shares, painted_box_shares
@@ -26,6 +27,7 @@ class SubjectRegions:
         self._cells = data.image_px // data.latent_downsampling
         self._box_edges = model.box_edges
         self._mask_of = self._pixels if model.attention_mask_resize is MaskResize.BILINEAR else self._shares
+        self._fill_cavities = model.subject.fill_cavities
 
     def boxes(self, entities: Sequence[Entity], square: Square) -> Float[np.ndarray, "R 4"]:
         """xyxy in [0, 1] of the crop."""
@@ -46,4 +48,5 @@ class SubjectRegions:
         return cell_shares(spans(entity.mask), square, self._cells)
 
     def _pixels(self, entity: Entity, square: Square) -> NDArray[np.float32]:
-        return pixel_mask(entity.mask, square, self._image_px).astype(np.float32)
+        mask = pixel_mask(entity.mask, square, self._image_px)
+        return (filled_roughly(mask) if self._fill_cavities else mask).astype(np.float32)

@@ -53,6 +53,19 @@ def test_the_mean_background_is_what_normalisation_turns_into_zeros():
     assert (made[20, 20] == RED).all()
 
 
+def test_holes_of_the_mask_are_filled_where_the_settings_say_so():
+    image, mask = scene()
+    mask[15:20, 30:40] = False
+    open_hole, filled = (
+        SubjectPictures(SubjectConfig(fill_cavities=fill), 40, MEAN, training=False)(
+            image, mask, np.random.default_rng(0)
+        )
+        for fill in (False, True)
+    )
+    assert (filled[10:30] == RED).all()
+    assert (open_hole[16:19, 12:18] == 255).all()
+
+
 def test_without_padding_the_middle_is_taken():
     assert (picture(square=False) == RED).all()
 

@@ -11,11 +11,12 @@ import torch
 
 from labeling.sdd.schema import SddRow
 from labeling.sdd.shards import ShardStore
+from model.config import SubjectConfig
 from model.subject_diffusion import SubjectDiffusion
 from tests.factories import finished
 from tests.small_model import IMAGE_PX, open_gates, small_config
 from tests.unit.training.data.conftest import some_rows
-from training.cache import cache_of
+from training.cache import _subject_settings, cache_of, identity_of
 from training.cache_job import make_cache
 from training.config import TrainingJob
 from training.data.config import AugmentationConfig, CacheConfig, DataConfig
@@ -221,6 +222,13 @@ def test_settings_that_change_nothing_in_it_leave_it_as_it_is(with_cache, root):
     other = {"augmentation": AugmentationConfig(flip=0), "batch_size": 3, "row_groups_mb": 1}
     make_cache(with_cache(CacheConfig(), **other), here=True)
     assert files_of(root) == before
+
+
+def test_a_setting_newer_than_caches_counts_only_where_it_is_not_the_default(with_cache, net):
+    job = with_cache(CacheConfig(features=True))
+    filled = job.model.model_copy(update={"subject": SubjectConfig(fill_cavities=True)})
+    assert identity_of(job.model_copy(update={"model": filled}), net) != identity_of(job, net)
+    assert _subject_settings(SubjectConfig()) == {"background": "white", "backgrounds": None, "square": True}
 
 
 @pytest.mark.parametrize("part", ["vae", "image_encoder"])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from labeling.sdd import masks
-from model.config import ModelConfig
+from model.config import ModelConfig, SubjectConfig
 from tests.factories import entity
 from training.data.config import DataConfig
 from training.data.crop import box_shares
@@ -15,7 +15,7 @@ from training.data.placement import Square
 from training.data.regions import SubjectRegions
 
 PX = 64
-OFFICIAL = ModelConfig(box_edges="pixels", attention_mask_resize="bilinear")
+OFFICIAL = ModelConfig(box_edges="pixels", attention_mask_resize="bilinear", subject=SubjectConfig(fill_cavities=True))
 
 
 def resized(painted, square):
@@ -50,9 +50,14 @@ def test_as_the_released_code(seed):
     regions = SubjectRegions(data, OFFICIAL)
     assert (regions.boxes([one], square)[0] * PX).tolist() == list(painted_box(box, square, size))
     pixels = resized(inside, square)
+    across, down = pixels.cumsum(1), pixels.cumsum(0)
+    filled = (across > 0) & (across < across[:, -1:]) & (down > 0) & (down < down[-1:])
     (mask,) = regions.masks([one], square)
     assert mask.dtype == np.float32
-    assert np.array_equal(mask, pixels)
+    assert np.array_equal(mask, filled)
+
+    unfilled = SubjectRegions(data, OFFICIAL.model_copy(update={"subject": SubjectConfig()}))
+    assert np.array_equal(unfilled.masks([one], square)[0], pixels)
     paper = SubjectRegions(data, ModelConfig())
     assert paper.masks([one], square).shape == (1, PX // 8, PX // 8)
     assert np.array_equal(paper.boxes([one], square), box_shares(np.array([box], np.float32), square))

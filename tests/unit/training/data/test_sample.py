@@ -128,6 +128,19 @@ def test_a_subject_is_moved_as_drawn_and_none_of_it_is_lost(make):
     assert any((turned(row(), epoch, 2).subject_images[0] != still).any() for epoch in range(3))
 
 
+def test_cavities_of_masks_are_filled_where_the_settings_say_so(prompts):
+    mask = masks.decode(row().entities[0].mask, SIZE[1], SIZE[0]).copy()
+    mask[20:40, 20:30] = False
+    hollow = dataclasses.replace(row().entities[0], mask=masks.encode(mask))
+    one = dataclasses.replace(row(), entities=(hollow,))
+    pictures = []
+    for fill in (False, True):
+        model = ModelConfig(subject=SubjectConfig(fill_cavities=fill))
+        subjects = SubjectPictures(model.subject, 28, (0.5, 0.5, 0.5), training=True)
+        pictures.append(SampleMaker(config(), model, prompts, subjects, seed=0)(one, 0, 1).subject_images[0])
+    assert is_colour(pictures[0], (255, 255, 255)).mean() > is_colour(pictures[1], (255, 255, 255)).mean() + 0.1
+
+
 def test_mirroring_mirrors(make):
     left, right = (0, 10, 40, 50), np.zeros((SIZE[1], SIZE[0]), bool)
     right[10:50, 0:40] = np.tri(40, 40, dtype=bool)
