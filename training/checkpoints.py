@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -230,7 +231,7 @@ def refuse_another(path: Path, record: Record, identity: Identity) -> None:
     Raises:
         CheckpointError: it is not; names the settings that differ, or says that the data do.
     """
-    theirs = _bound(record.settings)
+    theirs = _bound(_completed(record.settings))
     names = sorted(theirs.keys() | identity.settings.keys())
     if differ := [name for name in names if theirs.get(name) != identity.settings.get(name)]:
         said = "; ".join(f"{name} was {theirs.get(name)!r}, is {identity.settings.get(name)!r}" for name in differ)
@@ -299,6 +300,14 @@ def _alone_without_warning() -> Iterator[None]:
 
 def _nested(tensors: Tensors) -> dict[str, Any]:
     return {kind: dict(named) for kind, named in tensors.items()}
+
+
+def _completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a checkpoint, with those that are newer than it at their defaults."""
+    try:
+        return TrainingJob.model_validate(settings).model_dump(mode="json")
+    except ValidationError:  # it has settings that are gone: they are named as they are
+        return settings
 
 
 def _bound(settings: Mapping[str, Any]) -> dict[str, Any]:

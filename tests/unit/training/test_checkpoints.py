@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
+from model.config import BoxEdges
 from training.checkpoint_record import RECORD, record_of
 from training.checkpoints import Checkpoints, Identity, Tensors, read_tensors, refuse_another
 from training.config import TrainingJob
@@ -89,6 +90,19 @@ def test_other_settings_are_refused_by_name(checkpoints, job):
 def test_another_model_is_refused_by_name(checkpoints, job):
     other = job().model_copy(update={"model": job().model.model_copy(update={"beta": 0.5})})
     assert "model.beta was 1.0, is 0.5" in refused(checkpoints, job, Identity.of(other, STAMP))
+
+
+def test_a_setting_newer_than_the_checkpoint_has_its_default(checkpoints, job):
+    record = record_of(saved(checkpoints, job, 3))
+    model = {name: value for name, value in record.settings["model"].items() if name != "box_edges"}
+    older = replace(record, settings={**record.settings, "model": model})
+    refuse_another(Path("older"), older, Identity.of(job(), STAMP))
+    other = job().model_copy(update={"model": job().model.model_copy(update={"box_edges": BoxEdges.PIXELS})})
+    with pytest.raises(CheckpointError, match=r"model\.box_edges was 'exact', is 'pixels'"):
+        refuse_another(Path("older"), older, Identity.of(other, STAMP))
+    unknown = replace(record, settings={**record.settings, "model": model | {"gone": 1}})
+    with pytest.raises(CheckpointError, match=r"model\.box_edges was None, is 'exact'; model\.gone was 1, is None"):
+        refuse_another(Path("older"), unknown, Identity.of(job(), STAMP))
 
 
 def test_another_dataset_is_refused(checkpoints, job):
