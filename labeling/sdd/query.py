@@ -11,6 +11,7 @@ from upath import UPath
 
 from infra.storage import is_local, place, refuse_unreadable
 from labeling.errors import LabelingError, ShardCorrupt
+from labeling.sdd.shards import ShardStore
 
 VIEWS = Path(__file__).parents[2] / "infra" / "duckdb"
 READING = frozenset(
@@ -73,7 +74,9 @@ def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     if not is_local(folder):
         session.register_filesystem(folder.fs)
     session.execute("SET VARIABLE root = ?", [glob.escape(_duckdb_path(folder))])
-    _define(session, "version_1.sql")
+    store = ShardStore(root)
+    if any(store.version(layer) == 1 for layer in ("nouns", "detections", "sdd", "ledger")):
+        _define(session, "version_1.sql")
     _define(session, "sdd.sql")
     if not unsafe:
         _confine(session, folder)

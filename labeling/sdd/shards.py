@@ -13,6 +13,7 @@ Rows stand in the order of their keys. The layers from images/ to entities/ hold
 columns are null where its `state` is not `kept`.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -101,6 +102,10 @@ class ShardStore:
         self._version_of(file, layer, shard)
         found = file.metadata.metadata
         return Stamp(stamp=found[b"stamp"].decode(), counts=json.loads(found[b"counts"]))
+
+    def version(self, layer: str) -> int | None:
+        """The format version of the layer's files; None where it has none."""
+        return next((version for version, _ in self._formats(layer)), None)
 
     def opened(self, layer: str, shard: str) -> AbstractContextManager[pq.ParquetFile]:
         """The file itself, for those who read single row groups of it.
@@ -211,18 +216,18 @@ class ShardStore:
 
     def _format(self, layer: str, shard: str, row: type, schema: pa.Schema) -> Format:
         """The format of the layer's other files, or today's where there are none."""
-        for other in self.shards(layer):
-            if other == shard:
-                continue
-            try:
-                with self.opened(layer, other) as file:
-                    version = self._version_of(file, layer, other)
-                    if version == VERSION:
-                        break
-                    return Format(file.schema_arrow.remove_metadata(), version, former_names(row))
-            except (ShardCorrupt, FileNotFoundError):
-                continue  # refused where it is read; the next file has the layer's version too
-        return Format(schema, VERSION, {})
+        version, found = next(self._formats(layer, without=shard), (VERSION, schema))
+        if version == VERSION:
+            return Format(schema, VERSION, {})
+        return Format(found.remove_metadata(), version, former_names(row))
+
+    def _formats(self, layer: str, without: str = "") -> Iterator[tuple[int, pa.Schema]]:
+        """Version and schema of each file of the layer but one; damaged files are refused where they are read."""
+        for shard in self.shards(layer):
+            with contextlib.suppress(ShardCorrupt, FileNotFoundError):
+                if shard != without:
+                    with self.opened(layer, shard) as file:
+                        yield self._version_of(file, layer, shard), file.schema_arrow
 
     def _version_of(self, file: pq.ParquetFile, layer: str, shard: str) -> int:
         found = (file.metadata.metadata or {}).get(b"version", b"none").decode()
