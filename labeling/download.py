@@ -37,6 +37,7 @@ import fsspec
 import pyarrow as pa
 from upath import UPath
 
+from infra.imports import wandb_left_out
 from infra.logs import setup_logs
 from infra.storage import contents, is_local, make_private, place, publish, sweep
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, Stale
@@ -168,7 +169,8 @@ class FileSpool:
     @functools.cached_property
     def _writer(self) -> Any:
         """Made with the first body: img2dataset loads while others are fetched."""
-        from img2dataset.writer import FilesSampleWriter
+        with wandb_left_out():
+            from img2dataset.writer import FilesSampleWriter
 
         schema = pa.schema([("key", pa.string())])
         return FilesSampleWriter(self._number, str(self._folder), False, NUMBER_WIDTH, schema, "image")
@@ -297,7 +299,8 @@ def _run_on_ray(download: ShardDownload, store: ShardStore, shards: Sequence[str
         raise StageFailed("labeling.executor=ray needs Ray: pip install 'subject-diffusion[labeling]'")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     start_ray()
-    from img2dataset.distributor import ray_distributor
+    with wandb_left_out():
+        from img2dataset.distributor import ray_distributor
 
     with contextlib.redirect_stdout(io.StringIO()):
         tasks = list(_tasks(store, shards, download.run))
@@ -309,7 +312,8 @@ def _run_on_ray(download: ShardDownload, store: ShardStore, shards: Sequence[str
 
 def _tasks(store: ShardStore, shards: Iterable[str], run: str) -> Iterator[Task]:
     """The shards as img2dataset's Reader cuts them: one from each planned file."""
-    from img2dataset.reader import Reader
+    with wandb_left_out():
+        from img2dataset.reader import Reader
 
     for shard in shards:
         urls = store.stamp(URLS, shard)
@@ -401,7 +405,8 @@ def _main() -> None:
     order: Order = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_exit_with_caller, daemon=True).start()
     _without_torch()
-    from img2dataset.distributor import multiprocessing_distributor
+    with wandb_left_out():
+        from img2dataset.distributor import multiprocessing_distributor
 
     store = ShardStore(order.root)
     tasks = list(_tasks(store, order.shards, order.download.run))

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import open_clip
 from pydantic import ValidationError
 from torch import nn
 
@@ -19,6 +18,7 @@ from model.budget import sampling_budget, text_cost, training_budget, unet_cost
 from model.config import ModelConfig, Recompute
 from model.cost import on_meta
 from model.errors import ModelError
+from model.openclip import open_clip
 from model.sampling_config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
-from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
 from model.batch import ImageFeatures
 from model.config import PatchTokens
 from model.errors import CheckpointError
+from model.openclip import QuickGELU, VisionTransformer
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -13,7 +13,6 @@ from itertools import count
 
 import torch
 from jaxtyping import Float
-from open_clip.tokenizer import bytes_to_unicode, default_bpe
 from tokenizers import AddedToken
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -21,6 +20,7 @@ from transformers import CLIPTokenizer
 from model.batch import ABSENT, PromptTokens
 from model.config import EntityTokens, TemplateTokens
 from model.errors import PromptError
+from model.openclip import bytes_to_unicode, default_bpe
 
 _MERGES = 49_152 - 256 - 2
 _BEFORE_LABEL = ", the"

@@ -20,11 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import open_clip
 import torch
 from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub.errors import EntryNotFoundError
-from open_clip.transformer import VisionTransformer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -34,6 +32,7 @@ from model.bases import base_of, file_of
 from model.config import ModelConfig
 from model.errors import CheckpointError
 from model.image_encoder import OPENAI_MEAN, OPENAI_STD, visual_tower
+from model.openclip import VisionTransformer, open_clip
 from model.prompt import clip_tokenizer
 
 N = TypeVar("N")

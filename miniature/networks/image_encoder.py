@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from open_clip.transformer import VisionTransformer
 from safetensors.torch import save_file
 
 from model.image_encoder import visual_tower
+from model.openclip import VisionTransformer
 
 SIDE_PX, PATCH_PX, WIDTH = 64, 4, 128
 SETTINGS: dict[str, Any] = {

@@ -77,6 +77,14 @@ def test_a_package_holds_a_docstring_and_nothing_else(source):
     assert len(tree.body) == 1
 
 
+def test_openclip_is_imported_in_one_place():
+    """What it imports in vain is left out there."""
+    importing = [
+        source for source in SOURCES if re.search(r"^\s*(import|from) open_clip\b", (ROOT / source).read_text(), re.M)
+    ]
+    assert importing == ["model/openclip.py"]
+
+
 def speaks_by_its_members(node):
     """An enum's members and a settings class's fields have texts of their own."""
     bases = {base.id for base in getattr(node, "bases", []) if isinstance(base, ast.Name)}

@@ -82,7 +82,12 @@ def assert_all_there(config: LabelingConfig, site: Site, count: int) -> None:
     assert not list(Path(config.root).rglob("*.tmp"))
 
 
-def test_a_list_becomes_shards_of_images_and_a_second_run_does_nothing(tmp_path: Path, site: Site) -> None:
+def test_a_list_becomes_shards_of_images_and_a_second_run_does_nothing(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     config = config_of(tmp_path, site, 100)
     shards = plan_urls(config)
     reports = download_shards(config, shards)
@@ -93,6 +98,7 @@ def test_a_list_becomes_shards_of_images_and_a_second_run_does_nothing(tmp_path:
     ]
     assert_all_there(config, site, 100)
     assert sorted(p.suffix for p in (Path(config.root) / "work/images").iterdir()) == [".lock"] * 3, "nothing is left"
+    assert list(temporary.iterdir()) == []
     site.hits.clear()
     assert [(r.counts, r.reused) for r in download_shards(config, shards)] == [(r.counts, True) for r in reports]
     assert not site.hits
