@@ -69,13 +69,14 @@ def build(config: ConfigOption = None, set_: SetOption = None) -> None:
 @app.command()
 def status(root: RootArgument) -> None:
     """Show how far a dataset is, counted from its files, and what became of its URLs."""
-    from flows.status import funnel_text, progress_table
+    from flows.status import funnel_text, progress_table, runs_table
     from labeling.sdd.query import refuse_no_dataset
 
     with told_in_one_line():
         refuse_no_dataset(root)
         typer.echo(progress_table(root))
         typer.echo(f"\n{funnel_text(root)}")
+        typer.echo(f"\n{runs_table(root)}")
 
 
 @app.command()

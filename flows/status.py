@@ -1,5 +1,7 @@
 """How far a dataset folder is, and what became of its URLs, as text."""
 
+from infra.storage import place
+from labeling.record import runs_of
 from labeling.sdd.query import funnel
 from labeling.sdd.schema import State
 from labeling.sdd.shards import ShardStore
@@ -36,3 +38,11 @@ def funnel_text(root: str) -> str:
     for state, stage, reason, urls, share in rows:
         lines.append(f"{urls:>9,}  {share:>6.1%}  {state.replace('_', ' '):<14} {stage:<11} {reason:<{width}}".rstrip())
     return "\n".join([*lines, f"{total:>9,}  100.0%  in all"])
+
+
+def runs_table(root: str, last: int = 5) -> str:
+    """Markdown: the last runs, each with its state and when it last wrote its record."""
+    lines = ["| run | state | began | until | host |", "|---|---|---|---|---|"]
+    for run in runs_of(place(root))[-last:]:
+        lines.append(f"| {' | '.join(str(run.get(key, '')) for key in ('name', 'state', 'began', 'until', 'host'))} |")
+    return "\n".join(lines)

@@ -4,7 +4,6 @@ Who makes the calls is the caller's choice (`Caller`): this process, or Prefect 
 where it stopped, as each shard of each layer is a file, and a file that is there is not made again.
 """
 
-import contextlib
 import logging
 import os
 import threading
@@ -23,7 +22,7 @@ from labeling.finish import LEDGER, SDD, FinishJob, finish_stamp
 from labeling.gpus import gpu_share
 from labeling.image_shards import images_stamp
 from labeling.progress import Count, showing
-from labeling.record import RunRecord
+from labeling.record import RunRecord, recorded
 from labeling.run import ShardJob, cluster_cards, run_job, torch_threads
 from labeling.sdd.schema import State
 from labeling.sdd.shards import ShardStore
@@ -83,16 +82,14 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
     refuse_missing_gpus(config, steps)
     shards = caller.submit("plan", plan_urls, config).result()
     refuse_stale(config, steps, shards)
-    record, stop = RunRecord.begin(config, steps), threading.Event()
-    try:
-        _make_parts(config, caller, steps, shards, record, stop)
-    except BaseException:  # an interrupt too
-        stop.set()  # what is under way beside it
-        with contextlib.suppress(Exception):  # the storage's, if it is what failed
-            record.fail()
-        raise
-    record.end()
-    return record.counts[SDD]
+    stop = threading.Event()
+    with recorded(config, steps) as record:
+        try:
+            _make_parts(config, caller, steps, shards, record, stop)
+        except BaseException:  # an interrupt too
+            stop.set()  # what is under way beside it
+            raise
+    return record.counts.get(SDD, {})
 
 
 def _make_parts(

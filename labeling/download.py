@@ -19,6 +19,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,7 @@ from labeling.fetch import Fetcher
 from labeling.image_shards import Gathering, ImageShard, images_stamp, passing_failures
 from labeling.journal import Journal, journal_path
 from labeling.lock import shard_lock
+from labeling.presence import is_present, present
 from labeling.repeats import fetched_repeats
 from labeling.run import refuse_failures, start_ray
 from labeling.sdd.arrow import names_of
@@ -61,6 +63,8 @@ Task = tuple[int, str]
 MAX_ATTEMPTS = 20
 """How often a run begins a shard whose process dies, and its processes without one shard coming to an end."""
 WATCH_S, GRACE_S = 0.2, 5.0
+_OF_A_RUN = re.compile(r"lists-(?P<lists>[0-9a-f]{12})|shard-\d+\.(?P<report>[0-9a-f]{12})\.report\.json")
+"""What a run keeps in `work/images/` for itself, by its name."""
 NUMBER_WIDTH = 5
 
 
@@ -82,10 +86,12 @@ def download_shards(
     reports = {shard: report for shard in shards if (report := _finished(store, shard, config))}
     run = uuid.uuid4().hex[:12]
     barren = 0
-    while barren < MAX_ATTEMPTS and (todo := [shard for shard in shards if shard not in reports]):
-        ended = _attempt(store, todo, config, run, stop or threading.Event())
-        barren = 0 if ended else barren + 1
-        reports |= ended
+    with present(store.root, run):
+        _sweep(store)
+        while barren < MAX_ATTEMPTS and (todo := [shard for shard in shards if shard not in reports]):
+            ended = _attempt(store, todo, config, run, stop or threading.Event())
+            barren = 0 if ended else barren + 1
+            reports |= ended
     refuse_failures(reports.values())
     if lost := [shard for shard in shards if shard not in reports]:
         raise StageFailed(f"{IMAGES} {lost[0]}: its process ended {MAX_ATTEMPTS} times; the log above may say why")
@@ -342,6 +348,15 @@ def _rows(task: Task) -> list[ListedUrl]:
 def _lists(store: ShardStore, run: str) -> UPath:
     """The run's own, as it is removed at the run's end while another build may go on."""
     return store.root / "work" / IMAGES / f"lists-{run}"
+
+
+def _sweep(store: ShardStore) -> None:
+    """Remove the lists and reports of killed runs."""
+    folder = store.root / "work" / IMAGES
+    for path in folder.iterdir() if folder.exists() else ():
+        named = _OF_A_RUN.fullmatch(path.name)
+        if named and not is_present(store.root, named["lists"] or named["report"]):
+            path.fs.rm(path.path, recursive=True)
 
 
 def _report_path(store: ShardStore, shard: str, run: str) -> UPath:

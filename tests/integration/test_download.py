@@ -27,6 +27,7 @@ from labeling.steps import chain
 from labeling.url_list import plan_urls
 from tests import factories
 from tests.moody import MoodyConfig, MoodyStage
+from tests.processes import PATIENCE_S
 from tests.web import Page, Site, page, serving
 
 DOWNLOAD = DownloadConfig(allow_private_hosts=True, min_side_px=32, timeout_s=5, rounds=1)
@@ -98,6 +99,7 @@ def test_a_list_becomes_shards_of_images_and_a_second_run_does_nothing(
     ]
     assert_all_there(config, site, 100)
     assert sorted(p.suffix for p in (Path(config.root) / "work/images").iterdir()) == [".lock"] * 3, "nothing is left"
+    assert list((Path(config.root) / "work/runs").iterdir()) == []
     assert list(temporary.iterdir()) == []
     site.hits.clear()
     assert [(r.counts, r.reused) for r in download_shards(config, shards)] == [(r.counts, True) for r in reports]
@@ -198,15 +200,16 @@ def test_killed_workers_cost_no_url(tmp_path: Path, site: Site) -> None:
 def test_a_killed_driver_leaves_whole_files_and_no_process(tmp_path: Path, site: Site) -> None:
     site.pages["*"] = slowly(0.3)
     config = config_of(tmp_path, site, 240)
-    images = Path(config.root) / "images"
+    images, work = Path(config.root) / "images", Path(config.root) / "work" / "images"
     driver = start(config)
     wait_for("a finished shard", lambda: len(list(images.glob("*.parquet"))) >= 2)
     family = psutil.Process(driver.pid).children(recursive=True)
     done = {file: (file.stat().st_mtime_ns, pq.read_table(file).num_rows) for file in images.glob("*.parquet")}
     driver.kill()
     driver.wait()
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert not alive
+    assert list(work.glob("lists-*")), "it left what the next one removes"
     assert set(done) < {images / f"shard-{i:05d}.parquet" for i in range(6)}, "some are still to do"
     assert all(rows == 40 for _, rows in done.values())
     site.pages["*"] = picture
@@ -217,6 +220,7 @@ def test_a_killed_driver_leaves_whole_files_and_no_process(tmp_path: Path, site:
     assert count() == 240
     assert all(file.stat().st_mtime_ns == mtime for file, (mtime, _) in done.items()), "what was done stays"
     assert_all_there(config, site, 240)
+    assert {p.suffix for p in work.iterdir()} == {".lock"}, "nothing is left"
 
 
 @pytest.mark.slow

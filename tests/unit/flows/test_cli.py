@@ -4,6 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from labeling.config import LabelingConfig
+from labeling.record import recorded
 from tests.factories import entity, finished, sdd_row
 
 
@@ -116,3 +118,14 @@ def test_a_dataset_alone_can_be_looked_at(dataset, tmp_path):
     assert CliRunner().invoke(app, ["status", dataset]).exit_code == 0
     assert CliRunner().invoke(app, ["picture", dataset, str(tmp_path / "a.png")]).exit_code == 0
     assert (tmp_path / "a.png").is_file()
+
+
+def test_status_shows_what_became_of_the_last_runs(dataset):
+    with recorded(LabelingConfig(root=dataset), []) as running:
+        while_running = CliRunner().invoke(app, ["status", dataset]).stdout
+    done = CliRunner().invoke(app, ["status", dataset]).stdout
+    assert f"| {running.name} | running |" in while_running
+    assert f"| {running.name} | done |" in done
+    running.write("running")  # as a killed run leaves it
+    killed = CliRunner().invoke(app, ["status", dataset]).stdout
+    assert f"| {running.name} | killed |" in killed

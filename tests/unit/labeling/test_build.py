@@ -11,7 +11,7 @@ from labeling.build import HereCaller, anchored, build, finish_part, label_part,
 from labeling.config import DownloadConfig, LabelingConfig
 from labeling.download import images_stamp, remember
 from labeling.errors import BadInput, ShardStale, StageFailed
-from labeling.record import RunRecord
+from labeling.record import recorded
 from labeling.sdd.schema import Image, LedgerRow
 from labeling.sdd.shards import ShardStore
 from labeling.steps import Step, chain, steps_of
@@ -171,7 +171,8 @@ def test_a_failed_run_is_on_record_with_its_weights(closed_port, here):
 
 def test_a_record_holds_no_credentials(here):
     urls = "https://user:5ec4e7@host/list.csv?X-Amz-Signature=5ec4e7"
-    RunRecord.begin(LabelingConfig(root="sdd", urls=urls, **NETWORKS), []).fail()
+    with recorded(LabelingConfig(root="sdd", urls=urls, **NETWORKS), []):
+        pass
     (record,) = records(here / "sdd")
     assert record["settings"]["urls"] == "https://***@host/list.csv?X-Amz-Signature=***"
     assert "5ec4e7" not in str(record)

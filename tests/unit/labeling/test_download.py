@@ -8,8 +8,10 @@ import pytest
 
 from infra.storage import place
 from labeling import lock
-from labeling.download import FileSpool
+from labeling.config import LabelingConfig
+from labeling.download import FileSpool, download_shards
 from labeling.errors import LabelingError, StageFailed
+from labeling.presence import present
 from tests.factories import key
 
 TASK = (3, "unused")
@@ -41,6 +43,21 @@ def test_what_a_killed_process_left_is_removed_by_the_next(root, tmp_path):
     (folder / "left").write_bytes(b"of a killed process")
     with FileSpool.opened(root, TASK):
         assert files(tmp_path) == []
+
+
+def test_what_a_killed_run_kept_for_itself_is_removed_by_the_next(root):
+    folder = root / "work" / "images"
+    for run in ("0123456789ab", "abcdefabcdef"):
+        for name in (f"lists-{run}/3.feather", f"shard-00003.{run}.report.json"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"left")
+    (folder / "shard-00003.json").write_bytes(b"a journal")
+    with present(root, "abcdefabcdef"):
+        download_shards(LabelingConfig(root=str(root)), [])
+    left = ["lists-abcdefabcdef", "shard-00003.abcdefabcdef.report.json", "shard-00003.json"]
+    assert sorted(path.name for path in folder.iterdir()) == left
+    download_shards(LabelingConfig(root=str(root)), [])
+    assert [path.name for path in folder.iterdir()] == ["shard-00003.json"]
 
 
 @pytest.fixture
