@@ -90,8 +90,9 @@ class SampleMaker:
 
     def _prompt(self, row: TrainingRow, entities: Sequence[Entity]) -> TokenizedPrompt:
         for entity in entities:
-            if entity.label not in row.caption.lower():
-                raise PoisonedRow("label_not_in_caption", f"{entity.label!r} is not in the caption {row.caption!r}")
+            if not 0 <= entity.span_start < entity.span_end <= len(row.caption):
+                span = f"characters {entity.span_start} to {entity.span_end}"
+                raise PoisonedRow("label_not_in_caption", f"{entity.label!r} at {span} of the caption {row.caption!r}")
         try:
             return self.prompts.tokenized(Prompt(row.caption, [entity.label for entity in entities]))
         except PromptError as error:

@@ -148,7 +148,7 @@ def poisoned(rows):
         0: {"image": rows[0].image[:-40]},
         1: {"entities": (dataclasses.replace(rows[1].entities[0], box=Box(x0=nan, y0=0, x1=9, y1=9)),)},
         2: {"entities": (dataclasses.replace(first, mask=dataclasses.replace(first.mask, counts=b"")),)},
-        3: {"caption": "nothing of that kind"},
+        3: {"caption": "no"},
     }
     return [dataclasses.replace(row, **changes.get(n, {})) for n, row in enumerate(rows)]
 

@@ -175,7 +175,7 @@ POISONS = {
     "mask_not_in_crop": with_entity(
         box=box(56, 0, 96, 60), mask=Mask(counts=b"05", x0=0, y0=0, width_px=1, height_px=5)
     ),
-    "label_not_in_caption": with_entity(label="unicorn"),
+    "label_not_in_caption": with_entity(span_end=1000),
     "unusable_prompt": dataclasses.replace(row(), caption="a dog and a cat and <|subject|>"),
 }
 
