@@ -173,7 +173,8 @@ def _receive(pipe: "Connection[Any, Any]", bench: Bench, threads: int, batches: 
 
 def _outcome(key: bytes, result: Any) -> Any:
     if isinstance(result, Drop):
-        return Refused(key=key, verdict=Verdict(state=State.DROPPED, reason=result.reason, detail=result.detail))
+        verdict = Verdict(state=State.DROPPED, reason=result.reason, detail=result.detail)
+        return Refused(key=key, verdict=verdict, row=result.row)
     return result
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from infra.config import Config
 from infra.ranges import Count, Processes, Seconds, Share
+from labeling.noun_lists import PLURAL_WORDS, RENAMED, STOP_PHRASES, STOP_WORDS
 
 
 class Precision(StrEnum):
@@ -148,10 +149,24 @@ class NounConfig(Config):
     """spaCy pipeline: an installed package or a folder. Choice: the paper names no tagger."""
     form: NounForm = NounForm.COMPOUND
     """What counts as one noun."""
+    stop_words: tuple[str, ...] = STOP_WORDS
+    """Nouns in the singular that are no entity tags, by themselves or as the last word of a compound: "photo", "stock
+    photo". Choice: the paper leaves none out; empty, with `stop_phrases`, does the same."""
+    stop_phrases: tuple[str, ...] = STOP_PHRASES
+    """Phrases of the caption, their noun in the singular: a noun that one of them covers is no entity tag. "group of"
+    removes "group" from "two groups of people" and leaves "tour group"."""
+    singular: bool = True
+    """Name entities in the singular, so that "dog" and "dogs" are one label. Choice: the paper does not say."""
+    plural_words: tuple[str, ...] = PLURAL_WORDS
+    """Last words of labels that stay plural: "sunglasses"."""
+    renamed: dict[str, str] = RENAMED
+    """Labels by the labels that replace them, after plurals became singular: {puppy = "dog"}."""
 
     def fingerprint(self) -> str:
-        """As `NetworkConfig.fingerprint`."""
-        return hashlib.sha256(self.model_dump_json(exclude={"pipeline"}).encode()).hexdigest()[:12]
+        """As `NetworkConfig.fingerprint`; a list that is empty changes nothing and is left out."""
+        off = {name for name in ("stop_words", "stop_phrases", "singular", "renamed") if not getattr(self, name)}
+        off |= set() if self.singular else {"plural_words"}
+        return hashlib.sha256(self.model_dump_json(exclude={"pipeline", *off}).encode()).hexdigest()[:12]
 
 
 class DetectConfig(NetworkConfig):

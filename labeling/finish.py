@@ -21,11 +21,13 @@ from labeling.sdd.schema import (
     Judged,
     LedgerRow,
     ListedUrl,
+    RemovedNoun,
     SddRow,
     State,
     Verdict,
 )
 from labeling.sdd.shards import ShardStore
+from labeling.stages.nouns import NounStage
 from labeling.steps import stamp_of
 from labeling.supervisor import ShardReport, failure
 from labeling.url_list import URLS
@@ -53,6 +55,15 @@ class Labelled:
     perceptual_hash: int
     media_type: str
     image: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaggedCaption:
+    """What the ledger reads of nouns/: every image there, as it asks for the state."""
+
+    key: bytes
+    state: str
+    removed_nouns: tuple[RemovedNoun, ...] | None
 
 
 class JudgedImage(NamedTuple):
@@ -155,14 +166,18 @@ def _ledger(store: ShardStore, shard: str, layers: tuple[str, ...], judgement: J
         refused |= {key: (layer, verdict) for key, verdict in store.verdicts(layer, shard).items()}
     refused |= {key: (SDD, verdict) for key, verdict in judgement.verdicts.items()}
     kept = Verdict(state=State.KEPT, reason="")
+    removed = {row.key: row.removed_nouns for row in store.read(TaggedCaption, (NounStage.name,), shard)}
     for listed in store.read(ListedUrl, (URLS,), shard):
         if listed.key not in refused and listed.key not in judgement.images:
             raise ShardCorrupt(f"shard {shard}: no layer says what became of {listed.key.hex()} ({listed.url})")
         stage, verdict = refused.get(listed.key, (SDD, kept))
-        yield _line(listed, stage, verdict, judgement.images.get(listed.key, NOT_JUDGED))
+        image = judgement.images.get(listed.key, NOT_JUDGED)
+        yield _line(listed, stage, verdict, image, removed.get(listed.key))
 
 
-def _line(listed: ListedUrl, stage: str, verdict: Verdict, image: JudgedImage) -> LedgerRow:
+def _line(
+    listed: ListedUrl, stage: str, verdict: Verdict, image: JudgedImage, removed: tuple[RemovedNoun, ...] | None
+) -> LedgerRow:
     return LedgerRow(
         key=listed.key,
         list_row=listed.list_row,
@@ -174,6 +189,7 @@ def _line(listed: ListedUrl, stage: str, verdict: Verdict, image: JudgedImage) -
         reason=verdict.reason,
         detail=verdict.detail,
         candidates=image.candidates,
+        removed_nouns=removed,
     )
 
 

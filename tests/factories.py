@@ -22,6 +22,7 @@ from labeling.sdd.schema import (
     ListedUrl,
     Noun,
     Nouns,
+    RemovedNoun,
     SddRow,
     Segment,
     State,
@@ -129,6 +130,8 @@ FOUND: dict[int, tuple[Candidate, ...]] = {
     6: (),
 }
 """What was found on the images of `labelled`, by number."""
+REMOVED = {2: (RemovedNoun(label="photo", reason="stop_word"), RemovedNoun(label="dog", reason="repeated"))}
+"""Nouns of the captions of `labelled` that are no entity tags, by number."""
 REFUSED = {
     7: ("images", refused(7, State.NOT_DOWNLOADED, "http_404")),
     8: ("images", refused(8, State.DROPPED, "small_image")),
@@ -169,7 +172,8 @@ def _row(row: type, number: int, found: Sequence[Candidate]) -> Any:
         return Caption(key=key(number), caption=f"a dog and a cat {number}")
     if row is Nouns:
         spans = sorted({(c.span_start, c.span_end, c.label) for c in found})
-        return Nouns(key=key(number), nouns=tuple(Noun(label=n, span_start=s, span_end=e) for s, e, n in spans))
+        nouns = tuple(Noun(label=n, span_start=s, span_end=e) for s, e, n in spans)
+        return Nouns(key=key(number), nouns=nouns, removed_nouns=REMOVED.get(number, ()))
     if row is Detections:
         return Detections(key=key(number), detections=tuple(map(_detection, found)))
     return Entities(key=key(number), candidates=tuple(found))

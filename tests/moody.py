@@ -65,7 +65,7 @@ class MoodyStage:
             _act(row.url)
         if self.config.results == "too few":
             return []
-        return [Drop("boring") if "boring" in r.url else Caption(key=r.key, caption=r.url) for r in batch]
+        return [_outcome(Caption(key=r.key, caption=r.url)) for r in batch]
 
 
 class MeetingStage:
@@ -91,6 +91,12 @@ class MeetingStage:
         while len(list(self.folder.iterdir())) < self.workers:  # the batch deadline bounds it
             time.sleep(0.02)
         return [Caption(key=row.key, caption=f"{number}: {visible}") for row in batch]
+
+
+def _outcome(caption: Caption) -> Caption | Drop:
+    if "remembered" in caption.caption:
+        return Drop("boring", row=caption)
+    return Drop("boring") if "boring" in caption.caption else caption
 
 
 def _act(url: str) -> None:

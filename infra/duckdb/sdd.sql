@@ -51,6 +51,13 @@ CREATE VIEW IF NOT EXISTS broken_rules AS
     SELECT rule, count(*) AS candidates FROM (SELECT unnest(broken) AS rule FROM candidates)
     GROUP BY rule ORDER BY candidates DESC, rule;
 
+-- Nouns of captions that were not looked for: stop_word and stop_phrase are lists of labeling.nouns, and the label of a
+-- repeated one belongs to an earlier noun of its caption.
+CREATE VIEW IF NOT EXISTS removed_nouns AS
+    SELECT noun.reason AS reason, noun.label AS label, count(*) AS nouns
+    FROM (SELECT unnest(removed_nouns) AS noun FROM ledger)
+    GROUP BY ALL ORDER BY nouns DESC, reason, label;
+
 -- Failed downloads by host and reason (http_404 is HTTP status 404); `share` is of all URLs of the host.
 CREATE OR REPLACE MACRO host_of(url) AS
     lower(regexp_extract(url, '^\s*[^:/?#]+://(?:[^/?#]*@)?(\[[^\]]*\]|[^:/?#\s]*)', 1));

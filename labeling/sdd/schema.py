@@ -16,7 +16,7 @@ from labeling.sdd.arrow import Float32, Former, Int32, Int64, Key, Label, LargeB
 VERSION = 2
 READABLE = (1, VERSION)
 """Versions that this program reads. Version 1 called a noun's span `start` and `end`, the latter a word of SQL, and its
-ledger had neither the sizes of images nor what the segmenter said of candidates."""
+ledger had neither the sizes of images nor removed nouns nor what the segmenter said of candidates."""
 SpanStart = Annotated[Int32, Former("start")]
 SpanEnd = Annotated[Int32, Former("end")]
 
@@ -91,11 +91,21 @@ class Noun:
     """A noun of the caption: a candidate entity tag (Sec. 3.1)."""
 
     label: Label
-    """Lower case, as the caption spells it: "fire hydrant"."""
+    """Lower case and, by default, singular: "fire hydrant" for "two Fire Hydrants"."""
     span_start: SpanStart
     """Offset of its first character in the caption."""
     span_end: SpanEnd
     """Offset just past its last character."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedNoun:
+    """A noun of the caption that is no entity tag."""
+
+    label: Label
+    """As that of a `Noun`."""
+    reason: Label
+    """stop_word or stop_phrase: it is on a list of `labeling.nouns`; repeated: an earlier noun has its label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +233,8 @@ class Nouns:
 
     key: Key
     nouns: tuple[Noun, ...]
+    removed_nouns: tuple[RemovedNoun, ...] | None = None
+    """In caption order, of refused images too; None where they were not recorded (version 1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,3 +294,5 @@ class LedgerRow:
     detail: str
     candidates: tuple[Judged, ...]
     """Every candidate with the rules it broke, kept or not; empty before detection."""
+    removed_nouns: tuple[RemovedNoun, ...] | None
+    """Nouns of the caption that were not looked for; None without a caption, or where they were not recorded."""

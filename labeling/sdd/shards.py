@@ -10,7 +10,8 @@ A layer keeps the format version of the files that are in it, so that other prog
 without files begins with today's.
 
 Rows stand in the order of their keys. The layers from images/ to entities/ hold *outcomes*: a row's payload
-columns are null where its `state` is not `kept`.
+columns are null where its `state` is not `kept`, unless the stage says something of a refused image too, as nouns/
+does with the nouns that it removed.
 """
 
 import contextlib
@@ -64,10 +65,12 @@ class Format(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A row that goes no further, in place of its payload."""
+    """An image that goes no further."""
 
     key: bytes
     verdict: Verdict
+    row: Any = None
+    """Its payload, where the stage has one all the same."""
 
 
 class ShardStore:
@@ -315,7 +318,9 @@ def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
 def _outcome_record(row: Any, names: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(row, Refused):
         verdict = row.verdict
-        return {"key": row.key, "state": verdict.state, "reason": verdict.reason, "detail": verdict.detail}
+        payload = {} if row.row is None else record_of(row.row, names)
+        outcome = {"key": row.key, "state": verdict.state, "reason": verdict.reason, "detail": verdict.detail}
+        return payload | outcome
     record: dict[str, Any] = record_of(row, names)
     return {"state": str(State.KEPT), **record}
 

@@ -22,6 +22,8 @@ class Drop:
 
     reason: str
     detail: str = ""
+    row: Any = None
+    """What the stage's file keeps of the image all the same: a row of `writes`."""
 
 
 class Stage(Protocol[In, Out]):

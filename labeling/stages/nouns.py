@@ -1,19 +1,43 @@
 """Step 2 of Fig. 2: the nouns of a caption are the entity tags."""
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from labeling.config import NounConfig
-from labeling.sdd.schema import Noun, Nouns
+from labeling.sdd.schema import Noun, Nouns, RemovedNoun
 from labeling.stages.base import Drop
+
+
+@dataclass(frozen=True, slots=True)
+class NounPhrase:
+    """A noun of a caption, as a tagger finds it. Places are offsets in the caption, in characters."""
+
+    start: int
+    noun_start: int
+    """Where the nouns at its end begin: after its adjectives, where it has any."""
+    end: int
+    """Just past its last character."""
+    singular: str
+    """The phrase in lower case, its last word in the singular: "fire hydrant"."""
 
 
 class Tagger(Protocol):
     """A part-of-speech tagger."""
 
-    def nouns(self, captions: Sequence[str]) -> list[tuple[Noun, ...]]:
-        """The nouns of each caption, in caption order, each label once."""
+    def nouns(self, captions: Sequence[str]) -> list[list[NounPhrase]]:
+        """All nouns of each caption, in caption order."""
+
+
+class Tags(NamedTuple):
+    """The nouns of one caption, in caption order."""
+
+    nouns: tuple[Noun, ...]
+    """The entity tags, each label once."""
+    removed: tuple[RemovedNoun, ...]
+    """Those that are no entity tags, each with its reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +58,7 @@ class NounStage:
     def __init__(self, config: NounConfig, tagger: Tagger | None = None) -> None:
         self.config = config
         self.tagger = tagger
+        self._selection = Selection(config)
 
     def setup(self) -> None:
         if self.tagger is None:
@@ -45,9 +70,60 @@ class NounStage:
         return row
 
     def process(self, batch: Sequence[Text]) -> list[Nouns | Drop]:
+        found = self.tags([row.caption for row in batch])
+        return [_outcome(row, tags) for row, tags in zip(batch, found, strict=True)]
+
+    def tags(self, captions: Sequence[str]) -> list[Tags]:
+        """The nouns of each caption."""
         assert self.tagger is not None, "setup() was not called"
-        found = self.tagger.nouns([row.caption for row in batch])
-        return [
-            Nouns(key=row.key, nouns=nouns) if nouns else Drop("no_noun", row.caption[:200])
-            for row, nouns in zip(batch, found, strict=True)
-        ]
+        found = self.tagger.nouns(captions)
+        return [self._selection(caption, phrases) for caption, phrases in zip(captions, found, strict=True)]
+
+
+def _outcome(row: Text, tags: Tags) -> Nouns | Drop:
+    found = Nouns(key=row.key, nouns=tags.nouns, removed_nouns=tags.removed)
+    if tags.nouns:
+        return found
+    return Drop("only_stop_nouns" if tags.removed else "no_noun", row.caption[:200], found)
+
+
+class Selection:
+    """Labels the nouns of a caption and chooses those that are entity tags."""
+
+    def __init__(self, config: NounConfig) -> None:
+        self._config = config
+        self._stop_words = frozenset(config.stop_words)
+        self._phrases: dict[str, list[re.Pattern[str]]] = defaultdict(list)
+        """Stop phrases by each of their words."""
+        for phrase in config.stop_phrases:
+            for word in set(phrase.split()):
+                self._phrases[word].append(re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)"))
+
+    def __call__(self, caption: str, phrases: Sequence[NounPhrase]) -> Tags:
+        """The nouns of `caption`; a label counts where it comes first."""
+        tags: dict[str, Noun] = {}
+        removed = []
+        for phrase in phrases:
+            label = self._label(caption, phrase)
+            if reason := self._stopped(caption, phrase) or ("repeated" if label in tags else ""):
+                removed.append(RemovedNoun(label=label, reason=reason))
+            else:
+                tags[label] = Noun(label=label, span_start=phrase.start, span_end=phrase.end)
+        return Tags(tuple(tags.values()), tuple(removed))
+
+    def _label(self, caption: str, phrase: NounPhrase) -> str:
+        spelled = caption[phrase.start : phrase.end].lower()
+        is_plural = not self._config.singular or spelled.split()[-1] in self._config.plural_words
+        label = spelled if is_plural else phrase.singular
+        return self._config.renamed.get(label, label)
+
+    def _stopped(self, caption: str, phrase: NounPhrase) -> str:
+        """Why the noun is no entity tag; empty if it is one."""
+        before = caption[: phrase.noun_start].lower()
+        noun = phrase.singular[len(caption[phrase.start : phrase.noun_start].lower()) :]
+        word = noun.split()[-1]
+        if word in self._stop_words:
+            return "stop_word"
+        text, end = before + noun + caption[phrase.end :].lower(), len(before) + len(noun)
+        places = (match.span() for pattern in self._phrases.get(word, ()) for match in pattern.finditer(text))
+        return "stop_phrase" if any(start <= len(before) and end <= stop for start, stop in places) else ""

@@ -18,8 +18,8 @@ from transformers import BlipImageProcessor
 
 from infra.config import Config
 from infra.ranges import Count, Seed
-from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import NounConfig
+from labeling.stages.nouns import NounStage
 from miniature.backgrounds import BACKGROUNDS
 from miniature.matching import matched_words
 from miniature.networks.blip2 import SMALL, build, save
@@ -166,10 +166,11 @@ class CaptionTask:
         """Recall and precision of the nouns of captions, the background's included, by the ordinary tagger."""
         seed, count = self._config.seed, self._config.validation_scenes
         scenes = [compose((seed, 999, i), self.data.scenes) for i in range(count)]
-        said = SpacyTagger(NounConfig()).nouns(self._captions(scenes))
+        tagger = NounStage(NounConfig())
+        tagger.setup()
         right = true = found = 0
-        for scene, nouns in zip(scenes, said, strict=True):
-            labels = [noun.label for noun in nouns]
+        for scene, tags in zip(scenes, tagger.tags(self._captions(scenes)), strict=True):
+            labels = [noun.label for noun in tags.nouns]
             right += len(matched_words(labels, known_of(scene))) + (scene.background in labels)
             true, found = true + len(scene.subjects) + 1, found + len(labels)
         return {"recall": right / true, "precision": right / max(1, found)}

@@ -33,9 +33,9 @@ from labeling.backends.sam_hf import SamHfSegmenter
 from labeling.backends.sam_masks import SamImage, segment
 from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import CaptionConfig, DetectConfig, NounConfig, Precision, SegmentConfig
-from labeling.sdd.schema import Noun
 from labeling.stages.base import Stage
 from labeling.stages.detect import Found
+from labeling.stages.nouns import NounPhrase
 from labeling.stages.segment import Segmented
 
 
@@ -119,7 +119,7 @@ class RecordedTagger:
         self.tagger = SpacyTagger(config)
         self.recording = Recording()
 
-    def nouns(self, captions: Sequence[str]) -> list[tuple[Noun, ...]]:
+    def nouns(self, captions: Sequence[str]) -> list[list[NounPhrase]]:
         self.recording.calls.append(partial(self.tagger.nouns, captions))
         self.recording.batches.append(len(captions))
         return self.tagger.nouns(captions)

@@ -126,14 +126,21 @@ def test_how_hard_a_url_is_tried_does_not_make_images_stale():
 def test_datasets_that_were_begun_before_stay_valid():
     """Stamps hold these fingerprints. A new setting is left out of its fingerprint where it changes nothing."""
     before = {
-        DownloadConfig(): "caf27ad4fead",
-        CaptionConfig(): "76d05ba8f712",
-        NounConfig(): "f1d20c690ce6",
-        DetectConfig(): "f4ba3c6bf998",
-        SegmentConfig(): "e0ea57a73fca",
-        RulesConfig(): "904e1558b17d",
+        "caf27ad4fead": DownloadConfig(),
+        "76d05ba8f712": CaptionConfig(),
+        "f1d20c690ce6": NounConfig(stop_words=(), stop_phrases=(), singular=False, renamed={}),
+        "f4ba3c6bf998": DetectConfig(),
+        "e0ea57a73fca": SegmentConfig(),
+        "904e1558b17d": RulesConfig(),
     }
-    assert {config: config.fingerprint() for config in before} == before
+    assert {config.fingerprint() for config in before.values()} == before.keys()
+
+
+@pytest.mark.parametrize(
+    "setting", [{"stop_words": ()}, {"stop_phrases": ()}, {"singular": False}, {"plural_words": ()}, {"renamed": {}}]
+)
+def test_other_lists_of_nouns_make_nouns_stale(setting):
+    assert NounConfig(**setting).fingerprint() != NounConfig().fingerprint()
 
 
 def test_files_of_other_settings_are_refused_unless_asked():

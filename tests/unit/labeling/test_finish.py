@@ -9,9 +9,9 @@ import pytest
 from labeling.config import RulesConfig
 from labeling.finish import FinishJob
 from labeling.lock import shard_lock
-from labeling.sdd.schema import Caption, Entities, LedgerRow, SddRow, State
+from labeling.sdd.schema import Caption, Entities, LedgerRow, Nouns, RemovedNoun, SddRow, State
 from labeling.sdd.shards import ShardStore
-from tests.factories import REFUSED, SHARD, candidate, image, key, labelled, refused
+from tests.factories import FOUND, REFUSED, REMOVED, SHARD, candidate, image, key, labelled, refused
 
 FATES = {
     1: ("kept", "sdd", ""),
@@ -56,6 +56,19 @@ def test_each_url_has_one_line_with_its_state_stage_and_reason(root):
     assert report.counts == Counter(state for state, _, _ in FATES.values())
     assert sum(report.counts.values()) == ShardStore(root).stamp("urls", SHARD).counts["kept"]
     assert {state for state, _, _ in FATES.values()} == set(State)
+
+
+def test_the_ledger_has_the_removed_nouns_of_kept_and_of_dropped_images(tmp_path):
+    photo = RemovedNoun(label="photo", reason="stop_word")
+    tags = Nouns(key=key(10), nouns=(), removed_nouns=(photo,))
+    stopped = replace(refused(10, State.DROPPED, "only_stop_nouns"), row=tags)
+    labelled(tmp_path, FOUND, REFUSED | {10: ("nouns", stopped)})
+    finish(str(tmp_path))
+    lines = ledger(str(tmp_path))
+    assert {n: line.removed_nouns for n, line in lines.items() if line.removed_nouns} == REMOVED | {10: (photo,)}
+    assert (lines[10].state, lines[10].stage, lines[10].reason) == ("dropped", "nouns", "only_stop_nouns")
+    assert {lines[n].removed_nouns for n in (7, 8, 9)} == {None}, "without nouns/"
+    assert {lines[n].removed_nouns for n in (1, 11, 12)} == {()}
 
 
 def test_what_is_kept_is_the_dataset(root):

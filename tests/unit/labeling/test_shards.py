@@ -17,7 +17,18 @@ import pytest
 
 from infra.storage import sweep
 from labeling.errors import ShardCorrupt, ShardStale
-from labeling.sdd.schema import Caption, Entities, Image, LedgerRow, ListedUrl, Nouns, SddRow, State, Verdict
+from labeling.sdd.schema import (
+    Caption,
+    Entities,
+    Image,
+    LedgerRow,
+    ListedUrl,
+    Nouns,
+    RemovedNoun,
+    SddRow,
+    State,
+    Verdict,
+)
 from labeling.sdd.shards import ROWS_PER_GROUP, ShardStore, Stamp
 from tests.factories import SHARD, candidate, downloaded, image, key, listed, refused
 
@@ -247,8 +258,10 @@ def test_rows_of_every_kind_of_file_can_be_written(store):
         reason="",
         detail="",
         candidates=(),
+        removed_nouns=None,
     )
-    lines = [line, replace(line, key=key(2), state=State.DROPPED, reason="repeats")]
+    removed = (RemovedNoun(label="photo", reason="stop_word"),)
+    lines = [line, replace(line, key=key(2), state=State.DROPPED, reason="repeats", removed_nouns=removed)]
     assert store.write("ledger", SHARD, lines, LedgerRow, "stamp") == {"kept": 1, "dropped": 1}
     assert list(store.read(LedgerRow, ["ledger"], SHARD)) == lines
 

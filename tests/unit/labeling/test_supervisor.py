@@ -84,6 +84,14 @@ def test_a_bad_row_costs_itself_only(tmp_path, bad, verdict, deaths):
     assert report.deaths == deaths
 
 
+def test_a_dropped_row_may_leave_something_in_the_file(tmp_path):
+    made(moody(tmp_path, ["good 1", "boring", "boring remembered"]))
+    assert reasons(tmp_path) == {2: ("dropped", "boring"), 3: ("dropped", "boring")}
+    assert captions(tmp_path) == ["good 1"]
+    with ShardStore(str(tmp_path)).opened("captions", SHARD) as file:
+        assert file.read(["caption"])["caption"].to_pylist() == ["good 1", None, "boring remembered"]
+
+
 def test_a_hang_that_holds_the_interpreter_lock_ends_at_the_deadline(tmp_path):
     report = made(moody(tmp_path, ["good 1", "hang", "good 2"], Workers(batch_size=2, batch_deadline_s=1)))
     assert reasons(tmp_path) == {2: ("quarantined", "hang")}

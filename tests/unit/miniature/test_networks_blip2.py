@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from labeling.backends.blip2 import Blip2Captioner
-from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import CaptionConfig, Device, NounConfig, Precision
+from labeling.stages.nouns import NounStage
 from miniature.networks.blip2 import PRONOUNS, babble, build, save
 from miniature.networks.vocabulary import Vocabulary, caption_vocabulary, detection_vocabulary, words_of
 from miniature.scenes import ScenesConfig, compose, phrases
@@ -58,10 +58,12 @@ def test_untrained_captions_differ_by_image_and_most_have_a_noun(
     config = CaptionConfig(checkpoint=str(tmp_path), device=Device.CPU, precision=Precision.FLOAT32, max_new_tokens=20)
     captioner = Blip2Captioner(config)
     captions = captioner.caption([captioner.prepare(scene) for scene in scenes])
-    nouns = SpacyTagger(NounConfig()).nouns(captions)
+    tagger = NounStage(NounConfig())
+    tagger.setup()
+    tags = tagger.tags(captions)
     assert len(set(captions)) > len(scenes) / 4
-    assert np.mean([len(found) > 0 for found in nouns]) > 0.6
-    assert np.median([len(noun.label.split()) for found in nouns for noun in found]) == 1
+    assert np.mean([len(found.nouns) > 0 for found in tags]) > 0.6
+    assert np.median([len(noun.label.split()) for found in tags for noun in found.nouns]) == 1
 
 
 def test_a_text_survives_the_caption_tokenizer() -> None:

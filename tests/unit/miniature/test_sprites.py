@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import NounConfig
+from labeling.stages.nouns import NounStage
 from miniature.backgrounds import BACKGROUNDS
 from miniature.scenes import Pool, ScenesConfig, compose
 from miniature.sprites import CONTAINER, FOLDER, LIST, SIDES_PX, cutout, outline, pack, sprites
@@ -98,24 +98,26 @@ def test_pack_names_the_picture_that_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def tagger() -> SpacyTagger:
-    return SpacyTagger(NounConfig())
+def tagger() -> NounStage:
+    stage = NounStage(NounConfig())
+    stage.setup()
+    return stage
 
 
-def test_the_tagger_takes_every_name_and_class_word_for_a_noun(tagger: SpacyTagger) -> None:
+def test_the_tagger_takes_every_name_and_class_word_for_a_noun(tagger: NounStage) -> None:
     named = {(s.article, s.name) for s in sprites()} | {(s.class_article, s.class_word) for s in sprites()}
     words = sorted(named)
-    found = tagger.nouns([f"a photo of {article} {word} and a teapot on the grass" for article, word in words])
-    wrong = [word for (_, word), nouns in zip(words, found, strict=True) if word not in {n.label for n in nouns}]
+    found = tagger.tags([f"a photo of {article} {word} and a teapot on the grass" for article, word in words])
+    wrong = [word for (_, word), tags in zip(words, found, strict=True) if word not in {n.label for n in tags.nouns}]
     assert wrong == []
 
 
-def test_the_tagger_finds_the_nouns_of_captions_and_no_others(tagger: SpacyTagger) -> None:
+def test_the_tagger_finds_the_nouns_of_captions_and_no_others(tagger: NounStage) -> None:
     config = ScenesConfig(width_px=(64, 64), height_px=(64, 64), pool=Pool.ALL, subjects=(2, 5))
     scenes = [compose(seed, config) for seed in range(80)]
-    found = tagger.nouns([scene.caption for scene in scenes])
+    found = tagger.tags([scene.caption for scene in scenes])
     exact = [
-        {n.label for n in nouns} == {s.label for s in scene.subjects} | {scene.background}
-        for scene, nouns in zip(scenes, found, strict=True)
+        {n.label for n in tags.nouns} == {s.label for s in scene.subjects} | {scene.background}
+        for scene, tags in zip(scenes, found, strict=True)
     ]
     assert sum(exact) >= 79
