@@ -98,6 +98,8 @@ def _kind(kind: object) -> str:
         return " ".join([_kind(args[0]), *_bounds(list(args[1:]))])
     if origin in {tuple, list}:
         return f"list of {_kind(args[0])}"
+    if origin is dict:
+        return f"table of {_kind(args[1])}"
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "choice"
     name = getattr(kind, "__name__", str(kind))
@@ -136,6 +138,8 @@ def _toml(value: object) -> str:
             return f'"{value}"'
         case tuple() | list():
             return f"[{', '.join(map(_toml, value))}]"
+        case dict():
+            return f"{{ {', '.join(f'{_toml(key)} = {_toml(of)}' for key, of in value.items())} }}"
     return str(value)
 
 

@@ -1,5 +1,6 @@
 """Rows of a settings tree: names, kinds, bounds, defaults and explanations."""
 
+import tomllib
 from enum import StrEnum
 
 from pydantic import Field, PositiveInt
@@ -27,6 +28,7 @@ class Inner(Config):
     pool: Pool = Pool(count=8)
     colour: Colour = Colour.RED
     names: tuple[str, ...] = ("a", "b")
+    words: dict[str, str] = Field(default={"a": "b", "c": "d"})
     limit: PositiveInt | None = None
 
 
@@ -53,6 +55,8 @@ def test_types_name_their_bounds_and_defaults_are_toml():
     assert (ROWS["needed.share"].type, ROWS["needed.share"].default) == ("float ≥ 0, ≤ 1", "0.5")
     assert (ROWS["inner.limit"].type, ROWS["inner.limit"].default) == ("int > 0 or unset", "unset")
     assert (ROWS["inner.names"].type, ROWS["inner.names"].default) == ("list of string", '["a", "b"]')
+    words = ROWS["inner.words"]
+    assert (words.type, tomllib.loads(f"words = {words.default}")) == ("table of string", {"words": Inner().words})
     assert (ROWS["inner.colour"].type, ROWS["inner.colour"].default) == ("choice", '"red"')
 
 
