@@ -139,9 +139,11 @@ class SubjectTokens(nn.Module):
 
         Args:
             strengths: by which the attention to each subject's tokens is multiplied before it is normalised; 1 changes
-                nothing, 0 is as good as absent. By default 1 for all.
+                nothing, and a subject of strength 0 is absent. By default 1 for all.
             full: every slot is known to hold a subject, so that attention needs no mask.
         """
+        if strengths is not None:
+            present = present & (strengths > 0)
         tokens, places = self(patch_features, boxes, present), self._places(boxes, present)
         if strengths is None and (full or self.absent_strength == 1.0):
             return AdapterInputs(tokens, places=places)

@@ -49,7 +49,7 @@ class Subject:
     place: Bool[np.ndarray, "_h _w"] | None = None
     """The same as a mask, at any resolution."""
     strength: float = 1.0
-    """How much the adapters look at it: 0 leaves its name and CLS in the prompt only."""
+    """How much the adapters look at it. With 0 it is absent for them, but stays in the prompt (with CLS) and in l_m."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength < math.inf:

@@ -242,8 +242,9 @@ def test_full_slots_need_no_attention_mask():
     assert torch.allclose(adapter()(L_a, without), adapter()(L_a, needed), atol=1e-6)
 
 
-def test_strength_0_is_as_good_as_absent_and_1_changes_nothing():
-    tokens, ours = tokens_of(), adapter()
+@pytest.mark.parametrize("settings", [PACKED, PADDED, PADDED | {"box_condition": "null_for_single"}])
+def test_strength_0_is_absent_and_1_changes_nothing(settings):
+    tokens, ours = tokens_of(**settings), adapter()
     patches, boxes, present = subjects()
     L_a, _ = inputs()
 
