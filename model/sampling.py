@@ -22,6 +22,14 @@ from model.guidance import Branch
 from model.sampling_config import Interpolation, Phase
 from model.unet import Conditions, SubjectUNet
 
+_DEFAULTS = {"set_alpha_to_one": False}
+"""Settings of Stable Diffusion's schedulers, for a base that does not name them."""
+_FIXED = {
+    "clip_sample": False,  # the default of some clips to [-1, 1], which pixels keep and latents do not
+    "steps_offset": 1,
+    "skip_prk_steps": True,  # else PNDM takes 59 evaluations for 50 steps, the first of them Runge-Kutta's
+}
+"""Settings that sampling fixes, the first two as diffusers' StableDiffusionPipeline does."""
 Denoiser = Callable[[Float[Tensor, "B C H W"], float], Float[Tensor, "B C H W"]]
 """eps_t of z_t and of t, which counts down from the scheduler's `num_train_timesteps` - 1."""
 
@@ -138,7 +146,7 @@ def interpolated(interpolation: Interpolation, steps: int, of_subject: Denoiser,
 
 
 def scheduler_of(name: str, noise_schedule: Mapping[str, Any]) -> Any:
-    """A fresh scheduler of diffusers.
+    """A fresh scheduler of diffusers, for latents.
 
     Args:
         noise_schedule: settings of the base's scheduler, of whatever kind that is.
@@ -150,17 +158,21 @@ def scheduler_of(name: str, noise_schedule: Mapping[str, Any]) -> Any:
     if scheduler_class is None:
         known = sorted(found.removesuffix("Scheduler") for found in dir(diffusers) if found.endswith("Scheduler"))
         raise ValueError(f"sampling.scheduler={name!r} is no scheduler of diffusers; there are {', '.join(known)}")
-    settings = dict(noise_schedule)
-    if scheduler_class is diffusers.PNDMScheduler:
-        settings["skip_prk_steps"] = True  # else 59 evaluations, the first of them Runge-Kutta's
     try:
-        scheduler = scheduler_class.from_config(settings)
+        scheduler = scheduler_class.from_config(_scheduler_settings(scheduler_class, noise_schedule))
         steps_alone = _asks_for(scheduler.step) <= {"model_output", "timestep", "sample"}
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"sampling.scheduler={name!r} does not take the base's noise schedule: {error}") from error
     if not steps_alone or not hasattr(scheduler, "init_noise_sigma"):
         raise ValueError(f"sampling.scheduler={name!r} does not step from noise to an image alone: DDIM or PNDM do")
     return scheduler
+
+
+def _scheduler_settings(scheduler_class: Any, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """The base's settings, and of the others those that this scheduler has."""
+    settings = _DEFAULTS | dict(noise_schedule) | _FIXED
+    accepted = inspect.signature(scheduler_class.__init__).parameters
+    return {name: value for name, value in settings.items() if name in noise_schedule or name in accepted}
 
 
 def _asks_for(function: Callable[..., Any]) -> set[str]:

@@ -1,5 +1,6 @@
 """The sampler on a small random network of the real classes."""
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from model.sampling import (
     initial_noise,
     interpolated,
     sample,
+    scheduler_of,
     seeded,
     stacked,
 )
@@ -187,6 +189,51 @@ def test_an_image_is_the_same_alone_or_in_a_batch(unet: SubjectUNet, scheduler_c
     assert (in_batch[1:] - alone).abs().max() <= 1e-5 * alone.abs().max()
     assert torch.equal(in_batch, run(denoiser(unet, both, guidance), [5, 6], scheduler))
     assert not torch.allclose(in_batch, run(denoiser(unet, both, guidance), [5, 7], scheduler), atol=1e-2)
+
+
+def without(*names: str) -> dict[str, Any]:
+    """Stable Diffusion's scheduler settings, those of `names` left out."""
+    settings = STABLE_DIFFUSION_2_BASE.scheduler | {"clip_sample": False}
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+@pytest.mark.filterwarnings("ignore:The configuration file:FutureWarning")
+@pytest.mark.parametrize("name", ["DDIM", "DDPM", "PNDM", "EulerDiscrete", "LCM"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        without(),
+        without("clip_sample"),
+        without("clip_sample", "steps_offset"),
+        without() | {"clip_sample": True, "steps_offset": 0},
+    ],
+)
+def test_a_scheduler_has_the_settings_that_stable_diffusions_own_pipeline_gives_it(
+    name: str, settings: dict[str, Any]
+) -> None:
+    ours = scheduler_of(name, settings)
+    theirs = getattr(diffusers, f"{name}Scheduler").from_config(settings)
+    networks = dict.fromkeys(("vae", "text_encoder", "tokenizer", "unet", "safety_checker", "feature_extractor"))
+    pipeline = diffusers.StableDiffusionPipeline(**networks, scheduler=theirs, requires_safety_checker=False)
+    used = inspect.signature(type(theirs).__init__).parameters
+    for setting in {"clip_sample", "steps_offset", "set_alpha_to_one"} & used.keys():
+        assert ours.config.get(setting) == pipeline.scheduler.config.get(setting), setting
+
+
+def test_without_word_on_it_the_last_alpha_is_not_one() -> None:
+    assert scheduler_of("DDIM", without("set_alpha_to_one")).config.set_alpha_to_one is False
+
+
+def test_ddim_does_not_clip_latents() -> None:
+    """A denoiser that knows latents beyond 1 ends there, where the base's settings are silent on clipping."""
+    z_0 = torch.linspace(-4, 4, 4 * SIDE * SIDE).view(1, 4, SIDE, SIDE)
+    scheduler = scheduler_of("DDIM", without("clip_sample"))
+
+    def knows(z_t: Tensor, t: float) -> Tensor:
+        alpha = scheduler.alphas_cumprod[int(t)]
+        return (z_t - alpha.sqrt() * z_0) / (1 - alpha).sqrt()
+
+    assert (run(knows, [0], scheduler, steps=30) - z_0).abs().max() <= 0.12
 
 
 SCHEDULERS = [
