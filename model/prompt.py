@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from tokenizers import AddedToken
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import BatchEncoding, CLIPTokenizer
 
 from model.batch import ABSENT, PromptTokens
 from model.config import EntityTokens, TemplateTokens
@@ -146,7 +146,7 @@ class PromptTokenizer:
         return ids + (before if ids else before[1:])
 
     def _joined_whole(self, text: str, ids: Positions) -> Positions:
-        return tuple(self.tokenizer.encode(text.strip() + _BEFORE_LABEL, add_special_tokens=False))
+        return tuple(self._encoded(text.strip() + _BEFORE_LABEL).input_ids)
 
     def _fitted(self, prompt: Prompt, room: int) -> tuple[Positions, str]:
         """The tokens of the text that fit into `room`, and the rest of the text."""
@@ -156,7 +156,7 @@ class PromptTokenizer:
                 f"the clauses for {labels} need {-room} tokens more than the text encoder's {self.max_tokens}: "
                 f"shorten the labels, or give fewer subjects"
             )
-        encoded = self.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        encoded = self._encoded(prompt.text)
         ids = self._free_of_placeholder(tuple(encoded.input_ids), "the text")
         if len(ids) <= room:
             return ids, ""
@@ -175,8 +175,22 @@ class PromptTokenizer:
     def _ids(self, words: str) -> Positions:
         """Remembered, as clauses are made of the same few words again and again."""
         if words not in self._known:
-            self._known[words] = tuple(self.tokenizer.encode(words, add_special_tokens=False))
+            self._known[words] = tuple(self._encoded(words).input_ids)
         return self._known[words]
+
+    def _encoded(self, text: str) -> BatchEncoding:
+        """Tokens and offsets. Start and end, where the text names them, are words like any other.
+
+        Only such a text is encoded without special tokens, as padding is one too: "!", an ordinary sign.
+        """
+        names_special = self.tokenizer.bos_token in text or self.tokenizer.eos_token in text
+        return self.tokenizer(
+            text,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=names_special,
+            verbose=False,
+        )
 
     def _entity_tokens(self, prompt: TokenizedPrompt, slots: int) -> Float[Tensor, "K T"]:
         labels = [*prompt.label_positions, *[()] * slots][:slots]

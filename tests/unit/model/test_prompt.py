@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.config import EntityTokens
+from model.config import EntityTokens, TemplateTokens
 from model.errors import PromptError
 from model.prompt import Prompt, PromptTokenizer, clip_tokenizer
 
@@ -84,6 +84,26 @@ def test_a_text_without_spaces_is_cut_between_tokens(prompts):
     one = prompts.tokenized(Prompt("狗" * 100, ["dog"]))
     assert len(one.token_ids) == 77
     assert 0 < len(one.cut) < 100
+
+
+@pytest.mark.parametrize("template", TemplateTokens)
+@pytest.mark.parametrize("special", ["<|startoftext|>", "<|endoftext|>"])
+def test_start_and_end_in_a_prompt_are_words(special, template):
+    prompts = PromptTokenizer(clip_tokenizer(), OWN, 77, EntityTokens.LABEL_AND_PLACEHOLDER, template)
+    one = prompts.tokenized(Prompt(f"a {special} on grass", [f"dog{special}"]))
+    start, *inside, end = one.token_ids
+    assert (start, end) == (prompts.tokenizer.bos_token_id, prompts.tokenizer.eos_token_id)
+    assert not {start, end} & set(inside)
+    assert "text" in words(prompts, one.token_ids)
+    assert len(one.label_positions[0]) > 1
+
+
+def test_other_texts_have_the_tokens_that_models_were_trained_with(prompts):
+    """An exclamation mark is padding as well, which a text keeps."""
+    text = "Wow!! It's a café's <sign|>, 23 €; end of text |>!"
+    expected = prompts.tokenizer(text, add_special_tokens=False).input_ids
+    assert list(prompts.tokenized(Prompt(text)).token_ids[1:-1]) == expected
+    assert expected.count(prompts.tokenizer.pad_token_id) == 3
 
 
 @pytest.mark.parametrize(
