@@ -9,6 +9,7 @@ Axes: B images, R reference subjects, H W rows and columns of the latent.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,10 +22,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from model.batch import ABSENT, PromptTokens, SubjectBatch
-from model.config import Precision
+from model.config import LocationMask, Precision
 from model.generation import conditions_of, generated, subject_denoiser
 from model.guidance import Guidance
-from model.layout import BoxShare, Layout, Place, Wish, places
+from model.layout import BoxShare, Layout, Place, Wish, choice_of, places
 from model.original import Original
 from model.prompt import Prompt
 from model.sampling import Denoiser, GuidedDenoiser, OnStep, interpolated
@@ -45,7 +46,7 @@ class Subject:
     label: str
     """What it is, in a word or a few."""
     box: BoxShare | None = None
-    """Where it goes in the new image: left, top, right, bottom, each 0 to 1."""
+    """Where it goes in the new image: left, top, right, bottom, each 0 to 1. Its outline is fitted into the box."""
     place: Bool[np.ndarray, "_h _w"] | None = None
     """The same as a mask, at any resolution."""
     strength: float = 1.0
@@ -91,7 +92,9 @@ class Generated:
 
     image: Image.Image
     boxes: tuple[BoxShare, ...]
-    """Where the layout put the subjects."""
+    """Box of each subject, as given or as the layout chose it."""
+    bounds: tuple[BoxShare, ...]
+    """Box of each subject that the adapters received: the bounds of the outline that was fitted into its box."""
     cut: str
     """The end of the prompt that did not fit; empty where all of it did."""
     request: Request = field(repr=False)
@@ -144,29 +147,42 @@ class SubjectDiffusionPipeline:
         self,
         requests: Sequence[Request],
         sampling: SamplingConfig | None = None,
-        layout: Layout = Layout.AUTO,
+        layout: Layout | str = Layout.AUTO,
         on_step: OnStep | None = None,
+        marks: LocationMask | str | None = None,
     ) -> list[Generated]:
         """One image per request, all in one batch. Fastest where all have equally many subjects.
 
         An image depends on its request alone: its seed draws the noise and the layout.
 
         Args:
+            layout: a `Layout` or its name: given, detected, random or auto.
             on_step: called after each evaluation of the network.
+            marks: how a box is marked: `mask` by the subject's outline fitted into it, `box` as a whole; by default as
+                the model was trained. A model that was trained with masks paints a filled box as a tile of the
+                subject's colours, so that `box` comes with a warning there.
 
         Raises:
             PromptError: a prompt holds the placeholder, or its clauses alone are too long.
-            ValueError: more subjects than `max_subjects`, no scheduler of that name, or a layout that is not given.
+            ValueError: more subjects than `max_subjects`, no scheduler, layout or mark of that name, a layout that is
+                not given, or marks that the model cannot take.
             CheckpointError: Eq. 4 is asked for and the base cannot be read.
         """
         if not requests:
             return []
         sampling = sampling or SamplingConfig()
-        laid_out = [self._places(request, layout) for request in requests]
+        marks = self._marks(marks)
+        laid_out = [self._places(request, layout, marks) for request in requests]
         denoise = self._denoiser(requests, laid_out, sampling)
         images = generated(self.net, denoise, sampling, [request.seed for request in requests], self._side, on_step)
         return [
-            Generated(image, tuple(place.box for place in placed), self._cut(request), request)
+            Generated(
+                image=image,
+                boxes=tuple(place.box for place in placed),
+                bounds=tuple(place.bounds for place in placed),
+                cut=self._cut(request),
+                request=request,
+            )
             for request, placed, image in zip(requests, laid_out, images, strict=True)
         ]
 
@@ -178,14 +194,27 @@ class SubjectDiffusionPipeline:
     def _side(self) -> int:
         return int(self.net.unet.base.config.sample_size)
 
-    def _places(self, request: Request, layout: Layout) -> list[Place]:
+    def _marks(self, marks: LocationMask | str | None) -> LocationMask:
+        trained = self.net.config.location_mask
+        chosen = trained if marks is None else choice_of(LocationMask, marks, "marks")
+        if chosen is LocationMask.MASK and trained is LocationMask.BOX:
+            raise ValueError("marks='mask', but this model takes whole boxes (model.location_mask='box'): leave it out")
+        if chosen is not trained:
+            warnings.warn(
+                "marks='box', but this model was trained with outlines (model.location_mask='mask'): it paints a "
+                "filled box as a tile of the subject's colours",
+                stacklevel=4,  # where the pipeline is called, past no_grad
+            )
+        return chosen
+
+    def _places(self, request: Request, layout: Layout | str, marks: LocationMask) -> list[Place]:
         if len(request.subjects) > self.net.config.max_subjects:
             raise ValueError(
                 f"{len(request.subjects)} subjects for {request.prompt!r}, but model.max_subjects="
                 f"{self.net.config.max_subjects}: give fewer"
             )
         wishes = [Wish(subject.label, subject.mask, subject.box, subject.place) for subject in request.subjects]
-        return places(wishes, layout, self._side, np.random.default_rng(request.seed))
+        return places(wishes, layout, self._side, np.random.default_rng(request.seed), marks)
 
     def _denoiser(
         self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]], sampling: SamplingConfig
@@ -251,7 +280,7 @@ class SubjectDiffusionPipeline:
         masks = torch.zeros(len(laid_out), slots, self._side, self._side)
         for row, placed in enumerate(laid_out):
             for slot, place in enumerate(placed):
-                boxes[row, slot] = torch.tensor(place.box)
+                boxes[row, slot] = torch.tensor(place.bounds)
                 masks[row, slot] = torch.from_numpy(place.mask)
         return boxes.to(self.device), masks.to(self.device)
 

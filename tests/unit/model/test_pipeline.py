@@ -13,7 +13,7 @@ from PIL import Image
 from torch._dynamo.testing import CompileCounter
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from model.config import Precision
+from model.config import LocationMask, Precision
 from model.errors import PromptError
 from model.guidance import Guidance
 from model.layout import Layout
@@ -108,12 +108,43 @@ def test_strength_runs_from_no_adapter_to_more(pipeline: SubjectDiffusionPipelin
 
 def test_layout_is_reported_and_random_follows_the_seed(pipeline: SubjectDiffusionPipeline) -> None:
     request = Request("a photo", [subject()], seed=1)
-    (detected,) = pipeline([request], QUICK, layout=Layout.DETECTED)
-    assert detected.boxes == ((0.125, 0.25, 0.625, 0.75),)
+    (detected,) = pipeline([request], QUICK, layout="detected")
+    assert detected.boxes == detected.bounds == ((0.125, 0.25, 0.625, 0.75),)
     first, second = (pipeline([replace(request, seed=seed)], QUICK, layout=Layout.RANDOM)[0] for seed in (1, 2))
     assert first.boxes != second.boxes
     with pytest.raises(ValueError, match="layout 'auto'"):
-        pipeline([request], QUICK, layout=Layout.GIVEN)
+        pipeline([request], QUICK, layout="given")
+    with pytest.raises(ValueError, match="layout='detekted': choose one of 'given', 'detected', 'random', 'auto'"):
+        pipeline([request], QUICK, layout="detekted")
+
+
+def test_a_box_is_marked_by_the_outline_of_its_subject(pipeline: SubjectDiffusionPipeline) -> None:
+    """Given as a box of .5 x 1, the square subject gets what it gets by its own mask at that place."""
+    by_box = Request("a photo", [subject(box=(0.25, 0.0, 0.75, 1.0))], seed=1)
+    fitted = np.zeros((LATENT, LATENT), dtype=bool)
+    fitted[LATENT // 4 : -LATENT // 4, LATENT // 4 : -LATENT // 4] = True
+    by_mask = Request("a photo", [subject(place=fitted)], seed=1)
+    made, same = pipeline([by_box, by_mask], QUICK)
+    assert apart(made, same) == 0
+    assert made.boxes == ((0.25, 0.0, 0.75, 1.0),)
+    assert made.bounds == same.bounds == ((0.25, 0.25, 0.75, 0.75),)
+
+
+def test_a_filled_box_comes_with_a_warning_unless_the_model_was_trained_with_boxes(
+    pipeline: SubjectDiffusionPipeline, build: Build
+) -> None:
+    requests = [Request("a photo", [subject(box=(0.25, 0.0, 0.75, 1.0))], seed=1)]
+    with pytest.warns(UserWarning, match="marks='box', but this model was trained with outlines") as caught:
+        (filled,) = pipeline(requests, QUICK, marks="box")
+    assert len(caught) == 1
+    assert filled.bounds == filled.boxes
+    assert apart(filled, pipeline(requests, QUICK)[0]) > 0
+    of_boxes = SubjectDiffusionPipeline(trained(build(location_mask="box")))
+    (by_default,), (asked) = of_boxes(requests, QUICK), of_boxes(requests, QUICK, marks=LocationMask.BOX)
+    assert by_default.bounds == by_default.boxes == filled.boxes
+    assert apart(by_default, asked[0]) == 0
+    with pytest.raises(ValueError, match=r"marks='mask', but this model takes whole boxes"):
+        of_boxes(requests, QUICK, marks="mask")
 
 
 def stock(pipeline: SubjectDiffusionPipeline, base: Path, prompt: str, seed: int, scale: float) -> NDArray[np.int16]:
