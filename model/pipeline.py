@@ -104,7 +104,7 @@ class SubjectDiffusionPipeline:
     """Makes images.
 
     Args:
-        net: is moved to `device`, its large parts are cast to `precision`.
+        net: its large parts are cast to `precision`, then it is moved to `device`.
         precision: by default bfloat16 on a GPU, else float32.
         original: for Eq. 4; by default read from the base when it is first needed.
     """
@@ -120,15 +120,16 @@ class SubjectDiffusionPipeline:
         fast = self.device.type == "cuda"
         self.precision = precision or (Precision.BFLOAT16 if fast else Precision.FLOAT32)
         self.dtype = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[self.precision]
-        self.net = net.to(self.device).eval().requires_grad_(False)
-        for part in (net.vae, net.image_encoder.visual, net.text_encoder.clip, net.unet):
-            # The perceptrons between them are small and take Fourier codes, which want the digits.
-            nn.Module.to(part, self.dtype)  # diffusers' own warns, with an empty list
-        if fast:
-            self.net.unet.to(memory_format=torch.channels_last)
         self.pictures = SubjectPictures(
             net.config.subject, net.image_encoder.side_px, net.image_encoder.mean.flatten().tolist(), training=False
         )
+        for part in (net.vae, net.image_encoder.visual, net.text_encoder.clip, net.unet):
+            # Before the move, so that the device never holds them in float32. The perceptrons between them stay:
+            # they are small and take Fourier codes, which want the digits.
+            nn.Module.to(part, self.dtype)  # diffusers' own `to` warns, with an empty list
+        self.net = net.to(self.device).eval().requires_grad_(False)
+        if fast:
+            self.net.unet.to(memory_format=torch.channels_last)
         self._original = original
 
     @classmethod

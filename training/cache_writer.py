@@ -37,6 +37,7 @@ from training.data.pictures import PictureMaker, Pictures
 from training.data.plan import PlannedRow, PlannedShard, planned_shard
 from training.data.rows import RowReader
 from training.errors import TrainingError
+from training.metrics import per_second
 from training.network import network_of
 
 log = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ class CacheWriter:
             if isinstance(row, Refused):
                 left_out[row.verdict.reason] += 1
             if (now := time.monotonic()) - last > LINE_S:
-                rate = done / (now - start)
-                log.info("view %d, %s: %d of %d images, %.1f/s", view, shard.name, done, len(shard.subjects), rate)
+                rate = per_second(done / (now - start))
+                log.info("view %d, %s: %d of %d images, %s/s", view, shard.name, done, len(shard.subjects), rate)
                 last = now
             yield row
         if left_out:

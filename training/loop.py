@@ -72,9 +72,9 @@ def train(
 
 def prepared(net: SubjectDiffusion, config: TrainingConfig, worker: Worker) -> SubjectDiffusion:
     """`net` on the worker's device, with what is frozen stored and computed as the settings say."""
-    net.to(worker.device)
     if config.precision is Precision.BFLOAT16:
         net.store_frozen(net.config.frozen_precision)
+    net.to(worker.device)  # after the cast, so that the device never holds frozen weights in float32
     recompute(net.unet, config.recompute)
     if worker.device.type == "cuda":
         net.unet.to(memory_format=torch.channels_last)

@@ -87,9 +87,14 @@ def progress_line(values: Values, steps: int) -> str:
     mfu = "" if values["mfu"] is None else f"  MFU {values['mfu']:.1%}"
     return (
         f"step {values['step']:,} of {steps:,}  loss {_said(values['loss'])}  L_attn {_said(values['L_attn'])}  "
-        f"in mask {_said(values['attention_in_mask'], '.0%')}  {values['images_per_s']:.1f} images/s{mfu}  "
+        f"in mask {_said(values['attention_in_mask'], '.0%')}  {per_second(values['images_per_s'])} images/s{mfu}  "
         f"waited for data {values['stall']:.1%}  {duration(left)} left"
     )
+
+
+def per_second(rate: float) -> str:
+    """A rate with three digits or more, so that a slow one does not read as zero."""
+    return f"{rate:.1f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def duration(seconds: float) -> str:

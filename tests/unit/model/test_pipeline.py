@@ -23,6 +23,7 @@ from model.sampling import Progress, initial_noise, seeded
 from model.sampling_config import Interpolation, Phase, SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 from model.weights import unet_of
+from tests.placed import Placed, held_bytes
 from tests.small_model import IMAGE_PX, LATENT, open_gates
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers' schedulers on numpy 2
@@ -58,6 +59,15 @@ def pixels(generated: Generated) -> NDArray[np.int16]:
 
 def apart(a: Generated, b: Generated) -> int:
     return int(np.abs(pixels(a) - pixels(b)).max())
+
+
+def test_weights_are_cast_before_they_are_moved(build: Build) -> None:
+    """The device never holds a large part in float32. The meta device stands for it: what is placed there counts."""
+    net = build()
+    in_float32 = held_bytes(net)
+    with Placed("meta") as placed:
+        SubjectDiffusionPipeline(net, "meta", Precision.BFLOAT16)
+    assert placed.bytes == held_bytes(net) < 0.6 * in_float32
 
 
 def test_makes_an_image_and_reports_its_progress(pipeline: SubjectDiffusionPipeline) -> None:

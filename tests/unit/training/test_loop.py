@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.config import DropConfig
+from model.config import DropConfig, Precision
 from model.subject_diffusion import SubjectDiffusion
+from tests.placed import Placed, held_bytes
 from tests.small_model import open_gates, small_batch
 from tests.training_run import FULL, ROWS, MadeUpPlan, read, trained
 from training.blank import blank_batch
@@ -265,6 +266,16 @@ def test_one_graph_for_each_number_of_subjects_and_no_break(base_folder):
 
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         assert process.submit(compile_and_train, base_folder).result() == 2
+
+
+def test_frozen_weights_are_cast_before_they_are_moved(job: Jobs):
+    """The device never holds a frozen weight in float32. The meta device stands for it: what is placed there counts."""
+    one = job(precision="bfloat16")
+    net = SubjectDiffusion.from_base(one.model.model_copy(update={"frozen_precision": Precision.BFLOAT16}))
+    in_float32 = held_bytes(net)
+    with Placed("meta") as placed:
+        prepared(net, one.training, Worker(device=torch.device("meta")))
+    assert placed.bytes == held_bytes(net) < in_float32
 
 
 # Golden

@@ -8,7 +8,7 @@ import torch
 
 from training.data.config import CacheConfig
 from training.errors import TrainingError
-from training.metrics import FILE, MetricsLog, duration, progress_line, read_metrics
+from training.metrics import FILE, MetricsLog, duration, per_second, progress_line, read_metrics
 from training.throughput import Stopwatch, flops_per_image, peak_tflops
 
 VALUES = {"step": 10, "loss": 0.5, "L_attn": 1.0, "attention_in_mask": 0.25, "images_per_s": 3.0, "mfu": None}
@@ -57,6 +57,11 @@ def test_the_line_for_people():
     assert "MFU" not in said
     assert "MFU 33.0%" in progress_line(VALUES | {"mfu": 0.33}, steps=100)
     assert "loss none" in progress_line(VALUES | {"loss": None}, steps=100)
+
+
+def test_a_slow_job_sees_its_rate():
+    assert "0.0123 images/s" in progress_line(VALUES | {"images_per_s": 0.01234}, steps=100)
+    assert [per_second(rate) for rate in (0.0, 0.05, 3.14159, 12.34, 1234.5)] == ["0", "0.05", "3.14", "12.3", "1234.5"]
 
 
 @pytest.mark.parametrize(
