@@ -9,6 +9,7 @@ Axes: B images, R reference subjects, H W rows and columns of the latent.
 """
 
 import math
+import operator
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
@@ -25,8 +26,9 @@ from model.batch import ABSENT, PromptTokens, SubjectBatch
 from model.config import LocationMask, Precision
 from model.generation import conditions_of, generated, subject_denoiser
 from model.guidance import Guidance
-from model.layout import BoxShare, Layout, Place, Wish, choice_of, places
+from model.layout import BoxShare, Layout, Place, Wish, box_share, choice_of, places
 from model.original import Original
+from model.pictures import Picture, cutout_layers, mask_pixels, rgb_pixels
 from model.prompt import Prompt
 from model.sampling import Denoiser, GuidedDenoiser, OnStep, interpolated
 from model.sampling_config import SamplingConfig
@@ -34,56 +36,96 @@ from model.subject import SubjectPictures
 from model.subject_diffusion import SubjectDiffusion
 from model.unet import Conditions
 
+_SEEDS = 1 << 64
+"""Number of seeds that PyTorch's generators tell apart."""
+
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject as a person gives it."""
+    """One subject as a person gives it.
 
-    image: UInt8[np.ndarray, "h w 3"]
-    """RGB picture that the subject is in."""
-    mask: Bool[np.ndarray, "h w"]
-    """Where in it."""
+    Pictures and masks are Pillow images, turned upright by their EXIF orientation, or NumPy arrays. A picture is grey,
+    RGB or RGBA (whose transparency is left out) in uint8, uint16 or floats from 0 to 1; a mask holds bool, 0 and 1,
+    0 to 255, or floats from 0 to 1, of which a half and more counts.
+
+    Raises:
+        ValueError: a picture or mask of another kind, a mask that is empty or not of its picture's size, no label, a
+            box that does not lie in the image, or a negative strength.
+    """
+
+    image: Picture
+    """Picture that the subject is in."""
+    mask: Picture
+    """Where in it; of the picture's size."""
     label: str
     """What it is, in a word or a few."""
-    box: BoxShare | None = None
+    box: Sequence[float] | None = None
     """Where it goes in the new image: left, top, right, bottom, each 0 to 1. Its outline is fitted into the box."""
-    place: Bool[np.ndarray, "_h _w"] | None = None
-    """The same as a mask, at any resolution."""
+    place: Picture | None = None
+    """Where it goes as a mask, at any resolution."""
     strength: float = 1.0
     """How much the adapters look at it. With 0 it is absent for them, but stays in the prompt (with CLS) and in l_m."""
+    pixels: UInt8[np.ndarray, "h w 3"] = field(init=False, repr=False)
+    """`image` as the network takes it."""
+    wish: Wish = field(init=False, repr=False)
+    """What the layout takes: outline, box and place."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.label, str) or not self.label.strip():
+            raise ValueError(f"label={self.label!r}: say in a word or a few what the subject is, such as 'dog'")
         if not 0 <= self.strength < math.inf:
             raise ValueError(f"strength={self.strength} of {self.label!r}: give 0 or more; 1 is as it was trained")
+        pixels = rgb_pixels(self.image, f"the picture of {self.label!r}")
+        outline = mask_pixels(self.mask, f"the mask of {self.label!r}")
+        if outline.shape != pixels.shape[:2]:
+            sizes = ["x".join(map(str, array.shape[1::-1])) for array in (outline, pixels)]
+            raise ValueError(f"the mask of {self.label!r} is {sizes[0]}, its picture {sizes[1]}: give both in one size")
+        box = None if self.box is None else box_share(self.box, self.label)
+        place = None if self.place is None else mask_pixels(self.place, f"the mask that places {self.label!r}")
+        object.__setattr__(self, "pixels", pixels)
+        object.__setattr__(self, "wish", Wish(self.label, outline, box, place))
 
     @classmethod
     def of_cutout(
         cls,
-        cutout: Image.Image,
+        cutout: Picture,
         label: str,
-        box: BoxShare | None = None,
-        place: Bool[np.ndarray, "_h _w"] | None = None,
+        box: Sequence[float] | None = None,
+        place: Picture | None = None,
         strength: float = 1.0,
     ) -> "Subject":
         """A subject whose picture is transparent around it.
 
         Raises:
-            ValueError: nothing of the picture is opaque, or it knows no transparency.
+            ValueError: nothing of the picture is opaque, it has no transparency, or as for any subject.
         """
-        if not cutout.has_transparency_data:
-            raise ValueError(f"the picture of {label!r} has no transparency: cut the subject out first")
-        rgba = np.asarray(cutout.convert("RGBA"))
-        return cls(rgba[..., :3], rgba[..., 3] > 127, label, box, place, strength)
+        image, mask = cutout_layers(cutout, f"the picture of {label!r}")
+        return cls(image, mask, label, box, place, strength)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One image to be made."""
+    """One image to be made.
+
+    Raises:
+        ValueError: the prompt is not a string, or the seed not a whole number from 0 to 2**64 - 1.
+    """
 
     prompt: str
     """What the image shows. The clauses "the [label] is [PH]" are added to it."""
     subjects: Sequence[Subject] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise ValueError(f"prompt={self.prompt!r}: give a string; it may be empty")
+        try:
+            seed = operator.index(self.seed)
+        except TypeError:
+            seed = -1
+        if not 0 <= seed < _SEEDS:
+            raise ValueError(f"seed={self.seed!r}: give a whole number from 0 to 2**64 - 1")
+        object.__setattr__(self, "seed", seed)
 
 
 @dataclass(frozen=True)
@@ -214,7 +256,7 @@ class SubjectDiffusionPipeline:
                 f"{len(request.subjects)} subjects for {request.prompt!r}, but model.max_subjects="
                 f"{self.net.config.max_subjects}: give fewer"
             )
-        wishes = [Wish(subject.label, subject.mask, subject.box, subject.place) for subject in request.subjects]
+        wishes = [subject.wish for subject in request.subjects]
         return places(wishes, layout, self._side, np.random.default_rng(request.seed), marks)
 
     def _denoiser(
@@ -271,7 +313,7 @@ class SubjectDiffusionPipeline:
         for row, request in enumerate(requests):
             for slot, subject in enumerate(request.subjects):
                 rng = np.random.default_rng(request.seed)
-                pictures[row, slot] = self.pictures(subject.image, subject.mask, rng)
+                pictures[row, slot] = self.pictures(subject.pixels, subject.wish.outline, rng)
         return torch.from_numpy(pictures).permute(0, 1, 4, 2, 3).to(self.device)
 
     def _placed(

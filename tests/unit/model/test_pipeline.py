@@ -1,5 +1,6 @@
 """The pipeline on a small random model of the real classes, saved in the real layouts."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -242,17 +243,68 @@ def test_bad_requests_are_refused(pipeline: SubjectDiffusionPipeline) -> None:
         pipeline([Request(f"a photo of {placeholder}", [subject()])], QUICK)
     with pytest.raises(ValueError, match="max_subjects=4"):
         pipeline([Request("a crowd", [subject()] * 5)], QUICK)
-    with pytest.raises(ValueError, match=r"strength=-0\.5 of 'dog': give 0 or more"):
-        replace(subject(), label="dog", strength=-0.5)
     assert pipeline([], QUICK) == []
+
+
+MASK = np.ones((40, 40), dtype=bool)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mask": MASK[:30]}, "the mask of 'dog' is 40x30, its picture 40x40: give both in one size"),
+        ({"mask": ~MASK}, "the mask of the subject 'dog' is empty"),
+        ({"mask": np.dstack([MASK] * 3)}, "the mask of 'dog' has the shape"),
+        ({"image": MASK}, "the picture of 'dog' holds bool"),
+        ({"place": MASK * 3.0}, "the mask that places 'dog' holds values from 3.0"),
+        ({"box": (0.1, 0.2, 0.3)}, "the box .* of 'dog' does not lie in the image"),
+        ({"box": (10, 20, 30, 40)}, "the box .* of 'dog' does not lie in the image"),
+        ({"label": None}, "label=None: say in a word or a few what the subject is"),
+        ({"label": " "}, "label=' ': say in a word"),
+        ({"strength": -0.5}, "strength=-0.5 of 'dog': give 0 or more"),
+        ({"strength": float("nan")}, "strength=nan of 'dog': give 0 or more"),
+    ],
+)
+def test_a_subject_that_cannot_be_meant_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        subject(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("seed", [-1, 1 << 64, 1.5, "7", None])
+def test_a_seed_that_the_generators_do_not_know_is_refused(seed: object) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"seed={seed!r}: give a whole number from 0 to 2**64 - 1")):
+        Request("a photo", seed=seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("untyped")
+def test_the_largest_seed_and_one_of_numpy_are_taken(pipeline: SubjectDiffusionPipeline) -> None:
+    by_numpy, largest = Request("a photo", seed=np.int64(7)), Request("a photo", seed=(1 << 64) - 1)  # type: ignore[arg-type]
+    made, _, same = pipeline([by_numpy, largest, Request("a photo", seed=7)], SamplingConfig(scheduler="DDIM", steps=1))
+    assert apart(made, same) == 0
+
+
+def test_a_subject_is_the_same_in_every_form(pipeline: SubjectDiffusionPipeline) -> None:
+    one = subject(box=(0.1, 0.1, 0.9, 0.9))
+    rgba = np.dstack([one.image, np.asarray(one.mask) * np.uint8(255)])
+    forms = [
+        one,
+        replace(one, image=Image.fromarray(one.pixels), mask=Image.fromarray(one.mask), box=[0.1, 0.1, 0.9, 0.9]),
+        replace(one, image=one.pixels / 255, mask=np.asarray(one.mask) * 0.9),
+        Subject.of_cutout(Image.fromarray(rgba), "dog", box=one.box),
+        Subject.of_cutout(rgba, "dog", box=one.box),
+    ]
+    made, *others = pipeline([Request("a photo", [form]) for form in forms], SamplingConfig(scheduler="DDIM", steps=1))
+    assert [apart(made, other) for other in others] == [0, 0, 0, 0]
 
 
 def test_a_cutout_brings_its_mask() -> None:
     rgba = np.zeros((6, 4, 4), dtype=np.uint8)
     rgba[2:5, 1:3] = (10, 20, 30, 255)
     dog = Subject.of_cutout(Image.fromarray(rgba), "dog")
-    assert dog.mask.sum() == 6
-    assert (dog.image[dog.mask] == (10, 20, 30)).all()
+    assert dog.wish.outline.sum() == 6
+    assert (dog.pixels[dog.wish.outline] == (10, 20, 30)).all()
     with pytest.raises(ValueError, match="no transparency"):
         Subject.of_cutout(Image.fromarray(rgba[..., :3]), "dog")
 
