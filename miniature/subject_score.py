@@ -6,11 +6,15 @@ Each subject is given in one pose and wanted in another, at the place of a fresh
 that never saw the 60 ranks them by likeness to what was made; chance is .017. Figures are given with all conditions
 and with each of them left out, and for the scenes themselves: nothing can be expected to do better than `real`.
 Settings are chosen on other subjects (`--asked untaught`).
+
+By default the model is given the outline that the subject has in the scene, which helps to find it. `--given box` gives
+the bounds of that outline alone, as a person would. `miniature.subject_baselines` has what can be had without a model.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 import cv2
@@ -30,6 +34,7 @@ from miniature.sprites import Sprite
 from miniature.training.embedder import Pairs, crop
 from miniature.training.pictures import SIDE_PX, pixels
 from model.batch import ImageFeatures, SubjectBatch
+from model.config import LocationMask
 from model.generation import generated, subject_denoiser
 from model.guidance import Guidance
 from model.layout import Layout, Wish, places
@@ -48,22 +53,39 @@ WITHOUT: dict[str, frozenset[str]] = {
     "all three": frozenset({"adapter", "CLS", "mask"}),
 }
 """What is left out, by its name in the table."""
+
+
+class Given(StrEnum):
+    """What the model is given of the place where a subject is wanted."""
+
+    OUTLINE = "outline"
+    """The outline that the subject has in the scene, and its bounds."""
+    BOX = "box"
+    """The bounds alone: the outline of the reference is fitted into them."""
+    FILLED_BOX = "filled box"
+    """The bounds alone, marked as a whole, which no model here was trained with."""
+
+
 _BATCH = 20
 _GALLERY_POSES = 6
 
 
-TABLE = Table({"pictures": 9, "subjects": 1, "without": 9}, name_width=10)
+TABLE = Table({"pictures": 9, "subjects": 1, "given": 10, "without": 9}, name_width=10)
 """`pictures` are generated or real; `without` is the condition that was left out."""
 
 
-def batch_of(net: SubjectDiffusion, asked: Sequence[Case], rng: np.random.Generator) -> SubjectBatch:
+def batch_of(
+    net: SubjectDiffusion, asked: Sequence[Case], rng: np.random.Generator, given: Given = Given.OUTLINE
+) -> SubjectBatch:
     """What is asked for, for the network; all cases have equally many subjects."""
     encoder, side = net.image_encoder, int(net.unet.base.config.sample_size)
     pictures = SubjectPictures(net.config.subject, encoder.side_px, encoder.mean.flatten().tolist(), training=False)
     cut = np.stack([[pictures(s.image, s.mask, rng) for s in case.subjects] for case in asked])
-    wishes = [[Wish(s.label, s.mask, s.box, s.place) for s in case.subjects] for case in asked]
-    placed = [places(row, Layout.GIVEN, side, rng) for row in wishes]
-    boxes = torch.tensor([[place.box for place in row] for row in placed])
+    outlines = given is Given.OUTLINE
+    wishes = [[Wish(s.label, s.mask, s.box, s.place if outlines else None) for s in case.subjects] for case in asked]
+    marks = LocationMask.BOX if given is Given.FILLED_BOX else LocationMask.MASK
+    placed = [places(row, Layout.GIVEN, side, rng, marks) for row in wishes]
+    boxes = torch.tensor([[place.bounds for place in row] for row in placed])
     return SubjectBatch(
         prompts=net.prompts([Prompt(case.prompt, [s.label for s in case.subjects]) for case in asked]),
         boxes=boxes,
@@ -76,7 +98,11 @@ def batch_of(net: SubjectDiffusion, asked: Sequence[Case], rng: np.random.Genera
 
 @torch.no_grad()
 def generate(
-    net: SubjectDiffusion, asked: Sequence[Case], sampling: SamplingConfig, without: frozenset[str] = frozenset()
+    net: SubjectDiffusion,
+    asked: Sequence[Case],
+    sampling: SamplingConfig,
+    without: frozenset[str] = frozenset(),
+    given: Given = Given.OUTLINE,
 ) -> list[NDArray[np.uint8]]:
     """A picture of each case, RGB [64, 64, 3]; its noise is its number's.
 
@@ -86,7 +112,7 @@ def generate(
     made: list[NDArray[np.uint8]] = []
     for first in range(0, len(asked), _BATCH):
         part = asked[first : first + _BATCH]
-        batch = batch_of(net, part, np.random.default_rng(first))
+        batch = batch_of(net, part, np.random.default_rng(first), given)
         assert batch.subject_images is not None
         seen: ImageFeatures = net.image_encoder(batch.subject_images)
         size = (batch.masks.shape[-2], batch.masks.shape[-1])
@@ -117,6 +143,13 @@ def gallery(embedder: Embedder, sprites: Sequence[Sprite]) -> Float[Tensor, "N D
     return torch.nn.functional.normalize(looks, dim=-1)
 
 
+def looks_of(embedder: Embedder, asked: Asked) -> dict[str, Float[Tensor, " D"]]:
+    """The look of each of the `COUNT` subjects that are ranked, by name."""
+    sprites = known(asked)
+    vectors = gallery(embedder, sprites)
+    return {sprite.name: vector for sprite, vector in zip(sprites[:COUNT], vectors, strict=False)}
+
+
 @torch.no_grad()
 def ranked_first(
     embedder: Embedder, looks: Mapping[str, Tensor], images: Sequence[NDArray[np.uint8]], asked: Sequence[Case]
@@ -137,6 +170,7 @@ class Exam:
     """What is asked of a model."""
 
     asked: Asked = Asked.HELD_OUT
+    given: Given = Given.OUTLINE
     without: Sequence[str] = tuple(WITHOUT)
     sampling: SamplingConfig = SAMPLING
 
@@ -145,14 +179,12 @@ def score(
     net: SubjectDiffusion, judge: Judge, embedder: Embedder, exam: Exam, out: Path | None = None
 ) -> Iterator[Figure]:
     """All figures, as they come; with `out`, also the pictures as PNG."""
-    sprites = known(exam.asked)
-    vectors = gallery(embedder, sprites)
-    looks = {sprite.name: vector for sprite, vector in zip(sprites[:COUNT], vectors, strict=False)}
+    looks = looks_of(embedder, exam.asked)
     for subjects in (1, 2):
         asked = list(cases(subjects, exam.asked))
         wanted = [case.shown for case in asked]
         for name in exam.without:
-            made = generate(net, asked, exam.sampling, WITHOUT[name])
+            made = generate(net, asked, exam.sampling, WITHOUT[name], exam.given)
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(sheet(made, asked)).save(out / f"{subjects} without {name}.png")
@@ -160,10 +192,12 @@ def score(
                 "R@1": ranked_first(embedder, looks, made, asked),
                 "background": judged(judge, made, wanted)["background"],
             }
-            yield from (_figure("generated", subjects, name, what, hits) for what, hits in right.items())
+            of = {"pictures": "generated", "subjects": str(subjects), "given": exam.given.value, "without": name}
+            yield from (share_of_hits(of, what, hits) for what, hits in right.items())
+        of = {"pictures": "real", "subjects": str(subjects), "given": "", "without": "nothing"}
         real = [one.image for one in wanted]
-        yield _figure("real", subjects, "nothing", "R@1", ranked_first(embedder, looks, real, asked))
-        yield _figure("real", subjects, "nothing", "background", judged(judge, real, wanted)["background"])
+        yield share_of_hits(of, "R@1", ranked_first(embedder, looks, real, asked))
+        yield share_of_hits(of, "background", judged(judge, real, wanted)["background"])
 
 
 def sheet(made: Sequence[NDArray[np.uint8]], asked: Sequence[Case], columns: int = 10) -> NDArray[np.uint8]:
@@ -181,11 +215,6 @@ def _references(case: Case) -> list[NDArray[np.uint8]]:
     ]
 
 
-def _figure(pictures: str, subjects: int, without: str, name: str, hits: Sequence[list[bool]]) -> Figure:
-    of = {"pictures": pictures, "subjects": str(subjects), "without": without}
-    return share_of_hits(of, name, hits)
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,6 +222,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, default=Path("miniature/weights/judge"))
     parser.add_argument("--embedder", type=Path, default=Path("miniature/weights/embedder"))
     parser.add_argument("--asked", type=Asked, choices=list(Asked), default=Asked.HELD_OUT, help="(default: held_out)")
+    parser.add_argument("--given", type=Given, choices=list(Given), default=Given.OUTLINE, help="(default: outline)")
     parser.add_argument("--without", choices=list(WITHOUT), action="append", help="may be repeated (default: each)")
     parser.add_argument("--text", type=float, default=SAMPLING.guidance.text, help="guidance (default: %(default)s)")
     parser.add_argument("--image", type=float, default=SAMPLING.guidance.image, help="guidance (default: %(default)s)")
@@ -206,7 +236,7 @@ def main() -> None:
     print(TABLE.head)
     found = []
     sampling = SAMPLING.model_copy(update={"guidance": Guidance(text=given.text, image=given.image)})
-    exam = Exam(given.asked, given.without or tuple(WITHOUT), sampling)
+    exam = Exam(given.asked, given.given, given.without or tuple(WITHOUT), sampling)
     for figure in score(net, judge, embedder, exam, given.out):
         print(TABLE.line(figure), flush=True)
         found.append(figure)

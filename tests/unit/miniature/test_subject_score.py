@@ -12,7 +12,7 @@ from miniature.networks import base, image_encoder, latent
 from miniature.networks.judge import load_embedder
 from miniature.networks.text import tokenizer
 from miniature.scenes import phrases
-from miniature.subject_score import SAMPLING, WITHOUT, batch_of, gallery, generate, ranked_first, sheet
+from miniature.subject_score import SAMPLING, WITHOUT, Given, batch_of, gallery, generate, ranked_first, sheet
 from miniature.training.names import labelled_names
 from model.config import ModelConfig
 from model.subject_diffusion import SubjectDiffusion
@@ -90,12 +90,30 @@ def _filled(mask: np.ndarray) -> np.ndarray:
     return inside[np.ix_(y, x)]
 
 
+def _share_of_bounds(mask: np.ndarray) -> float:
+    return float(mask.sum() / (mask.any(0).sum() * mask.any(1).sum()))
+
+
 def test_boxes_and_masks_are_at_one_place(net: SubjectDiffusion) -> None:
     batch = batch_of(net, list(cases(2))[:4], np.random.default_rng(0))
     for box, mask in zip(batch.boxes.flatten(0, 1), batch.masks.flatten(0, 1), strict=True):
         rows, columns = (mask > 0).any(1).nonzero(), (mask > 0).any(0).nonzero()
         found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 16
         assert (found - box).abs().max() <= 1 / 16
+
+
+def test_a_box_alone_is_marked_by_the_outline_of_the_reference_or_as_a_whole(net: SubjectDiffusion) -> None:
+    asked, rng = list(cases(1))[:6], np.random.default_rng(0)
+    outline, box, filled = (batch_of(net, asked, rng, given) for given in Given)
+    assert torch.equal(filled.boxes, outline.boxes)
+    assert (box.boxes[..., :2] >= outline.boxes[..., :2] - 1e-6).all()
+    assert (box.boxes[..., 2:] <= outline.boxes[..., 2:] + 1e-6).all()
+    sides = box.boxes[..., 2:] - box.boxes[..., :2]
+    covered = (box.masks.mean((2, 3)) / sides.prod(-1)).flatten().tolist()
+    assert covered == pytest.approx([_share_of_bounds(case.subjects[0].mask) for case in asked], abs=1e-3)
+    assert not any(torch.equal(one, other) for one, other in zip(box.masks, outline.masks, strict=True))
+    assert (filled.masks.sum((2, 3)) > box.masks.sum((2, 3))).all()
+    assert set(filled.masks.unique().tolist()) == {0.0, 1.0}
 
 
 def test_each_condition_that_is_left_out_changes_the_picture(net: SubjectDiffusion) -> None:
