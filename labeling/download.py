@@ -1,8 +1,8 @@
 """Makes `images/` with img2dataset's machinery around a fetch of our own.
 
-Its Reader cuts the planned list into shards, its distributors (multiprocessing, Ray) spread them over processes and
-call a `ShardDownload` for each, its FilesSampleWriter spools what came. What of it is not used, and the traps in what
-is: infra/notes/download.md. It is imported in functions, as it loads Ray, pandas and OpenCV with it.
+Its Reader cuts the planned list into shards, and its distributors (multiprocessing, Ray) spread them over processes and
+call a `ShardDownload` for each. What of it is not used, and the traps in what is: infra/notes/download.md. It is
+imported in functions, as it loads Ray, pandas and OpenCV with it.
 
     the caller -> `python -m labeling.download` -> img2dataset's pool of processes      labeling.executor=here
     the caller -> img2dataset's Ray tasks                                               labeling.executor=ray
@@ -12,7 +12,6 @@ Distributors hand back nothing of use, so each shard leaves a report in work/ima
 
 import contextlib
 import functools
-import hashlib
 import io
 import json
 import logging
@@ -20,10 +19,8 @@ import multiprocessing
 import os
 import pickle
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -31,8 +28,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import wait
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import fsspec
 import pyarrow as pa
@@ -40,21 +36,23 @@ from upath import UPath
 
 from infra.imports import wandb_left_out
 from infra.logs import setup_logs
-from infra.storage import contents, is_local, make_private, place, publish, sweep
+from infra.storage import contents, publish, sweep
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, Stale
 from labeling.errors import ShardStale, StageFailed
 from labeling.fetch import Fetcher
-from labeling.image_shards import Gathering, ImageShard, images_stamp, passing_failures
+from labeling.image_shards import SCREENER, Gathering, ImageShard, images_stamp, passing_failures
 from labeling.journal import Journal, journal_path
 from labeling.lock import shard_lock
 from labeling.presence import is_present, present
 from labeling.repeats import fetched_repeats
 from labeling.run import refuse_failures, start_ray
+from labeling.screening import ScreenStage
 from labeling.sdd.arrow import names_of
 from labeling.sdd.schema import ListedUrl
 from labeling.sdd.shards import ShardStore
+from labeling.spool import Spool, has_spool, remove_spool
 from labeling.steps import IMAGES
-from labeling.supervisor import ShardReport, failure
+from labeling.supervisor import Network, ShardReport, failure
 from labeling.url_list import URLS, shard_name, shard_number
 
 log = logging.getLogger(__name__)
@@ -65,7 +63,6 @@ MAX_ATTEMPTS = 20
 WATCH_S, GRACE_S = 0.2, 5.0
 _OF_A_RUN = re.compile(r"lists-(?P<lists>[0-9a-f]{12})|shard-\d+\.(?P<report>[0-9a-f]{12})\.report\.json")
 """What a run keeps in `work/images/` for itself, by its name."""
-NUMBER_WIDTH = 5
 
 
 def download_shards(
@@ -127,15 +124,14 @@ class ShardDownload:
         found = store.stamp(IMAGES, shard)
         is_there = found is not None and found.stamp.startswith(begin)
         if found and is_there and not self.config.retry_failed:
+            remove_spool(store.root, shard)
             return ShardReport(stage=IMAGES, shard=shard, counts=found.counts, reused=True)
         sweep(store.path(IMAGES, shard))
         journal = Journal.begin(journal_path(store.root, IMAGES, shard), self.run)
         if journal.attempts > MAX_ATTEMPTS:
             raise StageFailed(f"begun {MAX_ATTEMPTS} times without an end; see {journal.path}")
         image_shard = ImageShard(store, shard, _rows(task), begin)
-        with FileSpool.opened(store.root, task) as spool:
-            fetch = Fetcher(self.config).fetch
-            gathering = Gathering(fetch, self.config, self.workers, journal, spool, self.fetched_repeats)
+        with self._gathering(store, image_shard, journal) as gathering:
             if found and is_there:
                 remember(store, shard, found.stamp)
                 counts = image_shard.retry(gathering)
@@ -146,64 +142,12 @@ class ShardDownload:
         log.info("%s %s: %s in %.0f s", IMAGES, shard, ", ".join(f"{n} {s}" for s, n in counts.items()), seconds)
         return ShardReport(stage=IMAGES, shard=shard, counts=counts, seconds=seconds)
 
-
-class FileSpool:
-    """Bodies as files, written by img2dataset's FilesSampleWriter."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self._folder, self._number = folder, number
-
-    @classmethod
     @contextlib.contextmanager
-    def opened(cls, root: UPath, task: Task) -> "Iterator[FileSpool]":
-        """An empty spool: in the dataset's folder, or in that for temporary files where the dataset is far away.
-
-        The caller holds the shard's lock. Far away there is none, but here the spool has one: processes of this
-        machine that make the same shard take turns, and the next one finds what a killed one left.
-        """
-        shard = shard_name(task[0])
-        near = root if is_local(root) else place(_far_spools(root))
-        with contextlib.nullcontext() if near is root else shard_lock(near, IMAGES, shard):
-            folder = Path(near.path) / "work" / IMAGES / f"{shard}.spool"
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            try:
-                yield cls(folder, task[0])
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    @functools.cached_property
-    def _writer(self) -> Any:
-        """Made with the first body: img2dataset loads while others are fetched."""
-        with wandb_left_out():
-            from img2dataset.writer import FilesSampleWriter
-
-        schema = pa.schema([("key", pa.string())])
-        return FilesSampleWriter(self._number, str(self._folder), False, NUMBER_WIDTH, schema, "image")
-
-    def put(self, key: bytes, encoded: bytes) -> None:
-        """Keep the body."""
-        self._writer.write(encoded, key.hex(), None, {"key": key.hex()})
-
-    def get(self, key: bytes) -> bytes:
-        """The body that was kept."""
-        return (self._folder / f"{self._number:0{NUMBER_WIDTH}d}" / f"{key.hex()}.image").read_bytes()
-
-
-def _far_spools(root: UPath) -> Path:
-    """The folder on this machine for the spools of a dataset that is far away: the same for every process of a user,
-    so that they see each other's locks and remove what a killed one left.
-
-    Raises:
-        StageFailed: another user has made something of its name.
-    """
-    name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"subject-diffusion-{os.getuid()}-{name}"
-    try:
-        make_private(folder)
-    except PermissionError as error:
-        raise StageFailed(f"{error}: remove it, or set TMPDIR to a folder that is yours alone") from error
-    return folder
+    def _gathering(self, store: ShardStore, shard: ImageShard, journal: Journal) -> Iterator[Gathering]:
+        screener = Network(ScreenStage(self.config), SCREENER, torch_threads=1, batch_limit=SCREENER.batch_size)
+        with Spool.opened(store.root, shard.shard, shard.begin) as spool, contextlib.closing(screener):
+            fetch = Fetcher(self.config).fetch
+            yield Gathering(fetch, self.config, self.workers, journal, spool, screener, self.fetched_repeats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +183,8 @@ def _finished(store: ShardStore, shard: str, config: LabelingConfig) -> ShardRep
             "labeling.stale=rebuild"
         )
     if config.download.retry_failed and passing_failures(store, shard):
+        return None
+    if has_spool(store.root, shard):  # of a process that was killed when the shard was made, to be removed
         return None
     return ShardReport(stage=IMAGES, shard=shard, counts=found.counts, reused=True)
 
@@ -384,7 +330,6 @@ def _settle_in_pool() -> None:
     if parent is None:  # a Ray worker
         return
     setup_logs()
-    _without_torch()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 

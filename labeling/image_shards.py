@@ -1,44 +1,31 @@
 """One shard of `images/`: each URL fetched, each body looked at, each outcome written.
 
 Bodies wait in a spool on disk until all outcomes are known, as the file is in the order of keys and answers are not.
+They are looked at in a child process, which one of them may crash or hang (labeling/supervisor.py).
 """
 
 import contextlib
-import faulthandler
 import hashlib
 import heapq
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
-from labeling.config import DownloadConfig, DownloadWorkers
+from labeling.config import DownloadConfig, DownloadWorkers, Workers
 from labeling.fetch import Fetched, NotFetched, is_passing
 from labeling.journal import Journal
 from labeling.rounds import fetch_all
-from labeling.screening import Screened, screen, verdict_of_listing
+from labeling.screening import Body, Screened, verdict_of_listing
 from labeling.sdd.schema import Image, ListedUrl, State, Verdict
 from labeling.sdd.shards import Refused, ShardStore
+from labeling.spool import Spool
 from labeling.steps import IMAGES, stamp_of
+from labeling.supervisor import Labelling, Network
 from labeling.url_list import URLS
 
-AT_ONCE = 16
-"""Bodies that are looked at between two notes in the journal."""
-DEADLINE_S = 120.0
-"""A process that needs longer to look at so many is ended; the journal says which they were."""
+SCREENER = Workers(batch_size=16, prepare_threads=1, batch_deadline_s=120.0)
+"""How the process runs that looks at bodies."""
 Found: TypeAlias = Screened | Verdict
-Answered: TypeAlias = tuple[ListedUrl, Fetched | NotFetched]
-
-
-class Spool(Protocol):
-    """Where bodies wait."""
-
-    def put(self, key: bytes, encoded: bytes) -> None:
-        """Keep the body."""
-
-    def get(self, key: bytes) -> bytes:
-        """The body that was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,46 +66,61 @@ class Gathering:
     workers: DownloadWorkers
     journal: Journal
     spool: Spool
+    screener: Network
+    """The process that looks at bodies."""
     fetched_repeats: frozenset[int] = frozenset()
     """Rows of the list that are fetched although an earlier row has their URL."""
+    found: dict[bytes, Found] = field(default_factory=dict)
 
     def gather(self, listed: Sequence[ListedUrl]) -> dict[bytes, Found]:
         """What became of each URL; the bodies of the `Screened` are in the spool."""
-        found: dict[bytes, Found] = {}
         for url in listed:
             if verdict := verdict_of_listing(url, self.config, self.fetched_repeats):
-                found[url.key] = verdict
-        todo = [url for url in listed if url.key not in found]
-        with contextlib.closing(fetch_all(todo, self.fetch, self.config, self.workers)) as answers:
-            while some := list(islice(answers, AT_ONCE)):
-                for batch in self._batches(some):
-                    self.journal.sent((url.key for url, answer in batch if isinstance(answer, Fetched)), len(found))
-                    found |= self._look_at(batch)
-                    self.journal.sent((), len(found))  # a death while the next ones are awaited is nobody's doing
-        return found
-
-    def _batches(self, answered: Sequence[Answered]) -> Iterator[list[Answered]]:
-        """All in one, but each suspect of having killed a process alone."""
-        if normal := [each for each in answered if not self.journal.is_suspect(each[0].key)]:
-            yield normal
-        yield from ([each] for each in answered if self.journal.is_suspect(each[0].key))
-
-    def _look_at(self, batch: Sequence[Answered]) -> dict[bytes, Found]:
-        faulthandler.dump_traceback_later(DEADLINE_S, exit=True, file=sys.__stderr__ or sys.stderr)
+                self.found[url.key] = verdict
+        labelling = Labelling(self.screener, self.journal, done=len(self.found))
         try:
-            return {url.key: self._found(url, answer) for url, answer in batch}
+            self._fetch_and_screen([url for url in listed if url.key not in self.found], labelling)
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            if labelling.in_flight:  # else the next shard would be given the answers
+                self.screener.discard()
+        return self.found
 
-    def _found(self, url: ListedUrl, answer: Fetched | NotFetched) -> Found:
-        if isinstance(answer, NotFetched):
-            return Verdict(state=State.NOT_DOWNLOADED, reason=answer.reason, detail=answer.detail)
-        if cause := self.journal.quarantine(url.key):
-            return Verdict(state=State.QUARANTINED, reason="crash", detail=cause)
-        found = screen(answer.body, self.config)
-        if isinstance(found, Screened):
-            self.spool.put(url.key, answer.body)
-        return found
+    def _fetch_and_screen(self, listed: Sequence[ListedUrl], labelling: Labelling) -> None:
+        with contextlib.closing(self._bodies(listed, labelling)) as bodies:
+            big = self._screen(bodies, labelling)
+        if big:
+            self.screener.batch_limit = 1
+            with self.spool.big_images():
+                self._screen((replace(body, may_be_big=True) for body in big), labelling)
+
+    def _bodies(self, listed: Sequence[ListedUrl], labelling: Labelling) -> Generator[Body]:
+        """The bodies of the URLs, first those that are in the spool; notes why others have none."""
+        missing = []
+        for url in listed:
+            if path := self.spool.find(url.key):
+                yield Body(key=url.key, path=str(path))
+            else:
+                missing.append(url)
+        with contextlib.closing(fetch_all(missing, self.fetch, self.config, self.workers)) as answers:
+            for url, answer in answers:
+                if isinstance(answer, Fetched):
+                    yield Body(key=url.key, path=str(self.spool.put(url.key, answer.body)))
+                else:
+                    verdict = Verdict(state=State.NOT_DOWNLOADED, reason=answer.reason, detail=answer.detail)
+                    self.found[url.key] = verdict
+                    labelling.skip()
+
+    def _screen(self, bodies: Iterator[Body], labelling: Labelling) -> list[Body]:
+        """Note what is found out about the bodies; returns those that take more memory than they may."""
+        big = []
+        for outcome in labelling.outcomes(bodies):
+            if isinstance(outcome, Refused):
+                self.found[outcome.key] = outcome.verdict
+            elif outcome.found is None:
+                big.append(Body(key=outcome.key, path=str(self.spool.find(outcome.key))))
+            else:
+                self.found[outcome.key] = outcome.found
+        return big
 
 
 @dataclass

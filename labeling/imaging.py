@@ -10,6 +10,9 @@ from labeling.sdd.pixels import MAX_PIXELS, SIDEWAYS, UndecodableImage, opened, 
 
 _HASH_SHAPE = (9, 8)
 _JPEG = b"\xff\xd8"
+_DECODING_BYTES = {"WEBP": 16, "AVIF": 12}
+"""Bytes a pixel, as measured, of formats whose decoders keep copies. The others take 6: four channels and the grey
+pixels before and after they are turned, or a progressive JPEG's coefficients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,8 @@ class Probe:
     media_type: str
     width_px: int
     height_px: int
+    decoding_bytes: int
+    """Memory that `difference_hash` takes at most, roughly."""
 
 
 def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
@@ -33,7 +38,8 @@ def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
             if turn_of(image) in SIDEWAYS:
                 width, height = height, width
             media_type = image.get_format_mimetype() or "application/octet-stream"
-            return Probe(media_type=media_type, width_px=width, height_px=height)
+            decoding_bytes = width * height * _DECODING_BYTES.get(image.format or "", 6)
+            return Probe(media_type=media_type, width_px=width, height_px=height, decoding_bytes=decoding_bytes)
         except Exception as error:  # Pillow's plugins raise whatever their format makes them raise
             raise undecodable(error) from error
 

@@ -61,9 +61,16 @@ class Journal:
         self.in_flight, self.done = [key.hex() for key in keys], done
         self.write()
 
-    def died(self, cause: str) -> None:
-        """The process of the rows in flight has ended, for the reason `cause`."""
+    def died(self, cause: str, by_itself: bool = False) -> None:
+        """The process of the rows in flight has ended, for the reason `cause`.
+
+        Args:
+            by_itself: it crashed or hung, so a row that does this a second time is the cause if it was alone.
+        """
+        again = [key for key in self.in_flight if by_itself and key in self.suspects]
         self._suspect(self.in_flight, self.lone_deaths, cause)
+        if len(self.in_flight) == len(again) == 1:
+            self.lone_deaths[again[0]] = max(LONE_DEATHS, self.lone_deaths[again[0]])
         self.in_flight = []
         self.write()
 

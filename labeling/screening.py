@@ -1,8 +1,10 @@
 """What is worth fetching, judged by the list, and what is worth keeping, judged by the bytes that came."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,7 +12,22 @@ from labeling.config import DownloadConfig
 from labeling.imaging import difference_hash, probe, refuse_scans
 from labeling.sdd.pixels import UndecodableImage
 from labeling.sdd.schema import ListedUrl, State, Verdict
+from labeling.steps import IMAGES
 from labeling.url_list import key_of
+
+BIG_BYTES = 256 * 2**20
+"""Memory beyond which an image is looked at by one process at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What a server sent for a URL."""
+
+    key: bytes
+    path: str
+    """Its file."""
+    may_be_big: bool = False
+    """Whether it may take more memory than `BIG_BYTES` to look at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +39,41 @@ class Screened:
     media_type: str
     width_px: int
     height_px: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a body."""
+
+    key: bytes
+    found: Screened | Verdict | None
+    """None where looking at it takes more memory than it may."""
+
+
+class ScreenStage:
+    """Looks at bodies. It runs as the stages do, in a child process: a decoder may crash or hang on what it gets."""
+
+    name: ClassVar[str] = IMAGES
+    reads: ClassVar[type] = Body
+    writes: ClassVar[type] = Outcome
+
+    def __init__(self, config: DownloadConfig) -> None:
+        self.config = config
+
+    def setup(self) -> None:
+        """There is nothing to load."""
+
+    def prepare(self, row: Body) -> Body:
+        """The body, which is read when its turn comes: few are in memory at once."""
+        return row
+
+    def process(self, batch: Sequence[Body]) -> list[Outcome]:
+        """One outcome per body."""
+        return [Outcome(key=body.key, found=self.look(body)) for body in batch]
+
+    def look(self, body: Body) -> Screened | Verdict | None:
+        """As `screen`, of a file."""
+        return screen(Path(body.path).read_bytes(), self.config, None if body.may_be_big else BIG_BYTES)
 
 
 def verdict_of_listing(
@@ -58,10 +110,13 @@ def verdict_of_values(listed: ListedUrl, config: DownloadConfig) -> Verdict | No
     return None
 
 
-def screen(encoded: bytes, config: DownloadConfig) -> Screened | Verdict:
-    """What an answer's body is, decoded once; or why it is not kept.
+def screen(encoded: bytes, config: DownloadConfig, max_memory: int | None = None) -> Screened | Verdict | None:
+    """What a body is, decoded once; or why it is not kept.
 
     Paper: App. B.1, small side greater than 1024, of the upright image.
+
+    Args:
+        max_memory: bytes that decoding it may take. Where it would take more, the answer is None.
     """
     if not encoded:
         return Verdict(state=State.FAILED, reason="empty", detail="the answer had no body")
@@ -70,6 +125,8 @@ def screen(encoded: bytes, config: DownloadConfig) -> Screened | Verdict:
         if min(header.width_px, header.height_px) < config.min_side_px:
             return _dropped("small_image", f"{header.width_px}x{header.height_px}")
         refuse_scans(encoded, config.max_scans)
+        if max_memory is not None and header.decoding_bytes > max_memory:
+            return None
         return Screened(
             sha256=hashlib.sha256(encoded).digest(),
             perceptual_hash=difference_hash(encoded),

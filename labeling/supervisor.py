@@ -2,7 +2,8 @@
 
 the row raises                  failed, with the exception        (found in the child, by bisection)
 the batch does not fit          halved; the size is kept          (in the child)
-the process dies, or hangs      its rows are replayed one by one; one that does it alone twice is quarantined
+the process crashes, or hangs   its rows are replayed one by one; one that does it again, alone, is quarantined
+the process is killed           the same, but one that was alone twice
 this process dies               the file is not there; whoever runs the shard next reads the journal
 """
 
@@ -70,8 +71,17 @@ def failure(stage: str, shard: str, error: Exception) -> ShardReport:
     return ShardReport(stage=stage, shard=shard, error=text, passing=passing)
 
 
+_CRASHES = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
+"""Signals that a process brings upon itself; SIGKILL may be an operator's, or for want of memory."""
+
+
 class ProcessDied(Exception):
     """The child ended or was ended; the message is how."""
+
+    def __init__(self, message: str, by_itself: bool = False) -> None:
+        super().__init__(message)
+        self.by_itself = by_itself
+        """Whether what it was doing is the cause: it crashed or hung."""
 
 
 @dataclass
@@ -121,7 +131,7 @@ class Network:
         try:
             self.pipe.send(rows)
         except OSError:
-            raise ProcessDied(self._ended()) from None
+            raise self._ended() from None
         finally:
             watchdog.cancel()
 
@@ -137,10 +147,10 @@ class Network:
             if self.pipe.poll(deadline_s):
                 return self.pipe.recv()
         except (EOFError, OSError):
-            raise ProcessDied(self._ended()) from None
+            raise self._ended() from None
         self.process.kill()
         self._ended()
-        raise ProcessDied(f"no answer within {deadline_s:g} s")
+        raise ProcessDied(f"no answer within {deadline_s:g} s", by_itself=True)
 
     def discard(self) -> None:
         """End the process with whatever it has been sent; `start` makes a new one."""
@@ -195,16 +205,18 @@ class Network:
         try:
             self.pipe.send(assignment)
         except OSError:
-            raise ProcessDied(self._ended()) from None
+            raise self._ended() from None
 
-    def _ended(self) -> str:
-        """Wait for the process's end; how it ended, in words."""
+    def _ended(self) -> ProcessDied:
+        """Wait for the process's end; how it ended."""
         assert self.pipe is not None
         assert self.process is not None
         self.pipe.close()
         code = self.process.wait()
         self.process = None
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if code < 0:
+            return ProcessDied(f"killed by {signal.Signals(-code).name}", by_itself=-code in _CRASHES)
+        return ProcessDied(f"exit code {code}")
 
 
 @dataclass
@@ -342,6 +354,12 @@ class Labelling:
                 return
             yield from self._receive()
 
+    def skip(self) -> None:
+        """Count a row that has its outcome without the process."""
+        self.done += 1
+        if self.done % self.network.workers.batch_size == 0:
+            self._note()
+
     def _fill(self, units: Iterator[list[Any]]) -> Iterator[Any]:
         """Send what may be sent: two batches at most, and a suspect only alone; the outcomes of the quarantined."""
         while len(self.in_flight) < 2:
@@ -419,8 +437,8 @@ class Labelling:
         if self.network.closed:
             self.journal.sent((), self.done)
             raise StageFailed(f"{self.network.stage.name}: stopped")
-        log.warning("%s: the network's process ended (%s)", self.network.stage.name, death)
-        self.journal.died(str(death))
+        log.warning("%s: the worker process ended (%s)", self.network.stage.name, death)
+        self.journal.died(str(death), death.by_itself)
         self.todo.extendleft([row] for unit in reversed(self.in_flight) for row in reversed(unit))
         self.in_flight.clear()
         self.deaths += 1
@@ -428,7 +446,7 @@ class Labelling:
         if self.barren_deaths > 4 * self.network.workers.batch_size + 2:  # all rows of two batches twice: not the rows
             self.journal.remove()  # the next run must not quarantine for these deaths
             raise StageFailed(
-                f"{self.network.stage.name}: the network's process ended {self.barren_deaths} times without finishing "
+                f"{self.network.stage.name}: the worker process ended {self.barren_deaths} times without finishing "
                 f"an image, last: {death}. It is not the images: look at the device and the log above"
             )
 

@@ -2,22 +2,28 @@
 
 import io
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from PIL import Image as Pillow
 
-from labeling.config import DownloadConfig, DownloadWorkers
+from labeling.config import DownloadConfig, DownloadWorkers, Workers
 from labeling.fetch import Fetched, Fetcher, NotFetched
 from labeling.image_shards import Gathering, ImageShard, images_stamp, passing_failures
-from labeling.journal import LONE_ORPHANS, Journal, journal_path
+from labeling.journal import Journal, journal_path
+from labeling.screening import Body, ScreenStage
 from labeling.sdd.schema import Image, ListedUrl
 from labeling.sdd.shards import ShardStore
+from labeling.spool import Spool
+from labeling.supervisor import Network
 from labeling.url_list import key_of
 from tests import factories
+from tests.deadly import DeadlyScreenStage
 from tests.web import Site, page, redirect, serving
 
 SHARD = "shard-00000"
@@ -26,17 +32,15 @@ CONFIG = DownloadConfig(
 )
 
 
-@dataclass
-class Memory:
-    """A spool."""
+SCREENERS: dict[tuple[type[ScreenStage], bool], Network] = {}
+"""Processes that look at bodies, for all tests of this module."""
 
-    bodies: dict[bytes, bytes] = field(default_factory=dict)
 
-    def put(self, key: bytes, encoded: bytes) -> None:
-        self.bodies[key] = encoded
-
-    def get(self, key: bytes) -> bytes:
-        return self.bodies[key]
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    for screener in SCREENERS.values():
+        screener.close()
 
 
 def planned(root: Path, urls: Sequence[str]) -> ImageShard:
@@ -52,10 +56,39 @@ def planned(root: Path, urls: Sequence[str]) -> ImageShard:
     return ImageShard(store, SHARD, listed, images_stamp(CONFIG, store, SHARD))
 
 
-def gathering(shard: ImageShard, config: DownloadConfig = CONFIG, fetch: object = None) -> Gathering:
+@contextmanager
+def gathering(
+    shard: ImageShard,
+    config: DownloadConfig = CONFIG,
+    fetch: Callable[[str], Fetched | NotFetched] | None = None,
+    stage: type[ScreenStage] = ScreenStage,
+    elsewhere: bool = False,
+) -> Iterator[Gathering]:
+    """Args:
+    elsewhere: on another machine, which has a spool and a process of its own.
+    """
     journal = Journal.begin(journal_path(shard.store.root, "images", SHARD), "run")
-    call = fetch or Fetcher(config).fetch
-    return Gathering(call, config, DownloadWorkers(threads=16, per_host=16), journal, Memory())  # type: ignore[arg-type]
+    workers = DownloadWorkers(threads=16, per_host=16)
+    screening = Workers(batch_size=16, batch_deadline_s=5 if stage is DeadlyScreenStage else 120)
+    screener = SCREENERS.setdefault((stage, elsewhere), Network(stage(CONFIG), screening, 1, 16))
+    near = shard.store.root / "elsewhere" if elsewhere else shard.store.root
+    with Spool.opened(near, SHARD, shard.begin) as spool:
+        yield Gathering(fetch or Fetcher(config).fetch, config, workers, journal, spool, screener)
+
+
+def make(
+    shard: ImageShard,
+    config: DownloadConfig = CONFIG,
+    fetch: Callable[[str], Fetched | NotFetched] | None = None,
+    stage: type[ScreenStage] = ScreenStage,
+) -> dict[str, int]:
+    with gathering(shard, config, fetch, stage) as gathered:
+        return shard.make(gathered)
+
+
+def retry(shard: ImageShard) -> dict[str, int]:
+    with gathering(shard) as gathered:
+        return shard.retry(gathered)
 
 
 def outcomes(shard: ImageShard) -> dict[str, str]:
@@ -111,7 +144,7 @@ def test_every_kind_of_bad_input_becomes_a_verdict(tmp_path: Path, site: Site) -
     urls = [site.url(path) for path in [*site.pages, "/404", "/good"]]
     urls += ["http://no-such-name.invalid/dead", "ftp://example.com/ftp", "", "not-a-url"]
     shard = planned(tmp_path, urls)
-    counts = shard.make(gathering(shard))
+    counts = make(shard)
     found = outcomes(shard)
     assert found.pop("dead") in {"not_downloaded/no_such_host", "not_downloaded/dns"}
     assert found == {
@@ -143,7 +176,7 @@ def test_every_kind_of_bad_input_becomes_a_verdict(tmp_path: Path, site: Site) -
 
 def test_images_are_stored_as_they_came(tmp_path: Path, site: Site) -> None:
     shard = planned(tmp_path, [site.url("/good")])
-    shard.make(gathering(shard))
+    make(shard)
     (image,) = shard.store.read(Image, ("images",), SHARD)
     assert image.image == factories.jpeg()
     assert (image.url, image.width_px, image.height_px) == (site.url("/good"), 64, 48)
@@ -152,7 +185,7 @@ def test_images_are_stored_as_they_came(tmp_path: Path, site: Site) -> None:
 
 def test_private_hosts_are_refused_by_default(tmp_path: Path, site: Site) -> None:
     shard = planned(tmp_path, [site.url("/good")])
-    shard.make(gathering(shard, CONFIG.model_copy(update={"allow_private_hosts": False})))
+    make(shard, CONFIG.model_copy(update={"allow_private_hosts": False}))
     assert outcomes(shard) == {"good": "not_downloaded/private_address"}
     assert not site.hits
 
@@ -162,10 +195,10 @@ def test_the_stamp_depends_on_settings_on_the_list_and_on_what_came(tmp_path: Pa
     shard = planned(tmp_path / "a", [site.url("/good"), site.url("/late")])
     same = planned(tmp_path / "b", [site.url("/good"), site.url("/late")])
     more = planned(tmp_path / "c", [site.url("/good"), site.url("/late")])
-    shard.make(gathering(shard))
-    same.make(gathering(same))
+    make(shard)
+    make(same)
     site.pages["/late"] = page(factories.jpeg(5))
-    more.make(gathering(more))
+    make(more)
     stamps = [s.store.stamp("images", SHARD) for s in (shard, same, more)]
     first, second, third = (stamp.stamp for stamp in stamps if stamp)
     assert first == second != third
@@ -182,27 +215,28 @@ def test_of_two_builds_the_first_to_be_done_counts(tmp_path: Path, site: Site) -
 
     def meanwhile(handler: BaseHTTPRequestHandler) -> None:
         site.pages["/late"] = page(status=503)
-        first.make(gathering(first))
+        with gathering(first, elsewhere=True) as gathered:
+            first.make(gathered)
         page(factories.jpeg(7))(handler)
 
     site.pages["/late"] = meanwhile
-    assert second.make(gathering(second)) == {"kept": 1, "not_downloaded": 1}
+    assert make(second) == {"kept": 1, "not_downloaded": 1}
     assert outcomes(second) == {"good": "kept", "late": "not_downloaded/http_503"}
 
 
 def test_failed_urls_alone_are_fetched_again(tmp_path: Path, site: Site) -> None:
     site.pages |= {"/late": page(status=503), "/later": page(status=503), "/gone": page(status=404)}
     shard = planned(tmp_path, [site.url(p) for p in ("/good", "/late", "/later", "/gone")])
-    shard.make(gathering(shard))
+    make(shard)
     before = shard.store.stamp("images", SHARD)
     assert len(passing_failures(shard.store, SHARD)) == 2
     file = Path(shard.store.path("images", SHARD).path)
     written = file.stat().st_ino
-    shard.retry(gathering(shard))
+    retry(shard)
     assert file.stat().st_ino == written, "nothing came: the file, and all later ones, stand"
     site.pages["/late"] = page(factories.jpeg(7))
     site.hits.clear()
-    counts = shard.retry(gathering(shard))
+    counts = retry(shard)
     assert counts == {"kept": 2, "not_downloaded": 2}
     assert site.hits == {"/late": 1, "/later": CONFIG.rounds}
     after = shard.store.stamp("images", SHARD)
@@ -215,40 +249,98 @@ def test_failed_urls_alone_are_fetched_again(tmp_path: Path, site: Site) -> None
     assert outcomes(shard)["gone"] == "not_downloaded/http_404"
 
 
-def test_a_body_that_keeps_killing_its_process_is_quarantined(tmp_path: Path) -> None:
-    """Bodies that were looked at when a process died are looked at alone; all that is left of it is the journal."""
-    urls = [f"http://a.example/{i}" for i in range(40)]
-    killer = key_of(urls[17], 0)
-    deaths = []
+class Server:
+    """What is fetched, and how often each URL was."""
 
-    class Died(BaseException):
-        """Ends the process, as far as the journal can tell."""
+    def __init__(self, bodies: Mapping[str, bytes]) -> None:
+        self.bodies = bodies
+        self.hits: Counter[str] = Counter()
 
-    class Deadly(Memory):
-        def put(self, key: bytes, encoded: bytes) -> None:
-            if key == killer:
-                raise Died
-            super().put(key, encoded)
+    def fetch(self, url: str) -> Fetched:
+        self.hits[url] += 1
+        return Fetched(self.bodies[url])
 
-    def fetch(url: str) -> Fetched | NotFetched:
-        return Fetched(factories.jpeg())
 
-    shard = planned(tmp_path, urls)
-    for _ in range(10):
-        try:
-            shard.make(replace(gathering(shard, fetch=fetch), spool=Deadly()))
-            break
-        except Died:
-            deaths.append(len(Journal.begin(journal_path(shard.store.root, "images", SHARD), "look").suspects))
+def server_of(count: int, special: Mapping[int, bytes]) -> Server:
+    """A server of `count` pictures, some of them special."""
+    return Server({f"http://a.example/{i}": special.get(i, factories.jpeg(i)) for i in range(count)})
+
+
+def test_bodies_that_crash_or_hang_their_process_are_quarantined(tmp_path: Path) -> None:
+    """The process that fetches goes on: nothing is fetched again, and no neighbour is lost."""
+    server = server_of(40, {4: factories.jpeg() + b"segfault", 9: factories.jpeg() + b"hang"})
+    shard = planned(tmp_path, list(server.bodies))
+    make(shard, fetch=server.fetch, stage=DeadlyScreenStage)
     found = outcomes(shard)
-    assert found.pop("17") == "quarantined/crash"
-    assert set(found.values()) == {"kept"}, "its neighbours are kept"
-    assert 1 < deaths[0] <= 16
-    assert len(deaths) <= 1 + LONE_ORPHANS
+    assert (found.pop("4"), found.pop("9")) == ("quarantined/crash", "quarantined/hang")
+    assert set(found.values()) == {"kept"}
+    assert server.hits == Counter(list(server.bodies))
+
+
+def test_jpegs_of_too_many_scans_cost_no_good_url(tmp_path: Path) -> None:
+    """Each of them would take minutes to decode."""
+    progressive = io.BytesIO()
+    Pillow.new("RGB", (4000, 4000)).save(progressive, "JPEG", progressive=True)
+    body = progressive.getvalue()
+    scan = body[body.rfind(b"\xff\xda") : -2]
+    hostile = body[:-2] + scan * 20_000 + body[-2:]
+    assert len(hostile) < 800_000
+    server = server_of(40, dict.fromkeys(range(0, 35, 5), hostile))
+    shard = planned(tmp_path, list(server.bodies))
+    assert make(shard, fetch=server.fetch) == {"kept": 33, "failed": 7}
+    assert Counter(outcomes(shard).values()) == {"kept": 33, "failed/too_many_scans": 7}
+    assert server.hits == Counter(list(server.bodies))
+
+
+def png_of_one_colour(side: int) -> bytes:
+    file = io.BytesIO()
+    Pillow.new("L", (side, side)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def body_in(folder: Path, encoded: bytes) -> Body:
+    path = folder / "body"
+    path.write_bytes(encoded)
+    return Body(key=factories.key(1), path=str(path))
+
+
+def test_a_big_image_is_looked_at_alone_and_kept(tmp_path: Path) -> None:
+    big = png_of_one_colour(7000)
+    assert ScreenStage(CONFIG).process([body_in(tmp_path, big)])[0].found is None
+    server = server_of(3, {1: big})
+    shard = planned(tmp_path, list(server.bodies))
+    assert make(shard, fetch=server.fetch) == {"kept": 3}
+    assert (tmp_path / "work/images/big-images.lock").exists()
+    assert server.hits == Counter(list(server.bodies))
+
+
+def test_what_an_earlier_process_fetched_is_not_fetched_again(tmp_path: Path) -> None:
+    """Its journal cannot be written any more, so it ends in the middle."""
+    server = server_of(60, {})
+    shard = planned(tmp_path, list(server.bodies))
+    in_the_way = tmp_path / f"work/images/.{SHARD}.json.tmp"
+
+    def fetch(url: str) -> Fetched:
+        if sum(server.hits.values()) == 40:
+            in_the_way.mkdir(exist_ok=True)
+        return server.fetch(url)
+
+    with pytest.raises(IsADirectoryError):
+        make(shard, fetch=fetch)
+    in_the_way.rmdir()
+    bodies = list((tmp_path / f"work/images/{SHARD}.spool").rglob("*-*"))
+    bodies[0].write_bytes(b"torn by a power cut")
+    before = Counter(server.hits)
+    make(shard, fetch=server.fetch)
+    assert set(outcomes(shard).values()) == {"kept"}
+    again = server.hits - before
+    assert len(again) == 60 - len(bodies) + 1, "those that are not in the spool, and the torn one"
+    assert set(again.values()) == {1}
+    assert not list(tmp_path.rglob("*.spool")), "the shard is made"
 
 
 def test_a_death_while_the_network_is_awaited_blames_nobody(tmp_path: Path) -> None:
     shard = planned(tmp_path, [f"http://a.example/{i}" for i in range(3)])
-    gathered = gathering(shard, fetch=lambda url: Fetched(factories.jpeg()))
-    gathered.gather(shard.listed)
+    with gathering(shard, fetch=lambda url: Fetched(factories.jpeg())) as gathered:
+        gathered.gather(shard.listed)
     assert Journal.begin(journal_path(shard.store.root, "images", SHARD), "next").suspects == set()

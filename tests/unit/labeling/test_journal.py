@@ -56,6 +56,24 @@ def test_a_row_that_dies_alone_too_often_is_quarantined_with_the_cause(path):
     assert begin(path, "another run").quarantine(key(1)) == f"killed by SIGSEGV, {LONE_DEATHS}"
 
 
+def test_a_row_that_crashes_alone_after_it_was_suspect_is_quarantined_at_once(path):
+    journal = begin(path)
+    journal.sent([key(1), key(2)], done=0)
+    journal.died("killed by SIGSEGV", by_itself=True)
+    assert journal.quarantine(key(1)) is None
+    journal.sent([key(1)], done=0)
+    journal.died("killed by SIGSEGV", by_itself=True)
+    assert journal.quarantine(key(1)) == "killed by SIGSEGV"
+    assert journal.quarantine(key(2)) is None
+
+
+def test_one_crash_alone_is_not_enough(path):
+    journal = begin(path)
+    journal.sent([key(1)], done=0)
+    journal.died("no answer within 600 s", by_itself=True)
+    assert journal.quarantine(key(1)) is None
+
+
 def test_rows_that_die_together_are_never_quarantined_for_it(path):
     journal = begin(path)
     for _ in range(10):

@@ -1,0 +1,19 @@
+"""A screening stage whose process does what a body says: crash or hang. Importable by worker processes."""
+
+import ctypes
+from pathlib import Path
+
+from labeling.screening import Body, Screened, ScreenStage
+from labeling.sdd.schema import Verdict
+
+
+class DeadlyScreenStage(ScreenStage):
+    """As a decoder with faults."""
+
+    def look(self, body: Body) -> Screened | Verdict | None:
+        encoded = Path(body.path).read_bytes()
+        if encoded.endswith(b"segfault"):
+            ctypes.string_at(0)
+        if encoded.endswith(b"hang"):
+            ctypes.PyDLL(None).sleep(1000)  # holds the interpreter lock, as native code can
+        return super().look(body)
