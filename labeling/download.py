@@ -1,7 +1,7 @@
 """Makes `images/` with img2dataset's machinery around a fetch of our own.
 
 Its Reader cuts the planned list into shards, and its distributors (multiprocessing, Ray) spread them over processes and
-call a `ShardDownload` for each. What of it is not used, and the traps in what is: infra/notes/download.md. It is
+call a `ShardDownload` for each. What of it is not used, and the traps in what is: docs/notes/download.md. It is
 imported in functions, as it loads Ray, pandas and OpenCV with it.
 
     the caller -> `python -m labeling.download` -> img2dataset's pool of processes      labeling.executor=here

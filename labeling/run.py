@@ -1,7 +1,7 @@
 """Runs a stage over shards: here, or on a Ray cluster. Per shard the code is the same.
 
 Ray gets shard ids and returns short reports; no pixels cross its object store, and its retries, exit code and number
-of reports are not trusted: what counts is which files are there at the end (infra/notes/crash-safety.md).
+of reports are not trusted: what counts is which files are there at the end (docs/notes/crash-safety.md).
 """
 
 import json

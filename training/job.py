@@ -1,7 +1,7 @@
 """A training job: in this process, or on a Ray cluster, where Ray Train replaces workers that die.
 
 Ray starts the workers, joins them into torch's process group and starts them anew when one is lost. Data, order,
-checkpoints and resumption are ours (infra/notes/training.md).
+checkpoints and resumption are ours (docs/notes/training.md).
 """
 
 import logging

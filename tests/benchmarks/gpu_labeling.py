@@ -5,7 +5,7 @@
 
 `full` is BLIP-2 opt-2.7b, Grounding DINO Swin-T and SAM ViT-H with random weights, over scenes of 1,024 to 1,400 px;
 `small` the small networks over small scenes. Scenes and networks stay in OUT and are used again; a dataset never is.
-What is measured, and how: infra/benchmarks/labeling-gpu.md.
+What is measured, and how: docs/benchmarks/labeling-gpu.md.
 """
 
 import argparse

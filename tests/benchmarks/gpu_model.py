@@ -1,6 +1,6 @@
 """Times training steps and sampling on one GPU, against the naive baselines. Weights are random: speed does not mind.
 
-    python -m tests.benchmarks.gpu_model --out infra/benchmarks/model-gpu.md
+    python -m tests.benchmarks.gpu_model --out docs/benchmarks/model-gpu.md
     python -m tests.benchmarks.gpu_model --device cpu --size small --no-compile --rounds 1     # does the script run?
 
 Contestants take turns in one process, on one warm card, and hold the card's memory alone. N and S are those of

@@ -1,4 +1,4 @@
-"""What the labelling pipeline costs beside its networks. `make bench`; the results are kept in infra/benchmarks/.
+"""What the labelling pipeline costs beside its networks. `make bench`; the results are kept in docs/benchmarks/.
 
 Ratios of one run on one machine. The networks are the real classes with random weights: small ones for the comparison
 with the released tool's manner, larger ones (about half a second an image on two cores) where the networks' own time

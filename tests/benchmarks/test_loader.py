@@ -1,4 +1,4 @@
-"""What a core loads, against the usual way and against tar files. `make bench`; results are kept in infra/benchmarks/.
+"""What a core loads, against the usual way and against tar files. `make bench`; results are kept in docs/benchmarks/.
 
 Ratios of one run on one core, each the best of turns taken by both.
 """

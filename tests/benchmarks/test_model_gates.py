@@ -1,7 +1,7 @@
 """The pass marks of the model at the full width of Stable Diffusion v2-base. `make bench`.
 
 FLOPs and bytes are exact counts on the meta device: the same on every machine. Only `test_step_on_the_cpu` takes time
-itself, and wants the machine for itself. The results are kept in infra/benchmarks/model-gates.md.
+itself, and wants the machine for itself. The results are kept in docs/benchmarks/model-gates.md.
 
 All ratios are to N, the naive baseline of `tests/benchmarks/naive.py`, at 12 images of 2 subjects unless a line says
 otherwise, with attention-plus-feed-forward adapters on both sides.
