@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all setup lint test test-slow bench demo score weights miniature clean-demo
+.PHONY: all setup lint docs test test-slow bench demo score weights miniature clean-demo
 
 all: lint test
 
@@ -20,6 +20,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell $$(git ls-files '*.py' '*.md' '*.toml' '*.sql' Makefile)
+	! $(BIN)/pip check 2>/dev/null | grep --line-regexp --invert-match --fixed-strings --file infra/known_conflicts.txt
+	$(MAKE) docs
+
+# The site in site/, as zensical.toml describes it. `.venv/bin/zensical serve` shows it while you write.
+docs: setup
+	$(BIN)/subject-diffusion settings --markdown > docs/reference/settings.md
+	$(BIN)/python -m typer flows.cli utils docs --name subject-diffusion --title "Command line" --output docs/reference/command-line.md
+	$(BIN)/zensical build --strict --clean
 
 test: setup
 	$(BIN)/pytest -n 2 --dist loadfile
