@@ -83,7 +83,7 @@ def show(root: str) -> None:
 
 def score(labeling: LabelingConfig, world: Path, untaught_scenes: int) -> None:
     """The labels against what is true of the scenes: as built, and each stage from its true input; and the masks of
-    held-out subjects on `untaught_scenes` scenes of taught and of untaught backgrounds."""
+    held-out subjects in `untaught_scenes` scenes on untaught backgrounds."""
     scoring, truth = Path(labeling.root).parent / "scoring", read_truth(world / TRUTH)
     shutil.rmtree(scoring, ignore_errors=True)
     figures = [*score_build(labeling, truth), *score_stages(labeling, truth, scoring)]

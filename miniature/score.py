@@ -112,16 +112,13 @@ def score_stages(config: LabelingConfig, truth: dict[str, Truth], scoring: Path)
 
 
 def score_untaught(segmenter: SegmentConfig, scenes: int) -> list[Figure]:
-    """The masks from true boxes of held-out subjects, on `scenes` scenes of taught backgrounds and of untaught ones."""
+    """The masks from true boxes of held-out subjects on untaught backgrounds, in `scenes` scenes composed for it."""
     stage = SegmentStage(segmenter)
     stage.setup()
-    figures = []
-    for backgrounds, nouns in ((TAUGHT_PLACES, BACKGROUNDS), (UNTAUGHT_PLACES, UNTAUGHT)):
-        config = ScenesConfig(pool=Pool.HELD_OUT, backgrounds=tuple(nouns))
-        composed = (compose((UNTAUGHT_SEED, index), config) for index in range(scenes))
-        tallies = [(HELD_OUT, _true_box_masks(stage, scene)) for scene in composed]
-        figures += _figures("masks", "true", tallies, backgrounds)
-    return figures
+    config = ScenesConfig(pool=Pool.HELD_OUT, backgrounds=tuple(UNTAUGHT))
+    composed = (compose((UNTAUGHT_SEED, index), config) for index in range(scenes))
+    tallies = [(HELD_OUT, _true_box_masks(stage, scene)) for scene in composed]
+    return _figures("masks", "true", tallies, UNTAUGHT_PLACES)
 
 
 def _true_box_masks(stage: SegmentStage, scene: Scene) -> Tally:
@@ -252,7 +249,7 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="labeling.KEY=VALUE")
     parser.add_argument("--truth", type=Path, required=True, help="truth.parquet of the world")
     parser.add_argument("--scoring", type=Path, help="new folder; run each stage on its true input there")
-    parser.add_argument("--untaught-scenes", type=int, default=0, help="scenes for masks on taught and untaught places")
+    parser.add_argument("--untaught-scenes", type=int, default=0, help="scenes for masks on untaught backgrounds")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     if given.scoring and given.scoring.exists():  # its stages would be taken for those of this build

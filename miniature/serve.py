@@ -65,8 +65,8 @@ class WorldConfig(Config):
     """Share of rows with an AESTHETIC_SCORE under 5, of those with a `punsafe` over 0.5 and of those with a
     `pwatermark` over 0.8, each drawn by itself; the default thresholds of the download refuse them."""
     untaught_scenes: int = Field(default=0, ge=0, le=100_000)
-    """Scenes of held-out subjects that the score composes on taught backgrounds, and as many on untaught ones, to
-    compare masks. They are not part of the world."""
+    """Scenes of held-out subjects that the score composes on untaught backgrounds, for masks. They are not part of the
+    world."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
