@@ -7,8 +7,9 @@ megabyte can cost minutes. Ordinary ones have about ten scans.
 import re
 
 _START_OF_SCAN = b"\xff\xda"
-_MARKER = re.compile(rb"\xff[^\x00\xff]")
-_SOF0, _RST0, _SOI, _EOI, _SOS = 0xC0, 0xD0, 0xD8, 0xD9, 0xDA
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+"""What begins a segment, whose length follows, or ends the image; other markers have no length."""
+_END_OF_IMAGE = 0xD9
 
 
 def jpeg_scans(encoded: bytes, limit: int) -> int:
@@ -18,10 +19,9 @@ def jpeg_scans(encoded: bytes, limit: int) -> int:
         return upper_bound
     scans, place = 0, 2
     while scans <= limit and (marker := _MARKER.search(encoded, place)):
-        code, place = encoded[marker.end() - 1], marker.end()
-        if code == _EOI:
+        place = marker.end()
+        if encoded[place - 1] == _END_OF_IMAGE:
             break
-        scans += code == _SOS
-        if code >= _SOF0 and not _RST0 <= code <= _SOI:  # a segment; other markers have no length
-            place += int.from_bytes(encoded[place : place + 2], "big")
+        scans += marker[0] == _START_OF_SCAN
+        place += int.from_bytes(encoded[place : place + 2], "big")
     return scans
