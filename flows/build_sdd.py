@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
 from flows.status import progress_table
+from labeling.audit import audit
 from labeling.build import Result, build
 from labeling.config import LabelingConfig
 from labeling.errors import LabelingError, StageInterrupted
@@ -64,8 +65,12 @@ def build_sdd(labeling: LabelingConfig) -> dict[str, int]:
 
 
 def show_artifacts(root: str) -> None:
-    """The funnel and the state of each layer, where the Prefect page shows them."""
-    rows = funnel(root)
+    """The funnel, the state of each layer, and what is wrong with its files, where the Prefect page shows them."""
+    found = audit(root)
+    try:
+        rows, problems = funnel(root), list(found.problems)
+    except LabelingError as error:  # a file of ledger/ cannot be counted
+        rows, problems = [], [*found.problems, str(error)]
     columns = ("state", "stage", "reason", "URLs", "share")
     if rows:
         create_table_artifact(
@@ -73,4 +78,5 @@ def show_artifacts(root: str) -> None:
             table=[dict(zip(columns, row, strict=True)) for row in rows],
             description=f"What became of each input URL of {root}",
         )
-    create_markdown_artifact(key="sdd-progress", markdown=progress_table(root), description=f"Files of {root}")
+    text = "\n".join([progress_table(found), "", *(f"- wrong: {problem}" for problem in problems)])
+    create_markdown_artifact(key="sdd-progress", markdown=text, description=f"Files of {root}")

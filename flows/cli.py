@@ -67,16 +67,24 @@ def build(config: ConfigOption = None, set_: SetOption = None) -> None:
 
 
 @app.command()
-def status(root: RootArgument) -> None:
-    """Show how far a dataset is, counted from its files, and what became of its URLs."""
-    from flows.status import funnel_text, progress_table, runs_table
+def status(
+    root: RootArgument,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every file and compare it with its checksum. Takes as long as a copy.")
+    ] = False,
+) -> None:
+    """Show how far a dataset is, what became of its URLs, and what is wrong with its files.
+
+    Names, sizes and footers of all files are compared with each other. Exit code 1: files are missing, damaged,
+    swapped or of another dataset; each is named on standard error.
+    """
+    from flows.status import show
     from labeling.sdd.query import refuse_no_dataset
 
     with told_in_one_line():
         refuse_no_dataset(root)
-        typer.echo(progress_table(root))
-        typer.echo(f"\n{funnel_text(root)}")
-        typer.echo(f"\n{runs_table(root)}")
+        if not show(root, deep):
+            raise typer.Exit(1)
 
 
 @app.command()

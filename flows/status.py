@@ -1,29 +1,61 @@
-"""How far a dataset folder is, and what became of its URLs, as text."""
+"""How far a dataset folder is, what became of its URLs, and what is wrong with its files, as text."""
+
+import typer
+from tqdm import tqdm
 
 from infra.storage import place
+from labeling.audit import Audit, audit, changed_files
+from labeling.errors import LabelingError
 from labeling.record import runs_of
 from labeling.sdd.query import funnel
 from labeling.sdd.schema import State
-from labeling.sdd.shards import ShardStore
-
-LAYERS = ("urls", "images", "captions", "nouns", "detections", "entities", "ledger")
+from labeling.sdd.shards import LAYERS
 
 
-def progress_table(root: str) -> str:
+def show(root: str, deep: bool) -> bool:
+    """Print all of it, what is wrong on standard error; whether nothing is.
+
+    Args:
+        deep: read every byte of the files, and compare it with their checksums.
+    """
+    found = audit(root)
+    typer.echo(progress_table(found))
+    problems = list(found.problems)
+    try:
+        typer.echo(f"\n{funnel_text(root)}")
+    except LabelingError as error:  # a file of ledger/ cannot be counted
+        problems.append(str(error))
+    typer.echo(f"\n{runs_table(root)}")
+    if deep:
+        problems += changes(found)
+    for problem in dict.fromkeys(problems):
+        typer.secho(f"wrong: {problem}", fg="red", err=True)
+    return not problems
+
+
+def changes(found: Audit) -> list[str]:
+    """What is wrong with the content of the files, after reading all of it."""
+    files = [file for layer in found.files.values() for file in layer.values()]
+    compared = tqdm(changed_files(found), "reading", len(files), unit="file", disable=None)
+    problems = [problem for _, problem in compared if problem]
+    if unsealed := sum(file.stamp.size is None for file in files):
+        typer.echo(
+            f"\n{unsealed} of {len(files)} files have no checksum, as an earlier version wrote them; their keys and "
+            "pictures were compared with those of other files instead"
+        )
+    return problems
+
+
+def progress_table(found: Audit) -> str:
     """Markdown: finished shards and images by state of each layer, counted from the files."""
-    store = ShardStore(root)
-    planned = len(store.shards("urls"))
+    planned = len(found.files["urls"])
     lines = ["| layer | shards | " + " | ".join(s.value.replace("_", " ") for s in State) + " |"]
     lines.append("|---|--:|" + "--:|" * len(State))
     for layer in LAYERS:
-        shards = store.shards(layer)
-        counts = dict.fromkeys(State, 0)
-        for shard in shards:
-            stamp = store.stamp(layer, shard)
-            for state, n in stamp.counts.items() if stamp else ():
-                counts[State(state)] += n
+        files = found.files[layer].values()
+        counts = {state: sum(file.stamp.counts.get(state, 0) for file in files) for state in State}
         cells = " | ".join(f"{counts[state]:,}" if counts[state] else "" for state in State)
-        lines.append(f"| {layer} | {len(shards)} of {planned} | {cells} |")
+        lines.append(f"| {layer} | {len(files)} of {planned} | {cells} |")
     return "\n".join(lines)
 
 

@@ -137,7 +137,7 @@ def _publish_local(path: Path, write: Callable[[IO[bytes]], None], replace: bool
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with unfinished.open("wb") as file:
+        with unfinished.open("w+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -24,6 +24,7 @@ from labeling.image_shards import images_stamp
 from labeling.progress import Count, showing
 from labeling.record import RunRecord, recorded
 from labeling.run import ShardJob, cluster_cards, run_job, torch_threads
+from labeling.sdd.membership import refuse_strangers
 from labeling.sdd.schema import State
 from labeling.sdd.shards import ShardStore
 from labeling.steps import IMAGES, Step, steps_of
@@ -72,6 +73,7 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
     Raises:
         SettingsError: the folder of the dataset cannot be written.
         BadInput: the list of URLs cannot be used.
+        ShardCorrupt: a file is damaged, or is not the dataset's.
         DeviceError: a stage asks for GPUs that the Ray cluster lacks.
         ShardStale: files were made under other settings and `config.stale` is refuse; nothing has been done.
         StageFailed: a stage could not make its files.
@@ -81,9 +83,10 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
     steps = steps_of(config)
     refuse_missing_gpus(config, steps)
     shards = caller.submit("plan", plan_urls, config).result()
+    refuse_strangers(ShardStore(config.root))
     refuse_stale(config, steps, shards)
     stop = threading.Event()
-    with recorded(config, steps) as record:
+    with recorded(config, steps, len(shards)) as record:
         try:
             _make_parts(config, caller, steps, shards, record, stop)
         except BaseException:  # an interrupt too

@@ -14,6 +14,7 @@ from infra.storage import refuse_unreadable
 from labeling.errors import LabelingError
 from labeling.finish import SDD
 from labeling.sdd import masks
+from labeling.sdd.membership import own_shards, refuse_mixture, refuse_unlike_ledger
 from labeling.sdd.pixels import decode
 from labeling.sdd.schema import Entity
 from labeling.sdd.shards import ShardStore
@@ -39,15 +40,22 @@ def shown(root: str, count: int) -> list[Shown]:
     """The first `count` images of a dataset.
 
     Raises:
-        LabelingError: there is none.
+        LabelingError: there is none, or a file is damaged or not the dataset's.
     """
     store = ShardStore(root)
     refuse_unreadable(store.root, "the dataset")
-    rows: Iterator[Shown] = (row for shard in store.shards(SDD) for row in store.read(Shown, (SDD,), shard))
-    found = list(islice(rows, count))
+    found = list(islice(_rows(store), count))
     if not found:
         raise LabelingError(f"{root} holds no images in {SDD}/: `subject-diffusion status {root}` says why")
     return found
+
+
+def _rows(store: ShardStore) -> Iterator[Shown]:
+    for shard in own_shards(store, SDD):
+        if stamp := store.stamp(SDD, shard):
+            refuse_mixture(store, {shard: stamp.dataset})
+            refuse_unlike_ledger(store, shard, stamp)
+            yield from store.read(Shown, (SDD,), shard)
 
 
 def contact_sheet(rows: Sequence[Shown], columns: int = 4) -> Image.Image:

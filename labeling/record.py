@@ -39,6 +39,8 @@ class RunRecord:
     identities: dict[str, str]
     """By stage: a hash of its settings, and the hashes or names of its weights."""
     began: datetime
+    shards: int
+    """Of the list; a run that has ended has made all files of all of them."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows by layer and state, of new and reused files."""
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class RunRecord:
             "host": platform.node(),
             "python": platform.python_version(),
             "packages": _versions(),
+            "shards": self.shards,
             "counts": self.counts,
             "seconds": self.seconds,
             "stages": self.identities,
@@ -76,14 +79,14 @@ class RunRecord:
 
 
 @contextmanager
-def recorded(config: LabelingConfig, steps: Sequence[Step]) -> Iterator[RunRecord]:
-    """The record of a run that lasts as long as the block."""
+def recorded(config: LabelingConfig, steps: Sequence[Step], shards: int) -> Iterator[RunRecord]:
+    """The record of a run that lasts as long as the block and makes so many shards."""
     root = place(config.root)
     tidy(root)
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
     identities = {step.stage.name: step.identity for step in steps}
     with present(root, name):
-        record = RunRecord(name, config, identities, began=datetime.now(UTC))
+        record = RunRecord(name, config, identities, began=datetime.now(UTC), shards=shards)
         record.write(RUNNING)
         try:
             yield record

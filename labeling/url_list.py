@@ -70,7 +70,7 @@ def plan_urls(config: LabelingConfig) -> list[str]:
         ShardStale: `urls/` was planned from other rows, and `labeling.stale` is not rebuild.
     """
     store = ShardStore(config.root)
-    note, shards = store.root / "work" / URLS / "plan.json", len(store.shards(URLS))
+    note, shards = _note(store), len(store.shards(URLS))
     planned = _last_plan(note)
     if config.urls is None and planned and planned.shards == shards:
         return [shard_name(number) for number in range(shards)]
@@ -86,6 +86,12 @@ def plan_urls(config: LabelingConfig) -> list[str]:
         text = json.dumps(asdict(planned)).encode()
         publish(note, lambda file: _write(file, text), replace=True)
     return [shard_name(number) for number in range(planned.shards)]
+
+
+def planned_shards(store: ShardStore) -> list[str]:
+    """The names of the shards of the list that was planned last; none where no plan is on record."""
+    planned = _last_plan(_note(store))
+    return [shard_name(number) for number in range(planned.shards if planned else 0)]
 
 
 def shard_name(number: int) -> str:
@@ -362,10 +368,14 @@ def _file_sha256(file: UPath) -> str:
         ) from error
 
 
+def _note(store: ShardStore) -> UPath:
+    return store.root / "work" / URLS / "plan.json"
+
+
 def _last_plan(note: UPath) -> Plan | None:
     try:
         return Plan(**json.loads(note.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):  # where it is damaged, the list is read again
         return None
 
 

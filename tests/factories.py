@@ -104,11 +104,13 @@ def candidate(
     )
 
 
-def downloaded(root: Any, outcomes: Sequence[Image | Refused], shard: str = "shard-00000") -> ShardStore:
+def downloaded(
+    root: Any, outcomes: Sequence[Image | Refused], shard: str = "shard-00000", list_stamp: str = "list"
+) -> ShardStore:
     """A dataset folder with urls/ and images/ of one shard, as if these had been downloaded."""
     store = ShardStore(str(root))
     urls = [listed(int.from_bytes(o.key, "big"), getattr(o, "url", None)) for o in outcomes]
-    store.write("urls", shard, urls, ListedUrl, "list")
+    store.write("urls", shard, urls, ListedUrl, list_stamp)
     store.write_outcomes("images", shard, outcomes, Image, "downloaded")
     return store
 
@@ -147,6 +149,8 @@ def labelled(
     root: Any,
     found: Mapping[int, tuple[Candidate, ...]] = FOUND,
     refusals: Mapping[int, tuple[str, Refused]] = REFUSED,
+    shard: str = SHARD,
+    list_stamp: str = "list",
 ) -> ShardStore:
     """A dataset folder of one shard that lacks only sdd/ and ledger/; by default every state is ahead of it."""
     numbers = sorted({*found, *refusals})
@@ -154,9 +158,9 @@ def labelled(
         ends = {n: end for n, (at, end) in refusals.items() if at == layer}
         outcomes = [ends.get(n) or _row(row, n, found.get(n, ())) for n in numbers]
         if row is Image:
-            store = downloaded(root, outcomes)
+            store = downloaded(root, outcomes, shard, list_stamp)
         else:
-            store.write_outcomes(layer, SHARD, outcomes, row, layer)
+            store.write_outcomes(layer, shard, outcomes, row, layer)
         numbers = [n for n in numbers if n not in ends]
     return store
 

@@ -11,6 +11,8 @@ from upath import UPath
 
 from infra.storage import is_local, place, refuse_unreadable
 from labeling.errors import LabelingError, ShardCorrupt
+from labeling.sdd.membership import LEDGER, PRODUCT, own_shards, refuse_foreign, refuse_strangers
+from labeling.sdd.schema import LedgerRow
 from labeling.sdd.shards import ShardStore
 
 VIEWS = Path(__file__).parents[2] / "infra" / "duckdb"
@@ -67,8 +69,64 @@ def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
         unsafe: leave out all these limits.
 
     Raises:
-        ShardCorrupt: a layer begins with a file that is not Parquet.
+        ShardCorrupt: a file is damaged, or is not the dataset's.
     """
+    store = ShardStore(root)
+    refuse_strangers(store)
+    session = _session(root)
+    if not _is_of_one_dataset(session, store):
+        refuse_foreign(store)
+    if not unsafe:
+        _confine(session, place(root))
+    return session
+
+
+def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
+    """state, stage, reason, URLs and share of what became of the input; empty before the first ledger file.
+
+    Raises:
+        ShardCorrupt: a file of ledger/ is damaged, or is not the dataset's.
+    """
+    store = ShardStore(root)
+    shards = own_shards(store, LEDGER)
+    try:
+        return _session(root).execute("FROM funnel").fetchall()
+    except duckdb.CatalogException:
+        return []
+    except duckdb.Error as error:
+        for shard in shards:
+            list(store.read(LedgerRow, (LEDGER,), shard))  # names the file, as DuckDB does not
+        raise ShardCorrupt(f"{store.root / LEDGER} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _is_of_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) -> bool:
+    """Whether `refuse_foreign` would pass sdd/ and ledger/.
+
+    DuckDB reads footers in a third of the time, but does not say which one is damaged.
+    """
+    layers = [layer for layer in (PRODUCT, LEDGER) if store.shards(layer)]
+    if not layers:
+        return True
+    patterns = _strings(f"{glob.escape(_duckdb_path(store.root / layer))}/*.parquet" for layer in layers)
+    try:
+        rows = session.execute(
+            "SELECT parse_path(file_name)[-2:], map_from_entries(list((decode(key), decode(value)))) "
+            f"FROM parquet_kv_metadata({patterns}) GROUP BY file_name"
+        ).fetchall()
+    except duckdb.Error:
+        return False
+    footers = {f"{layer}/{file.removesuffix('.parquet')}": footer for (layer, file), footer in rows}
+    return (
+        all(footer.get("name") in (None, name) for name, footer in footers.items())
+        and {footer.get("dataset") for footer in footers.values()} <= {None, store.dataset()}
+        and all(
+            footers.get(f"{LEDGER}/{shard}", {}).get("stamp") in (None, footers[f"{PRODUCT}/{shard}"]["stamp"])
+            for shard in store.shards(PRODUCT)
+        )
+    )
+
+
+def _session(root: str) -> duckdb.DuckDBPyConnection:
     folder = place(root)
     session = duckdb.connect(config={"python_enable_replacements": False})  # a table is a table, never a variable
     if not is_local(folder):
@@ -78,8 +136,6 @@ def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     if any(store.version(layer) == 1 for layer in ("nouns", "detections", "sdd", "ledger")):
         _define(session, "version_1.sql")
     _define(session, "sdd.sql")
-    if not unsafe:
-        _confine(session, folder)
     return session
 
 
@@ -90,20 +146,9 @@ def _define(session: duckdb.DuckDBPyConnection, file: str) -> None:
             session.execute(statement)
         except (duckdb.CatalogException, duckdb.BinderException):
             continue
-        except duckdb.IOException as error:
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
             if "No files found" not in str(error):
-                raise
-        except duckdb.InvalidInputException as error:
-            raise ShardCorrupt(f"{' '.join(str(error).split())}: move it away and run again") from error
-
-
-def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
-    """state, stage, reason, URLs and share of what became of the input; empty before the first ledger file."""
-    session = connect(root)
-    try:
-        return session.execute("FROM funnel").fetchall()
-    except duckdb.CatalogException:
-        return []
+                raise ShardCorrupt(f"{' '.join(str(error).split())}: move it away and run again") from error
 
 
 def _confine(session: duckdb.DuckDBPyConnection, folder: UPath) -> None:

@@ -14,10 +14,9 @@ columns are null where its `state` is not `kept`, unless the stage says somethin
 does with the nouns that it removed.
 """
 
-import contextlib
-import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any, NamedTuple, TypeVar
@@ -38,20 +37,22 @@ from labeling.sdd.arrow import (
     row_of,
     schema_of,
 )
+from labeling.sdd.footer import Stamp, stamp_in
 from labeling.sdd.schema import READABLE, VERSION, State, Verdict
+from labeling.sdd.seal import seal
 
 R = TypeVar("R")
 ROWS_PER_GROUP = 64
 """About 19 MB of JPEG: what one random read brings in."""
 OUTCOME = ("state", "reason", "detail")
-
-
-class Stamp(NamedTuple):
-    """What made a file, and what is in it: read from its footer alone."""
-
-    stamp: str
-    counts: dict[str, int]
-    """Rows by state; a plain layer has only `kept`."""
+LAYERS = ("urls", "images", "captions", "nouns", "detections", "entities", "sdd", "ledger")
+"""The folders of a dataset, in the order in which their files are made."""
+PARENTS = dict(zip(LAYERS[1:], (*LAYERS[:6], LAYERS[5]), strict=True))
+"""The layer that each is made from; sdd/ and ledger/ are both made from entities/."""
+FIRST = "shard-00000"
+_DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, pa.ArrowTypeError, UnicodeDecodeError)
+"""What pyarrow raises of a damaged file, beside an OSError without a number."""
+_SHARD = re.compile(r"shard-\d{5,}")
 
 
 class Format(NamedTuple):
@@ -84,9 +85,25 @@ class ShardStore:
         return self.root / layer / f"{shard}.parquet"
 
     def shards(self, layer: str) -> list[str]:
-        """The shards that the layer has a file of, in order."""
+        """The shards that the layer has a file of, in order; files of other names are left out."""
+        return [name for name in self.names(layer) if is_shard_name(name)]
+
+    def names(self, layer: str) -> list[str]:
+        """The names of all Parquet files of the layer without their ending, in order."""
         folder = self.root / layer
         return sorted(p.stem for p in folder.glob("*.parquet")) if folder.exists() else []
+
+    def dataset(self) -> str | None:
+        """What the files of this dataset have in common: the stamp of its first list's first shard, which later files
+        inherit. None where no file has it.
+        """
+        for layer in LAYERS:
+            with suppress(FileNotFoundError, ShardCorrupt):
+                with self.opened(layer, FIRST) as file:
+                    found = self.stamp_of(file, layer, FIRST)
+                if inherited := found.dataset or (found.stamp if layer == LAYERS[0] else None):
+                    return inherited
+        return None
 
     def stamp(self, layer: str, shard: str) -> Stamp | None:
         """The file's stamp and counts, or None where there is no file.
@@ -103,8 +120,17 @@ class ShardStore:
     def stamp_of(self, file: pq.ParquetFile, layer: str, shard: str) -> Stamp:
         """As `stamp`, of the file that `opened` gave."""
         self._version_of(file, layer, shard)
-        found = file.metadata.metadata
-        return Stamp(stamp=found[b"stamp"].decode(), counts=json.loads(found[b"counts"]))
+        path = self.path(layer, shard)
+        try:
+            stamp = stamp_in(file.metadata.metadata)
+        except ValueError as error:
+            raise ShardCorrupt(f"{path} is damaged ({error}): move it away and run again") from error
+        if stamp.name not in (None, _name(layer, shard)):
+            raise ShardCorrupt(
+                f"{path} was written as {stamp.name}.parquet, so it was renamed or swapped: give it back its name, or "
+                "move it away and run again"
+            )
+        return stamp
 
     def version(self, layer: str) -> int | None:
         """The format version of the layer's files; None where it has none."""
@@ -203,6 +229,8 @@ class ShardStore:
         replace: bool,
     ) -> dict[str, int]:
         counts: dict[str, int] = {}
+        parent = self.stamp(PARENTS[layer], shard) if layer in PARENTS else None
+        dataset = self.dataset() or (stamp if (layer, shard) == (LAYERS[0], FIRST) else None)
 
         def write(file: IO[bytes]) -> None:
             with _writer(file, form.schema, row) as writer:
@@ -211,8 +239,9 @@ class ShardStore:
                     for record in group:
                         state = str(record.get("state", State.KEPT))
                         counts[state] = counts.get(state, 0) + 1
-                about = {"stamp": stamp, "version": str(form.version), "counts": json.dumps(counts)}
-                writer.add_key_value_metadata(about)
+                about = Stamp(stamp, counts, parent and parent.stamp, dataset, _name(layer, shard)).metadata()
+                writer.add_key_value_metadata(about | {"version": str(form.version)})
+            seal(file)
 
         publish(self.path(layer, shard), write, replace=replace)
         return counts
@@ -227,7 +256,7 @@ class ShardStore:
     def _formats(self, layer: str, without: str = "") -> Iterator[tuple[int, pa.Schema]]:
         """Version and schema of each file of the layer but one; damaged files are refused where they are read."""
         for shard in self.shards(layer):
-            with contextlib.suppress(ShardCorrupt, FileNotFoundError):
+            with suppress(ShardCorrupt, FileNotFoundError):
                 if shard != without:
                     with self.opened(layer, shard) as file:
                         yield self._version_of(file, layer, shard), file.schema_arrow
@@ -290,6 +319,16 @@ class ShardStore:
             return file.read(columns=list(names))
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a shard can have this name."""
+    return _SHARD.fullmatch(name) is not None
+
+
+def _name(layer: str, shard: str) -> str:
+    """What a file calls itself; folders above a layer of a cache may be renamed."""
+    return f"{layer.rpartition('/')[2]}/{shard}"
+
+
 def outcome_schema_of(row: type) -> pa.Schema:
     """The schema of a layer of outcomes: key, state, reason, detail, and the columns of `row`, nullable."""
     key, *payload = schema_of(row)
@@ -308,7 +347,9 @@ def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
     try:
         with reading(path) as file:
             yield pq.ParquetFile(file, pre_buffer=not is_local(path))  # of an object, columns in one request
-    except (pa.ArrowInvalid, OSError) as error:
+    except IsADirectoryError:
+        raise ShardCorrupt(f"{path} is a folder: move it away and run again") from None
+    except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise  # the storage's, not the format's
         damage = " ".join(str(error).split())

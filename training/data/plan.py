@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from infra.storage import refuse_unreadable
 from labeling.errors import ShardCorrupt
+from labeling.sdd.membership import own_shards, refuse_mixture, refuse_unlike_ledger
 from labeling.sdd.shards import ShardStore
 from training.data.config import DataConfig
 from training.data.errors import DatasetError, StorageFault
@@ -65,6 +66,8 @@ class PlannedShard:
     rows_by_group: tuple[int, ...]
     subjects: NDArray[np.uint8]
     """Of each row."""
+    dataset: str | None = None
+    """What it has in common with the others, where it says so."""
 
 
 class Plan:
@@ -141,12 +144,16 @@ def read_plan(config: DataConfig, seed: int) -> Plan:
     """The plan of a job over the dataset that `config` names. Reads footers, sizes and boxes, no pixels.
 
     Raises:
-        DatasetError: there is no dataset, it has no rows, or a shard is damaged or of another version.
+        DatasetError: there is no dataset, it has no rows, or a shard is damaged, of another version or dataset.
     """
     store = ShardStore(config.dataset)
     names = shard_names(store)
     with ThreadPoolExecutor(_READERS) as readers:
         shards = list(readers.map(partial(planned_shard, store, config.max_subjects), names))
+    try:
+        refuse_mixture(store, {shard.name: shard.dataset for shard in shards})
+    except ShardCorrupt as error:
+        raise DatasetError(str(error)) from error
     if not any(len(shard.subjects) for shard in shards):
         raise DatasetError(f"{store.root / LAYER} has no rows in its {len(shards)} shards: every image was dropped")
     return Plan(shards, config, seed)
@@ -156,11 +163,14 @@ def shard_names(store: ShardStore) -> list[str]:
     """The shards of the dataset, in order. Lists a folder and reads no file.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: there are none, or a file is none of them.
         SettingsError: the storage does not answer.
     """
     refuse_unreadable(store.root, "training.data.dataset")
-    names = store.shards(LAYER)
+    try:
+        names = own_shards(store, LAYER)
+    except ShardCorrupt as error:
+        raise DatasetError(str(error)) from error
     if not names:
         raise DatasetError(f"{store.root / LAYER} has no shards: give the root of a dataset that `build` has finished")
     return names
@@ -170,14 +180,16 @@ def planned_shard(store: ShardStore, max_subjects: int, name: str) -> PlannedSha
     """What a plan needs to know of a shard.
 
     Raises:
-        DatasetError: it is gone, damaged or of another version.
+        DatasetError: it is gone, damaged, of another version or of another dataset.
         StorageFault: it cannot be read now.
     """
     try:
         with store.opened(LAYER, name) as file:
-            stamp = store.stamp_of(file, LAYER, name).stamp
-            groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-            return PlannedShard(name, stamp, tuple(groups), _subjects(file.read(columns=_COLUMNS), max_subjects))
+            found = store.stamp_of(file, LAYER, name)
+            refuse_unlike_ledger(store, name, found)
+            groups = tuple(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+            subjects = _subjects(file.read(columns=_COLUMNS), max_subjects)
+        return PlannedShard(name, found.stamp, groups, subjects, found.dataset)
     except (ShardCorrupt, FileNotFoundError) as error:
         raise DatasetError(str(error)) from error
     except OSError as error:

@@ -1,12 +1,18 @@
 """What the commands that look say where there is nothing to see, or no place to write: one line."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from labeling.config import LabelingConfig
+from labeling.config import LabelingConfig, RulesConfig
 from labeling.record import recorded
+from tests.datasets import FOREIGN, dataset_of_two, flip
 from tests.factories import entity, finished, sdd_row
+
+OLD = Path(__file__).parents[2] / "golden" / "sdd_version_1"
 
 
 def refused(*words: str) -> str:
@@ -58,6 +64,75 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path, root):
     given = [f"labeling.root={tmp_path / root}", f"labeling.urls={tmp_path / 'list.csv'}"]
     line = refused("build", *(word for setting in given for word in ("--set", setting)))
     assert f"labeling.root {tmp_path / root} cannot be written" in line
+
+
+@pytest.fixture
+def two(tmp_path) -> Path:
+    return dataset_of_two(tmp_path / "sdd")
+
+
+TRAIN = ["train", "--here", "--set", "training.gpu=false", "--set", "training.out={out}", "--set"]
+READERS = {
+    "inspect": ["inspect", "{root}", "FROM labels"],
+    "picture": ["picture", "{root}", "{out}.png"],
+    "train": [*TRAIN, "training.data.dataset={root}"],
+    "cache": ["cache", *TRAIN[1:], "training.data.dataset={root}", "--set", "training.data.cache.views=1"],
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_every_reader_refuses_a_foreign_shard(two, tmp_path, kind, reader):
+    spoil, name = FOREIGN[kind]
+    spoil(two)
+    line = refused(*(word.format(root=two, out=tmp_path / "out") for word in READERS[reader]))
+    assert f"{two}/{name}.parquet " in line
+
+
+@pytest.mark.parametrize("layer", ["sdd", "ledger"])
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_refuses_a_shard_of_other_settings(two, tmp_path, layer, reader):
+    """Of a dataset from the same list: names and lists are alike, and the stamps are not."""
+    other = dataset_of_two(tmp_path / "other" / "sdd", rules=RulesConfig(max_repeats=1))
+    shutil.copy(other / layer / "shard-00001.parquet", two / layer)
+    line = refused(*(word.format(root=two, out=tmp_path / "out") for word in READERS[reader]))
+    assert f"{two}/sdd/shard-00001.parquet is stamped" in line
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_status_names_a_foreign_shard_and_fails(two, kind):
+    spoil, name = FOREIGN[kind]
+    spoil(two)
+    done = CliRunner().invoke(app, ["status", str(two)])
+    assert done.exit_code == 1, done.exception
+    assert f"wrong: {two}/{name}.parquet " in done.stderr
+    assert "| sdd | " in done.stdout
+
+
+def test_status_compares_checksums_if_asked(two):
+    path = two / "images" / "shard-00001.parquet"
+    flip(path, 1000)
+    assert CliRunner().invoke(app, ["status", str(two)]).exit_code == 0
+    done = CliRunner().invoke(app, ["status", "--deep", str(two)])
+    assert (done.exit_code, done.stderr.count("wrong: ")) == (1, 1)
+    assert f"{path} has changed" in done.stderr
+
+
+def test_status_names_a_ledger_whose_rows_cannot_be_read(two):
+    path = two / "ledger" / "shard-00000.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 400 + content[404:])
+    done = CliRunner().invoke(app, ["status", str(two)])
+    assert done.exit_code == 1
+    assert f"wrong: {path} is damaged" in done.stderr
+    assert "| ledger | 2 of 2 |" in done.stdout
+
+
+def test_status_says_which_files_have_no_checksum(tmp_path):
+    shutil.copytree(OLD, tmp_path / "old")
+    done = CliRunner().invoke(app, ["status", "--deep", str(tmp_path / "old")])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "13 of 13 files have no checksum" in done.stdout
 
 
 def test_a_message_holds_no_credentials(tmp_path):
@@ -121,7 +196,7 @@ def test_a_dataset_alone_can_be_looked_at(dataset, tmp_path):
 
 
 def test_status_shows_what_became_of_the_last_runs(dataset):
-    with recorded(LabelingConfig(root=dataset), []) as running:
+    with recorded(LabelingConfig(root=dataset), [], shards=1) as running:
         while_running = CliRunner().invoke(app, ["status", dataset]).stdout
     done = CliRunner().invoke(app, ["status", dataset]).stdout
     assert f"| {running.name} | running |" in while_running

@@ -10,7 +10,7 @@ import pytest
 from labeling.build import HereCaller, anchored, build, finish_part, label_part, refuse_stale
 from labeling.config import DownloadConfig, LabelingConfig
 from labeling.download import images_stamp, remember
-from labeling.errors import BadInput, ShardStale, StageFailed
+from labeling.errors import BadInput, ShardCorrupt, ShardStale, StageFailed
 from labeling.record import recorded
 from labeling.sdd.schema import Image, LedgerRow
 from labeling.sdd.shards import ShardStore
@@ -171,11 +171,20 @@ def test_a_failed_run_is_on_record_with_its_weights(closed_port, here):
 
 def test_a_record_holds_no_credentials(here):
     urls = "https://user:5ec4e7@host/list.csv?X-Amz-Signature=5ec4e7"
-    with recorded(LabelingConfig(root="sdd", urls=urls, **NETWORKS), []):
+    with recorded(LabelingConfig(root="sdd", urls=urls, **NETWORKS), [], shards=1):
         pass
     (record,) = records(here / "sdd")
     assert record["settings"]["urls"] == "https://***@host/list.csv?X-Amz-Signature=***"
     assert "5ec4e7" not in str(record)
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "shard-00099.parquet"])
+def test_a_foreign_file_is_named_before_any_work(closed_port, here, name):
+    (here / "sdd" / "sdd").mkdir(parents=True)
+    (here / "sdd" / "sdd" / name).write_text("not ours")
+    with pytest.raises(ShardCorrupt, match=f"{here}/sdd/sdd/{name} is no shard of this dataset"):
+        build(closed_port, Calls("download"))
+    assert records(here / "sdd") == []
 
 
 def test_what_is_refused_leaves_no_record(closed_port, here):

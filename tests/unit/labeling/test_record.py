@@ -17,7 +17,7 @@ def root(request, tmp_path):
 
 def run_once(root):
     """The names of a run that came to its end."""
-    with recorded(LabelingConfig(root=str(root)), []) as record:
+    with recorded(LabelingConfig(root=str(root)), [], shards=1) as record:
         assert [run["state"] for run in runs_of(root) if run["name"] == record.name] == ["running"]
         return record.name
 
@@ -32,7 +32,7 @@ def on_disk(root):
 
 def test_a_run_is_running_then_done_or_failed(root):
     first = run_once(root)
-    with pytest.raises(KeyboardInterrupt), recorded(LabelingConfig(root=str(root)), []) as record:
+    with pytest.raises(KeyboardInterrupt), recorded(LabelingConfig(root=str(root)), [], shards=1) as record:
         raise KeyboardInterrupt
     assert states(root) == {first: "done", record.name: "failed"}
 

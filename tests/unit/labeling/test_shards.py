@@ -29,7 +29,7 @@ from labeling.sdd.schema import (
     State,
     Verdict,
 )
-from labeling.sdd.shards import ROWS_PER_GROUP, ShardStore, Stamp
+from labeling.sdd.shards import ROWS_PER_GROUP, ShardStore
 from tests.factories import SHARD, candidate, downloaded, image, key, listed, refused
 
 
@@ -56,7 +56,7 @@ def test_outcomes_are_read_apart_rows_and_verdicts(store):
     outcomes = [image(1), refused(2), image(3), refused(4, State.DROPPED, "small")]
     counts = store.write_outcomes("images", SHARD, outcomes, Image, "stamp")
     assert counts == {"kept": 2, "failed": 1, "dropped": 1}
-    assert store.stamp("images", SHARD) == Stamp(stamp="stamp", counts=counts)
+    assert store.stamp("images", SHARD)[:2] == ("stamp", counts)
     assert list(store.read(Image, ["images"], SHARD)) == [image(1), image(3)]
     assert store.verdicts("images", SHARD) == {
         key(2): Verdict(state="failed", reason="ValueError", detail="detail of 2"),
@@ -68,7 +68,7 @@ def test_a_shard_without_rows_is_a_shard(store):
     assert store.write_outcomes("images", SHARD, [], Image, "stamp") == {}
     assert store.write("sdd", SHARD, [], SddRow, "stamp") == {}
     assert list(store.read(Image, ["images"], SHARD)) == list(store.read(SddRow, ["sdd"], SHARD)) == []
-    assert store.stamp("sdd", SHARD) == Stamp(stamp="stamp", counts={})
+    assert store.stamp("sdd", SHARD)[:2] == ("stamp", {})
     assert store.verdicts("images", SHARD) == {}
 
 
@@ -136,11 +136,57 @@ def test_labels_are_dictionary_encoded_however_deep(store):
     assert dictionaries == {"state", "reason", "candidates.list.element.label"}
 
 
-def test_the_same_rows_make_the_same_bytes(store):
-    for name in ("a", "b"):
-        store.write("captions", name, captions(100), Caption, "stamp")
-    first, second = (Path(store.path("captions", name).path).read_bytes() for name in ("a", "b"))
+def test_the_same_rows_make_the_same_bytes(store, tmp_path):
+    stores = [store, ShardStore(str(tmp_path / "other"))]
+    for each in stores:
+        each.write("captions", SHARD, captions(100), Caption, "stamp")
+    first, second = (Path(each.path("captions", SHARD).path).read_bytes() for each in stores)
     assert first == second
+
+
+def test_a_file_says_what_it_is_and_what_it_was_made_from(store):
+    store.write("urls", SHARD, [listed(1)], ListedUrl, "of the list")
+    store.write_outcomes("images", SHARD, [image(1)], Image, "of the images")
+    found = store.stamp("images", SHARD)
+    assert (found.name, found.parent, found.dataset) == (f"images/{SHARD}", "of the list", "of the list")
+    assert found.size == store.path("images", SHARD).stat().st_size
+    store.write("urls", SHARD, [listed(1), listed(2)], ListedUrl, "of a longer list", replace=True)
+    store.write_outcomes("images", SHARD, [image(1)], Image, "again", replace=True)
+    found = store.stamp("images", SHARD)
+    assert (found.parent, found.dataset) == ("of a longer list", "of the list")
+
+
+def test_swapped_files_are_named(store):
+    for shard in ("shard-00000", "shard-00001"):
+        store.write_outcomes("captions", shard, captions(1), Caption, "stamp")
+    first, second = (Path(store.path("captions", shard).path) for shard in ("shard-00000", "shard-00001"))
+    first.rename(first.with_name("moved"))
+    second.rename(first)
+    first.with_name("moved").rename(second)
+    with pytest.raises(ShardCorrupt, match=f"{first} was written as captions/shard-00001.parquet"):
+        store.stamp("captions", "shard-00000")
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(store):
+    store.path("captions", SHARD).mkdir(parents=True)
+    with pytest.raises(ShardCorrupt, match=f"{store.path('captions', SHARD)} is a folder: move it away"):
+        store.stamp("captions", SHARD)
+
+
+def test_every_flipped_byte_of_a_footer_is_harmless_or_named(store):
+    """Harmless are names of the program that wrote it, statistics, and the like, which `status --deep` looks at."""
+    store.write("captions", SHARD, captions(3), Caption, "stamp")
+    path, said = Path(store.path("captions", SHARD).path), []
+    whole = path.read_bytes()
+    begin = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for at in range(begin, len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ (0x80 if at % 2 else 0x01)]) + whole[at + 1 :])
+        try:
+            store.stamp("captions", SHARD)
+        except ShardCorrupt as error:
+            said.append(str(error))
+    assert len(said) > (len(whole) - begin) / 2
+    assert [message for message in said if "\n" in message or str(path) not in message] == []
 
 
 @pytest.mark.parametrize("numbers", [(1, 1), (2, 1), (1, 3, 2)])
@@ -241,6 +287,7 @@ def test_the_shards_of_a_layer_are_listed_in_order(store):
     for name in ("shard-00010", "shard-00002"):
         store.write("captions", name, captions(1), Caption, "stamp")
     Path(store.root.path, "captions", ".shard-00003.parquet.0a1b.tmp").touch()
+    Path(store.root.path, "captions", "foreign.parquet").touch()
     assert store.shards("captions") == ["shard-00002", "shard-00010"]
 
 

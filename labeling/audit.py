@@ -1,0 +1,219 @@
+"""Whether the files of a dataset are all there, whole, and made from each other.
+
+`audit` reads names, sizes and footers. `changed_files` reads every byte, so it takes as long as copying the dataset.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow.parquet as pq
+from upath import UPath
+
+from infra.storage import reading
+from labeling.errors import ShardCorrupt
+from labeling.record import DONE, runs_of
+from labeling.sdd.footer import Stamp
+from labeling.sdd.membership import LEDGER, LIST, PRODUCT, foreign
+from labeling.sdd.schema import State
+from labeling.sdd.seal import is_intact
+from labeling.sdd.shards import LAYERS, PARENTS, ShardStore, is_shard_name
+from labeling.url_list import planned_shards, shard_name
+
+IMAGES = "images"
+COMPLETE = (LIST, IMAGES, LEDGER)
+"""Layers that have a row for each URL of the list."""
+_READERS = 16
+_CURE = "put it back from a copy, or move it away and run the build again"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A file, as its name and its footer have it."""
+
+    layer: str
+    shard: str
+    path: UPath
+    stamp: Stamp
+    rows: int
+    size: int
+    """Bytes on the storage."""
+    keys: tuple[bytes, bytes] | None
+    """The first and the last; None where it has no rows."""
+
+    @property
+    def kept(self) -> int:
+        """Rows that the next layer has, too."""
+        return self.stamp.counts.get(State.KEPT, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What was found."""
+
+    store: ShardStore
+    files: Mapping[str, Mapping[str, ShardFile]]
+    """By layer and shard; those whose footer can be read."""
+    problems: tuple[str, ...]
+    """What is wrong, one line each: the file, and the cure."""
+
+
+def audit(root: str) -> Audit:
+    """Look at the names, sizes and footers of all files."""
+    store = ShardStore(root)
+    # A build under way makes them in this order. Listing the first ones last never misses what a later one is made of.
+    names = {layer: store.names(layer) for layer in (PRODUCT, LEDGER, *reversed(LAYERS[:-2]))}
+    places = [(layer, name) for layer in LAYERS for name in names[layer] if is_shard_name(name)]
+    with ThreadPoolExecutor(_READERS) as readers:
+        looked = [each for each in readers.map(lambda place: _look(store, *place), places) if each is not None]
+    files: dict[str, dict[str, ShardFile]] = {layer: {} for layer in LAYERS}
+    for file in looked:
+        if isinstance(file, ShardFile):
+            files[file.layer][file.shard] = file
+    problems = [
+        *_by_name(store, names, files),
+        *(each for each in looked if isinstance(each, str)),
+        *filter(None, (_unfit(file, files) for layer in files.values() for file in layer.values())),
+        *_of_other_datasets(store, files),
+    ]
+    return Audit(store, files, tuple(problems))
+
+
+def changed_files(found: Audit) -> Iterator[tuple[ShardFile, str | None]]:
+    """Read every file; with each, what is wrong with its content.
+
+    Files of earlier versions have no checksum. They are decoded, and their keys and pictures compared with what the
+    dataset says of them.
+    """
+    files = [file for layer in found.files.values() for file in layer.values()]
+    with ThreadPoolExecutor() as readers:
+        yield from zip(files, readers.map(partial(_changed, found), files), strict=True)
+
+
+def _look(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
+    """The file, what is wrong with it, or None where it has been removed meanwhile."""
+    path = store.path(layer, shard)
+    try:
+        with store.opened(layer, shard) as file:
+            stamp = store.stamp_of(file, layer, shard)
+            return ShardFile(layer, shard, path, stamp, file.metadata.num_rows, path.stat().st_size, _keys(file))
+    except FileNotFoundError:
+        return None
+    except (ShardCorrupt, OSError) as error:
+        return str(error)
+
+
+def _keys(file: pq.ParquetFile) -> tuple[bytes, bytes] | None:
+    groups = [file.metadata.row_group(number).column(0) for number in range(file.num_row_groups)]
+    known = [group.statistics for group in groups if group.statistics is not None and group.statistics.has_min_max]
+    return (known[0].min, known[-1].max) if known else None
+
+
+def _by_name(
+    store: ShardStore, names: Mapping[str, list[str]], files: Mapping[str, Mapping[str, ShardFile]]
+) -> Iterator[str]:
+    """Files that should not be there, and files that should."""
+    layers: Iterable[str] = LAYERS
+    if any(names[layer] for layer in LAYERS[:-2]):
+        own = _own_shards(store, names, files)
+    else:  # a copy of the product alone
+        layers = [layer for layer in LAYERS if names[layer]]
+        own = {name for layer in layers for name in names[layer] if is_shard_name(name)}
+    finished = _finished_shards(store)
+    for layer in layers:
+        yield from (foreign(store, layer, name) for name in names[layer] if name not in own)
+        for shard in sorted(own - set(names[layer])):
+            later = (other for other in _after(layer) if shard in names[other])
+            why = next((f"{other}/ has it" for other in later), "a run had finished it" if shard in finished else None)
+            if why:
+                yield f"{store.path(layer, shard)} is missing, though {why}: put it back, or run the build again"
+
+
+def _after(layer: str) -> tuple[str, ...]:
+    """The layers whose files are written after that of `layer`; sdd/ for ledger/, as a build writes both at once."""
+    return LAYERS[LAYERS.index(layer) + 1 :] or (PRODUCT,)
+
+
+def _own_shards(
+    store: ShardStore, names: Mapping[str, list[str]], files: Mapping[str, Mapping[str, ShardFile]]
+) -> set[str]:
+    """The shards of the list, even where urls/ has lost them."""
+    dataset = store.dataset()
+    alike = {shard for layer in files.values() for shard, file in layer.items() if file.stamp.dataset == dataset}
+    listed = {name for name in names[LIST] if is_shard_name(name)}
+    return listed | set(planned_shards(store)) | (alike if dataset is not None else set())
+
+
+def _finished_shards(store: ShardStore) -> set[str]:
+    """The shards all of whose files were there when a run ended."""
+    counts = [run.get("shards", 0) for run in runs_of(store.root) if run["state"] == DONE]
+    return set(map(shard_name, range(max(counts, default=0))))
+
+
+def _unfit(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]) -> str | None:
+    """What does not fit in a file: with itself, or with those that it was made from or with."""
+    shards = {layer: found[file.shard] for layer, found in files.items() if file.shard in found}
+    parent, ledger, listed = shards.get(PARENTS.get(file.layer, "")), shards.get(LEDGER), shards.get(LIST)
+    counted = sum(file.stamp.counts.values())
+    if file.stamp.size not in (None, file.size):
+        return f"{file.path} has {file.size} bytes, but was written with {file.stamp.size}: {_CURE}"
+    if counted != file.rows:
+        return f"{file.path} has {file.rows} rows, but its footer counts {counted}: {_CURE}"
+    if parent and file.stamp.parent not in (None, parent.stamp.stamp):
+        return (
+            f"{file.path} was made from {parent.layer}/ stamped {file.stamp.parent}, which now is "
+            f"{parent.stamp.stamp}: {_CURE}"
+        )
+    if file.layer == PRODUCT and ledger and ledger.stamp.stamp != file.stamp.stamp:
+        return f"{file.path} is stamped {file.stamp.stamp}, but ledger/ of the same shard {ledger.stamp.stamp}: {_CURE}"
+    made_of = listed if file.layer in COMPLETE else ledger if file.layer == PRODUCT else parent
+    if made_of and file.rows != (expected := made_of.rows if made_of is listed else made_of.kept):
+        return f"{file.path} has {file.rows} rows, but {made_of.layer}/ has {expected} for it: {_CURE}"
+    if made_of is listed and listed and file.keys != listed.keys:
+        return f"{file.path} has other keys than {LIST}/: {_CURE}"
+    return None
+
+
+def _of_other_datasets(store: ShardStore, files: Mapping[str, Mapping[str, ShardFile]]) -> Iterator[str]:
+    dataset = store.dataset()
+    for layer in files.values():
+        for file in layer.values():
+            if dataset and file.stamp.dataset not in (None, dataset):
+                yield f"{file.path} is of the dataset {file.stamp.dataset}, this one is {dataset}: {_CURE}"
+
+
+def _changed(found: Audit, file: ShardFile) -> str | None:
+    """What is wrong with the content of a file."""
+    try:
+        if file.stamp.size is None:
+            return _unlike_others(found, file)
+        with reading(file.path) as content:
+            return None if is_intact(content) else f"{file.path} has changed since it was written (SHA-256): {_CURE}"
+    except (ShardCorrupt, OSError) as error:
+        return str(error)
+
+
+def _unlike_others(found: Audit, file: ShardFile) -> str | None:
+    """What is wrong with a file that has no checksum, as far as others tell."""
+    keys = []
+    with found.store.opened(file.layer, file.shard) as shard:
+        for group in range(shard.num_row_groups):
+            for row in shard.read_row_group(group).to_pylist():
+                keys.append(row["key"])
+                if row.get("image") and hashlib.sha256(row["image"]).digest() != row["sha256"]:
+                    return f"{file.path} has another picture of {row['key'].hex()} than was downloaded: {_CURE}"
+    expected = _keys_for(found, file)
+    return f"{file.path} has other keys than it should: {_CURE}" if expected not in (None, keys) else None
+
+
+def _keys_for(found: Audit, file: ShardFile) -> list[bytes] | None:
+    """The keys that a file should have; None where nothing says it."""
+    layer = LIST if file.layer in COMPLETE else LEDGER if file.layer == PRODUCT else PARENTS[file.layer]
+    if file.layer == LIST or file.shard not in found.files[layer]:
+        return None
+    with found.store.opened(layer, file.shard) as shard:
+        judged = "state" in shard.schema_arrow.names
+        rows = shard.read(columns=["key", "state"] if judged else ["key"]).to_pylist()
+    return [row["key"] for row in rows if row.get("state", State.KEPT) == State.KEPT]
