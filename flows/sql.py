@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -67,7 +68,7 @@ def run(session: duckdb.DuckDBPyConnection, sql: str, output: Output = Output(),
         if not unsafe:
             refuse_writes(sql)
         for statement in duckdb.extract_statements(sql):
-            _run(session, statement, output)
+            _run_until_interrupted(session, statement, output)
     except (duckdb.Error, LabelingError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         return False
@@ -83,10 +84,20 @@ def prompt(session: duckdb.DuckDBPyConnection, output: Output = Output(), *, uns
         try:
             run(session, input("sdd> "), output, unsafe=unsafe)
         except KeyboardInterrupt:
-            typer.echo()
+            typer.echo("interrupted")
         except EOFError:
             typer.echo()
             return
+
+
+def _run_until_interrupted(session: duckdb.DuckDBPyConnection, statement: duckdb.Statement, output: Output) -> None:
+    """Run a statement in a thread of its own: the main thread gets no Ctrl-C while it is inside DuckDB."""
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(_run, session, statement, output).result()
+        except KeyboardInterrupt:
+            session.interrupt()
+            raise
 
 
 def _run(session: duckdb.DuckDBPyConnection, statement: duckdb.Statement, output: Output) -> None:

@@ -1,18 +1,23 @@
 """What `inspect` prints: tables, CSV and JSON, of statements given, piped in, or typed at a prompt."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pty
+import select
+import signal
 import sys
 from pathlib import Path
+from typing import Self
 
 import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
 from tests.factories import entity, finished, image, key, sdd_row
+from tests.processes import PATIENCE_S, kill_family
 
 ROOT = Path(__file__).parents[3]
 COUNT = 45
@@ -132,32 +137,53 @@ def test_every_kind_of_result_is_printed(dataset, sql, form):
     assert len(inspect(dataset, sql, *form)) > 1
 
 
-def typed(dataset: str, keys: str, state: Path) -> str:
-    """What a terminal shows of a session in which these keys are typed."""
-    pid, terminal = pty.fork()
-    if not pid:
-        os.environ |= {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(state), "TERM": "dumb"}
-        os.execv(sys.executable, [sys.executable, "-m", "flows.cli", "inspect", dataset, "--columns", "1"])
-    shown = b""
-    try:
-        while b"sdd> " not in shown:
-            shown += os.read(terminal, 1024)
-        os.write(terminal, keys.encode())
-        while chunk := os.read(terminal, 1024):
-            shown += chunk
-    except OSError:  # the program has ended
-        pass
-    finally:
-        os.close(terminal)
-        _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, shown
-    return shown.decode()
+class Terminal:
+    """A terminal in which `inspect` runs with its prompt. Type only after the prompt is shown."""
+
+    def __init__(self, dataset: str, state: Path) -> None:
+        self.shown = b""
+        self.pid, self.terminal = pty.fork()
+        if not self.pid:
+            os.environ |= {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(state), "TERM": "dumb"}
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run with it ignored
+            os.execv(sys.executable, [sys.executable, "-m", "flows.cli", "inspect", dataset, "--columns", "1"])
+
+    def type(self, keys: str, until: str = "sdd> ") -> str:
+        """Press these keys; what is shown from then on until this text."""
+        os.write(self.terminal, keys.encode())
+        return self.until(until)
+
+    def until(self, text: str) -> str:
+        """What is shown until this text."""
+        while text.encode() not in self.shown:
+            assert select.select([self.terminal], [], [], PATIENCE_S)[0], self.shown
+            self.shown += os.read(self.terminal, 1024)
+        before, _, self.shown = self.shown.partition(text.encode())
+        return before.decode()
+
+    def leave(self) -> None:
+        """Press Ctrl-D and wait for the end."""
+        with contextlib.suppress(OSError):  # raised when the program has ended
+            self.type("\x04", until="more")
+
+    def __enter__(self) -> Self:
+        self.until("sdd> ")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        kill_family(self.pid)
+        os.waitpid(self.pid, 0)
+        os.close(self.terminal)
 
 
-def test_the_prompt_remembers_lines_of_earlier_sessions(dataset, tmp_path):
-    first = typed(dataset, "SELECT 6 * 7 AS answer; SELECT 1 + 1 AS two;\nselec\n\x04", tmp_path)
-    assert "Views: " in first
-    assert "42" in first
-    assert "two" in first
-    assert "error: Parser Error" in first
-    assert "42" in typed(dataset, "\x1b[A\x1b[A\n\x04", tmp_path)
+def test_the_prompt_goes_on_after_errors_and_interrupts_and_remembers_lines(dataset, tmp_path):
+    with Terminal(dataset, tmp_path) as terminal:
+        shown = terminal.type("SELECT 6 * 7 AS answer; SELECT 1 + 1 AS two\n")
+        assert "42" in shown
+        assert "two  " in shown
+        assert "error: Parser Error" in terminal.type("selec\n")
+        terminal.type("SELECT 'be' || 'gun'; SELECT sum(i % 7) FROM range(1000000000000) n(i)\n", until="begun")
+        assert "interrupted" in terminal.type("\x03")
+        terminal.leave()
+    with Terminal(dataset, tmp_path) as terminal:
+        terminal.type("\x1b[A\x1b[A\x1b[A\n", until="42 │")  # the third line before
