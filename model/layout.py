@@ -30,7 +30,8 @@ MIN_AREA, MAX_AREA = 0.05, 0.7
 """Share of an image that a subject's box covers in training (App. B.1, rule 2)."""
 _CENTRED_SIDE = 0.7
 """Longest side of a subject in the centre, as a share of the image. Choice: at .5, .6, .7 and .8 the small model's
-R@1 of 60 things that no dataset has is .867, .883, .917 and .917, and the share of right backgrounds 1, 1, .983, .950."""
+R@1 of 60 things that no dataset has is .867, .883, .917 and .917; the share of right backgrounds is 1, 1, .983 and
+.950."""
 
 
 class Layout(StrEnum):
