@@ -1,11 +1,5 @@
-"""A training job on the small model with data made up as it goes, as a process that a test can kill.
+"""A training job on the small model with data made up as it goes."""
 
-python -m tests.training_run FOLDER [--resume latest] [--set training.steps=3]
-"""
-
-import argparse
-import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +7,17 @@ from typing import Any
 
 import torch
 
-from infra.logs import setup_logs
 from model.prompt import Prompt
 from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import IMAGE_PX, small_batch, small_config
-from training.checkpoints import LATEST, Checkpoints
+from training.checkpoints import Checkpoints
 from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch, PlannedRow
 from training.data.sample import Sample
-from training.errors import TrainingError
 from training.loop import train
-from training.parallel import Worker, this_worker
+from training.parallel import Worker
 from training.samples import SampledRow
 
 LABELS = (["dog"], ["dog", "cat"])
@@ -100,38 +92,3 @@ def trained(
     start = Checkpoints(Path(job.training.out), job.training.keep, worker).latest() if resume else None
     train(net, job, MadeUpPlan(), lambda numbers: read(net, numbers, spoilt), worker, start, lambda: made_up_rows(net))
     return net
-
-
-def main() -> int:
-    """The exit code: 0, or 2 where training stopped with a message."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--resume", choices=[LATEST])
-    parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--rank", type=int, help="of a group of workers that meet in FOLDER/meeting")
-    parser.add_argument("--count", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    setup_logs()
-    job = small_job(given.folder)
-    settings = job.model_dump(mode="json")["training"]
-    for override in given.set:
-        name, _, value = override.partition("=")
-        read_value = json.loads if isinstance(settings[name], dict) else type(settings[name])
-        settings[name] = read_value(value)
-    worker = Worker()
-    if given.rank is not None:
-        meeting = f"file://{given.folder.absolute()}/meeting"
-        torch.distributed.init_process_group("gloo", meeting, rank=given.rank, world_size=given.count)
-        worker = this_worker(gpu=False)
-    job = TrainingJob.model_validate({"model": job.model, "training": settings})
-    try:
-        trained(job, given.resume is not None, worker=worker)
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,9 +3,6 @@
 import json
 import random
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.config import DropConfig, Precision
 from model.subject_diffusion import SubjectDiffusion
 from tests.placed import Placed, held_bytes
+from tests.processes import wait_until
 from tests.small_model import open_gates, small_batch
 from tests.training_run import FULL, ROWS, MadeUpPlan, read, trained
 from training.blank import blank_batch
@@ -56,30 +54,30 @@ def differing(one, other):
 # Interrupted is uninterrupted
 
 
-def wait_for_step(out: Path, step: int, running: subprocess.Popen) -> None:
-    while not any(line["step"] >= step for line in read_metrics(out)):
-        assert running.poll() is None, "the run ended before it was killed"
-        time.sleep(0.01)
+def train_alone(job: TrainingJob) -> None:
+    torch.set_num_threads(1)
+    trained(job)
 
 
-def test_killed_at_any_step_and_resumed_gives_the_same_bits(job: Jobs, base_folder, tmp_path):
+def test_killed_at_any_step_and_resumed_gives_the_same_bits(job: Jobs, tmp_path, processes):
     settings = {"steps": 12, "log_every": 1, "checkpoint_every": 4}
     undisturbed = job(**settings)
     trained(undisturbed)
     killed = job(**settings, out=str(tmp_path / "killed"))
-    words = [f"{name}={value}" for name, value in (settings | {"out": killed.training.out}).items()]
-    command = [sys.executable, "-m", "tests.training_run", str(base_folder)]
-    command += [word for setting in words for word in ("--set", setting)]
-    running = subprocess.Popen(command)
     step = random.Random().randint(4, 11)
-    wait_for_step(Path(killed.training.out), step, running)
-    running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
+    running = processes.fork(train_alone, killed)
+    wait_until(f"step {step}", lambda: reached(killed, step), running.process.is_alive)
+    running.process.kill()
+    assert running.exit_code() == -signal.SIGKILL
     trained(killed, resume=True)
     assert differing(tensors_at(undisturbed, 12), tensors_at(killed, 12)) == [], f"killed after step {step}"
     losses = [[line["loss"] for line in read_metrics(Path(one.training.out))] for one in (undisturbed, killed)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 12
+
+
+def reached(job: TrainingJob, step: int) -> bool:
+    return any(line["step"] >= step for line in read_metrics(Path(job.training.out)))
 
 
 def test_a_job_that_goes_on_knows_more_than_its_weights(job: Jobs, tmp_path):
