@@ -153,7 +153,7 @@ def download_part(
     """Make images/ of these shards."""
     store = ShardStore(config.root)
     count = Count(store, IMAGES, shards)
-    with showing(IMAGES, _rows(store, URLS, shards), count):
+    with showing(IMAGES, _rows(store, URLS, shards), count.progress):
         reports = download_shards(config, shards, stop)
     return _checked(store, IMAGES, reports)
 
@@ -266,7 +266,7 @@ def _run(
 ) -> list[ShardReport]:
     store = ShardStore(config.root)
     start = time.monotonic()
-    with showing(layer, _rows(store, parent, shards), Count(store, layer, shards, job.expected)):
+    with showing(layer, _rows(store, parent, shards), Count(store, layer, shards, job.expected).progress):
         reports = run_job(job, shards, workers, config.executor, stop)
     log.info("%s: %s in %.1f s", layer, _summary(reports), time.monotonic() - start)
     return _checked(store, layer, reports)

@@ -33,6 +33,8 @@ class Journal:
     """Rows with an outcome."""
     attempts: int = 0
     """How often this run began the shard."""
+    loading: bool = False
+    """Whether the network is being loaded."""
     in_flight: list[str] = field(default_factory=list)
     """Keys (hex) of the rows on the network."""
     suspects: set[str] = field(default_factory=set)
@@ -56,9 +58,14 @@ class Journal:
         journal.write()
         return journal
 
+    def loads(self) -> None:
+        """The network is being loaded, which may take minutes."""
+        self.loading = True
+        self.write()
+
     def sent(self, keys: Iterable[bytes], done: int) -> None:
         """These rows are on the network now, and `done` rows have their outcome."""
-        self.in_flight, self.done = [key.hex() for key in keys], done
+        self.in_flight, self.done, self.loading = [key.hex() for key in keys], done, False
         self.write()
 
     def died(self, cause: str, by_itself: bool = False) -> None:
@@ -94,6 +101,7 @@ class Journal:
                 "run": self.run,
                 "done": self.done,
                 "attempts": self.attempts,
+                "loading": self.loading,
                 "in_flight": self.in_flight,
                 "suspects": sorted(self.suspects),
                 "lone_deaths": self.lone_deaths,

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, Self
@@ -84,6 +85,20 @@ class ProcessDied(Exception):
         """Whether what it was doing is the cause: it crashed or hung."""
 
 
+class _Watchdog(threading.Timer):
+    """Kills a process at a deadline, unless it is cancelled before."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", deadline_s: float) -> None:
+        super().__init__(deadline_s, self._kill)
+        self.daemon, self.late = True, False
+        self._process = process
+        self.start()
+
+    def _kill(self) -> None:
+        self.late = True
+        self._process.kill()
+
+
 @dataclass
 class Network:
     """A stage's network in a process of its own."""
@@ -124,16 +139,8 @@ class Network:
             ProcessDied: there is nobody to take it.
         """
         assert self.pipe is not None, "start() was not called"
-        assert self.process is not None, "start() was not called"
-        watchdog = threading.Timer(self.workers.batch_deadline_s, self.process.kill)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
+        with self._within(self.workers.batch_deadline_s):
             self.pipe.send(rows)
-        except OSError:
-            raise self._ended() from None
-        finally:
-            watchdog.cancel()
 
     def receive(self, deadline_s: float) -> Any:
         """The next message.
@@ -142,15 +149,26 @@ class Network:
             ProcessDied: there is none and will be none, or not within `deadline_s`.
         """
         assert self.pipe is not None, "start() was not called"
+        with self._within(deadline_s):
+            return self.pipe.recv()
+
+    @contextmanager
+    def _within(self, deadline_s: float) -> Iterator[None]:
+        """Kill the process when the block, which reads or writes its pipe, takes longer than `deadline_s`.
+
+        Raises:
+            ProcessDied: its process is gone, by itself or by the deadline; the message says which.
+        """
         assert self.process is not None, "start() was not called"
+        watchdog = _Watchdog(self.process, deadline_s)
         try:
-            if self.pipe.poll(deadline_s):
-                return self.pipe.recv()
+            yield
         except (EOFError, OSError):
-            raise self._ended() from None
-        self.process.kill()
-        self._ended()
-        raise ProcessDied(f"no answer within {deadline_s:g} s", by_itself=True)
+            death = self._ended()
+            late = ProcessDied(f"no answer within {deadline_s:g} s", by_itself=True)
+            raise (late if watchdog.late else death) from None
+        finally:
+            watchdog.cancel()
 
     def discard(self) -> None:
         """End the process with whatever it has been sent; `start` makes a new one."""
@@ -397,6 +415,8 @@ class Labelling:
 
     def _send(self, unit: list[Any]) -> None:
         before = time.monotonic()
+        if self.network.process is None:
+            self.journal.loads()
         self.network.start()
         self.start_s += time.monotonic() - before
         self.in_flight.append(unit)

@@ -21,7 +21,7 @@ class MoodyConfig(Config):
     memory_rows: int = 10_000
     """More rows than this at once do not fit."""
     start: str = "well"
-    """How `setup` goes: well, raises, dies."""
+    """How `setup` goes: well, raises, dies, or "waits for PATH" to be there."""
     results: str = "one each"
     """Or "too few": a broken promise."""
     device: str = "works"
@@ -47,6 +47,8 @@ class MoodyStage:
             raise RuntimeError("no device")
         if self.config.start == "dies":
             os._exit(5)
+        while self.config.start.startswith("waits") and not Path(self.config.start.split()[-1]).exists():
+            time.sleep(0.01)
 
     def prepare(self, row: Address) -> Address:
         if "unreadable" in row.url:

@@ -12,6 +12,7 @@ import pytest
 from labeling.config import Executor, Workers
 from labeling.errors import StageFailed, StageInterrupted
 from labeling.journal import journal_path
+from labeling.progress import Count, Progress
 from labeling.run import run_job
 from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
@@ -19,6 +20,7 @@ from labeling.steps import Step, chain
 from labeling.supervisor import NetworkJob
 from tests.factories import downloaded, image
 from tests.moody import MoodyConfig, MoodyStage
+from tests.processes import wait_until
 
 SHARD = "shard-00000"
 
@@ -92,10 +94,29 @@ def test_a_dropped_row_may_leave_something_in_the_file(tmp_path):
         assert file.read(["caption"])["caption"].to_pylist() == ["good 1", None, "boring remembered"]
 
 
-def test_a_hang_that_holds_the_interpreter_lock_ends_at_the_deadline(tmp_path):
-    report = made(moody(tmp_path, ["good 1", "hang", "good 2"], Workers(batch_size=2, batch_deadline_s=2)))
+def test_a_hang_that_holds_the_interpreter_lock_ends_at_the_deadline(tmp_path, caplog):
+    """Also where the next batch is too large for the pipe, so that it cannot be sent: that is no crash."""
+    large = f"good {'x' * 1_000_000}"
+    report = made(moody(tmp_path, ["good 1", "hang", large], Workers(batch_size=2, batch_deadline_s=2)))
     assert reasons(tmp_path) == {2: ("quarantined", "hang")}
     assert (report.counts, report.deaths) == ({"kept": 2, "quarantined": 1}, 2)
+    ended = [text for text in caplog.messages if "process ended" in text]
+    assert ended == ["captions: the worker process ended (no answer within 2 s)"] * 2
+
+
+def test_a_network_that_loads_is_shown_as_loading(tmp_path):
+    loaded = tmp_path / "loaded"
+    job = moody(tmp_path, ["good 1", "good 2"], config=MoodyConfig(start=f"waits for {loaded}"))
+    look = Count(ShardStore(str(tmp_path)), "captions", [SHARD]).progress
+    making = threading.Thread(target=made, args=(job,))
+    making.start()
+    try:
+        wait_until("loading", lambda: look().loading, making.is_alive)
+        assert look() == Progress(done=0, loading=1)
+    finally:
+        loaded.touch()
+        making.join()
+    assert look() == Progress(done=2)
 
 
 def test_neighbouring_killers_are_told_apart(tmp_path):
