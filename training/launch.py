@@ -4,7 +4,8 @@
     ray job submit --working-dir . -- python -m training.launch --config infra/configs/paper.toml --resume latest
 
 Exit codes: 0 when the last step is done, 2 for settings, data or checkpoints that somebody has to look at, 1 for all
-else. Logs go to stderr, which `ray job submit` shows.
+else. Logs go to stderr, which `ray job submit` shows. That command itself exits with 1 whenever the job fails; it
+prints the job's code ("failed with exit code 2"), and `ray job list` has it as `driver_exit_code`.
 """
 
 import argparse

@@ -110,7 +110,8 @@ def test_logs_and_exit_code_reach_the_caller(first, folder):
 def test_a_job_that_cannot_run_fails_in_one_line(first, cluster, folder):
     """There are checkpoints, and nobody said to go on from them."""
     code, said = end_of(submitted(cluster, folder))
-    assert code != 0
+    assert code == 1, "that of `ray job submit`, whatever the job's"
+    assert "failed with exit code 2" in said
     assert "--resume latest goes on from it" in said
 
 
