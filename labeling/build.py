@@ -11,11 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from infra.storage import place, refuse_unwritable
-from labeling.config import Executor, LabelingConfig, Stale, Workers
+from labeling.config import Executor, LabelingConfig, NounConfig, Stale, Workers
 from labeling.download import download_shards, former_stamps
 from labeling.errors import ShardStale, StageFailed
 from labeling.finish import LEDGER, SDD, FinishJob, finish_stamp
@@ -212,12 +213,28 @@ def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence
                 f"{config.root}: shards gained images in a run that tried failed URLs again and has not ended: go on "
                 "with it, by --set labeling.download.retry_failed=true"
             )
+        if not _stale(config, [_before_stop_lists(step) for step in steps], shards):
+            raise ShardStale(
+                f"{config.root} was begun before nouns had stop lists: resume it with "
+                "--set 'labeling.nouns.stop_words=[]' --set 'labeling.nouns.stop_phrases=[]' "
+                "--set labeling.nouns.singular=false --set 'labeling.nouns.renamed={}', or let the stages run again "
+                "with --set labeling.stale=rebuild"
+            )
         order = [IMAGES, *(step.stage.name for step in steps), SDD]
         layers = ", ".join(f"{layer}/ ({counts[layer]} shards)" for layer in order if layer in counts)
         raise ShardStale(
             f"{config.root} holds files made under other settings: {layers}. Give a new root, or let the stages "
             "run again with --set labeling.stale=rebuild"
         )
+
+
+def _before_stop_lists(step: Step) -> Step:
+    """The step as it was before nouns were left out, renamed or made singular; other steps are what they were."""
+    config = step.stage.config
+    if not isinstance(config, NounConfig):
+        return step
+    former = config.model_copy(update={"stop_words": (), "stop_phrases": (), "singular": False, "renamed": {}})
+    return replace(step, identity=step.identity.replace(config.fingerprint(), former.fingerprint()))
 
 
 def _stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""What the README says of a dataset runs as it stands there."""
+"""What the README and the guide say of a dataset runs as it stands there."""
 
 import re
 import shlex
@@ -17,12 +17,13 @@ from labeling.sdd.schema import SddRow
 from labeling.sdd.shards import ShardStore
 from tests.factories import SHARD, labelled
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README, GUIDE = ((ROOT / path).read_text() for path in ("README.md", "docs/guide/dataset.md"))
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = README) -> list[str]:
     """The fenced blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,9 @@ def test_the_queries_and_the_commands_that_look_run(row):
         if re.match(r"\S*subject-diffusion (status|inspect|picture) ", line)
     ]
     assert {verb for verb, *_ in commands} == {"status", "inspect", "picture"}
-    for words in [*commands, *(["inspect", "out/sdd", block] for block in blocks("sql"))]:
+    queries = [["inspect", "out/sdd", block] for text in (README, GUIDE) for block in blocks("sql", text)]
+    assert len(queries) == 2
+    for words in [*commands, *queries]:
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, (words, done.output)
         assert done.stdout

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from labeling.build import HereCaller, anchored, build, finish_part, label_part, refuse_stale
-from labeling.config import DownloadConfig, LabelingConfig
+from labeling.config import DownloadConfig, LabelingConfig, NounConfig
 from labeling.download import images_stamp, remember
 from labeling.errors import BadInput, ShardCorrupt, ShardStale, StageFailed
 from labeling.record import recorded
-from labeling.sdd.schema import Image, LedgerRow
+from labeling.sdd.schema import Caption, Image, LedgerRow, Nouns
 from labeling.sdd.shards import ShardStore
+from labeling.stages.nouns import NounStage
 from labeling.steps import Step, chain, steps_of
 from labeling.weights import weights_id
 from tests.factories import SHARD, downloaded, image, labelled
@@ -66,6 +67,22 @@ def test_a_run_that_tried_failed_urls_again_and_was_killed_is_told_how_to_go_on(
     refuse_stale(trying, [step], [SHARD])
     with pytest.raises(ShardStale, match=r"made under other settings: images/ \(1 shards\), captions/"):
         refuse_stale(config_of(tmp_path, min_side_px=7), [step], [SHARD])
+
+
+def test_a_dataset_from_before_stop_lists_is_resumed_without_them(tmp_path):
+    store = labelled(tmp_path)
+    former = NounConfig(stop_words=(), stop_phrases=(), singular=False, renamed={})
+    before, today = (chain([(stage_named("captions"), ""), (NounStage(n), "w")]) for n in (former, NounConfig()))
+    begin = images_stamp(DownloadConfig(), store, SHARD)
+    stamps = {"images": f"{begin}-one", "captions": before[0].stamp(f"{begin}-one")}
+    stamps["nouns"] = before[1].stamp(stamps["captions"])
+    for layer, row in (("images", Image), ("captions", Caption), ("nouns", Nouns)):
+        store.write_outcomes(layer, SHARD, [], row, stamps[layer], replace=True)
+    refuse_stale(config_of(tmp_path), before, [SHARD])
+    with pytest.raises(ShardStale, match=r"before nouns had stop lists: resume it with --set .*stop_words=\[\]"):
+        refuse_stale(config_of(tmp_path), today, [SHARD])
+    with pytest.raises(ShardStale, match=r"made under other settings: images/ \(1 shards\)"):
+        refuse_stale(config_of(tmp_path, min_side_px=7), today, [SHARD])
 
 
 def test_a_file_of_images_that_was_moved_away_is_no_change_of_settings(tmp_path):
