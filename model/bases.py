@@ -4,7 +4,6 @@ The numbers are those of the published `config.json` files. Weights are never lo
 the benchmarks build these networks on the meta device.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 
 from model.errors import CheckpointError
+from model.weight_files import json_object
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def base_of(name: str, revision: str | None = None) -> Base:
         return KNOWN[name]
     try:
         files = {part: file_of(name, revision, file) for part, file in _FILES.items()}
-        return Base(**{part: json.loads(path.read_text()) for part, path in files.items()})
+        return Base(**{part: json_object(path) for part, path in files.items()})
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(

@@ -114,7 +114,8 @@ class SubjectDiffusion(nn.Module):
             CheckpointError: there is none, or a part of it is missing.
         """
         folder = Path(folder).expanduser()
-        net = cls(parts_of_folder(folder), settings_of_folder(folder))
+        config = settings_of_folder(folder)
+        net = cls(parts_of_folder(folder), config)
         load_ours(net, folder)
         return net
 

@@ -23,17 +23,27 @@ from typing import Any, TypeVar
 import torch
 from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub.errors import EntryNotFoundError
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from model.bases import base_of, file_of, where_else
 from model.config import ModelConfig
-from model.errors import CheckpointError
+from model.errors import CheckpointError, ModelError
 from model.image_encoder import OPENAI_MEAN, OPENAI_STD, visual_tower
 from model.openclip import VisionTransformer, open_clip
 from model.prompt import clip_tokenizer
+from model.weight_files import (
+    check_numbers,
+    check_shape,
+    check_tensors,
+    first_line,
+    json_object,
+    naming_damage,
+    pickled_tensors,
+    safetensors,
+)
 
 N = TypeVar("N")
 FORMAT = 1
@@ -41,6 +51,8 @@ OURS = "subject_diffusion.safetensors"
 UNET = "unet.base."
 _UNET = "unet/diffusion_pytorch_model.safetensors"
 _VISUAL = "visual."
+_NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+"""What a base's scheduler must say: the libraries' defaults are those of other models."""
 _FOLDERS = ("base", "image_encoder")
 """Settings that may name a local folder."""
 _KNOWN_IMAGE_ENCODERS = {"laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "ViT-H-14"}
@@ -85,18 +97,16 @@ def check_widths(parts: Parts) -> None:
 
 def random_parts(config: ModelConfig) -> Parts:
     """The parts that `config` names, with random weights. Under `torch.device("meta")` nothing is allocated."""
-    base = base_of(config.base, config.base_revision)
-    settings = _image_encoder_settings(config.image_encoder, config.image_encoder_revision)
-    folder = Path(config.base).expanduser()
-    return Parts(
-        vae=AutoencoderKL.from_config(dict(base.vae)),
-        unet=UNet2DConditionModel.from_config(dict(base.unet)),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**base.text_encoder)),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer") if folder.is_dir() else clip_tokenizer(),
-        scheduler=base.scheduler,
-        visual=visual_tower(settings["model_cfg"]),
-        image_encoder=settings,
-    )
+    with _named("model.base", config.base):
+        base = base_of(config.base, config.base_revision)
+        unet = UNet2DConditionModel.from_config(dict(base.unet))
+        vae = AutoencoderKL.from_config(dict(base.vae))
+        text_encoder = CLIPTextModel(CLIPTextConfig(**base.text_encoder))
+        tokenizer = _tokenizer(_source(config)) if Path(config.base).expanduser().is_dir() else clip_tokenizer()
+    with _named("model.image_encoder", config.image_encoder):
+        settings = _image_encoder_settings(config.image_encoder, config.image_encoder_revision)
+        visual = visual_tower(settings["model_cfg"])
+    return Parts(vae, unet, text_encoder, tokenizer, base.scheduler, visual, settings)
 
 
 def parts_of_base(config: ModelConfig) -> Parts:
@@ -108,10 +118,10 @@ def parts_of_base(config: ModelConfig) -> Parts:
     with _named("model.base", config.base):
         source = _source(config)
         unet = unet_of(config)
-        vae = _whole(AutoencoderKL, **source, subfolder="vae", torch_dtype=torch.float32)
+        vae = _whole(AutoencoderKL, source, "vae", torch_dtype=torch.float32)
         text_encoder = text_encoder_of(config)
-        tokenizer = CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer")
-        scheduler = DDPMScheduler.load_config(**source, subfolder="scheduler")
+        tokenizer = _tokenizer(source)
+        scheduler = _scheduler(source)
     with _named("model.image_encoder", config.image_encoder):
         settings = _image_encoder_settings(config.image_encoder, config.image_encoder_revision)
         visual = _pretrained_visual(settings, config.image_encoder, config.image_encoder_revision)
@@ -125,7 +135,7 @@ def unet_of(config: ModelConfig) -> UNet2DConditionModel:
         CheckpointError: the folder or hub id does not lead to weights.
     """
     with _named("model.base", config.base):
-        return _whole(UNet2DConditionModel, **_source(config), subfolder="unet", torch_dtype=torch.float32)
+        return _whole(UNet2DConditionModel, _source(config), "unet", torch_dtype=torch.float32)
 
 
 def text_encoder_of(config: ModelConfig) -> CLIPTextModel:
@@ -135,7 +145,7 @@ def text_encoder_of(config: ModelConfig) -> CLIPTextModel:
         CheckpointError: the folder or hub id does not lead to weights.
     """
     with _named("model.base", config.base):
-        return _whole(CLIPTextModel, **_source(config), subfolder="text_encoder", dtype=torch.float32)
+        return _whole(CLIPTextModel, _source(config), "text_encoder", dtype=torch.float32)
 
 
 def parts_of_folder(folder: Path) -> Parts:
@@ -145,14 +155,16 @@ def parts_of_folder(folder: Path) -> Parts:
         CheckpointError: a part is missing or unreadable.
     """
     with _named("the model's folder", str(folder)):
-        shapes = dict(UNet2DConditionModel.load_config(folder / "unet"))
+        shapes = json_object(folder / "unet" / "config.json")
         shapes["in_channels"] = shapes["out_channels"]
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(shapes)
-        vae = _whole(AutoencoderKL, pretrained_model_name_or_path=folder / "vae", torch_dtype=torch.float32)
-        text_encoder = _whole(CLIPTextModel, pretrained_model_name_or_path=folder / "text_encoder", dtype=torch.float32)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        source = {"pretrained_model_name_or_path": str(folder)}
+        vae = _whole(AutoencoderKL, source, "vae", torch_dtype=torch.float32)
+        text_encoder = _whole(CLIPTextModel, source, "text_encoder", dtype=torch.float32)
+        tokenizer = _tokenizer(source)
+        noise = folder / "scheduler" / "scheduler_config.json"
+        scheduler = _with_noise_schedule(noise, json_object(noise))
         settings = _image_encoder_settings(str(folder / "image_encoder"), None)
         visual = _pretrained_visual(settings, str(folder / "image_encoder"), None)
     return Parts(vae, unet, text_encoder, tokenizer, scheduler, visual, settings)
@@ -165,10 +177,7 @@ def settings_of_folder(folder: Path) -> ModelConfig:
         CheckpointError: there are none, or they are of another format.
     """
     with _named("the model's folder", str(folder)):
-        settings = json.loads((folder / "settings.json").read_text())
-    if settings["format"] != FORMAT:
-        raise CheckpointError(f"{folder} is of format {settings['format']}; this version of the code reads {FORMAT}")
-    config = ModelConfig.model_validate(settings["model"])
+        config = _read_settings(folder / "settings.json")
     there = {name: folder / getattr(config, name) for name in _FOLDERS}
     return config.model_copy(update={name: str(path.resolve()) for name, path in there.items() if path.is_dir()})
 
@@ -181,10 +190,12 @@ def save(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: ModelC
         state: the whole model's tensors.
 
     Raises:
-        CheckpointError: `folder` is there already.
+        CheckpointError: `folder` is there already, or a tensor holds other than finite numbers.
     """
     if folder.exists():
         raise CheckpointError(f"{folder} is there already: move it away, or give another folder")
+    numbers = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+    check_numbers(f"{folder} is not written", numbers, "export an earlier checkpoint, or in float32 if this is float16")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for part in ("unet", "scheduler", "image_encoder"):
@@ -209,16 +220,15 @@ def load_ours(net: nn.Module, folder: Path) -> None:
     """Fill the UNet of a finished network, and what is ours, from a trained model's folder.
 
     Raises:
-        CheckpointError: a tensor is missing or belongs nowhere.
+        CheckpointError: a file is missing or damaged, or its tensors are not those of the network.
     """
+    wanted = net.state_dict()
+    wanted_unet = {name.removeprefix(UNET): tensor for name, tensor in wanted.items() if _is_stock_unet(name)}
     with _named("the model's folder", str(folder)):
-        state = {UNET + name: tensor for name, tensor in load_file(folder / _UNET).items()} | load_file(folder / OURS)
-    wanted = {name for name in net.state_dict() if _is_stock_unet(name) or _is_ours(name)}
-    if odd := sorted(wanted ^ state.keys()):
-        raise CheckpointError(
-            f"{folder}: {len(odd)} tensors are missing or too many, such as {odd[0]}: its settings.json and its "
-            f"weights are not of one model"
-        )
+        unet, ours = safetensors(folder / _UNET), safetensors(folder / OURS)
+    check_tensors(folder / _UNET, unet, wanted_unet)
+    check_tensors(folder / OURS, ours, {name: wanted[name] for name in wanted if _is_ours(name)})
+    state = {UNET + name: tensor for name, tensor in unet.items()} | ours
     net.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
 
 
@@ -238,6 +248,24 @@ def _seen_from(folder: Path, config: ModelConfig) -> ModelConfig:
     )
 
 
+def _read_settings(path: Path) -> ModelConfig:
+    settings = json_object(path)
+    if "format" not in settings or "model" not in settings:
+        raise CheckpointError(
+            f"{path} has no format and model: give the folder of a trained model, or copy this one again"
+        )
+    if settings["format"] != FORMAT:
+        raise CheckpointError(f"{path} is of format {settings['format']!r}; this version of the code reads {FORMAT}")
+    try:
+        return ModelConfig.model_validate(settings["model"])
+    except ValidationError as error:
+        refused = [f"{'.'.join(map(str, ('model', *one['loc'])))}: {one['msg']}" for one in error.errors()]
+        raise CheckpointError(
+            f"{path} has settings that this version of the code does not read: {'; '.join(refused)}; export the model "
+            f"again, or use the version that wrote it"
+        ) from error
+
+
 def _settings(config: ModelConfig) -> dict[str, Any]:
     libraries = ("torch", "diffusers", "transformers", "open_clip_torch", "safetensors")
     return {
@@ -254,24 +282,55 @@ def _source(config: ModelConfig) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": name, "revision": config.base_revision}
 
 
-def _whole(network: type[N], **source: Any) -> N:
+def _whole(network: type[N], source: Mapping[str, Any], subfolder: str, **precision: torch.dtype) -> N:
     """`network.from_pretrained`, which fills what is missing with random weights and only logs it, but not here."""
-    loaded, report = network.from_pretrained(**source, output_loading_info=True)  # type: ignore[attr-defined]
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(
-            f"{source.get('subfolder', network.__name__)}: {len(missing)} tensors are missing, such as {missing[0]}"
+    part = Path(source["pretrained_model_name_or_path"]) / subfolder
+    with naming_damage(part):
+        loaded, report = network.from_pretrained(  # type: ignore[attr-defined]
+            **source, subfolder=subfolder, output_loading_info=True, ignore_mismatched_sizes=True, **precision
         )
+    files = [*part.glob("*.safetensors"), *part.glob("*.bin")]
+    where = files[0] if len(files) == 1 else part
+    for name, found, wanted in report["mismatched_keys"]:
+        check_shape(where, name, found, wanted)
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"{where}: {len(missing)} tensors are missing, such as {missing[0]}: copy or download it again"
+        )
+    check_numbers(where, dict(loaded.named_parameters()))
     if isinstance(loaded, ConfigMixin):  # else where it was read from would be written with it
         loaded.register_to_config(_name_or_path="")
     whole: N = loaded
     return whole
 
 
+def _tokenizer(source: Mapping[str, Any]) -> CLIPTokenizer:
+    with naming_damage(Path(source["pretrained_model_name_or_path"]) / "tokenizer"):
+        return CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer")
+
+
+def _scheduler(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of the base's scheduler."""
+    part = Path(source["pretrained_model_name_or_path"]) / "scheduler"
+    with naming_damage(part):
+        settings = dict(DDPMScheduler.load_config(**source, subfolder="scheduler"))
+    return _with_noise_schedule(part, settings)
+
+
+def _with_noise_schedule(where: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    if lacking := [name for name in _NOISE if name not in settings]:
+        raise CheckpointError(f"{where} does not say {', '.join(lacking)}: copy or download it again")
+    return settings
+
+
 def _image_encoder_settings(name: str, revision: str | None) -> dict[str, Any]:
     if name in _KNOWN_IMAGE_ENCODERS:
         pixels = {"mean": OPENAI_MEAN, "std": OPENAI_STD}
         return {"model_cfg": open_clip.get_model_config(_KNOWN_IMAGE_ENCODERS[name]), "preprocess_cfg": pixels}
-    settings: dict[str, Any] = json.loads(file_of(name, revision, "open_clip_config.json").read_text())
+    path = file_of(name, revision, "open_clip_config.json")
+    settings = json_object(path)
+    if lacking := [part for part in ("model_cfg", "preprocess_cfg") if not isinstance(settings.get(part), dict)]:
+        raise CheckpointError(f"{path} has no {' and '.join(lacking)}: give the settings of an OpenCLIP model")
     return settings
 
 
@@ -280,22 +339,15 @@ def _pretrained_visual(settings: Mapping[str, Any], name: str, revision: str | N
     with torch.device("meta"):
         tower = visual_tower(settings["model_cfg"])
     try:
-        weights = _visual_of_safetensors(file_of(name, revision, "open_clip_model.safetensors"))
+        path = file_of(name, revision, "open_clip_model.safetensors")
+        weights = safetensors(path, _VISUAL)
     except (FileNotFoundError, EntryNotFoundError):  # older uploads have the pickled form only
-        weights = _visual_of_pickle(file_of(name, revision, "open_clip_pytorch_model.bin"))
+        path = file_of(name, revision, "open_clip_pytorch_model.bin")
+        tensors = pickled_tensors(path)
+        weights = {key.removeprefix(_VISUAL): tensors[key] for key in tensors if key.startswith(_VISUAL)}
+    check_tensors(path, weights, tower.state_dict())
     tower.load_state_dict({key: tensor.float() for key, tensor in weights.items()}, assign=True)
     return tower
-
-
-def _visual_of_safetensors(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as tensors:
-        visual = [key for key in tensors.keys() if key.startswith(_VISUAL)]  # noqa: SIM118
-        return {key.removeprefix(_VISUAL): tensors.get_tensor(key) for key in visual}
-
-
-def _visual_of_pickle(path: Path) -> dict[str, Tensor]:
-    tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return {key.removeprefix(_VISUAL): tensor for key, tensor in tensors.items() if key.startswith(_VISUAL)}
 
 
 @contextmanager
@@ -303,11 +355,14 @@ def _named(setting: str, value: str) -> Iterator[None]:
     """Turn what the libraries raise into one line that names the setting and the cure."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-        kind = "folder" if Path(value).expanduser().is_dir() else "hub id (there is no such folder)"
+    except ModelError:
+        raise
+    except Exception as error:  # the libraries raise whatever a damaged file makes them raise
+        kind, cure = "hub id (there is no such folder)", where_else(value)
+        if Path(value).expanduser().is_dir():
+            kind, cure = "folder", "Copy or download it again, or give another"
         raise CheckpointError(
-            f"{setting}={value!r} does not load as a {kind}: {type(error).__name__}: {reason}. {where_else(value)}"
+            f"{setting}={value!r} does not load as a {kind}: {type(error).__name__}: {first_line(error)}. {cure}"
         ) from error
 
 

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from model.bases import KNOWN, MIRRORS, STABLE_DIFFUSION_2_BASE, base_of
 from model.config import ModelConfig
@@ -16,6 +17,7 @@ from model.errors import CheckpointError
 from model.subject_diffusion import SubjectDiffusion
 from model.weights import random_parts
 from tests.small_model import UNET, open_gates, small_batch, small_config, write_base
+from tests.unit.model.test_weight_files import Malicious
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -156,7 +158,7 @@ def test_a_tensor_that_is_missing_is_not_made_up(base_folder, tmp_path, file):
     lost = min(name for name in tensors if name.endswith(".weight") and "token_embedding" not in name)
     del tensors[lost]
     save_file(tensors, tmp_path / "copy" / file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"does not load as a folder"):
+    with pytest.raises(CheckpointError, match=rf"{file}.*: 1 tensors are missing.*{lost.removeprefix('visual.')}"):
         SubjectDiffusion.from_base(small_config(tmp_path / "copy"))
 
 
@@ -189,6 +191,125 @@ def test_a_folder_whose_weights_are_not_its_settings_is_refused(build, tmp_path)
     (tmp_path / "model" / "settings.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=r"\d+ tensors are missing or too many, such as .*feed_forward"):
         SubjectDiffusion.from_pretrained(tmp_path / "model")
+
+
+# Damaged files
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def write(content: str) -> Callable[[Path], None]:
+    return lambda path: path.write_text(content)
+
+
+def change(name: str, edit: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
+    """Change the first of a file's tensors whose name ends in `name`."""
+
+    def changed(path: Path) -> None:
+        tensors = load_file(path)
+        full = min(full for full in tensors if full.endswith(name))
+        save_file(tensors | {full: edit(tensors[full])}, path, metadata={"format": "pt"})
+
+    return changed
+
+
+def to_malicious_pickle(name: str) -> Callable[[Path], None]:
+    """Replace a file by a pickle of that name, which makes a folder where its code is run."""
+
+    def changed(path: Path) -> None:
+        torch.save({"x": Malicious(path.with_name("trap"))}, path.with_name(name))
+        path.unlink()
+
+    return changed
+
+
+def spoil(value: float) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor.index_fill(0, torch.tensor([0]), value)
+
+
+def widen(tensor: Tensor) -> Tensor:
+    return tensor[:, None].expand(-1, 2).contiguous()
+
+
+UNET_FILE, VAE_FILE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+TEXT_FILE, CLIP_FILE = "text_encoder/model.safetensors", "image_encoder/open_clip_model.safetensors"
+DAMAGES = [
+    (UNET_FILE, truncate, UNET_FILE),
+    (UNET_FILE, change("conv_in.bias", widen), r"conv_in.bias is \[16, 2\], its settings ask for \[16\]"),
+    (UNET_FILE, change("conv_in.bias", spoil(torch.nan)), rf"{UNET_FILE}: 1 of 16 values of conv_in.bias are NaN"),
+    (VAE_FILE, truncate, VAE_FILE),
+    (VAE_FILE, change("encoder.conv_in.bias", spoil(torch.inf)), rf"{VAE_FILE}: 1 of 8 values of encoder.conv_in.bias"),
+    (TEXT_FILE, write(""), TEXT_FILE),
+    (TEXT_FILE, to_malicious_pickle("pytorch_model.bin"), r"text_encoder/pytorch_model.bin is refused"),
+    (TEXT_FILE, change("final_layer_norm.bias", widen), rf"{TEXT_FILE}: final_layer_norm.bias is \[32, 2\]"),
+    (CLIP_FILE, truncate, CLIP_FILE),
+    (CLIP_FILE, to_malicious_pickle("open_clip_pytorch_model.bin"), r"open_clip_pytorch_model.bin is refused"),
+    (CLIP_FILE, change("ln_post.bias", widen), rf"{CLIP_FILE}: ln_post.bias is \[32, 2\]"),
+    (CLIP_FILE, change("ln_post.bias", spoil(torch.nan)), rf"{CLIP_FILE}: 1 of 32 values of ln_post.bias"),
+    ("image_encoder/open_clip_config.json", write("{}"), r"open_clip_config.json has no model_cfg and preprocess_cfg"),
+    ("unet/config.json", write("null"), r"unet/config.json is damaged: it holds None"),
+    ("text_encoder/config.json", write("[]"), r"text_encoder/config.json is damaged: it holds \[\]"),
+    ("tokenizer/tokenizer.json", write("{"), r"tokenizer/tokenizer.json is damaged: it is not JSON"),
+    ("scheduler/scheduler_config.json", write("{}"), r"scheduler.* does not say num_train_timesteps, beta_start"),
+]
+OF_A_MODEL = [  # read in ways of their own
+    *(one for one in DAMAGES if one[0] in (UNET_FILE, "unet/config.json", "scheduler/scheduler_config.json")),
+    ("subject_diffusion.safetensors", truncate, "subject_diffusion.safetensors"),
+    ("subject_diffusion.safetensors", change("mlp.0.bias", widen), r"subject_diffusion.*mlp.0.bias is \[96, 2\]"),
+    ("subject_diffusion.safetensors", change("fuser.gamma", lambda gamma: gamma / 0), r"fuser.gamma are NaN or inf"),
+    ("settings.json", write("[]"), "settings.json is damaged"),
+    ("settings.json", write('{"model": {}}'), "settings.json has no format and model: give the folder of a trained"),
+    ("settings.json", write('{"format": 1, "model": []}'), "settings.json has settings that .* not read: model: "),
+    ("settings.json", write('{"format": 1, "model": {"beta": "x"}}'), "model.beta: Input should be a valid number"),
+    ("settings.json", write('{"format": 1, "model": {"gone": 1}}'), "model.gone: Extra .*; export the model again"),
+]
+
+
+def refused(load: Callable[[], object], said: str) -> None:
+    with pytest.raises(CheckpointError, match=said) as error:
+        load()
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("file", "damage", "said"), DAMAGES)
+def test_a_damaged_base_is_refused_in_one_line(base_folder, tmp_path, file, damage, said):
+    for part in ("base", "image_encoder"):
+        shutil.copytree(base_folder / part, tmp_path / part)
+    path = tmp_path / file if file.startswith("image_encoder") else tmp_path / "base" / file
+    damage(path)
+    refused(lambda: SubjectDiffusion.from_base(small_config(tmp_path)), said)
+    assert not path.with_name("trap").exists()
+
+
+@pytest.fixture(scope="module")
+def model_folder(base_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    SubjectDiffusion.from_base(small_config(base_folder)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("file", "damage", "said"), OF_A_MODEL)
+def test_a_damaged_model_is_refused_in_one_line(model_folder, tmp_path, file, damage, said):
+    shutil.copytree(model_folder, tmp_path / "model")
+    path = tmp_path / "model" / file
+    damage(path)
+    refused(lambda: SubjectDiffusion.from_pretrained(tmp_path / "model"), said)
+    assert not path.with_name("trap").exists()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_weights_that_are_no_numbers_are_not_written(build, tmp_path, precision):
+    net = build()
+    with torch.no_grad():
+        net.unet.base.conv_in.bias[3] = 1e6 if precision is torch.float16 else torch.nan
+    net.to(precision)
+    refused(
+        lambda: net.save_pretrained(tmp_path / "model"),
+        r"model is not written: 1 of 16 values of unet.base.conv_in.bias are NaN or infinite; export an earlier",
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("broken", ["settings.json", "unet/config.json", "subject_diffusion.safetensors", "vae"])
