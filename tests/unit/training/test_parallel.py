@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 
 from model.subject_diffusion import SubjectDiffusion
+from tests.processes import Processes
 from tests.training_run import small_job, trained
 from training.checkpoints import Checkpoints, read_tensors
 from training.config import Strategy, TrainingJob
@@ -27,6 +28,11 @@ def train_together(job: TrainingJob, meeting: Path, rank: int) -> None:
     trained(job, worker=worker_at(meeting, rank))
 
 
+def train_on_two_workers(processes: Processes, job: TrainingJob, meeting: Path) -> None:
+    workers = [processes.fork(train_together, job, meeting, rank) for rank in range(2)]
+    assert [worker.result() for worker in workers] == [None, None]
+
+
 def weights_of(job, kind="weights"):
     net = SubjectDiffusion.from_base(job.model)
     tensors = {name: torch.zeros_like(weight) for name, weight in net.named_parameters() if weight.requires_grad}
@@ -40,8 +46,7 @@ def test_two_workers_train_as_one_that_takes_two_batches_a_step(tmp_path, proces
     alone = small_job(tmp_path, steps=4, accumulation=2)
     trained(alone)
     together = small_job(tmp_path, steps=4, out=str(tmp_path / "together"), strategy=strategy)
-    workers = [processes.fork(train_together, together, tmp_path / "meeting", rank) for rank in range(2)]
-    assert [worker.result() for worker in workers] == [None, None]
+    train_on_two_workers(processes, together, tmp_path / "meeting")
     for kind in ("weights", "ema"):
         one, two = weights_of(alone, kind), weights_of(together, kind)
         for name, weight in one.items():

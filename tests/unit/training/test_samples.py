@@ -1,7 +1,6 @@
 """Sample grids: they show the running mean of the weights, and nothing that is trained takes notice of them."""
 
 import itertools
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from tests.small_model import IMAGE_PX, LATENT
 from tests.training_run import made_up_rows, trained
 from tests.unit.training.data.conftest import some_rows
 from tests.unit.training.test_loop import MadeUpPlan, differing, read, tensors_at
-from tests.unit.training.test_parallel import on_two_workers
+from tests.unit.training.test_parallel import train_on_two_workers
 from training.config import SamplesConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.plan import read_plan
@@ -221,13 +220,11 @@ def test_the_time_of_a_grid_is_nobodys(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_two_workers_draw_one_grid(job: Jobs, base_folder, strategy):
-    together, alone = (job(steps=2, samples=SAMPLES, out=job().training.out + name) for name in ("-two", "-one"))
-    alone = alone.model_copy(update={"training": alone.training.model_copy(update={"accumulation": 2})})
+def test_two_workers_draw_one_grid(job: Jobs, tmp_path, processes, strategy):
+    alone = job(steps=2, samples=SAMPLES, accumulation=2)
     trained(alone)
-    words = ["steps=2", f"out={together.training.out}", f"strategy={strategy}", f"samples={json.dumps(SAMPLES)}"]
-    (base_folder / "meeting").unlink(missing_ok=True)
-    on_two_workers(base_folder, *words)
+    together = job(steps=2, samples=SAMPLES, strategy=strategy, out=str(tmp_path / "together"))
+    train_on_two_workers(processes, together, tmp_path / "meeting")
     (name,) = pictures(together)
     one, two = (np.asarray(pictures(run)[name]).astype(int) for run in (alone, together))
     assert np.abs(one - two).max() <= 8
