@@ -9,7 +9,7 @@ Axes: B images, R reference subjects, K entity tokens, M image tokens of all sub
 channels, H W rows and columns of the latent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -162,14 +162,22 @@ class SubjectDiffusion(nn.Module):
             "perceptrons": nn.ModuleList([part for part in perceptrons if part is not None]),
         }
 
+    def gathered_apart(self) -> Iterator[nn.Module]:
+        """Parts that workers who split the network gather one at a time; all other trained weights are gathered once.
+
+        None is inside the UNet: FSDP2 gathers a part in a hook of its module, where compiled graphs break, and copies
+        the recorder of the attention maps that a block is given.
+        """
+        return iter(self.text_encoder.clip.encoder.layers)
+
     def store_frozen(self, precision: Precision) -> None:
         """Keep what is not trained in `precision`. Matrices of the UNet only: its norms are small and want the digits.
 
         In bfloat16 run the network under autocast, which computes in it anyway.
         """
         dtype = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[precision]
-        self.vae.to(dtype)
-        self.image_encoder.visual.to(dtype)
+        for part in (self.vae, self.image_encoder.visual):
+            nn.Module.to(part, dtype)  # diffusers' own `to` warns, with an empty list
         for weight in self.unet.parameters():
             if not weight.requires_grad and weight.ndim > 1:
                 weight.data = weight.data.to(dtype)

@@ -101,7 +101,8 @@ class TrainingConfig(Config):
     """That Ray keeps for a worker; its loader's processes want some as well."""
     strategy: Strategy = Strategy.DDP
     compile: bool = True
-    """The UNet by torch.compile, one graph for each number of subjects; on a GPU only."""
+    """Compile the UNet by torch.compile: one graph for each number of subjects and no break, with DDP and FSDP2 alike.
+    On a GPU only."""
     recompute: Recompute = Recompute.ACTIVATIONS
     """What the backward pass computes again instead of finding it kept."""
 

@@ -177,9 +177,7 @@ def _split(net: SubjectDiffusion) -> None:
         if weight.requires_grad:
             weight.data = weight.data.contiguous()  # FSDP2 takes no channels-last memory
     mesh = init_device_mesh(_device_type(net), (dist.get_world_size(),))
-    layers = net.text_encoder.clip.encoder.layers
-    # Not the UNet's blocks: FSDP2 copies what they are given, and with it the recorder of their attention maps.
-    for part in (*layers, *net.unet.adapters(), net):
+    for part in (*net.gathered_apart(), net):
         fully_shard(part, mesh=mesh, ignored_params=whole)
 
 

@@ -108,6 +108,60 @@ def test_a_network_in_the_memory_format_of_gpus_can_be_split(job, tmp_path, proc
     assert processes.fork(kind_of_a_split_weight, job(), tmp_path / "meeting").result() == "DTensor"
 
 
+COMPILED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from torch._dynamo.testing import CompileCounterWithBackend
+from model.subject_diffusion import SubjectDiffusion
+from tests.small_model import open_gates, small_batch
+from tests.training_run import small_job
+from training.config import Strategy
+from training.loop import prepared
+from training.parallel import Replica, this_worker
+from training.state import TrainingState
+from training.step import MicroBatch, TrainingStep
+
+folder, meeting, rank, strategy = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Strategy(sys.argv[4])
+dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+torch.set_num_threads(1)
+worker, job = this_worker(gpu=False), small_job(folder)
+graphs = CompileCounterWithBackend("aot_eager")
+for compiled in (True, False):
+    torch.manual_seed(1)
+    net = prepared(open_gates(SubjectDiffusion.from_base(job.model)), job.training, worker)
+    if compiled:
+        net.unet.compile(backend=graphs, fullgraph=True, dynamic=False)
+    step = TrainingStep(TrainingState(Replica(net, strategy, worker), job.training), job.training)
+    for number, images in enumerate([[["dog"]] * 2, [["dog", "cat"]] * 2, [["dog"]]]):
+        batch = replace(small_batch(net.prompts, *images, seed=2 * number + rank), full=True)
+        step(number, [MicroBatch(number, batch, len(images), 1.0, whole=len(images) == 2)])
+        print(f"{step.watch.norm:.4f}", end=" ")
+    print(graphs.frame_count)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_workers_compile_one_graph_for_each_number_of_subjects_and_no_break(base_folder, tmp_path, strategy):
+    """`fullgraph` makes a break an error. Gradients are as long as uncompiled, on both workers."""
+    command = [sys.executable, "-c", COMPILED, str(base_folder), str(tmp_path / "meeting")]
+    workers = [subprocess.Popen([*command, str(rank), strategy], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
+    try:
+        printed = [worker.communicate(timeout=3600)[0].split() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert printed[0] == printed[1]
+    *compiled, graphs = printed[0][:4]
+    *uncompiled, _ = printed[0][4:]
+    assert graphs == "2"
+    assert list(map(float, compiled)) == pytest.approx(list(map(float, uncompiled)), rel=1e-3)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what is said where torch sees no GPU can be seen only there")
 def test_a_gpu_that_is_not_there_is_asked_for_in_words():
     with pytest.raises(TrainingError, match=r"training\.gpu=false"):
