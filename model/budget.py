@@ -16,7 +16,7 @@ from model.adapter import AdapterInputs
 from model.attention_maps import MapRecorder
 from model.batch import ImageFeatures, PromptTokens, SubjectBatch
 from model.config import ModelConfig, Recompute
-from model.cost import Cost, inference_flops, on_meta, training_cost
+from model.cost import Cost, autocast_gpu, inference_flops, kept_bytes, on_meta, training_cost
 from model.guidance import Guidance
 from model.losses import attention_map_loss
 from model.recompute import recompute
@@ -81,6 +81,36 @@ def training_budget(config: ModelConfig, images: int, subjects: int, image_px: i
     )
 
 
+def float32_kept_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
+    """Bytes that a training step in float32 keeps between forward and backward.
+
+    Args:
+        what: is recomputed instead of kept.
+    """
+    return _kept_bytes(config, images, subjects, what, torch.float32, "meta")
+
+
+def autocast_kept_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
+    """Bytes that a training step under a GPU's bfloat16 autocast keeps between forward and backward, uncompiled.
+
+    The bfloat16 copies of weights are not among them; inputs of norms are, which autocast keeps in float32.
+
+    Args:
+        what: is recomputed instead of kept.
+    """
+    with autocast_gpu():
+        return _kept_bytes(config, images, subjects, what, BF16, "cuda")
+
+
+def _kept_bytes(
+    config: ModelConfig, images: int, subjects: int, what: Recompute, dtype: torch.dtype, device: str
+) -> int:
+    net = on_meta(lambda: SubjectDiffusion.from_config(config), dtype, device)
+    recompute(net.unet, what)
+    batch = _batch(net, images, subjects, device)
+    return kept_bytes(lambda: net.training_loss(batch).total, [*net.parameters(), *net.buffers()])
+
+
 def unet_cost(
     config: ModelConfig, images: int, subjects: int, what: Recompute = Recompute.NOTHING, maps: bool = True
 ) -> Cost:
@@ -128,10 +158,10 @@ def sampling_budget(config: ModelConfig, subjects: int, guidance: Guidance | Non
     return SamplingBudget(step=inference_flops(lambda: denoisers[0](latent, 0.0)), once=once)
 
 
-def _batch(net: SubjectDiffusion, images: int, subjects: int) -> SubjectBatch:
+def _batch(net: SubjectDiffusion, images: int, subjects: int, device: str = "meta") -> SubjectBatch:
     """Latents and image features come encoded."""
     encoder, (height, width) = net.image_encoder, _latent(net, images).shape[2:]
-    with torch.device("meta"):
+    with torch.device(device):
         return SubjectBatch(
             prompts=PromptTokens(
                 token_ids=torch.empty(images, net.text_encoder.max_tokens, dtype=torch.long),

@@ -9,12 +9,14 @@ backward recomputes is not counted as work, since every implementation of attent
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,12 +40,12 @@ class Cost:
         return self.forward_flops + self.backward_flops
 
 
-def on_meta(build: Callable[[], T], dtype: torch.dtype = torch.float32) -> T:
-    """What `build` makes, with shapes but without storage."""
+def on_meta(build: Callable[[], T], dtype: torch.dtype = torch.float32, device: str = "meta") -> T:
+    """What `build` makes, with shapes but without storage; within `autocast_gpu` that may be on "cuda"."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             return build()
     finally:
         torch.set_default_dtype(default)
@@ -54,6 +56,31 @@ def inference_flops(run: Callable[[], object]) -> int:
     with torch.no_grad(), _FusedAttention(), _flop_counter() as counter:
         run()
     return int(counter.get_total_flops())
+
+
+@contextmanager
+def autocast_gpu() -> Iterator[None]:
+    """Compute shapes on a GPU that need not be there, under its rules of autocast to bfloat16."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        torch.set_autocast_enabled("cuda", True)  # `torch.autocast` would look for a GPU
+        try:
+            yield
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+            torch.clear_autocast_cache()
+
+
+def kept_bytes(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> int:
+    """Bytes that `forward` keeps for its backward pass.
+
+    Args:
+        weights: parameters and buffers, whose bytes are there anyway.
+    """
+    saved = _SavedBytes(weights)
+    with _FusedAttention(), torch.autograd.graph.saved_tensors_hooks(saved.pack, _unpack):
+        forward()
+    return saved.total
 
 
 def training_cost(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> Cost:

@@ -1,6 +1,7 @@
-"""Print what a configuration amounts to: parameters, FLOPs and activation memory, without allocating any of it.
+"""Print what a configuration amounts to: parameters, FLOPs and memory of a GPU, without allocating any of it.
 
 python -m model.describe --preset paper
+python -m model.describe --preset paper --workers 8 --recompute feed_forwards
 python -m model.describe --config infra/configs/paper.toml --set model.adapter_feed_forward=true --subjects 4
 """
 
@@ -15,9 +16,10 @@ from torch import nn
 
 from infra.config import Config, load
 from model.budget import sampling_budget, text_cost, training_budget, unet_cost
-from model.config import ModelConfig, Recompute
+from model.config import ModelConfig, Precision, Recompute
 from model.cost import on_meta
 from model.errors import ModelError
+from model.memory import activation_bytes, training_memory
 from model.openclip import open_clip
 from model.sampling_config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
@@ -55,16 +57,25 @@ def parameters(net: SubjectDiffusion) -> list[Parameters]:
     ]
 
 
-def describe(config: ModelConfig, images: int, subjects: int) -> str:
-    """The tables.
+@dataclass(frozen=True)
+class Step:
+    """A training step to be described."""
 
-    Args:
-        images: of a training step.
-        subjects: of each of them.
-    """
-    tables = [_parameter_table(config), _training_table(config, images, subjects)]
-    tables += [_memory_table(config, images, subjects), _sampling_table(config, subjects)]
-    return "\n\n".join(tables)
+    images: int
+    """Images of a worker's batch."""
+    subjects: int
+    """Subjects of each image."""
+    workers: int
+    """Processes that train together."""
+    recompute: Recompute
+    precision: Precision
+
+
+def describe(config: ModelConfig, step: Step) -> str:
+    """The tables of a configuration and a training step."""
+    tables = [_parameter_table(config), _training_table(config, step.images, step.subjects)]
+    tables += [_activation_table(config, step.images, step.subjects), _memory_table(config, step)]
+    return "\n\n".join([*tables, _sampling_table(config, step.subjects)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(_Settings, asked.config or PRESETS / f"{asked.preset}.toml", asked.set).model
         print(f"{asked.config or asked.preset}: {config.base} + {config.image_encoder}\n")
-        print(describe(config, asked.batch, asked.subjects))
+        step = Step(asked.batch, asked.subjects, asked.workers, Recompute(asked.recompute), Precision(asked.precision))
+        print(describe(config, step))
     except (ModelError, ValidationError, ValueError, OSError) as error:
         print(f"describe: {error}", file=sys.stderr)
         return 2
@@ -88,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one setting")
     parser.add_argument("--batch", type=int, default=12, help="images of a training step (App. A: 12 per GPU)")
     parser.add_argument("--subjects", type=int, default=2, help="subjects of each image")
+    parser.add_argument("--workers", type=int, default=8, help="GPUs that train together, for the memory of each")
+    parser.add_argument("--recompute", choices=[*Recompute], default=Recompute.ACTIVATIONS, help="training.recompute")
+    parser.add_argument("--precision", choices=[*Precision], default=Precision.BFLOAT16, help="training.precision")
     return parser
 
 
@@ -151,16 +166,27 @@ def _training_table(config: ModelConfig, images: int, subjects: int) -> str:
     return _table((f"Training, TFLOP, {subjects} subjects", "an image", f"{images} images"), rows)
 
 
-def _memory_table(config: ModelConfig, images: int, subjects: int) -> str:
+def _activation_table(config: ModelConfig, images: int, subjects: int) -> str:
     plain = unet_cost(config, images, subjects)
     rows = []
     for what in Recompute:
         cost = unet_cost(config, images, subjects, what)
-        rows.append(
-            (f"UNet, recompute {what}", f"{cost.saved_bytes / GIBI:.2f}", f"{cost.flops / plain.flops - 1:+.1%}")
-        )
-    rows.append(("text encoder", f"{text_cost(config, images, subjects).saved_bytes / GIBI:.2f}", ""))
+        rows.append((f"UNet, recompute {what}", _gib(cost.saved_bytes), f"{cost.flops / plain.flops - 1:+.1%}"))
+    rows.append(("text encoder", _gib(text_cost(config, images, subjects).saved_bytes), ""))
     return _table((f"Activations kept, {images} images, bfloat16", "GiB", "UNet's FLOPs"), rows)
+
+
+def _memory_table(config: ModelConfig, step: Step) -> str:
+    kept = activation_bytes(config, step.images, step.subjects, step.recompute, step.precision)
+    whole, split = (training_memory(config, kept, step.precision, among) for among in (1, step.workers))
+    rows = [(name, _gib(getattr(whole, kind)), _gib(getattr(split, kind))) for kind, name in _KINDS.items()]
+    rows.append(("total, at most", _gib(whole.total), _gib(split.total)))
+    head = f"Memory of a GPU, GiB, {step.images} images, {step.precision}"
+    table = _table((head, "one, or DDP", f"FSDP2 on {step.workers}"), rows)
+    return (
+        f"{table}\nActivations are those of an uncompiled step; a compiled one may keep less. Beside the total: CUDA's "
+        f"context,\nworkspaces of convolutions and unused blocks of the allocator."
+    )
 
 
 def _sampling_table(config: ModelConfig, subjects: int) -> str:
@@ -171,6 +197,23 @@ def _sampling_table(config: ModelConfig, subjects: int) -> str:
         (f"image, {PNDM_EVALUATIONS} evaluations", f"{budget.flops(PNDM_EVALUATIONS) / TERA:.1f}"),
     ]
     return _table((f"Sampling, TFLOP, {subjects} subjects", "an image"), rows)
+
+
+_KINDS = {
+    "trained": "trained weights, float32",
+    "frozen": "frozen weights",
+    "copies": "bfloat16 copies of trained weights",
+    "gradients": "gradients",
+    "moments": "AdamW's moments",
+    "mean": "running mean of the weights",
+    "gathered": "gathered weights and gradients",
+    "activations": "activations kept",
+}
+"""Rows of the table of memory, by the fields of `TrainingMemory`."""
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIBI:.2f}"
 
 
 def _weights(modules: Iterable[nn.Module]) -> Iterable[nn.Parameter]:

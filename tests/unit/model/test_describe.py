@@ -32,9 +32,18 @@ def test_prints_every_table(base_folder: Path, tmp_path: Path, capsys: pytest.Ca
     config = small_config(base_folder)
     settings = tmp_path / "small.toml"
     settings.write_text(f'[model]\nbase = "{config.base}"\nimage_encoder = "{config.image_encoder}"\n')
-    assert main(["--config", str(settings), "--batch", "2", "--subjects", "1"]) == 0
+    assert main(["--config", str(settings), "--batch", "2", "--subjects", "1", "--workers", "3"]) == 0
     printed = capsys.readouterr().out
-    for words in ("trainable", "the paper (App. A)", "latents cached", "recompute feed_forwards", "51 evaluations"):
+    for words in (
+        "FSDP2 on 3",
+        "AdamW's moments",
+        "total, at most",
+        "trainable",
+        "the paper (App. A)",
+        "latents cached",
+        "recompute feed_forwards",
+        "51 evaluations",
+    ):
         assert words in printed
 
 
