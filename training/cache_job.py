@@ -19,7 +19,7 @@ from training.config import TrainingJob
 from training.data.config import CacheConfig
 from training.data.plan import Plan, read_plan
 from training.errors import TrainingError
-from training.job import join_cluster, say_what_is_missing, with_whole_paths
+from training.job import join_cluster, warn_if_cluster_small, with_whole_paths
 from training.metrics import duration
 from training.parallel import this_worker
 
@@ -94,7 +94,7 @@ def _on_ray(order: Order, files: Sequence[File]) -> Iterator[Written]:
 
     config = order.job.training
     join_cluster()
-    say_what_is_missing(config, ray.cluster_resources())
+    warn_if_cluster_small(config, ray.cluster_resources())
     _quiet()
     told = (
         ray.data.from_items([asdict(file) for file in files], override_num_blocks=len(files))

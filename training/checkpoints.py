@@ -41,6 +41,7 @@ FREE = frozenset(
         "training.optimizer.learning_rate",
         "training.optimizer.decay_steps",
         "training.accumulation",
+        "training.images_per_step",
         "training.workers",
         "training.gpu",
         "training.cpus_per_worker",

@@ -87,6 +87,9 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     accumulation: Count = 1
     """Batches of each worker in a step."""
+    images_per_step: Count | None = None
+    """Images of a step, over all workers, that the learning rate was chosen for. A job whose workers, batch size and
+    accumulation give another number warns and names the accumulation that fits. None checks nothing."""
     ema_decay: ShareBelowOne = 0.9999
     """Of the running mean of the weights, which is what is exported; 0 exports the weights themselves. Choice: App. A
     is silent; the released code has none."""

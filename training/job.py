@@ -30,6 +30,7 @@ from training.data.errors import StorageFault
 from training.data.loader import batches
 from training.data.plan import read_plan, shard_names
 from training.errors import CheckpointError, TrainingError
+from training.global_batch import fitting_accumulation, warn_if_batch_differs
 from training.loop import train
 from training.network import network_of
 from training.parallel import Worker, this_worker, told_by_leader
@@ -67,7 +68,8 @@ def run(job: TrainingJob, resume: str | None = None, here: bool = False) -> None
     job = with_whole_paths(job)
     shard_names(ShardStore(job.training.data.dataset))  # a job without data ends before it starts workers
     workers = 1 if here else job.training.workers
-    say_what_is_read_twice(job.training.data, workers)
+    warn_if_row_groups_shared(job.training.data, workers)
+    warn_if_batch_differs(job.training, workers)
     with _alone_in(Path(job.training.out)):
         order = Order(job, _start(job, resume, workers), attempt=f"launch-{uuid.uuid4().hex[:8]}")
         if here:
@@ -174,7 +176,7 @@ def _on_ray(order: Order) -> None:
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     config = order.job.training
     join_cluster()
-    say_what_is_missing(config, ray.cluster_resources())
+    warn_if_cluster_small(config, ray.cluster_resources())
     trainer = TorchTrainer(
         ray_worker,
         train_loop_config={"order": order},
@@ -231,15 +233,21 @@ def _cause(error: Exception) -> str:
     return said.strip().splitlines()[-1]
 
 
-def say_what_is_missing(config: TrainingConfig, resources: Mapping[str, float]) -> None:
-    """Warn where the cluster is smaller than the workers need together."""
+def warn_if_cluster_small(config: TrainingConfig, resources: Mapping[str, float]) -> None:
+    """Warn where the cluster is smaller than the workers need together: they wait until it has grown."""
     wanted = {"CPU": config.workers * config.cpus_per_worker, "GPU": config.workers if config.gpu else 0}
     for kind, count in wanted.items():
-        if (there := resources.get(kind, 0)) < count:
-            log.warning("the workers want %d %ss, the cluster has %d: waiting for more", count, kind, there)
+        if (there := int(resources.get(kind, 0))) < count:
+            advice = _advice_for_gpus(config, there) if kind == "GPU" and there else ""
+            log.warning("the workers need %d %ss, the cluster has %d: waiting for more%s", count, kind, there, advice)
 
 
-def say_what_is_read_twice(config: DataConfig, workers: int) -> None:
+def _advice_for_gpus(config: TrainingConfig, there: int) -> str:
+    accumulation = fitting_accumulation(config, there)
+    return f". To train on {there}: --set training.workers={there} --set training.accumulation={accumulation}"
+
+
+def warn_if_row_groups_shared(config: DataConfig, workers: int) -> None:
     """Warn where several processes read the same row groups."""
     readers = workers * max(1, config.processes)
     if config.streams % readers:

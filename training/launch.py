@@ -1,6 +1,6 @@
 """Trains a model, alone or on a Ray cluster; what `ray job submit` runs.
 
-    python -m training.launch --config infra/configs/paper.toml --set training.workers=8
+    python -m training.launch --config infra/configs/paper.toml --set training.workers=8 --set training.accumulation=3
     ray job submit --working-dir . -- python -m training.launch --config infra/configs/paper.toml --resume latest
 
 Exit codes: 0 when the last step is done, 2 for settings, data or checkpoints that somebody has to look at, 1 for all

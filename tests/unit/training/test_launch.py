@@ -1,5 +1,7 @@
 """The command that trains, on a dataset as `build` leaves it, in this process."""
 
+import re
+
 import pytest
 
 from infra.config import load
@@ -11,9 +13,10 @@ from tests.unit.training.data.conftest import some_rows
 from tests.unit.training.test_checkpoints import flip
 from training import job
 from training.checkpoint_record import RECORD
-from training.config import TrainingJob
+from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.errors import DatasetError, StorageFault
+from training.global_batch import warn_if_batch_differs
 from training.launch import main
 from training.metrics import read_metrics
 
@@ -190,9 +193,44 @@ def test_what_is_written_is_not_put_where_ray_removes_it(settings, tmp_path, cap
 
 @pytest.mark.parametrize(("workers", "processes", "enough"), [(1, 0, ""), (4, 2, ""), (3, 1, "; 9 "), (24, 2, "; 48 ")])
 def test_row_groups_that_several_processes_read_are_warned_of(workers, processes, enough, caplog):
-    job.say_what_is_read_twice(DataConfig(dataset="sdd", processes=processes), workers)
+    job.warn_if_row_groups_shared(DataConfig(dataset="sdd", processes=processes), workers)
     assert bool(caplog.text) == bool(enough)
     assert enough in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("workers", "accumulation", "advice"),
+    [
+        (24, 1, ""),
+        (8, 3, ""),
+        (8, 1, "a step has 96 images .*--set training.accumulation=3 makes it 288"),
+        (5, 1, "a step has 60 images .*--set training.accumulation=5 makes it 300"),
+        (5, 5, "a step has 300 images .*no whole batches come closer"),
+        (48, 1, "a step has 576 images .*--set training.data.batch_size=6 makes it 288"),
+    ],
+)
+def test_a_step_of_another_size_than_the_papers_is_warned_of(workers, accumulation, advice, caplog):
+    paper = load(TrainingJob, "paper", [f"training.accumulation={accumulation}"]).training
+    warn_if_batch_differs(paper, workers)
+    assert bool(caplog.text) == bool(advice)
+    assert re.search(advice, caplog.text)
+
+
+def test_settings_that_name_no_size_of_a_step_are_not_warned_of(caplog):
+    warn_if_batch_differs(TrainingConfig(data=DataConfig(dataset="sdd"), out="run"), 3)
+    assert not caplog.text
+
+
+def test_a_job_warns_of_its_size_before_it_trains(settings, capfd):
+    assert main(["--config", settings, "--here", "--set", "training.images_per_step=8"]) == 0
+    assert "--set training.accumulation=2 makes it 8" in "".join(capfd.readouterr())
+
+
+def test_a_cluster_with_fewer_gpus_is_told_how_to_train_on_them(caplog):
+    paper = load(TrainingJob, "paper").training
+    job.warn_if_cluster_small(paper, {"CPU": 128, "GPU": 8})
+    assert "need 24 GPUs, the cluster has 8" in caplog.text
+    assert "--set training.workers=8 --set training.accumulation=3" in caplog.text
 
 
 def test_a_setting_that_is_none_ends_with_2_and_a_guess(capsys):
