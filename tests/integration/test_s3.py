@@ -21,7 +21,7 @@ from labeling.journal import Journal, journal_path
 from labeling.progress import Count
 from labeling.run import run_job
 from labeling.sdd.query import connect, funnel
-from labeling.sdd.schema import Caption, Entities, Image, SddRow
+from labeling.sdd.schema import Caption, Entities, Image, Nouns, SddRow
 from labeling.sdd.shards import ShardStore
 from labeling.steps import chain
 from labeling.supervisor import NetworkJob
@@ -191,11 +191,13 @@ def test_what_other_processes_write_is_seen_at_once(s3, root):
     assert store.stamp("images", "shard-00001") is None
     assert [p.name for p in store.root.iterdir()]
     folder = root.split("/", 3)[3]
-    for copy in (f"{folder}/images/shard-00001.parquet", f"{folder}/captions/{SHARD}.parquet"):
-        s3.copy_object(Bucket=BUCKET, CopySource=f"{BUCKET}/{folder}/images/{SHARD}.parquet", Key=copy)
+    downloaded(f"{root}-other", [image(2)], "shard-00001")
+    for copy in ("images/shard-00001.parquet", "captions/shard-00001.parquet"):
+        source = f"{BUCKET}/{folder}-other/images/shard-00001.parquet"
+        s3.copy_object(Bucket=BUCKET, CopySource=source, Key=f"{folder}/{copy}")
     assert store.shards("images") == [SHARD, "shard-00001"]
-    assert store.shards("captions") == [SHARD]
-    assert store.stamp("images", "shard-00001") == store.stamp("images", SHARD)
+    assert store.shards("captions") == ["shard-00001"]
+    assert store.stamp("images", "shard-00001").counts == {"kept": 1}
 
 
 def test_a_shard_is_labelled_there(root):
@@ -264,6 +266,7 @@ def test_duckdb_reads_it_in_place(root):
     candidates = [(candidate((0, 0, 40, 40), size=(64, 48)),), (candidate((0, 0, 40, 40), fill=0.1, size=(64, 48)),)]
     captions = [Caption(key=key(n), caption=f"a dog {n}") for n in (1, 2)]
     store.write_outcomes("captions", SHARD, captions, Caption, "1")
+    store.write_outcomes("nouns", SHARD, [Nouns(key=key(n), nouns=()) for n in (1, 2)], Nouns, "1")
     store.write_outcomes(
         "entities", SHARD, [Entities(key=key(n + 1), candidates=c) for n, c in enumerate(candidates)], Entities, "2"
     )
