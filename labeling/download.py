@@ -106,6 +106,8 @@ class ShardDownload:
     """Names this run in the journals."""
     fetched_repeats: frozenset[int] = frozenset()
     """As in `Gathering`."""
+    accept_loss: bool = False
+    """As in `ImageShard.make`."""
 
     def __call__(self, task: Task) -> tuple[bool, Task]:
         """Whether it went well, and the task: what the distributors want to hear."""
@@ -136,7 +138,7 @@ class ShardDownload:
                 remember(store, shard, found.stamp)
                 counts = image_shard.retry(gathering)
             else:
-                counts = image_shard.make(gathering)
+                counts = image_shard.make(gathering, accept_loss=self.accept_loss)
         journal.remove()
         seconds = time.monotonic() - start
         log.info("%s %s: %s in %.0f s", IMAGES, shard, ", ".join(f"{n} {s}" for s, n in counts.items()), seconds)
@@ -197,7 +199,8 @@ def _attempt(
     lists.mkdir(parents=True, exist_ok=True)
     workers = config.workers.images
     repeats = fetched_repeats(store, config.download)
-    download = ShardDownload(config.root, config.download, workers, run, repeats)
+    accept_loss = config.stale is Stale.REBUILD
+    download = ShardDownload(config.root, config.download, workers, run, repeats, accept_loss)
     try:
         if config.executor is Executor.HERE:
             _run_here(Order(download, config.root, tuple(shards), workers.processes), stop)

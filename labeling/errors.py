@@ -4,6 +4,7 @@
       BadInput         the URL list cannot be used: no such file, no URL column, nothing in it
       CheckpointError  weights are missing, unreadable, or not those of the backend
       DeviceError      a setting asks for a GPU that is not there
+      ImagesLost       a file of images/ is gone, and its URLs give other images than later files were made from
       ShardCorrupt     a shard on disk does not have the rows or columns it should
       ShardStale       a shard was written under other settings; nothing is overwritten silently
       StageContract    a stage broke its promise (one result per image, in order)
@@ -28,6 +29,10 @@ class CheckpointError(LabelingError):
 
 class DeviceError(LabelingError):
     """A setting asks for a GPU that is not there, or reserves one that would not be used."""
+
+
+class ImagesLost(LabelingError):
+    """A file of images/ is gone, and its URLs do not give the images again that later files were made from."""
 
 
 class ShardCorrupt(LabelingError):

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from labeling.config import DownloadConfig, DownloadWorkers, Workers
 from labeling.fetch import Fetched, NotFetched, is_passing
 from labeling.journal import Journal
+from labeling.lost_images import LostImages
 from labeling.rounds import fetch_all
 from labeling.screening import Body, Screened, verdict_of_listing
 from labeling.sdd.schema import Image, ListedUrl, State, Verdict
@@ -134,11 +135,23 @@ class ImageShard:
     begin: str
     """`images_stamp` of the shard."""
 
-    def make(self, gathering: Gathering) -> dict[str, int]:
-        """Write the file; counts by state."""
+    def make(self, gathering: Gathering, *, accept_loss: bool = False) -> dict[str, int]:
+        """Write the file; counts by state.
+
+        Args:
+            accept_loss: write it even where the file was lost and came back with other images.
+
+        Raises:
+            ImagesLost: later files were made from a file that is lost, and cannot be made again as it was.
+        """
         there = self.store.stamp(IMAGES, self.shard)
+        if lost := LostImages.find(self.store, self.shard, self.begin):
+            lost.fill(gathering.spool)
+            gathering.found |= lost.refused()
         found = gathering.gather(self.listed)
         kept = {key: f.sha256 for key, f in found.items() if isinstance(f, Screened)}
+        if lost and not accept_loss:
+            lost.refuse_others(full_stamp(self.begin, kept), found)
         try:
             return self._write(self._rows(found, gathering.spool), kept, replace=there is not None)
         except FileExistsError:  # an object store has no locks: somebody was first, and others may have built on it

@@ -185,6 +185,11 @@ class ShardStore:
                 record |= by_key[key]
             yield row_of(row, record)
 
+    def keys(self, layer: str, shard: str) -> list[bytes]:
+        """The keys of all rows of a file."""
+        keys: list[bytes] = self._table(layer, shard, ["key"])["key"].to_pylist()
+        return keys
+
     def verdicts(self, layer: str, shard: str) -> dict[bytes, Verdict]:
         """Why the layer refused what it refused."""
         table = self._table(layer, shard, ["key", *OUTCOME])

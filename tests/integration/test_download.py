@@ -176,6 +176,22 @@ def start(config: LabelingConfig) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", DRIVER, config.model_dump_json()], env=environment)
 
 
+def test_a_deleted_file_whose_server_is_down_is_not_made_without_its_images(tmp_path: Path, site: Site) -> None:
+    config = config_of(tmp_path, site, 40)
+    (shard,) = plan_urls(config)
+    download_shards(config, [shard])
+    store = ShardStore(config.root)
+    captions = [Caption(key=image.key, caption="a dog") for image in store.read(Image, ("images",), shard)]
+    store.write_outcomes("captions", shard, captions, Caption, "captions")
+    store.path("images", shard).unlink()
+    site.pages["*"] = page(status=503)
+    with pytest.raises(StageFailed, match=r"downloading it again lost 36 of 36 images \(36 http_503\)"):
+        download_shards(config, [shard])
+    assert store.shards("images") == []
+    (report,) = download_shards(config.model_copy(update={"stale": Stale.REBUILD}), [shard])
+    assert report.counts == {"not_downloaded": 40}
+
+
 @pytest.mark.slow
 def test_killed_workers_cost_no_url(tmp_path: Path, site: Site) -> None:
     """First one of the pool, whose shard img2dataset would wait for; then the pool's own parent."""

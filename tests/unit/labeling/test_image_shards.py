@@ -33,14 +33,19 @@ CONFIG = DownloadConfig(
 
 
 SCREENERS: dict[tuple[type[ScreenStage], bool], Network] = {}
-"""Processes that look at bodies, for all tests of this module."""
+"""Processes that look at bodies, for all tests of a module."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_process_is_left() -> Iterator[None]:
     yield
-    for screener in SCREENERS.values():
-        screener.close()
+    close_screeners()
+
+
+def close_screeners() -> None:
+    """End the processes."""
+    while SCREENERS:
+        SCREENERS.popitem()[1].close()
 
 
 def planned(root: Path, urls: Sequence[str]) -> ImageShard:
