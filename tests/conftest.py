@@ -41,6 +41,5 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture
 def processes() -> Iterator[Processes]:
     """Starts processes that end with the test."""
-    started = Processes()
-    yield started
-    started.end()
+    with Processes() as started:
+        yield started

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -80,11 +80,17 @@ def _call(answer: "Connection[Any, Any]", function: Callable[..., Any], argument
 
 
 class Processes:
-    """Starts processes, and ends those that are left, with the processes below them."""
+    """Starts processes, and ends those that are left after its block, with the processes below them."""
 
     def __init__(self) -> None:
         self._programs: list[subprocess.Popen[Any]] = []
         self._calls: list[Forked] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def start(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
         """As `subprocess.Popen`."""

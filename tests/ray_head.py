@@ -4,12 +4,11 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
+from tests.processes import Processes, wait_until
 
 ROOT = Path(__file__).parents[1]
 CUT_OFF = {"RAY_AUTH_MODE": "disabled"}
@@ -36,16 +35,12 @@ def ray_head(cpus: int = 2, token: Path | None = None) -> Iterator[dict[str, str
     how = ["--head", "--block", f"--num-cpus={cpus}", "--object-store-memory=200000000", *jobs]
     where = ["--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder}"]
     command = [*RAY, "start", *how, *where]
-    head = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
-    try:
+    with Processes() as processes:
+        head = processes.start(command, env=env, stdout=subprocess.DEVNULL)
         _wait_until_it_answers([*RAY, "status", f"--address={address}"], env, head)
         if token is not None:
             _wait_until_it_answers([*RAY, "job", "list", f"--address=http://127.0.0.1:{board}"], env, head)
         yield {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{board}", **access}
-    finally:
-        for process in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
-            process.kill()
-        head.wait()
 
 
 def _free_port() -> int:
@@ -56,8 +51,7 @@ def _free_port() -> int:
 
 
 def _wait_until_it_answers(ask: list[str], env: dict[str, str], head: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 600
-    while subprocess.run(ask, env=env, capture_output=True).returncode:
-        assert head.poll() is None, f"ray start ended with {head.returncode}"
-        assert time.monotonic() < deadline, "ray start did not answer in ten minutes"
-        time.sleep(1)
+    def answers() -> bool:
+        return subprocess.run(ask, env=env, capture_output=True).returncode == 0
+
+    wait_until("an answer of ray start", answers, lambda: head.poll() is None)

@@ -2,10 +2,10 @@
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from miniature.scenes import ScenesConfig
 from miniature.serve import WorldConfig, serving, write_world
 from miniature.untrained import write_networks
 from tests.factories import jpeg
+from tests.processes import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 SCENES = 90
@@ -201,20 +202,20 @@ def test_a_missing_checkpoint_is_refused(settings, tmp_path):
     assert not (tmp_path / "sdd" / "images").exists()
 
 
-def test_an_interrupt_ends_a_build(settings, tmp_path):
-    """As the terminal sends it: to the whole process group."""
+def test_an_interrupt_ends_a_build(built, settings, tmp_path, processes):
+    """As the terminal sends it: to the whole process group, while the first stage works on images that are there."""
     root = tmp_path / "sdd"
+    for folder in ("urls", "images", "work/urls"):
+        shutil.copytree(Path(built.root) / folder, root / folder)
     command = [sys.executable, "-m", "flows.cli", "build", "--config", str(settings), f"--set=labeling.root={root}"]
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    running = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
-    while not list(root.glob("work/captions/*.json")):
-        assert running.poll() is None
-        time.sleep(0.05)
+    running = processes.start(command, cwd=ROOT, env=environment, start_new_session=True)
+    wait_until("a caption", lambda: list(root.glob("work/captions/*.json")), lambda: running.poll() is None)
     family = psutil.Process(running.pid).children(recursive=True)
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait() != 0
     assert not list(root.glob("captions/*.parquet"))
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert not alive
 
 

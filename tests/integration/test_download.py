@@ -27,10 +27,10 @@ from labeling.steps import chain
 from labeling.url_list import plan_urls
 from tests import factories
 from tests.moody import MoodyConfig, MoodyStage
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, Processes, wait_until
 from tests.web import Page, Site, page, serving
 
-DOWNLOAD = DownloadConfig(allow_private_hosts=True, min_side_px=32, timeout_s=5, rounds=1)
+DOWNLOAD = DownloadConfig(allow_private_hosts=True, min_side_px=32, timeout_s=PATIENCE_S, rounds=1)
 
 
 def config_of(root: Path, site: Site, count: int, **more: object) -> LabelingConfig:
@@ -154,13 +154,6 @@ def pool_of(process: psutil.Process) -> list[psutil.Process]:
     return [p for p in found if p.is_running() and "spawn_main" in " ".join(p.cmdline()) and p.ppid() != process.pid]
 
 
-def wait_for(what: str, true: object, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
-        time.sleep(0.05)
-
-
 DRIVER = """
 import sys
 from labeling.config import LabelingConfig
@@ -171,9 +164,9 @@ download_shards(config, plan_urls(config))
 """
 
 
-def start(config: LabelingConfig) -> "subprocess.Popen[bytes]":
+def start(config: LabelingConfig, processes: Processes) -> "subprocess.Popen[bytes]":
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
-    return subprocess.Popen([sys.executable, "-c", DRIVER, config.model_dump_json()], env=environment)
+    return processes.start([sys.executable, "-c", DRIVER, config.model_dump_json()], env=environment)
 
 
 def test_a_deleted_file_whose_server_is_down_is_not_made_without_its_images(tmp_path: Path, site: Site) -> None:
@@ -193,22 +186,22 @@ def test_a_deleted_file_whose_server_is_down_is_not_made_without_its_images(tmp_
 
 
 @pytest.mark.slow
-def test_killed_workers_cost_no_url(tmp_path: Path, site: Site) -> None:
+def test_killed_workers_cost_no_url(tmp_path: Path, site: Site, processes: Processes) -> None:
     """First one of the pool, whose shard img2dataset would wait for; then the pool's own parent."""
     site.pages["*"] = slowly(0.3)
     config = config_of(tmp_path, site, 160)
-    driver = start(config)
-    wait_for("a request", lambda: sum(site.hits.values()) > 20)
+    driver = start(config, processes)
+    wait_until("a request", lambda: sum(site.hits.values()) > 20)
     pool = pool_of(psutil.Process(driver.pid))
     assert len(pool) == 2
     pool[0].kill()
-    psutil.wait_procs(pool, timeout=10)
+    psutil.wait_procs(pool, timeout=PATIENCE_S)
     asked = sum(site.hits.values())
-    wait_for("another request", lambda: sum(site.hits.values()) > asked + 20)
+    wait_until("another request", lambda: sum(site.hits.values()) > asked + 20)
     second = pool_of(psutil.Process(driver.pid))
     assert not set(pool) & set(second)
     second[0].parent().kill()  # type: ignore[union-attr]
-    assert driver.wait(900) == 0
+    assert driver.wait(PATIENCE_S) == 0
     assert_all_there(config, site, 160)
     again = sum(hits - 1 for path, hits in site.hits.items() if not path.endswith("0.jpg"))
     assert again <= 2 * 2 * 17, (
@@ -217,12 +210,12 @@ def test_killed_workers_cost_no_url(tmp_path: Path, site: Site) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_leaves_whole_files_and_no_process(tmp_path: Path, site: Site) -> None:
+def test_a_killed_driver_leaves_whole_files_and_no_process(tmp_path: Path, site: Site, processes: Processes) -> None:
     site.pages["*"] = slowly(0.3)
     config = config_of(tmp_path, site, 240)
     images, work = Path(config.root) / "images", Path(config.root) / "work" / "images"
-    driver = start(config)
-    wait_for("a finished shard", lambda: len(list(images.glob("*.parquet"))) >= 2)
+    driver = start(config, processes)
+    wait_until("a finished shard", lambda: len(list(images.glob("*.parquet"))) >= 2)
     family = psutil.Process(driver.pid).children(recursive=True)
     done = {file: (file.stat().st_mtime_ns, pq.read_table(file).num_rows) for file in images.glob("*.parquet")}
     driver.kill()
@@ -288,21 +281,21 @@ def path_in(config: LabelingConfig, shard: str) -> str:
 
 @pytest.mark.slow
 def test_a_stopped_download_leaves_no_process(tmp_path: Path, site: Site) -> None:
-    site.pages["*"] = slowly(60)
-    config = config_of(tmp_path, site, 40, download=DOWNLOAD.model_copy(update={"timeout_s": 60}))
+    site.pages["*"] = slowly(PATIENCE_S)
+    config = config_of(tmp_path, site, 40)
     shards, stop = plan_urls(config), threading.Event()
     family: list[psutil.Process] = []
 
     def stop_soon() -> None:
-        wait_for("a request", lambda: site.hits)
+        wait_until("a request", lambda: site.hits)
         family.extend(psutil.Process().children(recursive=True))
         stop.set()
 
-    threading.Thread(target=stop_soon).start()
+    threading.Thread(target=stop_soon, daemon=True).start()
     with pytest.raises(StageFailed, match="images: stopped"):
         download_shards(config, shards, stop)
     assert family
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert not alive
 
 

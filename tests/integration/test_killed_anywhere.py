@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from labeling.sdd.shards import ShardStore
 from miniature.scenes import ScenesConfig
 from miniature.serve import WorldConfig, serving, write_world
 from miniature.untrained import write_networks
+from tests.processes import Processes
 from tests.ray_head import ray_head
 
 pytestmark = pytest.mark.slow
@@ -64,7 +66,7 @@ def settings(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(settings, tmp_path_factory) -> ShardStore:
+def undisturbed(settings, driver, tmp_path_factory) -> ShardStore:
     root = tmp_path_factory.mktemp("undisturbed")
     assert driver(settings, root).wait() == 0
     return ShardStore(str(root))
@@ -81,13 +83,22 @@ def executor(request) -> tuple[str, dict[str, str]]:
     return request.param, request.getfixturevalue("cluster") if request.param == "ray" else {}
 
 
-def driver(settings: Path, root: Path, executor: str = "here", env: dict[str, str] | None = None):
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """Starts builds, none of which outlives the module."""
+    with Processes() as processes:
+        yield partial(start, processes)
+
+
+def start(
+    processes: Processes, settings: Path, root: Path, executor: str = "here", env: dict[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
     overrides = [f"--set=labeling.root={root}", f"--set=labeling.executor={executor}"]
     command = [sys.executable, "-m", "flows.cli", "build", f"--config={settings}", *overrides]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | (env or {}))
+    return processes.start(command, cwd=ROOT, env=os.environ | (env or {}))
 
 
-def test_drivers_killed(settings, undisturbed, executor, tmp_path):
+def test_drivers_killed(settings, driver, undisturbed, executor, tmp_path):
     where, env = executor
     rng = random.Random(1)
     kills = 0
@@ -108,7 +119,7 @@ def test_drivers_killed(settings, undisturbed, executor, tmp_path):
     assert_same(ShardStore(str(tmp_path)), undisturbed)
 
 
-def test_workers_killed(settings, undisturbed, executor, tmp_path):
+def test_workers_killed(settings, driver, undisturbed, executor, tmp_path):
     where, env = executor
     rng = random.Random(2)
     kills = 0

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from flows.experiment import Experiment
 from infra.config import load
 from labeling.errors import ShardStale, StageFailed, StageInterrupted
 from labeling.sdd.query import funnel
+from tests.processes import Processes, wait_until
 from tests.ray_head import ray_head
 
 ROOT = Path(__file__).parents[2]
@@ -59,15 +59,15 @@ def server(tmp_path_factory) -> Iterator[dict[str, str]]:
         "PREFECT_LOGGING_EXTRA_LOGGERS": "labeling",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
-    running = subprocess.Popen([*PREFECT, "server", "start", "--port", str(port)], env=env, stdout=subprocess.DEVNULL)
-    _wait_for(f"http://127.0.0.1:{port}/api/health")
-    prefect(env, "work-pool", "create", "local", "--type", "process")
-    prefect(env, "deploy", "--all", "--prefect-file", "infra/prefect.yaml")
-    worker = subprocess.Popen([*PREFECT, "worker", "start", "--pool", "local"], env=env, cwd=ROOT)
-    yield env
-    for process in (worker, running):
-        process.terminate()
-        process.wait()
+    with Processes() as processes:
+        command = [*PREFECT, "server", "start", "--port", str(port)]
+        running = processes.start(command, env=env, stdout=subprocess.DEVNULL)
+        health = f"http://127.0.0.1:{port}/api/health"
+        wait_until("an answer of the server", lambda: answers(health), lambda: running.poll() is None)
+        prefect(env, "work-pool", "create", "local", "--type", "process")
+        prefect(env, "deploy", "--all", "--prefect-file", "infra/prefect.yaml")
+        processes.start([*PREFECT, "worker", "start", "--pool", "local"], env=env, cwd=ROOT)
+        yield env
 
 
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -79,16 +79,11 @@ def prefect(env: dict[str, str], *words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            if httpx.get(url).status_code == 200:
-                return
-        except httpx.HTTPError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.5)
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from labeling.steps import chain
 from labeling.supervisor import NetworkJob
 from tests.factories import downloaded, image
 from tests.moody import MeetingStage, MoodyConfig, MoodyStage
+from tests.processes import PATIENCE_S
 
 SHARDS = [f"shard-{n:05d}" for n in range(4)]
-WORKERS = Workers(count=2, batch_size=4, batch_deadline_s=20)
+WORKERS = Workers(count=2, batch_size=4, batch_deadline_s=PATIENCE_S)
 
 
 def job(root, config):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +26,7 @@ from labeling.steps import chain
 from labeling.supervisor import NetworkJob
 from tests.factories import candidate, downloaded, image, key
 from tests.moody import MoodyConfig, MoodyStage
+from tests.processes import PATIENCE_S, wait_until
 
 boto3 = pytest.importorskip("boto3")
 s3fs = pytest.importorskip("s3fs")
@@ -205,7 +205,7 @@ def test_a_shard_is_labelled_there(root):
     urls[4], urls[7] = "exit", "raise"
     store = downloaded(root, [image(n, b"", url) for n, url in enumerate(urls, start=1)])
     (step,) = chain([(MoodyStage(MoodyConfig()), "")])
-    workers = Workers(batch_size=4, batch_deadline_s=20)
+    workers = Workers(batch_size=4, batch_deadline_s=PATIENCE_S)
     job = NetworkJob(step=step, root=root, workers=workers, run="run", torch_threads=1)
     (report,) = run_job(job, [SHARD], workers, Executor.HERE)
     assert report.counts == {"kept": 9, "quarantined": 1, "failed": 1}
@@ -230,14 +230,14 @@ print(job.make("shard-00000").error)
 """
 
 
-def test_a_killed_labeller_leaves_no_file_and_its_journal_is_taken_up(root):
+def test_a_killed_labeller_leaves_no_file_and_its_journal_is_taken_up(root, processes):
     store = downloaded(root, [image(n, b"", f"good {n}") for n in range(1, 61)])
     journal = journal_path(store.root, "captions", SHARD)
-    with subprocess.Popen([sys.executable, "-c", LABELLER, root], stdout=subprocess.PIPE, text=True) as labeller:
-        while Count(store, "captions", [SHARD])() < 8 and labeller.poll() is None:
-            time.sleep(0.05)
-        labeller.send_signal(signal.SIGKILL)
-        assert labeller.stdout.read() == ""
+    labeller = processes.start([sys.executable, "-c", LABELLER, root], stdout=subprocess.PIPE, text=True)
+    count = Count(store, "captions", [SHARD])
+    wait_until("8 captions", lambda: count() >= 8, lambda: labeller.poll() is None)
+    labeller.send_signal(signal.SIGKILL)
+    assert labeller.stdout.read() == ""
     assert store.shards("captions") == []
     assert Journal.begin(journal, "second").suspects
     (step,) = chain([(MoodyStage(MoodyConfig()), "")])

@@ -5,8 +5,8 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -15,6 +15,7 @@ import torch
 
 from model.subject_diffusion import SubjectDiffusion
 from tests.factories import finished
+from tests.processes import Processes, wait_until
 from tests.ray_head import ROOT, ray_head
 from tests.small_model import small_config
 from tests.unit.training.data.conftest import some_rows
@@ -71,11 +72,24 @@ def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
         yield env
 
 
-def submitted(cluster: dict[str, str], folder: Path, *words: str) -> "subprocess.Popen[str]":
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    """Starts processes that end with the module, as the first job is run for several tests."""
+    with Processes() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def submitted(cluster, folder, processes) -> Callable[..., "subprocess.Popen[str]"]:
+    """Sends the job to the cluster, with more words on its command line."""
+    return partial(submit, processes, cluster, folder)
+
+
+def submit(processes: Processes, cluster: dict[str, str], folder: Path, *words: str) -> "subprocess.Popen[str]":
     launch = [sys.executable, "-m", "training.launch", "--config", str(folder / "job.toml"), *words]
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", str(ROOT), "--", *launch]
     env = os.environ | cluster
-    return subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return processes.start(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def end_of(job: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -84,8 +98,8 @@ def end_of(job: "subprocess.Popen[str]") -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def first(cluster, folder) -> tuple[int, str]:
-    return end_of(submitted(cluster, folder))
+def first(submitted) -> tuple[int, str]:
+    return end_of(submitted())
 
 
 def weights_at(out: Path, step: int) -> dict[str, torch.Tensor]:
@@ -107,16 +121,16 @@ def test_logs_and_exit_code_reach_the_caller(first, folder):
     assert len(list((folder / "run" / "samples").glob("step-*.png"))) == 2
 
 
-def test_a_job_that_cannot_run_fails_in_one_line(first, cluster, folder):
+def test_a_job_that_cannot_run_fails_in_one_line(first, submitted):
     """There are checkpoints, and nobody said to go on from them."""
-    code, said = end_of(submitted(cluster, folder))
+    code, said = end_of(submitted())
     assert code == 1, "that of `ray job submit`, whatever the job's"
     assert "failed with exit code 2" in said
     assert "--resume latest goes on from it" in said
 
 
-def test_output_in_the_copy_that_ray_removes_is_refused(cluster, folder):
-    code, said = end_of(submitted(cluster, folder, "--set", "training.out=out/train"))
+def test_output_in_the_copy_that_ray_removes_is_refused(submitted):
+    code, said = end_of(submitted("--set", "training.out=out/train"))
     assert code != 0
     assert "training.out='out/train' is relative, and this job runs in a copy of your folder" in said
 
@@ -126,12 +140,10 @@ def train_workers() -> list[psutil.Process]:
     return [process for process, words in named if "RayTrainWorker" in words[0]]
 
 
-def test_a_worker_that_is_killed_is_replaced_and_nothing_is_different(first, cluster, folder):
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_different(first, submitted, folder):
     out = folder / "killed"
-    job = submitted(cluster, folder, "--set", f"training.out={out}", "--set", "training.max_failures=2")
-    while not any(line["step"] >= 5 for line in read_metrics(out)):
-        assert job.poll() is None, job.communicate()
-        time.sleep(0.05)
+    job = submitted("--set", f"training.out={out}", "--set", "training.max_failures=2")
+    wait_until("step 5", lambda: any(line["step"] >= 5 for line in read_metrics(out)), lambda: job.poll() is None)
     train_workers()[0].send_signal(signal.SIGKILL)
     code, said = end_of(job)
     assert code == 0, said

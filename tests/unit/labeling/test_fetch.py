@@ -28,10 +28,11 @@ from labeling.fetch import (
     noai_word,
     public_addresses,
 )
+from tests.processes import PATIENCE_S
 from tests.web import Page, Site, page, redirect, serving
 
-OPEN = DownloadConfig(allow_private_hosts=True, timeout_s=5.0)
-GUARDED = DownloadConfig(timeout_s=5.0)
+OPEN = DownloadConfig(allow_private_hosts=True, timeout_s=PATIENCE_S)
+GUARDED = DownloadConfig(timeout_s=PATIENCE_S)
 
 
 @pytest.fixture

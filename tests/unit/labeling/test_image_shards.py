@@ -24,11 +24,12 @@ from labeling.supervisor import Network
 from labeling.url_list import key_of
 from tests import factories
 from tests.deadly import DeadlyScreenStage
+from tests.processes import PATIENCE_S
 from tests.web import Site, page, redirect, serving
 
 SHARD = "shard-00000"
 CONFIG = DownloadConfig(
-    allow_private_hosts=True, min_side_px=32, timeout_s=0.5, backoff_s=0.01, host_pause_s=0.01, max_bytes=100_000
+    allow_private_hosts=True, min_side_px=32, timeout_s=PATIENCE_S, backoff_s=0.01, host_pause_s=0.01, max_bytes=100_000
 )
 
 
@@ -74,7 +75,7 @@ def gathering(
     """
     journal = Journal.begin(journal_path(shard.store.root, "images", SHARD), "run")
     workers = DownloadWorkers(threads=16, per_host=16)
-    screening = Workers(batch_size=16, batch_deadline_s=5 if stage is DeadlyScreenStage else 120)
+    screening = Workers(batch_size=16, batch_deadline_s=5 if stage is DeadlyScreenStage else PATIENCE_S)
     screener = SCREENERS.setdefault((stage, elsewhere), Network(stage(CONFIG), screening, 1, 16))
     near = shard.store.root / "elsewhere" if elsewhere else shard.store.root
     with Spool.opened(near, SHARD, shard.begin) as spool:
@@ -142,8 +143,6 @@ def test_every_kind_of_bad_input_becomes_a_verdict(tmp_path: Path, site: Site) -
         "/loop": redirect("/loop"),
         "/inwards": redirect("ftp://example.com/"),
         "/noai": page(good, headers={"X-Robots-Tag": "noai"}),
-        "/never": never,
-        "/drip": drip,
         "/500": page(status=500),
     }
     urls = [site.url(path) for path in [*site.pages, "/404", "/good"]]
@@ -166,8 +165,6 @@ def test_every_kind_of_bad_input_becomes_a_verdict(tmp_path: Path, site: Site) -
         "loop": "not_downloaded/redirect_loop",
         "inwards": "not_downloaded/not_http",
         "noai": "not_downloaded/noai",
-        "never": "not_downloaded/timeout",
-        "drip": "not_downloaded/timeout",
         "500": "not_downloaded/http_500",
         "404": "not_downloaded/http_404",
         "ftp": "not_downloaded/not_http",
@@ -177,6 +174,13 @@ def test_every_kind_of_bad_input_becomes_a_verdict(tmp_path: Path, site: Site) -
     assert sum(counts.values()) == len(urls)
     assert counts["kept"] == 3
     assert site.hits["/good"] == 1, "the second occurrence is not fetched"
+
+
+def test_what_does_not_come_in_time_becomes_a_verdict(tmp_path: Path, site: Site) -> None:
+    site.pages |= {"/never": never, "/drip": drip}
+    shard = planned(tmp_path, [site.url(path) for path in ("/never", "/drip")])
+    make(shard, CONFIG.model_copy(update={"timeout_s": 0.5}))
+    assert outcomes(shard) == {"never": "not_downloaded/timeout", "drip": "not_downloaded/timeout"}
 
 
 def test_images_are_stored_as_they_came(tmp_path: Path, site: Site) -> None:

@@ -12,6 +12,7 @@ from labeling import lock
 from labeling.errors import LabelingError
 from labeling.lock import shard_lock
 from tests.factories import SHARD
+from tests.processes import PATIENCE_S
 
 HOLDER = """
 import sys
@@ -35,13 +36,17 @@ def impatient(monkeypatch):
 
 
 @pytest.fixture
-def holder(root):
+def patient(monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE_S", PATIENCE_S)
+
+
+@pytest.fixture
+def holder(root, processes):
     """Another process that holds the lock of the shard's captions."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", HOLDER, root.path], **pipes) as process:
-        assert process.stdout.readline() == b"held\n"
-        yield process
-        process.kill()
+    process = processes.start([sys.executable, "-c", HOLDER, root.path], **pipes)
+    assert process.stdout.readline() == b"held\n"
+    return process
 
 
 def held(root, layer="captions", shard=SHARD):
@@ -73,25 +78,23 @@ def test_a_lock_is_free_after_the_block_whatever_happened_in_it(root):
     assert not held(root)
 
 
+@pytest.mark.usefixtures("patient")
 def test_who_waits_gets_it_when_its_holder_is_killed(root, holder):
     os.kill(holder.pid, signal.SIGKILL)
     assert not held(root)
 
 
+@pytest.mark.usefixtures("patient")
 def test_who_waits_gets_it_when_its_holder_is_done(root, holder):
     holder.stdin.close()
     assert not held(root)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_child_processes_do_not_hold_it(root):
+def test_child_processes_do_not_hold_it(root, processes):
     with shard_lock(root, "captions", SHARD):
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-    try:
-        assert not held(root)
-    finally:
-        child.kill()
-        child.wait()
+        processes.start([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+    assert not held(root)
 
 
 def test_object_stores_have_none():

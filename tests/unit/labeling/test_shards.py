@@ -31,6 +31,7 @@ from labeling.sdd.schema import (
 )
 from labeling.sdd.shards import ROWS_PER_GROUP, ShardStore
 from tests.factories import SHARD, candidate, downloaded, image, key, listed, refused
+from tests.processes import wait_until
 
 
 @pytest.fixture
@@ -335,26 +336,27 @@ for line in sys.stdin:
 """
 
 
-def test_a_reader_never_sees_a_torn_file_whenever_the_writer_is_killed(store):
+def test_a_reader_never_sees_a_torn_file_whenever_the_writer_is_killed(store, processes):
     path, rng, torn = Path(store.path("captions", SHARD).path), random.Random(0), 0
     command = [sys.executable, "-c", WRITERS, str(store.root)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
-        for _ in range(30):
-            print("write", file=writers.stdin, flush=True)
-            pid = int(writers.stdout.readline())
-            try:
-                while whole_stamp(path).split("-")[0] != str(pid):
-                    pass
-                end = time.monotonic() + rng.uniform(0, 0.05)
-                while time.monotonic() < end:
-                    whole_stamp(path)
-            finally:
-                os.kill(pid, signal.SIGKILL)
-            assert writers.stdout.readline() == "ended\n"
-            whole_stamp(path)
-            torn += len(list(path.parent.glob(".*.tmp")))
-            sweep(store.path("captions", SHARD))
-            assert list(path.parent.iterdir()) == [path]
+    writers = processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for _ in range(30):
+        print("write", file=writers.stdin, flush=True)
+        pid = int(writers.stdout.readline())
+        try:
+            wait_until(
+                "a file", lambda pid=pid: whole_stamp(path).startswith(f"{pid}-"), lambda: writers.poll() is None
+            )
+            end = time.monotonic() + rng.uniform(0, 0.05)
+            while time.monotonic() < end:
+                whole_stamp(path)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+        assert writers.stdout.readline() == "ended\n"
+        whole_stamp(path)
+        torn += len(list(path.parent.glob(".*.tmp")))
+        sweep(store.path("captions", SHARD))
+        assert list(path.parent.iterdir()) == [path]
     assert torn > 0, "no kill hit a writer at work"
 
 

@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from labeling.config import Executor, Workers
 from labeling.errors import StageFailed, StageInterrupted
-from labeling.journal import journal_path
+from labeling.journal import journal_path, read_journal
 from labeling.progress import Count, Progress
 from labeling.run import run_job
 from labeling.sdd.schema import Caption
@@ -20,7 +19,7 @@ from labeling.steps import Step, chain
 from labeling.supervisor import NetworkJob
 from tests.factories import downloaded, image
 from tests.moody import MoodyConfig, MoodyStage
-from tests.processes import wait_until
+from tests.processes import PATIENCE_S, wait_until
 
 SHARD = "shard-00000"
 
@@ -32,7 +31,7 @@ def moody(root, urls, workers=None, config=None, run="run"):
     return NetworkJob(
         step=step(config or MoodyConfig()),
         root=str(root),
-        workers=workers or Workers(batch_size=4, batch_deadline_s=20),
+        workers=workers or Workers(batch_size=4, batch_deadline_s=PATIENCE_S),
         run=run,
         torch_threads=1,
     )
@@ -149,11 +148,10 @@ def test_a_killed_process_costs_no_row(tmp_path):
 
     def kill_once():
         journal = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
-        while not (journal.exists() and json.loads(journal.read_text())["done"] > 8):
-            time.sleep(0.01)
+        wait_until("8 rows", lambda: read_journal(journal).get("done", 0) > 8)
         os.kill(job.network.process.pid, signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_once)
+    killer = threading.Thread(target=kill_once, daemon=True)
     killer.start()
     report = made(job)
     killer.join()
@@ -167,12 +165,11 @@ def test_a_stopped_stage_ends_and_blames_no_row(tmp_path):
     path = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
 
     def stop_soon():
-        while not (path.exists() and json.loads(path.read_text())["done"]):
-            time.sleep(0.01)
+        wait_until("a row", lambda: read_journal(path).get("done"))
         stop.set()
 
     job = moody(tmp_path, urls, workers, MoodyConfig(seconds_per_row=0.5))
-    threading.Thread(target=stop_soon).start()
+    threading.Thread(target=stop_soon, daemon=True).start()
     with pytest.raises(StageFailed, match="stopped"):
         run_job(job, [SHARD], workers, Executor.HERE, stop)
     left = json.loads(path.read_text())
@@ -270,7 +267,7 @@ def test_a_shard_that_failed_leaves_no_answers_for_the_next(tmp_path):
     """Its journal cannot be written while two batches are on the network."""
     journal = tmp_path / f"work/captions/.{SHARD}.json.tmp"
     failing = [f"blocks {journal}", *(f"good {number}" for number in range(2, 13))]
-    job = moody(tmp_path, failing, Workers(batch_size=4, batch_deadline_s=20))
+    job = moody(tmp_path, failing, Workers(batch_size=4, batch_deadline_s=PATIENCE_S))
     downloaded(tmp_path, [image(number, b"", f"another {number}") for number in range(101, 105)], "shard-00001")
     try:
         assert "IsADirectoryError" in job.make(SHARD).error

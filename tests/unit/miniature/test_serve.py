@@ -25,6 +25,7 @@ from labeling.sdd.arrow import row_of
 from miniature.scenes import Pool, ScenesConfig, compose
 from miniature.serve import METADATA, TRUTH, Truth, WorldConfig, WorldError, serving, write_world
 from miniature.training.names import labelled_names
+from tests.processes import PATIENCE_S, Processes
 
 COUNT = 24
 
@@ -118,7 +119,7 @@ def test_many_clients_keep_their_connections(world: Path) -> None:
     paths = [urlsplit(url).path for url in urls(world)]
 
     def fetch_all(netloc: str) -> tuple[list[int], int]:
-        connection = http.client.HTTPConnection(netloc, timeout=20)
+        connection = http.client.HTTPConnection(netloc, timeout=PATIENCE_S)
         sizes, sockets = [], set()
         for path in paths:
             connection.request("GET", path)
@@ -168,18 +169,15 @@ def test_what_cannot_be_a_world_is_refused(tmp_path: Path) -> None:
         write_world(tmp_path, 0, 0)
 
 
-def test_the_command_writes_serves_and_stops(tmp_path: Path) -> None:
+def test_the_command_writes_serves_and_stops(tmp_path: Path, processes: Processes) -> None:
     command = [sys.executable, "-m", "miniature.serve", str(tmp_path), "--count", "3", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert "3 scenes at http://127.0.0.1:" in server.stdout.readline()
-        with urllib.request.urlopen(urls(tmp_path)[2]) as answer:
-            assert Image.open(io.BytesIO(answer.read())).size[0] >= 384
-        server.send_signal(signal.SIGINT)
-        try:
-            assert server.wait(timeout=20) == 0
-        finally:
-            server.kill()  # else leaving the block would wait for ever
+    server = processes.start(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    assert "3 scenes at http://127.0.0.1:" in server.stdout.readline()
+    with urllib.request.urlopen(urls(tmp_path)[2]) as answer:
+        assert Image.open(io.BytesIO(answer.read())).size[0] >= 384
+    server.send_signal(signal.SIGINT)
+    assert server.wait(PATIENCE_S) == 0
 
 
 def test_scenes_of_things_that_nothing_was_taught_are_mixed_in(tmp_path: Path) -> None:

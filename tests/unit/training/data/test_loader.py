@@ -15,6 +15,7 @@ import torch
 from labeling.sdd.schema import Box, SddRow
 from model.config import ModelConfig
 from tests.factories import finished
+from tests.processes import PATIENCE_S, wait_until
 from tests.unit.training.data.conftest import some_rows
 from training.data.config import DataConfig
 from training.data.errors import DatasetError, StorageFault
@@ -116,26 +117,24 @@ def test_a_worker_that_stops_early_leaves_no_process_behind(dataset, prompts):
     assert len(children) >= 2
     stream.close()
     for child in children:
-        child.join(timeout=20)
+        child.join(PATIENCE_S)
     assert not any(child.is_alive() for child in children)
 
 
 def load_for_ever(dataset, prompts, ready):
     of = config(dataset, processes=2)
     for _ in batches(read_plan(of, 0), of, MODEL, prompts, MEAN, iter(int, 1)):
-        ready.set()
+        ready.touch()
 
 
-def test_a_worker_that_is_killed_leaves_no_process_behind(dataset, prompts):
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    worker = context.Process(target=load_for_ever, args=(dataset, prompts, ready))
-    worker.start()
-    assert ready.wait(timeout=120)
+def test_a_worker_that_is_killed_leaves_no_process_behind(dataset, prompts, tmp_path, processes):
+    ready = tmp_path / "ready"
+    worker = processes.fork(load_for_ever, dataset, prompts, ready).process
+    wait_until("a batch", ready.exists, worker.is_alive)
     below = psutil.Process(worker.pid).children(recursive=True)
-    assert len(below) >= 2
+    assert len(below) >= 3, "two that load, and the server that forks them"
     worker.kill()
-    _, left = psutil.wait_procs(below, timeout=60)
+    _, left = psutil.wait_procs(below, timeout=PATIENCE_S)
     for process in left:
         process.kill()
     assert left == []
