@@ -174,7 +174,7 @@ class ShardStore:
         kept = self._kept(layers[-1], shard, any_state="state" in wanted)
         homes = self._homes(row, layers, shard)
         tables = {
-            layer: {record["key"]: record for record in self._table(layer, shard, names).to_pylist()}
+            layer: {record["key"]: record for record in self._records(layer, shard, names)}
             for layer, names in homes.items()
             if "image" not in names
         }
@@ -187,15 +187,14 @@ class ShardStore:
 
     def keys(self, layer: str, shard: str) -> list[bytes]:
         """The keys of all rows of a file."""
-        keys: list[bytes] = self._table(layer, shard, ["key"])["key"].to_pylist()
-        return keys
+        return [record["key"] for record in self._records(layer, shard, ["key"])]
 
     def verdicts(self, layer: str, shard: str) -> dict[bytes, Verdict]:
         """Why the layer refused what it refused."""
-        table = self._table(layer, shard, ["key", *OUTCOME])
+        records = self._records(layer, shard, ["key", *OUTCOME])
         return {
             r["key"]: Verdict(state=r["state"], reason=r["reason"], detail=r["detail"])
-            for r in table.to_pylist()
+            for r in records
             if r["state"] != State.KEPT
         }
 
@@ -278,8 +277,8 @@ class ShardStore:
 
     def _kept(self, layer: str, shard: str, any_state: bool) -> list[bytes]:
         judged = not any_state and "state" in self._columns(layer, shard)
-        table = self._table(layer, shard, ["key", "state"] if judged else ["key"])
-        return [r["key"] for r in table.to_pylist() if r.get("state", State.KEPT) == State.KEPT]
+        records = self._records(layer, shard, ["key", "state"] if judged else ["key"])
+        return [r["key"] for r in records if r.get("state", State.KEPT) == State.KEPT]
 
     def _homes(self, row: type, layers: Sequence[str], shard: str) -> dict[str, list[str]]:
         """The columns of `row` to read from each layer: the last that has it is a column's home."""
@@ -319,9 +318,11 @@ class ShardStore:
             names: list[str] = file.schema_arrow.names
             return names
 
-    def _table(self, layer: str, shard: str, names: Sequence[str]) -> pa.Table:
+    def _records(self, layer: str, shard: str, names: Sequence[str]) -> list[dict[str, Any]]:
+        """All rows of a file, with these columns."""
         with _opened(self.path(layer, shard)) as file:
-            return file.read(columns=list(names))
+            records: list[dict[str, Any]] = file.read(columns=list(names)).to_pylist()  # here, as text may be damaged
+            return records
 
 
 def is_shard_name(name: str) -> bool:

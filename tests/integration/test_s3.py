@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from infra.storage import place, publish, reading
+from labeling.audit import audit, changed_files
 from labeling.config import Executor, RulesConfig, Workers
 from labeling.errors import ShardCorrupt
 from labeling.finish import FinishJob
@@ -24,6 +25,7 @@ from labeling.sdd.schema import Caption, Entities, Image, Nouns, SddRow
 from labeling.sdd.shards import ShardStore
 from labeling.steps import chain
 from labeling.supervisor import NetworkJob
+from tests.datasets import dataset_of_two
 from tests.factories import candidate, downloaded, image, key
 from tests.moody import MoodyConfig, MoodyStage
 from tests.processes import PATIENCE_S, wait_until
@@ -258,6 +260,22 @@ def test_a_journal_is_read_by_the_next_process(root):
     again.remove()
     again.remove()
     assert Journal.begin(path, "run").attempts == 1
+
+
+def test_its_files_are_compared(s3, root):
+    dataset_of_two(root)
+    found = audit(root)
+    assert found.problems == ()
+    assert [problem for _, problem in changed_files(found) if problem] == []
+    folder = root.split("/", 3)[3]
+    s3.delete_object(Bucket=BUCKET, Key=f"{folder}/captions/{SHARD}.parquet")
+    flipped = bytearray(s3.get_object(Bucket=BUCKET, Key=f"{folder}/sdd/{SHARD}.parquet")["Body"].read())
+    flipped[500] ^= 1
+    s3.put_object(Bucket=BUCKET, Key=f"{folder}/sdd/{SHARD}.parquet", Body=bytes(flipped))
+    found = audit(root)
+    (missing,), (changed,) = found.problems, [problem for _, problem in changed_files(found) if problem]
+    assert missing.startswith(f"{root}/captions/{SHARD}.parquet is missing")
+    assert changed.startswith(f"{root}/sdd/{SHARD}.parquet has changed")
 
 
 def test_duckdb_reads_it_in_place(root):

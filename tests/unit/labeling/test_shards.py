@@ -267,6 +267,17 @@ def test_damaged_data_is_named_with_the_cure(store):
         list(store.read(Caption, ["captions"], SHARD))
 
 
+def test_damaged_text_is_named_with_the_cure(store):
+    store.write_outcomes("captions", SHARD, [Caption(key=key(1), caption="a dog")], Caption, "stamp")
+    store.write_outcomes("nouns", SHARD, [Nouns(key=key(1), nouns=())], Nouns, "stamp")
+    path = Path(store.path("captions", SHARD).path)
+    whole = path.read_bytes()
+    assert whole.count(b"a dog") > 0, "short texts are not compressed"
+    path.write_bytes(whole.replace(b"a dog", b"a \xffog"))
+    with pytest.raises(ShardCorrupt, match=f"{re.escape(str(path))}.*move it away"):
+        list(store.read(Caption, ["captions", "nouns"], SHARD))
+
+
 def test_a_layer_that_lacks_an_image_is_named(store):
     downloaded(store.root, [image(1), image(2)])
     store.write_outcomes("captions", SHARD, captions(3), Caption, "stamp")
