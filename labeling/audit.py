@@ -63,7 +63,7 @@ class Audit:
 def audit(root: str) -> Audit:
     """Look at the names, sizes and footers of all files."""
     store = ShardStore(root)
-    # A build under way makes them in this order. Listing the first ones last never misses what a later one is made of.
+    # Against the order in which a build makes them: of a file that is listed, all that it is made of is listed, too.
     names = {layer: store.names(layer) for layer in (PRODUCT, LEDGER, *reversed(LAYERS[:-2]))}
     places = [(layer, name) for layer in LAYERS for name in names[layer] if is_shard_name(name)]
     with ThreadPoolExecutor(_READERS) as readers:
@@ -88,8 +88,11 @@ def changed_files(found: Audit) -> Iterator[tuple[ShardFile, str | None]]:
     dataset says of them.
     """
     files = [file for layer in found.files.values() for file in layer.values()]
-    with ThreadPoolExecutor() as readers:
+    readers = ThreadPoolExecutor()
+    try:
         yield from zip(files, readers.map(partial(_changed, found), files), strict=True)
+    finally:
+        readers.shutdown(cancel_futures=True)  # an interrupt waits for the files that are being read, not for all
 
 
 def _look(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
@@ -101,8 +104,10 @@ def _look(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
             return ShardFile(layer, shard, path, stamp, file.metadata.num_rows, path.stat().st_size, _keys(file))
     except FileNotFoundError:
         return None
-    except (ShardCorrupt, OSError) as error:
+    except ShardCorrupt as error:
         return str(error)
+    except OSError as error:
+        return f"{path} cannot be read ({error}): see to the storage"
 
 
 def _keys(file: pq.ParquetFile) -> tuple[bytes, bytes] | None:
@@ -153,7 +158,7 @@ def _finished_shards(store: ShardStore) -> set[str]:
 
 
 def _unfit(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]) -> str | None:
-    """What does not fit in a file: with itself, or with those that it was made from or with."""
+    """How a file contradicts itself, or those that it was made from."""
     shards = {layer: found[file.shard] for layer, found in files.items() if file.shard in found}
     parent, ledger, listed = shards.get(PARENTS.get(file.layer, "")), shards.get(LEDGER), shards.get(LIST)
     counted = sum(file.stamp.counts.values())
@@ -164,7 +169,7 @@ def _unfit(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]) -> str
     if parent and file.stamp.parent not in (None, parent.stamp.stamp):
         return (
             f"{file.path} was made from {parent.layer}/ stamped {file.stamp.parent}, which now is "
-            f"{parent.stamp.stamp}: {_CURE}"
+            f"{parent.stamp.stamp}: run the build again, or put back the file that it was made from"
         )
     if file.layer == PRODUCT and ledger and ledger.stamp.stamp != file.stamp.stamp:
         return f"{file.path} is stamped {file.stamp.stamp}, but ledger/ of the same shard {ledger.stamp.stamp}: {_CURE}"
@@ -191,8 +196,10 @@ def _changed(found: Audit, file: ShardFile) -> str | None:
             return _unlike_others(found, file)
         with reading(file.path) as content:
             return None if is_intact(content) else f"{file.path} has changed since it was written (SHA-256): {_CURE}"
-    except (ShardCorrupt, OSError) as error:
+    except ShardCorrupt as error:
         return str(error)
+    except OSError as error:
+        return f"{file.path} cannot be read ({error}): see to the storage"
 
 
 def _unlike_others(found: Audit, file: ShardFile) -> str | None:

@@ -151,7 +151,7 @@ class ImageShard:
         found = gathering.gather(self.listed)
         kept = {key: f.sha256 for key, f in found.items() if isinstance(f, Screened)}
         if lost and not accept_loss:
-            lost.refuse_others(full_stamp(self.begin, kept), found)
+            lost.refuse_other_images(full_stamp(self.begin, kept), found)
         try:
             return self._write(self._rows(found, gathering.spool), kept, replace=there is not None)
         except FileExistsError:  # an object store has no locks: somebody was first, and others may have built on it

@@ -1,4 +1,4 @@
-"""A lost file of `images/`, made again with the very images that later files were made from, or not at all.
+"""A lost file of `images/` is made again with the images that later files were made from, or not at all.
 
 Pictures that were kept to the end are in `sdd/`, and `ledger/` says why others were refused when they came. So only
 those are fetched again that a later stage or rule dropped.
@@ -66,7 +66,7 @@ class LostImages:
             return None
         kept = frozenset(store.keys(NEXT, shard))
         product, ledger = store.stamp(PRODUCT, shard), store.stamp(LEDGER, shard)
-        return cls(store.path(IMAGES, shard), store, shard, later.parent, kept, _fit(product, ledger))
+        return cls(store.path(IMAGES, shard), store, shard, later.parent, kept, _are_of_one_run(product, ledger))
 
     def fill(self, spool: Spool) -> None:
         """Put the pictures of sdd/ into the spool, so that they are not fetched."""
@@ -85,7 +85,7 @@ class LostImages:
             if row.stage == IMAGES and row.state != State.KEPT
         }
 
-    def refuse_others(self, stamp: str, found: Mapping[bytes, Any]) -> None:
+    def refuse_other_images(self, stamp: str, found: Mapping[bytes, Any]) -> None:
         """Look whether what came is what the lost file held.
 
         Args:
@@ -110,5 +110,5 @@ class LostImages:
         )
 
 
-def _fit(product: Stamp | None, ledger: Stamp | None) -> bool:
+def _are_of_one_run(product: Stamp | None, ledger: Stamp | None) -> bool:
     return product is not None and ledger is not None and product.stamp == ledger.stamp
