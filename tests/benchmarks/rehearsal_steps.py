@@ -1,0 +1,259 @@
+"""The steps of a rehearsal: each a function that does its part of the chain and returns what there is to say of it.
+
+Each is called in a process of its own, reads what the steps before it left on disk, and can be called again.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from flows.experiment import Experiment
+from infra.config import load
+from infra.logs import setup_logs
+from labeling.build import download_part, finish_part, label_part
+from labeling.config import BoxRules, LabelingConfig, RulesConfig
+from labeling.finish import SDD, FinishJob
+from labeling.sdd import masks
+from labeling.sdd.schema import State
+from labeling.sdd.shards import ShardStore
+from labeling.stages.caption import CaptionStage
+from labeling.stages.detect import DetectStage
+from labeling.stages.nouns import NounStage
+from labeling.stages.segment import SegmentStage
+from labeling.steps import IMAGES, Step, chain
+from labeling.url_list import URLS, plan_urls
+from miniature.scenes import ScenesConfig
+from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
+from miniature.true_layers import LAYERS, read_truth, write_truth
+from miniature.untrained import write_networks
+from model.config import ModelConfig
+from model.pipeline import Request, Subject, SubjectDiffusionPipeline
+from model.sampling_config import SamplingConfig
+from tests.benchmarks.full_networks import write_full_networks
+from tests.benchmarks.random_base import write_random_base
+from tests.benchmarks.rehearsal_job import STEPS, training_job
+from tests.benchmarks.rehearsal_settings import Rehearsal, Scale
+from tests.benchmarks.workload import workload
+from tests.small_model import small_config
+from training.cache_job import make_cache
+from training.checkpoints import LATEST, Checkpoints
+from training.config import TrainingJob
+from training.export import export as export_model
+from training.job import run
+from training.metrics import read_metrics
+from training.parallel import Worker
+
+PHOTOGRAPHS = 2
+SIDES_PX = {Scale.FULL: (1152, 1400), Scale.SMALL: (256, 320)}
+ALL_BOXES = BoxRules(min_aspect=0, max_aspect=1000, min_box_share=0, max_box_share=1, max_iou=1, max_repeats=99)
+_LABELING = {
+    Scale.FULL: (
+        "labeling.download.allow_private_hosts=true",  # photographs come from 127.0.0.1
+        "labeling.caption.max_new_tokens=20",  # random weights never end a caption
+        "labeling.segment.precision=float32",  # few CPUs multiply in bfloat16
+        "labeling.workers.captions.batch_deadline_s=7200",
+        "labeling.workers.detections.batch_deadline_s=7200",
+        "labeling.workers.entities.batch_deadline_s=7200",
+    ),
+    Scale.SMALL: (
+        "labeling.workers.captions.count=1",
+        "labeling.workers.detections.count=1",
+        "labeling.workers.entities.count=1",
+    ),
+}
+
+
+def perform(step: str, rehearsal: Rehearsal) -> str:
+    """Do a step by its name."""
+    setup_logs()
+    if rehearsal.scale is Scale.SMALL:
+        torch.set_num_threads(1)  # a second thread costs small networks more than it saves
+    return _WORK[step](rehearsal)
+
+
+def photographs(rehearsal: Rehearsal) -> str:
+    """Compose two photographs, serve them, download them; and label them as they really are, to be trained on."""
+    for folder in (rehearsal.world, rehearsal.dataset, rehearsal.truth):
+        shutil.rmtree(folder, ignore_errors=True)
+    sides = SIDES_PX[rehearsal.scale]
+    scenes = ScenesConfig(width_px=sides, height_px=sides, subjects=(1, 2), box_share=(0.15, 0.5))
+    write_world(rehearsal.world, PHOTOGRAPHS, rehearsal.seed, WorldConfig(port=0, scenes=scenes, low_share=0.0))
+    config = labeling_config(rehearsal)
+    with serving(rehearsal.world):
+        shards = plan_urls(config)
+        download_part(config, shards)
+    _label_truly(rehearsal)
+    return f"{_kept(rehearsal, IMAGES)} of {PHOTOGRAPHS} downloaded, {sides[0]} to {sides[1]} px"
+
+
+def _label_truly(rehearsal: Rehearsal) -> None:
+    downloaded, true = ShardStore(str(rehearsal.dataset)), ShardStore(str(rehearsal.truth))
+    shutil.copytree(rehearsal.dataset / URLS, rehearsal.truth / URLS)
+    write_truth(downloaded, true, read_truth(rehearsal.world / TRUTH), [layer.name for layer in LAYERS])
+    rules = RulesConfig(**ALL_BOXES.model_dump() | {"min_score": 0, "min_mask_fill": 0})
+    job = FinishJob(root=true.root, rules=rules, layers=(IMAGES, *(layer.name for layer in LAYERS)))
+    for shard in true.shards(IMAGES):
+        if (error := job.make(shard).error) is not None:
+            raise RuntimeError(f"the true labels of {shard} are not written: {error}")
+
+
+def labellers(rehearsal: Rehearsal) -> str:
+    """Write the networks that label."""
+    shutil.rmtree(rehearsal.labellers, ignore_errors=True)
+    if rehearsal.scale is Scale.FULL:
+        write_full_networks(rehearsal.labellers, rehearsal.seed, torch.device("cpu"))
+        return "BLIP-2 opt-2.7b in bfloat16, Grounding DINO Swin-T, SAM ViT-H"
+    write_networks(rehearsal.labellers, rehearsal.seed)
+    return "the small ones"
+
+
+def captions(rehearsal: Rehearsal) -> str:
+    """Caption the photographs and tag the nouns of their captions."""
+    _label(rehearsal, "captions", "nouns")
+    return f"{_kept(rehearsal, 'captions')} captions, {_kept(rehearsal, 'nouns')} with nouns"
+
+
+def boxes(rehearsal: Rehearsal) -> str:
+    """Find the nouns."""
+    _label(rehearsal, "detections")
+    return f"boxes in {_kept(rehearsal, 'detections')} photographs"
+
+
+def masks_and_rules(rehearsal: Rehearsal) -> str:
+    """Mask the boxes, judge them, and write dataset and ledger."""
+    config, steps, shards = _label(rehearsal, "entities")
+    finish_part(config, steps, shards)
+    work = workload(ShardStore(config.root), steps, shards, config.segment.floor)
+    return f"{work.boxes} boxes, {work.masks} masks, {_kept(rehearsal, SDD)} rows in sdd/"
+
+
+def networks(rehearsal: Rehearsal) -> str:
+    """Write the base and the image encoder."""
+    shutil.rmtree(rehearsal.networks, ignore_errors=True)
+    model = ModelConfig() if rehearsal.scale is Scale.FULL else small_config(rehearsal.out / "small")
+    write_random_base(rehearsal.networks, model, rehearsal.seed)
+    return "Stable Diffusion 2 base, OpenCLIP ViT-H/14" if rehearsal.scale is Scale.FULL else "the small ones"
+
+
+def cache(rehearsal: Rehearsal) -> str:
+    """Encode a view of the dataset: the VAE's moments and the image encoder's features."""
+    shutil.rmtree(rehearsal.truth / "cache", ignore_errors=True)
+    make_cache(training_job(rehearsal, STEPS, cached=True), here=True)
+    return "moments and features of a view"
+
+
+def train(rehearsal: Rehearsal) -> str:
+    """Train from the first step on."""
+    shutil.rmtree(rehearsal.training, ignore_errors=True)
+    run(training_job(rehearsal, STEPS), here=True)
+    return _losses(training_job(rehearsal, STEPS))
+
+
+def resume(rehearsal: Rehearsal) -> str:
+    """Go on from the checkpoint for a step."""
+    job = training_job(rehearsal, STEPS + 1)
+    if Checkpoints(rehearsal.training, 1, Worker()).latest() is None:
+        raise RuntimeError(f"{rehearsal.training} has no checkpoint")
+    run(job, LATEST, here=True)
+    return _losses(job)
+
+
+def train_cached(rehearsal: Rehearsal) -> str:
+    """Train a step from the cache."""
+    shutil.rmtree(rehearsal.training_cached, ignore_errors=True)
+    job = training_job(rehearsal, 1, cached=True)
+    run(job, here=True)
+    return _losses(job)
+
+
+def export(rehearsal: Rehearsal) -> str:
+    """Write the last checkpoint's model as a folder."""
+    shutil.rmtree(rehearsal.model, ignore_errors=True)
+    last = Checkpoints(rehearsal.training, 1, Worker()).latest()
+    if last is None:
+        raise RuntimeError(f"{rehearsal.training} has no checkpoint")
+    export_model(last, rehearsal.model)
+    return f"{last.name} in float32"
+
+
+def sample(rehearsal: Rehearsal) -> str:
+    """Make a picture of a subject of each photograph with the exported model."""
+    pipeline = SubjectDiffusionPipeline.from_pretrained(rehearsal.model)
+    requests = [
+        Request(f"a photo of a {subject.label} {place}", [subject], seed)
+        for seed, (subject, place) in enumerate(zip(_subjects(rehearsal), ("on the beach", "in the snow"), strict=True))
+    ]
+    rehearsal.pictures.mkdir(exist_ok=True)
+    for number, made in enumerate(pipeline(requests, SamplingConfig(steps=rehearsal.sampling_steps)), 1):
+        if np.ptp(np.asarray(made.image)) == 0:
+            raise RuntimeError(f"picture {number} is of one colour")
+        made.image.save(rehearsal.pictures / f"{number}.png")
+    return f"{len(requests)} pictures of {made.image.width} px, {rehearsal.sampling_steps} steps"
+
+
+def _subjects(rehearsal: Rehearsal) -> list[Subject]:
+    """The largest subject of each photograph."""
+    found = []
+    for truth in read_truth(rehearsal.world / TRUTH).values():
+        photograph = Image.open(rehearsal.world / "images" / truth.url.rpartition("/")[-1])
+        largest = max(truth.subjects, key=lambda subject: masks.area_px(subject.mask))
+        mask = masks.decode(largest.mask, truth.height_px, truth.width_px).astype(bool)
+        found.append(Subject(photograph, mask, largest.label))
+    return found
+
+
+def labeling_config(rehearsal: Rehearsal) -> LabelingConfig:
+    """Settings of labelling the photographs."""
+    base = None if rehearsal.scale is Scale.FULL else "demo"
+    ours = (
+        f"labeling.root={rehearsal.dataset}",
+        f"labeling.urls={rehearsal.world / METADATA}",
+        f"labeling.caption.checkpoint={rehearsal.labellers / 'blip2'}",
+        f"labeling.detect.checkpoint={rehearsal.labellers / 'grounding_dino'}",
+        f"labeling.segment.checkpoint={rehearsal.labellers / 'sam'}",
+    )
+    return load(Experiment, base, [*ours, *_LABELING[rehearsal.scale]]).labeling
+
+
+def _label(rehearsal: Rehearsal, *stages: str) -> tuple[LabelingConfig, Sequence[Step], Sequence[str]]:
+    """Run stages over the photographs. Stamps do not hash the networks: each belongs to this folder alone."""
+    config = labeling_config(rehearsal)
+    made = (CaptionStage(config.caption), NounStage(config.nouns), DetectStage(config.detect))
+    steps = chain([(stage, "rehearsal") for stage in (*made, SegmentStage(config.segment))])
+    shards = ShardStore(config.root).shards(IMAGES)
+    for step in steps:
+        if step.stage.name in stages:
+            label_part(config, step, shards, "rehearsal")
+    return config, steps, shards
+
+
+def _kept(rehearsal: Rehearsal, layer: str) -> int:
+    """Rows that a layer kept."""
+    store = ShardStore(str(rehearsal.dataset))
+    stamps = [store.stamp(layer, shard) for shard in store.shards(IMAGES)]
+    return sum(stamp.counts.get(State.KEPT, 0) for stamp in stamps if stamp)
+
+
+def _losses(job: TrainingJob) -> str:
+    lines = read_metrics(Path(job.training.out))
+    return ", ".join(f"step {line['step']}: loss {line['loss']:.3f}" for line in lines)
+
+
+_WORK = {
+    "photographs": photographs,
+    "labellers": labellers,
+    "captions": captions,
+    "boxes": boxes,
+    "masks": masks_and_rules,
+    "networks": networks,
+    "cache": cache,
+    "train": train,
+    "resume": resume,
+    "train cached": train_cached,
+    "export": export,
+    "sample": sample,
+}
