@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ def call_apart(
     """Call `function(*arguments)` in a process of its own; what it prints is in `log`.
 
     The process is forked from a server that has imported `preload`, whose memory counts as the process's own. It ends
-    with this call, also where this call is interrupted.
+    with this call, also where this call is interrupted, and with the caller's process.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
@@ -112,6 +113,7 @@ def _call(answer: "Connection[Any, Any]", log: Path, function: Callable[..., str
     with log.open("ab", buffering=0) as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
     said: dict[str, Any]
     try:
         said = {"note": function(*arguments)}
@@ -121,6 +123,14 @@ def _call(answer: "Connection[Any, Any]", log: Path, function: Callable[..., str
     sys.stderr.flush()
     unit = 1 if sys.platform == "darwin" else 1024
     answer.send({**said, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit})
+
+
+def _end_with_the_caller() -> None:
+    """A caller that is killed cannot end this process itself."""
+    caller = multiprocessing.parent_process()
+    assert caller is not None
+    caller.join()
+    kill_family(os.getpid())
 
 
 def _death(exit_code: int | None) -> str:

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -14,6 +16,7 @@ from tests.benchmarks.apart import call_apart
 from tests.benchmarks.rehearsal import STEPS, main, need_of, rehearse
 from tests.benchmarks.rehearsal_report import GIB, Status, rows_of
 from tests.benchmarks.rehearsal_settings import Rehearsal, Scale
+from tests.processes import PATIENCE_S, Processes, wait_until
 
 
 @pytest.fixture
@@ -82,6 +85,15 @@ def test_a_process_that_is_killed_is_a_row_with_its_signal(tmp_path: Path) -> No
     assert outcome.peak.resident > 0
 
 
+def test_a_process_ends_with_its_caller(tmp_path: Path, processes: Processes) -> None:
+    calling = processes.fork(wait_apart, tmp_path)
+    wait_until("the call", (tmp_path / "pid").exists, calling.process.is_alive)
+    pid = int((tmp_path / "pid").read_text())
+    assert psutil.pid_exists(pid)
+    calling.process.kill()
+    wait_until("the end of the process", lambda: not psutil.pid_exists(pid))
+
+
 @pytest.mark.parametrize("more", [["--seed", "1"], ["--fresh"]])
 def test_a_folder_of_something_else_is_refused(
     more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -107,6 +119,17 @@ def fail_to_train(step: str, rehearsal: Rehearsal) -> str:
     if step == "train":
         raise ValueError("no such luck")
     return say_nothing(step, rehearsal)
+
+
+def wait_apart(folder: Path) -> None:
+    call_apart(wait, (folder,), folder / "log", lambda *_: None, [])
+
+
+def wait(folder: Path) -> str:
+    (folder / "partial").write_text(str(os.getpid()))
+    (folder / "partial").rename(folder / "pid")
+    time.sleep(PATIENCE_S)
+    return ""
 
 
 def kill_itself() -> str:
