@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all setup lint docs test test-slow bench demo score weights miniature clean-demo
+.PHONY: all setup lint docs test test-slow bench rehearsal demo score weights miniature clean-demo
 
 all: lint test
 
@@ -38,6 +38,11 @@ test-slow: setup
 
 bench: setup
 	$(BIN)/pytest tests/benchmarks -m bench -s
+
+# The whole chain in the published sizes with random weights: what it needs of this machine. A run that was stopped goes on.
+# Options: make rehearsal OPTIONS="--fresh --image-px 512"
+rehearsal: setup
+	$(BIN)/python -m tests.benchmarks.rehearsal $(OPTIONS)
 
 demo: setup
 	$(BIN)/subject-diffusion demo

@@ -42,6 +42,8 @@ class Outcome:
     """What became of a call."""
 
     seconds: float
+    cpu_seconds: float | None
+    """Of the process and of those below it that ended before it; None where it was killed."""
     peak: Memory
     note: str
     """What the function returned."""
@@ -81,7 +83,7 @@ def call_apart(
     seconds = time.monotonic() - start
     peak = peak.most(Memory(resident=answer.get("peak", 0)))
     error = answer.get("error", "") if answer else _death(process.exitcode)
-    return Outcome(seconds, peak, answer.get("note", ""), error)
+    return Outcome(seconds, answer.get("cpu"), peak, answer.get("note", ""), error)
 
 
 def _watched(answer: "Connection[Any, Any]", pid: int, start: float, progress: Progress) -> Memory:
@@ -109,6 +111,12 @@ def held_by(pid: int) -> Memory:
     return Memory(resident, anonymous)
 
 
+def own_peak() -> int:
+    """Largest resident memory of this process so far, exactly: samples may miss a short peak."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def _call(answer: "Connection[Any, Any]", log: Path, function: Callable[..., str], arguments: Sequence[Any]) -> None:
     with log.open("ab", buffering=0) as file:
         for stream in (1, 2):
@@ -121,8 +129,7 @@ def _call(answer: "Connection[Any, Any]", log: Path, function: Callable[..., str
         traceback.print_exc()
         said = {"error": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"}
     sys.stderr.flush()
-    unit = 1 if sys.platform == "darwin" else 1024
-    answer.send({**said, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit})
+    answer.send({**said, "peak": own_peak(), "cpu": sum(os.times()[:4])})
 
 
 def _end_with_the_caller() -> None:

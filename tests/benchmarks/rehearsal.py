@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from tests.benchmarks.apart import Memory, call_apart
-from tests.benchmarks.rehearsal_job import differences
+from tests.benchmarks.rehearsal_configs import differences
 from tests.benchmarks.rehearsal_report import GB, GIB, HEADER, RESULT, TABLE, Report, Row, Status, rows_of
 from tests.benchmarks.rehearsal_settings import IMAGE_PX, SAMPLING_STEPS, Rehearsal, Scale
 
@@ -117,8 +117,8 @@ def rehearse(rehearsal: Rehearsal, command: str, work: Work = perform) -> list[R
         rows[step.name] = _row(step, rehearsal, rows, head, work)
         _remove_what_is_read(rehearsal.out, rows)
         later = [done[one.name] for one in STEPS[number:] if one.name in done]
-        report = Report(command, _identity(rehearsal), different, [*rows.values(), *later])
-        report.write(rehearsal.out)
+        Report(command, _identity(rehearsal), different, [*rows.values(), *later]).write(rehearsal.out)
+    Report(command, _identity(rehearsal), different, list(rows.values())).write(rehearsal.out)
     return list(rows.values())
 
 
@@ -142,6 +142,7 @@ def _row(step: Step, rehearsal: Rehearsal, rows: Mapping[str, Row], head: str, w
         status=status,
         note=note,
         seconds=round(outcome.seconds, 1),
+        cpu_seconds=outcome.cpu_seconds,
         peak_bytes=outcome.peak.resident,
         anonymous_bytes=outcome.peak.anonymous,
         disk_bytes=size_of(rehearsal.out) - before,

@@ -33,6 +33,8 @@ class Row:
     note: str
     """What it made, or why it did not."""
     seconds: float | None = None
+    cpu_seconds: float | None = None
+    """Of all cores: what `seconds` would be on one core that does nothing else."""
     peak_bytes: int | None = None
     """Largest resident memory of its processes."""
     anonymous_bytes: int | None = None
@@ -46,6 +48,7 @@ class Row:
             self.what,
             self.status.value,
             _cell(self.seconds, 1, "{:,.0f}"),
+            _cell(self.cpu_seconds, 1, "{:,.0f}"),
             _cell(self.peak_bytes, GIB, "{:.1f}"),
             _cell(self.anonymous_bytes, GIB, "{:.1f}"),
             _cell(self.disk_bytes, GB, "{:.2f}"),
@@ -53,7 +56,7 @@ class Row:
         ]
 
 
-HEADER = ["step", "", "seconds", "peak GiB", "of it anonymous", "GB on disk", ""]
+HEADER = ["step", "", "seconds", "CPU seconds", "peak GiB", "of it anonymous", "GB on disk", ""]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Report:
     command: str
     settings: Mapping[str, Any]
     differences: Sequence[tuple[str, Any, Any]]
-    """Settings of the training job that are not the paper's: name, the paper's, this one's."""
+    """Settings that are not those of the ordinary commands: name, theirs, the rehearsal's."""
     rows: Sequence[Row]
 
     def write(self, out: Path) -> None:
@@ -86,9 +89,9 @@ class Report:
             "",
             *_table(HEADER, [row.cells() for row in self.rows]),
             "",
-            "Where the training job differs from `infra/configs/paper.toml`:",
+            "Where settings differ from the defaults of `build` and from `infra/configs/paper.toml`:",
             "",
-            *_table(["setting", "paper", "here"], [[f"`{n}`", _value(p), _value(o)] for n, p, o in self.differences]),
+            *_table(["setting", "there", "here"], [[f"`{n}`", _value(p), _value(o)] for n, p, o in self.differences]),
         ]
         return "\n".join(lines) + "\n"
 

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flows.experiment import Experiment
-from infra.config import load
 from infra.logs import setup_logs
 from labeling.build import download_part, finish_part, label_part
 from labeling.config import BoxRules, LabelingConfig, RulesConfig
@@ -27,7 +25,7 @@ from labeling.stages.segment import SegmentStage
 from labeling.steps import IMAGES, Step, chain
 from labeling.url_list import URLS, plan_urls
 from miniature.scenes import ScenesConfig
-from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
+from miniature.serve import TRUTH, WorldConfig, serving, write_world
 from miniature.true_layers import LAYERS, read_truth, write_truth
 from miniature.untrained import write_networks
 from model.config import ModelConfig
@@ -35,7 +33,7 @@ from model.pipeline import Request, Subject, SubjectDiffusionPipeline
 from model.sampling_config import SamplingConfig
 from tests.benchmarks.full_networks import write_full_networks
 from tests.benchmarks.random_base import write_random_base
-from tests.benchmarks.rehearsal_job import STEPS, training_job
+from tests.benchmarks.rehearsal_configs import STEPS, labeling_config, training_job
 from tests.benchmarks.rehearsal_settings import Rehearsal, Scale
 from tests.benchmarks.workload import workload
 from tests.small_model import small_config
@@ -50,21 +48,6 @@ from training.parallel import Worker
 PHOTOGRAPHS = 2
 SIDES_PX = {Scale.FULL: (1152, 1400), Scale.SMALL: (256, 320)}
 ALL_BOXES = BoxRules(min_aspect=0, max_aspect=1000, min_box_share=0, max_box_share=1, max_iou=1, max_repeats=99)
-_LABELING = {
-    Scale.FULL: (
-        "labeling.download.allow_private_hosts=true",  # photographs come from 127.0.0.1
-        "labeling.caption.max_new_tokens=20",  # random weights never end a caption
-        "labeling.segment.precision=float32",  # few CPUs multiply in bfloat16
-        "labeling.workers.captions.batch_deadline_s=7200",
-        "labeling.workers.detections.batch_deadline_s=7200",
-        "labeling.workers.entities.batch_deadline_s=7200",
-    ),
-    Scale.SMALL: (
-        "labeling.workers.captions.count=1",
-        "labeling.workers.detections.count=1",
-        "labeling.workers.entities.count=1",
-    ),
-}
 
 
 def perform(step: str, rehearsal: Rehearsal) -> str:
@@ -204,19 +187,6 @@ def _subjects(rehearsal: Rehearsal) -> list[Subject]:
         mask = masks.decode(largest.mask, truth.height_px, truth.width_px).astype(bool)
         found.append(Subject(photograph, mask, largest.label))
     return found
-
-
-def labeling_config(rehearsal: Rehearsal) -> LabelingConfig:
-    """Settings of labelling the photographs."""
-    base = None if rehearsal.scale is Scale.FULL else "demo"
-    ours = (
-        f"labeling.root={rehearsal.dataset}",
-        f"labeling.urls={rehearsal.world / METADATA}",
-        f"labeling.caption.checkpoint={rehearsal.labellers / 'blip2'}",
-        f"labeling.detect.checkpoint={rehearsal.labellers / 'grounding_dino'}",
-        f"labeling.segment.checkpoint={rehearsal.labellers / 'sam'}",
-    )
-    return load(Experiment, base, [*ours, *_LABELING[rehearsal.scale]]).labeling
 
 
 def _label(rehearsal: Rehearsal, *stages: str) -> tuple[LabelingConfig, Sequence[Step], Sequence[str]]:
