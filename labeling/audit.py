@@ -1,6 +1,7 @@
 """Whether the files of a dataset are all there, whole, and made from each other.
 
-`audit` reads names, sizes and footers. `changed_files` reads every byte, so it takes as long as copying the dataset.
+`audit` reads names, sizes, footers and a few keys. `changed_files` reads every byte, so it takes as long as copying the
+dataset.
 """
 
 import hashlib
@@ -41,7 +42,7 @@ class ShardFile:
     size: int
     """Bytes on the storage."""
     keys: tuple[bytes, bytes] | None
-    """The first and the last; None where it has no rows."""
+    """The first and the last of a file that has a row for each URL; None in other layers, and where it has no rows."""
 
     @property
     def kept(self) -> int:
@@ -101,7 +102,8 @@ def _look(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
     try:
         with store.opened(layer, shard) as file:
             stamp = store.stamp_of(file, layer, shard)
-            return ShardFile(layer, shard, path, stamp, file.metadata.num_rows, path.stat().st_size, _keys(file))
+            keys = _keys(file) if layer in COMPLETE else None
+            return ShardFile(layer, shard, path, stamp, file.metadata.num_rows, path.stat().st_size, keys)
     except FileNotFoundError:
         return None
     except ShardCorrupt as error:
@@ -111,9 +113,14 @@ def _look(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
 
 
 def _keys(file: pq.ParquetFile) -> tuple[bytes, bytes] | None:
-    groups = [file.metadata.row_group(number).column(0) for number in range(file.num_row_groups)]
-    known = [group.statistics for group in groups if group.statistics is not None and group.statistics.has_min_max]
-    return (known[0].min, known[-1].max) if known else None
+    """The first and the last key, from the rows: where a footer is damaged, pyarrow aborts the process that asks it for
+    a column's statistics.
+    """
+    if not file.num_row_groups or "key" not in file.schema_arrow.names:
+        return None
+    groups = (file.read_row_group(group, columns=["key"]) for group in (0, file.num_row_groups - 1))
+    keys = [key for group in groups for key in group["key"].to_pylist()]
+    return (keys[0], keys[-1]) if keys else None
 
 
 def _by_name(

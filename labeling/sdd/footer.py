@@ -37,13 +37,14 @@ def stamp_in(metadata: Mapping[bytes, bytes]) -> Stamp:
     """
     try:
         found = {key.decode(): value.decode() for key, value in metadata.items()}
+        is_sealed = KEY in found or "name" in found  # one without the other is damaged
         return Stamp(
             stamp=found["stamp"],
             counts={State(state).value: int(n) for state, n in json.loads(found["counts"]).items()},
             parent=found.get("parent"),
             dataset=found.get("dataset"),
-            name=found.get("name"),
-            size=sealed_size(found[KEY]) if "name" in found else None,
+            name=found["name"] if is_sealed else None,
+            size=sealed_size(found[KEY]) if is_sealed else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"its footer lacks {error}") from error

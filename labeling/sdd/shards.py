@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -355,6 +356,10 @@ def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
             yield pq.ParquetFile(file, pre_buffer=not is_local(path))  # of an object, columns in one request
     except IsADirectoryError:
         raise ShardCorrupt(f"{path} is a folder: move it away and run again") from None
+    except FileNotFoundError:
+        if is_local(path) and Path(path.path).is_symlink():
+            raise ShardCorrupt(f"{path} is a link to nothing: move it away, or put back what it led to") from None
+        raise
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise  # the storage's, not the format's
