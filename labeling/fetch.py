@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
 
@@ -68,6 +68,8 @@ class NotFetched:
     detail: str = ""
     retry_after_s: float | None = None
     """What the server asked for (Retry-After)."""
+    elsewhere: bool = False
+    """Whether the URL's own host answered, with a redirect to another host that failed."""
 
 
 class Unfetchable(Exception):
@@ -83,9 +85,9 @@ def is_passing(reason: str) -> bool:
     return _PASSING.fullmatch(reason) is not None
 
 
-def is_host_failure(reason: str) -> bool:
+def is_host_failure(answer: NotFetched) -> bool:
     """Whether the URL's host may be down: no connection, or no complete answer in time."""
-    return reason in _HOST_FAILURES
+    return answer.reason in _HOST_FAILURES and not answer.elsewhere
 
 
 def host_of(url: str) -> str:
@@ -126,25 +128,25 @@ class Fetcher:
 
     def fetch(self, url: str) -> Fetched | NotFetched:
         """The body that `url` leads to, or why there is none; never raises."""
-        deadline = Deadline(self.config.timeout_s)
+        deadline, hops = Deadline(self.config.timeout_s), [url.strip()]
         try:
-            return self._follow(url.strip(), deadline)
+            return self._follow(hops, deadline)
         except Unfetchable as refusal:
-            return refusal.answer
+            answer = refusal.answer
         except Exception as error:  # whatever a server makes urllib3 raise must not end the shard
-            return _not_fetched(error, deadline)
+            answer = _not_fetched(error, deadline)
+        return replace(answer, elsewhere=host_of(hops[-1]) != host_of(hops[0]))
 
-    def _follow(self, url: str, deadline: Deadline) -> Fetched:
-        seen = [url]
+    def _follow(self, hops: list[str], deadline: Deadline) -> Fetched:
+        """The body that `hops[0]` leads to; the URLs that it redirects to are added to `hops`."""
         for _ in range(self.config.max_redirects + 1):
-            answer = self._hop(url, deadline)
+            answer = self._hop(hops[-1], deadline)
             if isinstance(answer, Fetched):
                 return answer
-            url = answer
-            if url in seen:
-                raise Unfetchable("redirect_loop", f"back to {url} after {len(seen)} redirects")
-            seen.append(url)
-        raise Unfetchable("too_many_redirects", f"more than {self.config.max_redirects}, the last to {url}")
+            if answer in hops:
+                raise Unfetchable("redirect_loop", f"back to {answer} after {len(hops)} redirects")
+            hops.append(answer)
+        raise Unfetchable("too_many_redirects", f"more than {self.config.max_redirects}, the last to {hops[-1]}")
 
     def _hop(self, url: str, deadline: Deadline) -> Fetched | str:
         """The answer's body, or the URL that it redirects to."""

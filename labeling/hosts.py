@@ -56,7 +56,7 @@ class Host:
         """Count the answer for a URL that was fetched; returns whether the circuit opened or closed."""
         self.busy -= 1
         was_probing, self.is_probing = self.is_probing, False
-        if isinstance(answer, Fetched) or not is_host_failure(answer.reason):
+        if isinstance(answer, Fetched) or not is_host_failure(answer):
             was_open = self.openings > 0
             self.failed.clear()
             self.openings = 0

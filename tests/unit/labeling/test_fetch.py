@@ -23,6 +23,7 @@ from labeling.fetch import (
     Fetcher,
     NotFetched,
     any_addresses,
+    is_host_failure,
     is_passing,
     is_public,
     noai_word,
@@ -176,6 +177,21 @@ def test_redirects(site: Site) -> None:
     assert reason_of(fetch(site.url("/chain0"))) == "too_many_redirects"
     assert site.hits["/chain5"] == 1, "five redirects are followed"
     assert site.hits["/chain6"] == 0
+
+
+def test_a_failure_behind_a_redirect_is_that_of_the_host_it_leads_to(site: Site) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        port = closed.getsockname()[1]
+        site.pages |= {
+            "/other": redirect(f"http://localhost:{port}/a"),
+            "/same": redirect(f"http://127.0.0.1:{port}/a"),
+        }
+        answers = [Fetcher(OPEN).fetch(site.url(path)) for path in ("/other", "/same")]
+    assert [(reason_of(answer), is_host_failure(answer)) for answer in answers] == [
+        ("connection", False),
+        ("connection", True),
+    ]
 
 
 def test_statuses_and_whether_they_pass(site: Site) -> None:

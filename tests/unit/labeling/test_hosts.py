@@ -77,6 +77,13 @@ def test_failures_of_fetches_begun_before_the_circuit_opened_do_not_count_as_tri
     assert host.has_room(10.0)
 
 
+def test_a_host_that_redirects_to_hosts_that_fail_is_up() -> None:
+    host = host_with(busy=3)
+    for number in range(3):
+        assert not host.end(key(number), NotFetched("timeout", "not done within 20 s", elsewhere=True), 0.0)
+    assert host.has_room(0.0)
+
+
 def test_failures_that_answers_interrupt_never_open_the_circuit() -> None:
     host = Host(CONFIG, per_host=4)
     for i, answer in enumerate([TIMEOUT, TIMEOUT, GOOD] * 10):
