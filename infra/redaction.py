@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 HIDDEN = "***"
-_URL = re.compile(r"\w[\w+.-]*://[^\s'\"]+")
-_USER_INFO = re.compile(r"(?<=://)[^/?#@]+@")
+_URL = re.compile(r"\w[\w+.-]*://(?:[^\s/?#\"]*@)?[^\s'\"]+")
+_USER_INFO = re.compile(r"(?<=://)[^/?#]+@")
 _QUERY_VALUE = re.compile(r"(?<=[?&])([^=&#]+)=[^&#]+")
 
 

@@ -13,6 +13,9 @@ SIGNED = "https://b.s3.amazonaws.com/list.parquet?X-Amz-Credential=AKIA%2F1&X-Am
         ("https://user:5ec4e7@host/a.csv", "https://***@host/a.csv"),
         ("https://5ec4e7@host:8080/a.csv", "https://***@host:8080/a.csv"),
         ("simplecache::https://user:5ec4e7@host/a.csv", "simplecache::https://***@host/a.csv"),
+        ("https://user:5e@c4@e7@host/a.csv", "https://***@host/a.csv"),
+        ("'https://user:5e'c4e7@host/a.csv': no such file", "'https://***@host/a.csv': no such file"),
+        ("'https://host/a.csv' of user@host", "'https://host/a.csv' of user@host"),
         ("https://host/a.csv?sig=5ec4e7#top", "https://host/a.csv?sig=***#top"),
         (f"'{SIGNED}': no such file", "'https://b.s3.amazonaws.com/list.parquet?X-Amz-Credential=***&X-Amz-Signature=***"
          "&X-Amz-Expires=***': no such file"),
