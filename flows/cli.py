@@ -41,6 +41,16 @@ def told_in_one_line() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+@contextmanager
+def looking_at(root: str) -> Iterator[None]:
+    """As `told_in_one_line`, where a file that cannot be read is the storage's fault."""
+    with told_in_one_line():
+        try:
+            yield
+        except OSError as error:
+            raise LabelingError(f"{root} cannot be read ({error}): see to the storage") from error
+
+
 @app.command()
 def build(config: ConfigOption = None, set_: SetOption = None) -> None:
     """Make the dataset: download, caption, nouns, boxes, masks, rules. Goes on where an earlier run stopped.
@@ -81,7 +91,7 @@ def status(
     from flows.status import show
     from labeling.sdd.query import refuse_no_dataset
 
-    with told_in_one_line():
+    with looking_at(root):
         refuse_no_dataset(root)
         if not show(root, deep):
             raise typer.Exit(1)
@@ -117,7 +127,7 @@ def inspect(
     if csv and json:
         raise typer.BadParameter("give one of --csv and --json")
     output = Output(Format.CSV if csv else Format.JSON if json else Format.TABLE, rows, columns)
-    with told_in_one_line():
+    with looking_at(root):
         refuse_no_dataset(root)
         session = connect(root, unsafe=unsafe)
         if sql is None and sys.stdin.isatty():
@@ -136,7 +146,7 @@ def picture(
     """Draw the first images of a dataset with their captions, boxes and masks."""
     from labeling.picture import contact_sheet, save, shown
 
-    with told_in_one_line():
+    with looking_at(root):
         save(contact_sheet(shown(root, count), columns), file)
         typer.echo(file)
 

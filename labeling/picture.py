@@ -15,7 +15,7 @@ from labeling.errors import LabelingError
 from labeling.finish import SDD
 from labeling.sdd import masks
 from labeling.sdd.membership import own_shards, refuse_mixture, refuse_unlike_ledger
-from labeling.sdd.pixels import decode
+from labeling.sdd.pixels import UndecodableImage, decode
 from labeling.sdd.schema import Entity
 from labeling.sdd.shards import ShardStore
 
@@ -85,8 +85,17 @@ def save(sheet: Image.Image, file: str) -> None:
 
 
 def _cell(row: Shown) -> Image.Image:
-    """The image on a square, scaled, and its caption."""
-    pixels = _tinted(decode(row.image), row.entities)
+    """The image on a square, scaled, and its caption.
+
+    Raises:
+        LabelingError: the image has been damaged since it was written.
+    """
+    try:
+        pixels = _tinted(decode(row.image), row.entities)
+    except UndecodableImage as error:
+        raise LabelingError(
+            f"the image of {row.caption!r} is damaged ({error}): `subject-diffusion status --deep` names its file"
+        ) from error
     scale = CELL_PX / max(pixels.shape[:2])
     cell = Image.new("RGB", (CELL_PX, CELL_PX + TEXT_PX), "white")
     image = Image.fromarray(pixels)

@@ -117,7 +117,8 @@ def _is_of_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) ->
         return False
     footers = {f"{layer}/{file.removesuffix('.parquet')}": footer for (layer, file), footer in rows}
     return (
-        all(footer.get("name") in (None, name) for name, footer in footers.items())
+        footers.keys() >= {f"{layer}/{shard}" for layer in layers for shard in store.shards(layer)}
+        and all(footer.get("name") in (None, name) for name, footer in footers.items())
         and {footer.get("dataset") for footer in footers.values()} <= {None, store.dataset()}
         and all(
             footers.get(f"{LEDGER}/{shard}", {}).get("stamp") in (None, footers[f"{PRODUCT}/{shard}"]["stamp"])

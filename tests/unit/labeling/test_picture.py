@@ -43,3 +43,9 @@ def test_a_sheet_is_no_wider_than_its_images(tmp_path):
 def test_an_empty_dataset_is_said(tmp_path):
     with pytest.raises(LabelingError, match="holds no images"):
         shown(str(tmp_path), 3)
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    finished(tmp_path, [sdd_row(1, [entity((8, 8, 32, 40))], jpeg(3)[:200])])
+    with pytest.raises(LabelingError, match=r"the image of .* is damaged \(.*status --deep"):
+        contact_sheet(shown(str(tmp_path), 1), columns=1)
