@@ -25,7 +25,7 @@ from labeling.image_shards import images_stamp
 from labeling.progress import Count, showing
 from labeling.record import RunRecord, recorded
 from labeling.run import ShardJob, cluster_cards, run_job, torch_threads
-from labeling.sdd.membership import refuse_strangers
+from labeling.sdd.membership import refuse_other_datasets, refuse_strangers
 from labeling.sdd.schema import State
 from labeling.sdd.shards import ShardStore
 from labeling.steps import IMAGES, Step, steps_of
@@ -202,11 +202,13 @@ def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence
 
     Raises:
         ShardStale: some were made under other settings, and `config.stale` is refuse; says which stages would run.
+        ShardCorrupt: a file that these settings would not have made is of another dataset.
     """
     if config.stale is Stale.REBUILD:
         return
     counts = _stale(config, steps, shards)
     if counts:
+        refuse_other_datasets(ShardStore(config.root), shards)
         download = config.download.model_copy(update={"retry_failed": True})
         if not _stale(config.model_copy(update={"download": download}), steps, shards):
             raise ShardStale(

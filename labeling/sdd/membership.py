@@ -71,6 +71,25 @@ def refuse_mixture(store: ShardStore, datasets: Mapping[str, str | None]) -> Non
             )
 
 
+def refuse_other_datasets(store: ShardStore, shards: Iterable[str]) -> None:
+    """Look whether the files of these shards, in all layers, are of the dataset that most of them are of.
+
+    Raises:
+        ShardCorrupt: one is of another.
+    """
+    places = [(layer, shard) for shard in shards for layer in LAYERS]
+    with ThreadPoolExecutor(_READERS) as readers:
+        stamps = dict(zip(places, readers.map(lambda place: store.stamp(*place), places), strict=True))
+    known = Counter(stamp.dataset for stamp in stamps.values() if stamp is not None and stamp.dataset is not None)
+    expected = max(known, key=lambda dataset: known[dataset], default=None)
+    for place, stamp in stamps.items():
+        if stamp is not None and stamp.dataset not in (None, expected):
+            raise ShardCorrupt(
+                f"{store.path(*place)} is of the dataset {stamp.dataset}, the others are of {expected}: move it away, "
+                "or put back the file of this dataset"
+            )
+
+
 def refuse_unlike_ledger(store: ShardStore, shard: str, product: Stamp) -> None:
     """Look whether a file of sdd/ was made together with that of ledger/, which is the last of a shard to be written.
 

@@ -151,11 +151,16 @@ class ShardStore:
 
         Raises:
             ShardStale: it is, with another stamp.
+            ShardCorrupt: it is, and of another dataset.
         """
         found = self.stamp(layer, shard)
         if found is None:
             return False
         if found.stamp != stamp:
+            if found.dataset not in (None, dataset := self.dataset()):
+                raise ShardCorrupt(
+                    f"{self.path(layer, shard)} is of the dataset {found.dataset}, this one is {dataset}: move it away"
+                )
             raise ShardStale(
                 f"{self.path(layer, shard)} is stamped {found.stamp}, this run's is {stamp}: it was made under other "
                 "settings. Give a new root, or let it be made again with --set labeling.stale=rebuild"

@@ -1,6 +1,7 @@
 """What a build may make again, what it refuses, and where its files are."""
 
 import json
+import shutil
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from labeling.sdd.shards import ShardStore
 from labeling.stages.nouns import NounStage
 from labeling.steps import Step, chain, steps_of
 from labeling.weights import weights_id
+from tests.datasets import NEXT, dataset_of_two
 from tests.factories import SHARD, downloaded, image, labelled
 from tests.moody import MoodyConfig, MoodyStage
 
@@ -211,3 +213,23 @@ def test_what_is_refused_leaves_no_record(closed_port, here):
     with pytest.raises(ShardStale):
         build(closed_port, Calls("download"))
     assert len(records(here / "sdd")) == 1
+
+
+@pytest.mark.parametrize("layer", ["urls", "images", "entities", "ledger"])
+@pytest.mark.parametrize("shard", [SHARD, NEXT])
+def test_a_file_of_another_dataset_is_named_and_nothing_advises_to_rebuild(tmp_path, layer, shard):
+    root, other = dataset_of_two(tmp_path / "sdd"), dataset_of_two(tmp_path / "other", "another list")
+    shutil.copy(other / layer / f"{shard}.parquet", root / layer)
+    with pytest.raises(
+        ShardCorrupt, match=f"^{root}/{layer}/{shard}.parquet is of the dataset another list, .* of list"
+    ):
+        refuse_stale(config_of(root), moody_steps(), [SHARD, NEXT])
+
+
+def test_a_product_of_another_dataset_is_named_as_such(tmp_path):
+    root, other = dataset_of_two(tmp_path / "sdd"), dataset_of_two(tmp_path / "other", "another list")
+    shutil.copy(other / "sdd" / f"{NEXT}.parquet", root / "sdd")
+    with pytest.raises(
+        ShardCorrupt, match=f"^{root}/sdd/{NEXT}.parquet is of the dataset another list, this one is list"
+    ):
+        ShardStore(str(root)).has("sdd", NEXT, "the stamp of this run")
