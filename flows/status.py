@@ -8,8 +8,7 @@ from labeling.audit import Audit, audit, changed_files
 from labeling.errors import LabelingError
 from labeling.record import runs_of
 from labeling.sdd.query import funnel
-from labeling.sdd.schema import State
-from labeling.sdd.shards import LAYERS
+from labeling.sdd.schema import Layer, State
 
 
 def show(root: str, deep: bool) -> bool:
@@ -48,10 +47,10 @@ def changes(found: Audit) -> list[str]:
 
 def progress_table(found: Audit) -> str:
     """Markdown: finished shards and images by state of each layer, counted from the files."""
-    planned = len(found.files["urls"])
+    planned = len(found.files[Layer.URLS])
     lines = ["| layer | shards | " + " | ".join(s.value.replace("_", " ") for s in State) + " |"]
     lines.append("|---|--:|" + "--:|" * len(State))
-    for layer in LAYERS:
+    for layer in Layer:
         files = found.files[layer].values()
         counts = {state: sum(file.stamp.counts.get(state, 0) for file in files) for state in State}
         cells = " | ".join(f"{counts[state]:,}" if counts[state] else "" for state in State)

@@ -17,14 +17,13 @@ from infra.storage import reading
 from labeling.errors import ShardCorrupt
 from labeling.record import DONE, runs_of
 from labeling.sdd.footer import Stamp
-from labeling.sdd.membership import LEDGER, LIST, PRODUCT, foreign
-from labeling.sdd.schema import State
+from labeling.sdd.membership import foreign
+from labeling.sdd.schema import Layer, State
 from labeling.sdd.seal import is_intact
-from labeling.sdd.shards import LAYERS, PARENTS, ShardStore, is_shard_name
+from labeling.sdd.shards import PARENTS, ShardStore, is_shard_name
 from labeling.url_list import planned_shards, shard_name
 
-IMAGES = "images"
-COMPLETE = (LIST, IMAGES, LEDGER)
+COMPLETE = (Layer.URLS, Layer.IMAGES, Layer.LEDGER)
 """Layers that have a row for each URL of the list."""
 _READERS = 16
 _CURE = "put it back from a copy, or move it away and run the build again"
@@ -65,11 +64,13 @@ def audit(root: str) -> Audit:
     """Look at the names, sizes and footers of all files."""
     store = ShardStore(root)
     # Against the order in which a build makes them: of a file that is listed, all that it is made of is listed, too.
-    names = {layer: store.names(layer) for layer in (PRODUCT, LEDGER, *reversed(LAYERS[:-2]))}
-    places = [(layer, name) for layer in LAYERS for name in names[layer] if is_shard_name(name)]
+    names: dict[str, list[str]] = {
+        layer: store.names(layer) for layer in (Layer.SDD, Layer.LEDGER, *reversed(tuple(Layer)[:-2]))
+    }
+    places = [(layer, name) for layer in Layer for name in names[layer] if is_shard_name(name)]
     with ThreadPoolExecutor(_READERS) as readers:
         looked = [each for each in readers.map(lambda place: _look(store, *place), places) if each is not None]
-    files: dict[str, dict[str, ShardFile]] = {layer: {} for layer in LAYERS}
+    files: dict[str, dict[str, ShardFile]] = {layer: {} for layer in Layer}
     for file in looked:
         if isinstance(file, ShardFile):
             files[file.layer][file.shard] = file
@@ -127,11 +128,11 @@ def _by_name(
     store: ShardStore, names: Mapping[str, list[str]], files: Mapping[str, Mapping[str, ShardFile]]
 ) -> Iterator[str]:
     """Files that should not be there, and files that should."""
-    layers: Iterable[str] = LAYERS
-    if any(names[layer] for layer in LAYERS[:-2]):
+    layers: Iterable[str] = tuple(Layer)
+    if any(names[layer] for layer in tuple(Layer)[:-2]):
         own = _own_shards(store, names, files)
     else:  # a copy of the product alone
-        layers = [layer for layer in LAYERS if names[layer]]
+        layers = [layer for layer in Layer if names[layer]]
         own = {name for layer in layers for name in names[layer] if is_shard_name(name)}
     finished = _finished_shards(store)
     for layer in layers:
@@ -145,7 +146,7 @@ def _by_name(
 
 def _after(layer: str) -> tuple[str, ...]:
     """The layers whose files are written after that of `layer`; sdd/ for ledger/, as a build writes both at once."""
-    return LAYERS[LAYERS.index(layer) + 1 :] or (PRODUCT,)
+    return tuple(Layer)[tuple(Layer).index(layer) + 1 :] or (Layer.SDD,)
 
 
 def _own_shards(
@@ -154,7 +155,7 @@ def _own_shards(
     """The shards of the list, even where urls/ has lost them."""
     dataset = store.dataset()
     alike = {shard for layer in files.values() for shard, file in layer.items() if file.stamp.dataset == dataset}
-    listed = {name for name in names[LIST] if is_shard_name(name)}
+    listed = {name for name in names[Layer.URLS] if is_shard_name(name)}
     return listed | set(planned_shards(store)) | (alike if dataset is not None else set())
 
 
@@ -167,7 +168,7 @@ def _finished_shards(store: ShardStore) -> set[str]:
 def _unfit(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]) -> str | None:
     """How a file contradicts itself, or those that it was made from."""
     shards = {layer: found[file.shard] for layer, found in files.items() if file.shard in found}
-    parent, ledger, listed = shards.get(PARENTS.get(file.layer, "")), shards.get(LEDGER), shards.get(LIST)
+    parent, ledger, listed = shards.get(PARENTS.get(file.layer, "")), shards.get(Layer.LEDGER), shards.get(Layer.URLS)
     counted = sum(file.stamp.counts.values())
     if file.stamp.size not in (None, file.size):
         return f"{file.path} has {file.size} bytes, but was written with {file.stamp.size}: {_CURE}"
@@ -178,13 +179,13 @@ def _unfit(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]) -> str
             f"{file.path} was made from {parent.layer}/ stamped {file.stamp.parent}, which now is "
             f"{parent.stamp.stamp}: run the build again, or put back the file that it was made from"
         )
-    if file.layer == PRODUCT and ledger and ledger.stamp.stamp != file.stamp.stamp:
+    if file.layer == Layer.SDD and ledger and ledger.stamp.stamp != file.stamp.stamp:
         return f"{file.path} is stamped {file.stamp.stamp}, but ledger/ of the same shard {ledger.stamp.stamp}: {_CURE}"
-    made_of = listed if file.layer in COMPLETE else ledger if file.layer == PRODUCT else parent
+    made_of = listed if file.layer in COMPLETE else ledger if file.layer == Layer.SDD else parent
     if made_of and file.rows != (expected := made_of.rows if made_of is listed else made_of.kept):
         return f"{file.path} has {file.rows} rows, but {made_of.layer}/ has {expected} for it: {_CURE}"
     if made_of is listed and listed and file.keys != listed.keys:
-        return f"{file.path} has other keys than {LIST}/: {_CURE}"
+        return f"{file.path} has other keys than {Layer.URLS}/: {_CURE}"
     return None
 
 
@@ -224,8 +225,8 @@ def _unlike_others(found: Audit, file: ShardFile) -> str | None:
 
 def _keys_for(found: Audit, file: ShardFile) -> list[bytes] | None:
     """The keys that a file should have; None where nothing says it."""
-    layer = LIST if file.layer in COMPLETE else LEDGER if file.layer == PRODUCT else PARENTS[file.layer]
-    if file.layer == LIST or file.shard not in found.files[layer]:
+    layer = Layer.URLS if file.layer in COMPLETE else Layer.LEDGER if file.layer == Layer.SDD else PARENTS[file.layer]
+    if file.layer == Layer.URLS or file.shard not in found.files[layer]:
         return None
     with found.store.opened(layer, file.shard) as shard:
         judged = "state" in shard.schema_arrow.names

@@ -19,18 +19,18 @@ from infra.storage import place, refuse_unwritable
 from labeling.config import Executor, LabelingConfig, NounConfig, Stale, Workers
 from labeling.download import download_shards, former_stamps
 from labeling.errors import ShardStale, StageFailed
-from labeling.finish import LEDGER, SDD, FinishJob, finish_stamp
+from labeling.finish import FinishJob, finish_stamp
 from labeling.gpus import gpu_share
 from labeling.image_shards import images_stamp
 from labeling.progress import Count, showing
 from labeling.record import RunRecord, recorded
 from labeling.run import ShardJob, cluster_cards, run_job, torch_threads
 from labeling.sdd.membership import refuse_other_datasets, refuse_strangers
-from labeling.sdd.schema import State
+from labeling.sdd.schema import Layer, State
 from labeling.sdd.shards import ShardStore
-from labeling.steps import IMAGES, Step, steps_of
+from labeling.steps import Step, steps_of
 from labeling.supervisor import NetworkJob, ShardReport
-from labeling.url_list import URLS, plan_urls
+from labeling.url_list import plan_urls
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -93,7 +93,7 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
         except BaseException:  # an interrupt too
             stop.set()  # what is under way beside it
             raise
-    return record.counts.get(SDD, {})
+    return record.counts.get(Layer.SDD, {})
 
 
 def _make_parts(
@@ -108,14 +108,14 @@ def _make_parts(
     download = caller.submit("download, part 1", download_part, config, parts[0], stop) if parts else None
     for n, part in enumerate(parts, start=1):
         assert download is not None
-        record.add(IMAGES, download.result())
+        record.add(Layer.IMAGES, download.result())
         if n < len(parts):  # the next part comes in while this one is labelled
             download = caller.submit(f"download, part {n + 1}", download_part, config, parts[n], stop)
         for step in steps:
             name = f"{step.stage.name}, part {n}"
             call = caller.submit(name, label_part, config, step, part, record.name, stop)
             record.add(step.stage.name, call.result())
-        record.add(SDD, caller.submit(f"rules, part {n}", finish_part, config, steps, part, stop).result())
+        record.add(Layer.SDD, caller.submit(f"rules, part {n}", finish_part, config, steps, part, stop).result())
 
 
 def anchored(config: LabelingConfig) -> LabelingConfig:
@@ -153,10 +153,10 @@ def download_part(
 ) -> list[ShardReport]:
     """Make images/ of these shards."""
     store = ShardStore(config.root)
-    count = Count(store, IMAGES, shards)
-    with showing(IMAGES, _rows(store, URLS, shards), count.progress):
+    count = Count(store, Layer.IMAGES, shards)
+    with showing(Layer.IMAGES, _rows(store, Layer.URLS, shards), count.progress):
         reports = download_shards(config, shards, stop)
-    return _checked(store, IMAGES, reports)
+    return _checked(store, Layer.IMAGES, reports)
 
 
 def label_part(
@@ -179,9 +179,9 @@ def finish_part(
     config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str], stop: threading.Event | None = None
 ) -> list[ShardReport]:
     """Make sdd/ and ledger/ of these shards."""
-    layers = (IMAGES, *(step.stage.name for step in steps))
+    layers = (Layer.IMAGES, *(step.stage.name for step in steps))
     job = FinishJob(root=config.root, rules=config.rules, layers=layers, replace=_may_replace(config))
-    return _run(config, job, LEDGER, URLS, shards, config.workers.sdd, stop)
+    return _run(config, job, Layer.LEDGER, Layer.URLS, shards, config.workers.sdd, stop)
 
 
 def refuse_missing_gpus(config: LabelingConfig, steps: Sequence[Step]) -> None:
@@ -222,7 +222,7 @@ def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence
                 "--set labeling.nouns.singular=false --set 'labeling.nouns.renamed={}', or let the stages run again "
                 "with --set labeling.stale=rebuild"
             )
-        order = [IMAGES, *(step.stage.name for step in steps), SDD]
+        order = [Layer.IMAGES, *(step.stage.name for step in steps), Layer.SDD]
         layers = ", ".join(f"{layer}/ ({counts[layer]} shards)" for layer in order if layer in counts)
         raise ShardStale(
             f"{config.root} holds files made under other settings: {layers}. Give a new root, or let the stages "
@@ -250,13 +250,13 @@ def _stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str])
 def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step], shard: str) -> list[str]:
     """The layers of a shard whose files these settings would not have made; an absent file is not stale, and without
     its images nothing is known of a shard: who makes a later file looks at the stamp again."""
-    stale = []
-    images = store.stamp(IMAGES, shard)
+    stale: list[str] = []
+    images = store.stamp(Layer.IMAGES, shard)
     if images is None:
         return []
     stamp = images_stamp(config.download, store, shard)
     if not images.stamp.startswith(stamp):
-        stale.append(IMAGES)
+        stale.append(Layer.IMAGES)
     parents = {stamp if stale else images.stamp}
     if config.download.retry_failed:  # files from before the shard gained images were made under the same settings
         parents |= {former for former in former_stamps(store, shard) if former.startswith(stamp)}
@@ -264,8 +264,9 @@ def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step
         parents = {step.stamp(parent) for parent in parents}
         if (found := store.stamp(step.stage.name, shard)) and found.stamp not in parents:
             stale.append(step.stage.name)
-    if (found := store.stamp(LEDGER, shard)) and found.stamp not in {finish_stamp(config.rules, p) for p in parents}:
-        stale.append(SDD)
+    finished = {finish_stamp(config.rules, parent) for parent in parents}
+    if (found := store.stamp(Layer.LEDGER, shard)) and found.stamp not in finished:
+        stale.append(Layer.SDD)
     return stale
 
 

@@ -26,10 +26,6 @@ from labeling.sdd.shards import Refused
 from labeling.stages.base import Drop, Stage
 
 log = logging.getLogger(__name__)
-WORKER_NUMBER = "SUBJECT_DIFFUSION_WORKER"
-"""The variable of the environment that numbers the processes of a stage on this machine: 0, 1, …"""
-RESERVED_GPUS = "SUBJECT_DIFFUSION_RESERVED_GPUS"
-"""The variable of the environment that is set where a worker reserved GPUs: their numbers on its node."""
 POISONED = 70
 """Exit code of a process whose device can compute no more: only a new process helps."""
 _PR_SET_PDEATHSIG = 1

@@ -36,6 +36,7 @@ from upath import UPath
 
 from infra.imports import wandb_left_out
 from infra.logs import setup_logs
+from infra.ray_cluster import join_cluster
 from infra.storage import contents, publish, sweep
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, Stale
 from labeling.errors import ShardStale, StageFailed
@@ -45,15 +46,14 @@ from labeling.journal import Journal, journal_path
 from labeling.lock import shard_lock
 from labeling.presence import is_present, present
 from labeling.repeats import fetched_repeats
-from labeling.run import refuse_failures, start_ray
+from labeling.run import refuse_failures
 from labeling.screening import ScreenStage
 from labeling.sdd.arrow import names_of
-from labeling.sdd.schema import ListedUrl
+from labeling.sdd.schema import Layer, ListedUrl
 from labeling.sdd.shards import ShardStore
 from labeling.spool import Spool, has_spool, remove_spool
-from labeling.steps import IMAGES
 from labeling.supervisor import Network, ShardReport, failure
-from labeling.url_list import URLS, shard_name, shard_number
+from labeling.url_list import shard_name, shard_number
 
 log = logging.getLogger(__name__)
 Task = tuple[int, str]
@@ -91,7 +91,9 @@ def download_shards(
             reports |= ended
     refuse_failures(reports.values())
     if lost := [shard for shard in shards if shard not in reports]:
-        raise StageFailed(f"{IMAGES} {lost[0]}: its process ended {MAX_ATTEMPTS} times; the log above may say why")
+        raise StageFailed(
+            f"{Layer.IMAGES} {lost[0]}: its process ended {MAX_ATTEMPTS} times; the log above may say why"
+        )
     return [reports[shard] for shard in shards]
 
 
@@ -114,22 +116,22 @@ class ShardDownload:
         _settle_in_pool()
         store, shard = ShardStore(self.root), shard_name(task[0])
         try:
-            with shard_lock(store.root, IMAGES, shard):
+            with shard_lock(store.root, Layer.IMAGES, shard):
                 report = self._make(store, shard, task)
         except Exception as error:  # neither distributor survives an exception
-            report = failure(IMAGES, shard, error)
+            report = failure(Layer.IMAGES, shard, error)
         _report_path(store, shard, self.run).write_text(json.dumps(asdict(report)))
         return report.error is None, task
 
     def _make(self, store: ShardStore, shard: str, task: Task) -> ShardReport:
         start, begin = time.monotonic(), images_stamp(self.config, store, shard)
-        found = store.stamp(IMAGES, shard)
+        found = store.stamp(Layer.IMAGES, shard)
         is_there = found is not None and found.stamp.startswith(begin)
         if found and is_there and not self.config.retry_failed:
             remove_spool(store.root, shard)
-            return ShardReport(stage=IMAGES, shard=shard, counts=found.counts, reused=True)
-        sweep(store.path(IMAGES, shard))
-        journal = Journal.begin(journal_path(store.root, IMAGES, shard), self.run)
+            return ShardReport(stage=Layer.IMAGES, shard=shard, counts=found.counts, reused=True)
+        sweep(store.path(Layer.IMAGES, shard))
+        journal = Journal.begin(journal_path(store.root, Layer.IMAGES, shard), self.run)
         if journal.attempts > MAX_ATTEMPTS:
             raise StageFailed(f"begun {MAX_ATTEMPTS} times without an end; see {journal.path}")
         image_shard = ImageShard(store, shard, _rows(task), begin)
@@ -141,8 +143,8 @@ class ShardDownload:
                 counts = image_shard.make(gathering, accept_loss=self.accept_loss)
         journal.remove()
         seconds = time.monotonic() - start
-        log.info("%s %s: %s in %.0f s", IMAGES, shard, ", ".join(f"{n} {s}" for s, n in counts.items()), seconds)
-        return ShardReport(stage=IMAGES, shard=shard, counts=counts, seconds=seconds)
+        log.info("%s %s: %s in %.0f s", Layer.IMAGES, shard, ", ".join(f"{n} {s}" for s, n in counts.items()), seconds)
+        return ShardReport(stage=Layer.IMAGES, shard=shard, counts=counts, seconds=seconds)
 
     @contextlib.contextmanager
     def _gathering(self, store: ShardStore, shard: ImageShard, journal: Journal) -> Iterator[Gathering]:
@@ -172,7 +174,7 @@ def former_stamps(store: ShardStore, shard: str) -> set[str]:
 
 def _finished(store: ShardStore, shard: str, config: LabelingConfig) -> ShardReport | None:
     """The report of a shard that has its file; None where there is something to do."""
-    found = store.stamp(IMAGES, shard)
+    found = store.stamp(Layer.IMAGES, shard)
     if found is None:
         return None
     begin = images_stamp(config.download, store, shard)
@@ -180,15 +182,15 @@ def _finished(store: ShardStore, shard: str, config: LabelingConfig) -> ShardRep
         if config.stale is Stale.REBUILD:
             return None
         raise ShardStale(
-            f"{store.path(IMAGES, shard)} is stamped {found.stamp}, this run's begin with {begin}: it was made with "
-            "other settings or from other rows of the list. Give a new root, or let it be made again with --set "
+            f"{store.path(Layer.IMAGES, shard)} is stamped {found.stamp}, this run's begin with {begin}: it was made "
+            "with other settings or from other rows of the list. Give a new root, or let it be made again with --set "
             "labeling.stale=rebuild"
         )
     if config.download.retry_failed and passing_failures(store, shard):
         return None
     if has_spool(store.root, shard):  # of a process that was killed when the shard was made, to be removed
         return None
-    return ShardReport(stage=IMAGES, shard=shard, counts=found.counts, reused=True)
+    return ShardReport(stage=Layer.IMAGES, shard=shard, counts=found.counts, reused=True)
 
 
 def _attempt(
@@ -241,7 +243,7 @@ def _run_here(order: Order, stop: threading.Event) -> None:
             process.stdin.flush()
         while process.poll() is None:
             if stop.wait(WATCH_S):
-                raise StageFailed(f"{IMAGES}: stopped")
+                raise StageFailed(f"{Layer.IMAGES}: stopped")
     finally:
         process.kill()
         process.wait()
@@ -253,7 +255,7 @@ def _run_on_ray(download: ShardDownload, store: ShardStore, shards: Sequence[str
     if find_spec("ray") is None:  # img2dataset's distributor would do nothing, and say nothing
         raise StageFailed("labeling.executor=ray needs Ray: pip install 'subject-diffusion[labeling]'")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    start_ray()
+    join_cluster()
     with wandb_left_out():
         from img2dataset.distributor import ray_distributor
 
@@ -262,7 +264,7 @@ def _run_on_ray(download: ShardDownload, store: ShardStore, shards: Sequence[str
     try:
         ray_distributor(len(tasks), download, tasks, len(tasks), 0)
     except Exception as error:  # a worker that died more often than Ray tries; the others may go on for a while
-        log.warning("%s: %s", IMAGES, error)
+        log.warning("%s: %s", Layer.IMAGES, error)
 
 
 def _tasks(store: ShardStore, shards: Iterable[str], run: str) -> Iterator[Task]:
@@ -271,11 +273,11 @@ def _tasks(store: ShardStore, shards: Iterable[str], run: str) -> Iterator[Task]
         from img2dataset.reader import Reader
 
     for shard in shards:
-        urls = store.stamp(URLS, shard)
+        urls = store.stamp(Layer.URLS, shard)
         if urls is None:
-            raise StageFailed(f"{store.path(URLS, shard)} is not there: run again with labeling.urls")
+            raise StageFailed(f"{store.path(Layer.URLS, shard)} is not there: run again with labeling.urls")
         yield from Reader(
-            url_list=str(store.path(URLS, shard)),
+            url_list=str(store.path(Layer.URLS, shard)),
             input_format="parquet",
             url_col="url",
             caption_col=None,
@@ -296,12 +298,12 @@ def _rows(task: Task) -> list[ListedUrl]:
 
 def _lists(store: ShardStore, run: str) -> UPath:
     """The run's own, as it is removed at the run's end while another build may go on."""
-    return store.root / "work" / IMAGES / f"lists-{run}"
+    return store.root / "work" / Layer.IMAGES / f"lists-{run}"
 
 
 def _sweep(store: ShardStore) -> None:
     """Remove the lists and reports of killed runs."""
-    folder = store.root / "work" / IMAGES
+    folder = store.root / "work" / Layer.IMAGES
     for path in folder.iterdir() if folder.exists() else ():
         named = _OF_A_RUN.fullmatch(path.name)
         if named and not is_present(store.root, named["lists"] or named["report"]):
@@ -309,11 +311,11 @@ def _sweep(store: ShardStore) -> None:
 
 
 def _report_path(store: ShardStore, shard: str, run: str) -> UPath:
-    return store.root / "work" / IMAGES / f"{shard}.{run}.report.json"
+    return store.root / "work" / Layer.IMAGES / f"{shard}.{run}.report.json"
 
 
 def _former_path(store: ShardStore, shard: str) -> UPath:
-    return store.root / "work" / IMAGES / f"{shard}.former"
+    return store.root / "work" / Layer.IMAGES / f"{shard}.former"
 
 
 def remember(store: ShardStore, shard: str, stamp: str) -> None:
@@ -359,7 +361,7 @@ def _exit_with_worker(store: ShardStore, shards: Sequence[str], run: str) -> Non
         if any(child.exitcode for child in seen):
             if all(_report_path(store, shard, run).exists() for shard in shards):
                 time.sleep(GRACE_S)  # the pool ends its processes when all is done, and then we are no more
-            log.warning("%s: a process of the pool was killed; its shard is begun again", IMAGES)
+            log.warning("%s: a process of the pool was killed; its shard is begun again", Layer.IMAGES)
             os._exit(1)
         time.sleep(WATCH_S)
 

@@ -19,6 +19,7 @@ from labeling.sdd.schema import (
     Candidate,
     Entity,
     Judged,
+    Layer,
     LedgerRow,
     ListedUrl,
     RemovedNoun,
@@ -30,10 +31,8 @@ from labeling.sdd.shards import ShardStore
 from labeling.stages.nouns import NounStage
 from labeling.steps import stamp_of
 from labeling.supervisor import ShardReport, failure
-from labeling.url_list import URLS
 
 log = logging.getLogger(__name__)
-SDD, LEDGER = "sdd", "ledger"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,7 @@ class FinishJob:
     """images/ to entities/: who may have refused an image."""
     replace: bool = False
 
-    name: ClassVar[str] = SDD
+    name: ClassVar[str] = Layer.SDD
     device: ClassVar[None] = None
 
     def make(self, shard: str) -> ShardReport:
@@ -116,7 +115,7 @@ class FinishJob:
         try:
             return self._make(shard)
         except Exception as error:
-            return failure(SDD, shard, error)
+            return failure(Layer.SDD, shard, error)
 
     def beside(self, number: int) -> Self:
         """The same: workers share nothing and need nothing of their own."""
@@ -136,41 +135,41 @@ class FinishJob:
     def _make(self, shard: str) -> ShardReport:
         store = ShardStore(self.root)
         start = time.monotonic()
-        with shard_lock(store.root, SDD, shard):
+        with shard_lock(store.root, Layer.SDD, shard):
             stamp = self.expected(shard)
             if stamp is None:
                 raise StageFailed(f"{store.path(self.layers[-1], shard)} is not there")
-            sdd, ledger = store.stamp(SDD, shard), store.stamp(LEDGER, shard)
+            sdd, ledger = store.stamp(Layer.SDD, shard), store.stamp(Layer.LEDGER, shard)
             if sdd and ledger and sdd.stamp == ledger.stamp == stamp:
-                return ShardReport(stage=SDD, shard=shard, counts=ledger.counts, reused=True)
-            for layer in (SDD, LEDGER):
+                return ShardReport(stage=Layer.SDD, shard=shard, counts=ledger.counts, reused=True)
+            for layer in (Layer.SDD, Layer.LEDGER):
                 if not self.replace:
                     store.has(layer, shard, stamp)
                 sweep(store.path(layer, shard))
             judgement = Judgement(self.rules, {}, {})
             rows = judgement.rows(store.read(Labelled, self.layers, shard))
-            store.write(SDD, shard, rows, SddRow, stamp, replace=True)
+            store.write(Layer.SDD, shard, rows, SddRow, stamp, replace=True)
             lines = _ledger(store, shard, self.layers, judgement)
-            counts = store.write(LEDGER, shard, lines, LedgerRow, stamp, replace=True)
-        return ShardReport(stage=SDD, shard=shard, counts=counts, seconds=time.monotonic() - start)
+            counts = store.write(Layer.LEDGER, shard, lines, LedgerRow, stamp, replace=True)
+        return ShardReport(stage=Layer.SDD, shard=shard, counts=counts, seconds=time.monotonic() - start)
 
 
 def finish_stamp(rules: RulesConfig, parent: str) -> str:
     """The stamp of `sdd/` and `ledger/`, made from an entities/ file with the stamp `parent`."""
-    return stamp_of(SDD, rules.fingerprint(), parent)
+    return stamp_of(Layer.SDD, rules.fingerprint(), parent)
 
 
 def _ledger(store: ShardStore, shard: str, layers: tuple[str, ...], judgement: Judgement) -> Iterator[LedgerRow]:
     refused: dict[bytes, tuple[str, Verdict]] = {}
     for layer in layers:
         refused |= {key: (layer, verdict) for key, verdict in store.verdicts(layer, shard).items()}
-    refused |= {key: (SDD, verdict) for key, verdict in judgement.verdicts.items()}
+    refused |= {key: (Layer.SDD, verdict) for key, verdict in judgement.verdicts.items()}
     kept = Verdict(state=State.KEPT, reason="")
     removed = {row.key: row.removed_nouns for row in store.read(TaggedCaption, (NounStage.name,), shard)}
-    for listed in store.read(ListedUrl, (URLS,), shard):
+    for listed in store.read(ListedUrl, (Layer.URLS,), shard):
         if listed.key not in refused and listed.key not in judgement.images:
             raise ShardCorrupt(f"shard {shard}: no layer says what became of {listed.key.hex()} ({listed.url})")
-        stage, verdict = refused.get(listed.key, (SDD, kept))
+        stage, verdict = refused.get(listed.key, (Layer.SDD, kept))
         image = judgement.images.get(listed.key, NOT_JUDGED)
         yield _line(listed, stage, verdict, image, removed.get(listed.key))
 

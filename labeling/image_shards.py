@@ -17,16 +17,15 @@ from labeling.journal import Journal
 from labeling.lost_images import LostImages
 from labeling.rounds import fetch_all
 from labeling.screening import Body, Screened, verdict_of_listing
-from labeling.sdd.schema import Image, ListedUrl, State, Verdict
+from labeling.sdd.schema import Image, Layer, ListedUrl, State, Verdict
 from labeling.sdd.shards import Refused, ShardStore
 from labeling.spool import Spool
-from labeling.steps import IMAGES, stamp_of
+from labeling.steps import stamp_of
 from labeling.supervisor import Labelling, Network
-from labeling.url_list import URLS
 
 SCREENER = Workers(batch_size=16, prepare_threads=1, batch_deadline_s=120.0)
 """How the process runs that looks at bodies."""
-Found: TypeAlias = Screened | Verdict
+FetchOutcome: TypeAlias = Screened | Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +41,8 @@ def images_stamp(config: DownloadConfig, store: ShardStore, shard: str) -> str:
 
     What follows is a hash of what came, as later files depend on that too: `full_stamp`.
     """
-    urls = store.stamp(URLS, shard)
-    return stamp_of(IMAGES, config.fingerprint(), urls.stamp if urls else "")
+    urls = store.stamp(Layer.URLS, shard)
+    return stamp_of(Layer.IMAGES, config.fingerprint(), urls.stamp if urls else "")
 
 
 def full_stamp(begin: str, kept: Mapping[bytes, bytes]) -> str:
@@ -54,7 +53,7 @@ def full_stamp(begin: str, kept: Mapping[bytes, bytes]) -> str:
 
 def passing_failures(store: ShardStore, shard: str) -> list[bytes]:
     """The keys of a finished shard that were not downloaded for a reason that may be gone by now."""
-    verdicts = store.verdicts(IMAGES, shard).items()
+    verdicts = store.verdicts(Layer.IMAGES, shard).items()
     return [key for key, v in verdicts if v.state == State.NOT_DOWNLOADED and is_passing(v.reason)]
 
 
@@ -71,9 +70,9 @@ class Gathering:
     """The process that looks at bodies."""
     fetched_repeats: frozenset[int] = frozenset()
     """Rows of the list that are fetched although an earlier row has their URL."""
-    found: dict[bytes, Found] = field(default_factory=dict)
+    found: dict[bytes, FetchOutcome] = field(default_factory=dict)
 
-    def gather(self, listed: Sequence[ListedUrl]) -> dict[bytes, Found]:
+    def gather(self, listed: Sequence[ListedUrl]) -> dict[bytes, FetchOutcome]:
         """What became of each URL; the bodies of the `Screened` are in the spool."""
         for url in listed:
             if verdict := verdict_of_listing(url, self.config, self.fetched_repeats):
@@ -144,7 +143,7 @@ class ImageShard:
         Raises:
             ImagesLost: later files were made from a file that is lost, and cannot be made again as it was.
         """
-        there = self.store.stamp(IMAGES, self.shard)
+        there = self.store.stamp(Layer.IMAGES, self.shard)
         if lost := LostImages.find(self.store, self.shard, self.begin):
             lost.fill(gathering.spool)
             gathering.found |= lost.refused()
@@ -155,7 +154,7 @@ class ImageShard:
         try:
             return self._write(self._rows(found, gathering.spool), kept, replace=there is not None)
         except FileExistsError:  # an object store has no locks: somebody was first, and others may have built on it
-            first = self.store.stamp(IMAGES, self.shard)
+            first = self.store.stamp(Layer.IMAGES, self.shard)
             assert first is not None, "it is there"
             return first.counts
 
@@ -165,31 +164,31 @@ class ImageShard:
         found = gathering.gather([url for url in self.listed if url.key in again])
         came = {key: f.sha256 for key, f in found.items() if isinstance(f, Screened)}
         if not came:  # other reasons alone are not worth making all later files of the shard again
-            stamp = self.store.stamp(IMAGES, self.shard)
+            stamp = self.store.stamp(Layer.IMAGES, self.shard)
             assert stamp is not None, "only finished shards are tried again"
             return stamp.counts
-        before = {image.key: image.sha256 for image in self.store.read(KeptHash, (IMAGES,), self.shard)}
+        before = {image.key: image.sha256 for image in self.store.read(KeptHash, (Layer.IMAGES,), self.shard)}
         rows = heapq.merge(self._old_rows(again), self._rows(found, gathering.spool), key=lambda row: row.key)
         return self._write(rows, before | came, replace=True)
 
-    def _rows(self, found: Mapping[bytes, Found], spool: Spool) -> Iterator[Image | Refused]:
+    def _rows(self, found: Mapping[bytes, FetchOutcome], spool: Spool) -> Iterator[Image | Refused]:
         for url in self.listed:
             if outcome := found.get(url.key):
                 yield _row(url, outcome, spool)
 
     def _old_rows(self, without: set[bytes]) -> Iterator[Image | Refused]:
-        verdicts = self.store.verdicts(IMAGES, self.shard).items()
+        verdicts = self.store.verdicts(Layer.IMAGES, self.shard).items()
         refused = (Refused(key=key, verdict=verdict) for key, verdict in sorted(verdicts, key=lambda v: v[0]))
-        kept: Iterator[Image | Refused] = self.store.read(Image, (IMAGES,), self.shard)
+        kept: Iterator[Image | Refused] = self.store.read(Image, (Layer.IMAGES,), self.shard)
         rows = heapq.merge(kept, refused, key=lambda row: row.key)
         return (row for row in rows if row.key not in without)
 
     def _write(self, rows: Iterator[Image | Refused], kept: Mapping[bytes, bytes], replace: bool) -> dict[str, int]:
         stamp = full_stamp(self.begin, kept)
-        return self.store.write_outcomes(IMAGES, self.shard, rows, Image, stamp, replace=replace)
+        return self.store.write_outcomes(Layer.IMAGES, self.shard, rows, Image, stamp, replace=replace)
 
 
-def _row(url: ListedUrl, found: Found, spool: Spool) -> Image | Refused:
+def _row(url: ListedUrl, found: FetchOutcome, spool: Spool) -> Image | Refused:
     if isinstance(found, Verdict):
         return Refused(key=url.key, verdict=found)
     return Image(

@@ -13,12 +13,9 @@ from upath import UPath
 
 from labeling.errors import ImagesLost
 from labeling.sdd.footer import Stamp
-from labeling.sdd.schema import State, Verdict
+from labeling.sdd.schema import Layer, State, Verdict
 from labeling.sdd.shards import ShardStore
 from labeling.spool import Spool
-from labeling.steps import IMAGES
-
-NEXT, PRODUCT, LEDGER = "captions", "sdd", "ledger"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,28 +58,28 @@ class LostImages:
         Args:
             begin: `images_stamp` of the shard.
         """
-        later = None if store.stamp(IMAGES, shard) else store.stamp(NEXT, shard)
+        later = None if store.stamp(Layer.IMAGES, shard) else store.stamp(Layer.CAPTIONS, shard)
         if later is None or not (later.parent or begin).startswith(begin):
             return None
-        kept = frozenset(store.keys(NEXT, shard))
-        product, ledger = store.stamp(PRODUCT, shard), store.stamp(LEDGER, shard)
-        return cls(store.path(IMAGES, shard), store, shard, later.parent, kept, _are_of_one_run(product, ledger))
+        kept = frozenset(store.keys(Layer.CAPTIONS, shard))
+        product, ledger = store.stamp(Layer.SDD, shard), store.stamp(Layer.LEDGER, shard)
+        return cls(store.path(Layer.IMAGES, shard), store, shard, later.parent, kept, _are_of_one_run(product, ledger))
 
     def fill(self, spool: Spool) -> None:
         """Put the pictures of sdd/ into the spool, so that they are not fetched."""
         if self.is_finished:
-            for row in self.store.read(SavedPicture, (PRODUCT,), self.shard):
+            for row in self.store.read(SavedPicture, (Layer.SDD,), self.shard):
                 spool.put(row.key, row.image)
 
     def refused(self) -> dict[bytes, Verdict]:
         """Why URLs had no image in the file."""
         if not self.is_finished:
             return {}
-        rows = self.store.read(FormerOutcome, (LEDGER,), self.shard)
+        rows = self.store.read(FormerOutcome, (Layer.LEDGER,), self.shard)
         return {
             row.key: Verdict(state=row.state, reason=row.reason, detail=row.detail)
             for row in rows
-            if row.stage == IMAGES and row.state != State.KEPT
+            if row.stage == Layer.IMAGES and row.state != State.KEPT
         }
 
     def refuse_other_images(self, stamp: str, found: Mapping[bytes, Any]) -> None:

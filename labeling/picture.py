@@ -12,11 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from infra.storage import refuse_unreadable
 from labeling.errors import LabelingError
-from labeling.finish import SDD
 from labeling.sdd import masks
 from labeling.sdd.membership import own_shards, refuse_mixture, refuse_unlike_ledger
 from labeling.sdd.pixels import UndecodableImage, decode
-from labeling.sdd.schema import Entity
+from labeling.sdd.schema import Entity, Layer
 from labeling.sdd.shards import ShardStore
 
 CELL_PX = 320
@@ -46,16 +45,16 @@ def shown(root: str, count: int) -> list[Shown]:
     refuse_unreadable(store.root, "the dataset")
     found = list(islice(_rows(store), count))
     if not found:
-        raise LabelingError(f"{root} holds no images in {SDD}/: `subject-diffusion status {root}` says why")
+        raise LabelingError(f"{root} holds no images in {Layer.SDD}/: `subject-diffusion status {root}` says why")
     return found
 
 
 def _rows(store: ShardStore) -> Iterator[Shown]:
-    for shard in own_shards(store, SDD):
-        if stamp := store.stamp(SDD, shard):
+    for shard in own_shards(store, Layer.SDD):
+        if stamp := store.stamp(Layer.SDD, shard):
             refuse_mixture(store, {shard: stamp.dataset})
             refuse_unlike_ledger(store, shard, stamp)
-            yield from store.read(Shown, (SDD,), shard)
+            yield from store.read(Shown, (Layer.SDD,), shard)
 
 
 def contact_sheet(rows: Sequence[Shown], columns: int = 4) -> Image.Image:

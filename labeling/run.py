@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any, Protocol, Self
 
-from labeling.child import RESERVED_GPUS
+from infra.ray_cluster import join_cluster
 from labeling.config import Device, Executor, Workers
 from labeling.errors import StageFailed, StageInterrupted
 from labeling.gpus import gpu_share
+from labeling.stages.worker import RESERVED_GPUS
 from labeling.supervisor import ShardReport
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _run_on_ray(job: ShardJob, shards: Sequence[str], workers: Workers) -> list[
     import ray
     import ray.data
 
-    start_ray()
+    join_cluster()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -193,22 +194,5 @@ def cluster_cards() -> list[int]:
     """Number of GPUs of each node of the Ray cluster; joins or starts it."""
     import ray
 
-    start_ray()
+    join_cluster()
     return [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
-
-
-def start_ray() -> None:
-    """Join the running cluster (RAY_ADDRESS, or the one of this machine), or start one in this process."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(log_to_driver=True, logging_level="WARNING", runtime_env=_source())
-        address, resources = ray.get_runtime_context().gcs_address, ray.cluster_resources()
-        cpus, gpus = (resources.get(kind, 0) for kind in ("CPU", "GPU"))
-        log.info("on the Ray cluster at %s with %d CPUs and %d GPUs", address, cpus, gpus)
-
-
-def _source() -> dict[str, Any]:
-    """What workers on this machine need to import our modules; a job submitted with a working directory has it."""
-    path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {"env_vars": {"PYTHONPATH": path, "NO_ALBUMENTATIONS_UPDATE": "1"}}

@@ -11,8 +11,7 @@ import numpy as np
 from labeling.config import DownloadConfig
 from labeling.imaging import difference_hash, probe, refuse_scans
 from labeling.sdd.pixels import UndecodableImage
-from labeling.sdd.schema import ListedUrl, State, Verdict
-from labeling.steps import IMAGES
+from labeling.sdd.schema import Layer, ListedUrl, State, Verdict
 from labeling.url_list import key_of
 
 BIG_BYTES = 256 * 2**20
@@ -53,7 +52,7 @@ class Outcome:
 class ScreenStage:
     """Looks at bodies. It runs as the stages do, in a child process: a decoder may crash or hang on what it gets."""
 
-    name: ClassVar[str] = IMAGES
+    name: ClassVar[str] = Layer.IMAGES
     reads: ClassVar[type] = Body
     writes: ClassVar[type] = Outcome
 

@@ -19,7 +19,7 @@ from infra.lock import file_lock
 from infra.storage import is_local, make_private, place
 from labeling.errors import LabelingError, StageFailed
 from labeling.lock import shard_lock
-from labeling.steps import IMAGES
+from labeling.sdd.schema import Layer
 
 BIG_PATIENCE_S = 24 * 3600.0
 """Wait for the other processes that look at big images."""
@@ -42,7 +42,7 @@ class Spool:
         here the spool has one: processes of this machine that make the same shard take turns.
         """
         near = root if is_local(root) else place(_far_spools(root))
-        with contextlib.nullcontext() if near is root else shard_lock(near, IMAGES, shard):
+        with contextlib.nullcontext() if near is root else shard_lock(near, Layer.IMAGES, shard):
             folder = _folder(near, shard) / stamp
             for other in folder.parent.glob("*"):
                 if other != folder:
@@ -94,7 +94,7 @@ def has_spool(root: UPath, shard: str) -> bool:
 
 
 def _folder(near: UPath, shard: str) -> Path:
-    return Path(near.path) / "work" / IMAGES / f"{shard}.spool"
+    return Path(near.path) / "work" / Layer.IMAGES / f"{shard}.spool"
 
 
 def _digest(encoded: bytes) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from labeling.backends.load import load_captioner, load_detector, load_segmenter, load_tagger
 from labeling.config import BoxRules, DetectorBackend, Device, LabelingConfig, NetworkConfig, SegmenterBackend
+from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
 from labeling.stages.base import Stage
 from labeling.stages.caption import CaptionStage
@@ -16,7 +18,6 @@ from labeling.stages.segment import SegmentStage
 from labeling.weights import checkpoint_file, package_id, refuse_mistyped, weights_id
 
 log = logging.getLogger(__name__)
-IMAGES = "images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +60,10 @@ def steps_of(config: LabelingConfig) -> list[Step]:
         detector += f" {weights_id(detect.text_encoder)} {weights_id(detect.package_config or 'default')}"
     return chain(
         [
-            (CaptionStage(caption), weights_id(caption.checkpoint, caption.revision)),
-            (NounStage(config.nouns), package_id(config.nouns.pipeline, "labeling.nouns.pipeline")),
-            (DetectStage(detect), detector),
-            (SegmentStage(segment), weights_id(segment.checkpoint, segment.revision)),
+            (CaptionStage(caption, load_captioner), weights_id(caption.checkpoint, caption.revision)),
+            (NounStage(config.nouns, load_tagger), package_id(config.nouns.pipeline, "labeling.nouns.pipeline")),
+            (DetectStage(detect, load_detector), detector),
+            (SegmentStage(segment, load_segmenter), weights_id(segment.checkpoint, segment.revision)),
         ]
     )
 
@@ -100,7 +101,7 @@ def _warn_of_threshold(config: LabelingConfig) -> None:
 def chain(stages: Iterable[tuple[Stage[Any, Any], str]]) -> list[Step]:
     """The stages, each with the identity of its weights, in order: each reads images/ and all layers before it."""
     steps: list[Step] = []
-    layers: tuple[str, ...] = (IMAGES,)
+    layers: tuple[str, ...] = (Layer.IMAGES,)
     for stage, weights in stages:
         identity = f"{stage.config.fingerprint()} {weights}"
         steps.append(Step(stage=stage, reads=layers, identity=identity))
@@ -110,10 +111,10 @@ def chain(stages: Iterable[tuple[Stage[Any, Any], str]]) -> list[Step]:
 
 def expected_stamps(steps: Iterable[Step], store: ShardStore, shard: str) -> dict[str, str]:
     """The stamps that the shard's layers must have for these steps; empty before its images are there."""
-    images = store.stamp(IMAGES, shard)
+    images = store.stamp(Layer.IMAGES, shard)
     if images is None:
         return {}
-    stamps = {IMAGES: images.stamp}
+    stamps: dict[str, str] = {Layer.IMAGES: images.stamp}
     parent = images.stamp
     for step in steps:
         parent = stamps[step.stage.name] = step.stamp(parent)

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any, Self
 
 from infra.storage import sweep
-from labeling.child import WORKER_NUMBER, Answer, Assignment, GaveUp, Ready
+from labeling.child import Answer, Assignment, GaveUp, Ready
 from labeling.config import Device, Workers
 from labeling.errors import LabelingError, StageContract, StageFailed
 from labeling.journal import Journal, journal_path
@@ -30,6 +30,7 @@ from labeling.lock import shard_lock
 from labeling.sdd.schema import State, Verdict
 from labeling.sdd.shards import Refused, ShardStore
 from labeling.stages.base import Stage
+from labeling.stages.worker import WORKER_NUMBER
 from labeling.steps import Step
 
 log = logging.getLogger(__name__)

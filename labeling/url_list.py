@@ -27,10 +27,9 @@ from infra.storage import place, publish, reading, refuse_unreadable
 from labeling.config import LabelingConfig, Stale
 from labeling.errors import BadInput, ShardStale
 from labeling.sdd.arrow import schema_of
-from labeling.sdd.schema import ListedUrl
+from labeling.sdd.schema import Layer, ListedUrl
 from labeling.sdd.shards import ShardStore
 
-URLS = "urls"
 COLUMNS = {
     "url": "url",
     "text": "alt_text",
@@ -70,7 +69,7 @@ def plan_urls(config: LabelingConfig) -> list[str]:
         ShardStale: `urls/` was planned from other rows, and `labeling.stale` is not rebuild.
     """
     store = ShardStore(config.root)
-    note, shards = _note(store), len(store.shards(URLS))
+    note, shards = _note(store), len(store.shards(Layer.URLS))
     planned = _last_plan(note)
     if config.urls is None and planned and planned.shards == shards:
         return [shard_name(number) for number in range(shards)]
@@ -133,7 +132,7 @@ def variants_path(store: ShardStore) -> UPath:
 
     Its columns are url_id, list_row and those of `VALUES`.
     """
-    return store.root / "work" / URLS / "variants.parquet"
+    return store.root / "work" / Layer.URLS / "variants.parquet"
 
 
 def _write_shards(files: Sequence[UPath], store: ShardStore, config: LabelingConfig) -> int:
@@ -146,10 +145,10 @@ def _write_shards(files: Sequence[UPath], store: ShardStore, config: LabelingCon
             raise BadInput(f"labeling.urls={config.urls!r} has no rows: a list needs at least one URL")
         publish(variants_path(store), occurrences.write_variants, replace=True)
     planned = {shard_name(n) for n in range(number + 1)}
-    if extra := sorted(set(store.shards(URLS)) - planned):
+    if extra := sorted(set(store.shards(Layer.URLS)) - planned):
         raise ShardStale(
-            f"{store.path(URLS, extra[0])} holds rows that labeling.urls={config.urls!r} no longer has: give a new "
-            "root, or the list that the dataset was begun with"
+            f"{store.path(Layer.URLS, extra[0])} holds rows that labeling.urls={config.urls!r} no longer has: give "
+            "a new root, or the list that the dataset was begun with"
         )
     return number + 1
 
@@ -166,12 +165,12 @@ def _write_shard(
         rows.append(ListedUrl(**record))
     rows.sort(key=lambda row: row.key)
     stamp = hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
-    found = store.stamp(URLS, shard)
+    found = store.stamp(Layer.URLS, shard)
     if found is None or (found.stamp != stamp and config.stale is Stale.REBUILD):
-        store.write(URLS, shard, rows, ListedUrl, stamp, replace=True)
+        store.write(Layer.URLS, shard, rows, ListedUrl, stamp, replace=True)
     elif found.stamp != stamp:
         raise ShardStale(
-            f"{store.path(URLS, shard)} was planned from other rows than {config.urls!r} has now from {first} to "
+            f"{store.path(Layer.URLS, shard)} was planned from other rows than {config.urls!r} has now from {first} to "
             f"{first + table.num_rows - 1}: give a new root, or let it be made again with --set labeling.stale=rebuild"
         )
 
@@ -369,7 +368,7 @@ def _file_sha256(file: UPath) -> str:
 
 
 def _note(store: ShardStore) -> UPath:
-    return store.root / "work" / URLS / "plan.json"
+    return store.root / "work" / Layer.URLS / "plan.json"
 
 
 def _last_plan(note: UPath) -> Plan | None:

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from infra.config import Config, load
+from labeling.backends.load import load_segmenter
 from labeling.config import BoxRules, LabelingConfig, RulesConfig, SegmentConfig
 from labeling.rules import broken_box_rules, broken_rules
 from labeling.sdd import masks
-from labeling.sdd.schema import Candidate, Detections, Entities, Entity, Mask, Nouns
+from labeling.sdd.schema import Candidate, Detections, Entities, Entity, Layer, Mask, Nouns
 from labeling.sdd.shards import ShardStore
 from labeling.stages.segment import Detected, SegmentStage
-from labeling.steps import IMAGES, steps_of
+from labeling.steps import steps_of
 from miniature.backgrounds import BACKGROUNDS, UNTAUGHT
 from miniature.figures import Figure, Table, mean_by_image, share_by_image, write_json
 from miniature.matching import matched_boxes, matched_words
@@ -113,7 +114,7 @@ def score_stages(config: LabelingConfig, truth: dict[str, Truth], scoring: Path)
 
 def score_untaught(segmenter: SegmentConfig, scenes: int) -> list[Figure]:
     """The masks from true boxes of held-out subjects on untaught backgrounds, in `scenes` scenes composed for it."""
-    stage = SegmentStage(segmenter)
+    stage = SegmentStage(segmenter, load_segmenter)
     stage.setup()
     config = ScenesConfig(pool=Pool.HELD_OUT, backgrounds=tuple(UNTAUGHT))
     composed = (compose((UNTAUGHT_SEED, index), config) for index in range(scenes))
@@ -208,7 +209,7 @@ def _tallies(
     store: ShardStore, truth: dict[str, Truth], row: type, layer: str, of: Callable[[Truth, Any], Tally]
 ) -> Iterator[tuple[str, Tally]]:
     """For each image which sprites it has, and what `of` makes of its truth and its row of `layer`, if it has one."""
-    for shard in store.shards(IMAGES):
+    for shard in store.shards(Layer.IMAGES):
         rows: Iterator[Any] = store.read(row, (layer,), shard)
         kept = {found.key: found for found in rows}
         for key, own in truths_of(store, shard, truth):

@@ -17,9 +17,9 @@ from labeling.build import label_part
 from labeling.config import LabelingConfig
 from labeling.sdd import masks
 from labeling.sdd.arrow import names_of, row_of
-from labeling.sdd.schema import Candidate, Caption, Detection, Detections, Entities, Noun, Nouns, Segment
+from labeling.sdd.schema import Candidate, Caption, Detection, Detections, Entities, Layer, Noun, Nouns, Segment
 from labeling.sdd.shards import ShardStore
-from labeling.steps import IMAGES, Step
+from labeling.steps import Step
 from miniature.serve import TrueSubject, Truth
 
 STAMP = "truth"
@@ -45,9 +45,11 @@ def truths_of(store: ShardStore, shard: str, truth: dict[str, Truth]) -> Iterato
     Raises:
         ValueError: an image is not of this world.
     """
-    for shown in store.read(Shown, (IMAGES,), shard):
+    for shown in store.read(Shown, (Layer.IMAGES,), shard):
         if shown.url not in truth:
-            raise ValueError(f"{store.path(IMAGES, shard)} holds {shown.url}: give the truth of the world it is from")
+            raise ValueError(
+                f"{store.path(Layer.IMAGES, shard)} holds {shown.url}: give the truth of the world it is from"
+            )
         yield shown.key, truth[shown.url]
 
 
@@ -112,10 +114,10 @@ LAYERS = (
 def write_truth(build: ShardStore, scoring: ShardStore, truth: dict[str, Truth], layers: Iterable[str]) -> None:
     """Copy images/ of `build` to `scoring` and write `layers` there as they ought to be."""
     wanted = set(layers)
-    for shard in build.shards(IMAGES):
-        copy = scoring.path(IMAGES, shard)
+    for shard in build.shards(Layer.IMAGES):
+        copy = scoring.path(Layer.IMAGES, shard)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(build.path(IMAGES, shard).read_bytes())
+        copy.write_bytes(build.path(Layer.IMAGES, shard).read_bytes())
         for layer in (layer for layer in LAYERS if layer.name in wanted):
             rows = (layer.of(key, own) for key, own in truths_of(build, shard, truth))
             scoring.write_outcomes(layer.name, shard, rows, layer.row, STAMP, replace=True)
@@ -126,5 +128,5 @@ def run_on_truth(config: LabelingConfig, step: Step, truth: dict[str, Truth], sc
     build, scoring = ShardStore(config.root), ShardStore(scoring_root)
     write_truth(build, scoring, truth, step.reads[1:])
     at = config.model_copy(update={"root": scoring_root})
-    label_part(at, step, scoring.shards(IMAGES), run="score")
+    label_part(at, step, scoring.shards(Layer.IMAGES), run="score")
     return scoring

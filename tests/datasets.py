@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from labeling.config import RulesConfig
 from labeling.finish import FinishJob
-from labeling.sdd.shards import LAYERS
+from labeling.sdd.schema import Layer
 from tests.factories import CAT, DOG, SHARD, labelled, refused
 
 NEXT = "shard-00001"
@@ -20,7 +20,7 @@ def dataset_of_two(root: Path, list_stamp: str = "list", rules: RulesConfig | No
     found = {21: (DOG,), 22: (DOG, CAT), 23: (CAT,)}
     labelled(root, list_stamp=list_stamp)
     labelled(root, found, {24: ("captions", refused(24))}, NEXT, list_stamp)
-    job = FinishJob(root=str(root), rules=rules or RulesConfig(), layers=LAYERS[1:6])
+    job = FinishJob(root=str(root), rules=rules or RulesConfig(), layers=tuple(Layer)[1:6])
     for shard in (SHARD, NEXT):
         assert job.make(shard).error is None
     return root

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from infra.config import Config
-from labeling.child import WORKER_NUMBER
 from labeling.config import NetworkConfig
 from labeling.sdd.schema import Caption
 from labeling.stages.base import Drop
+from labeling.stages.worker import WORKER_NUMBER
 
 
 class MoodyConfig(Config):

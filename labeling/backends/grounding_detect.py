@@ -22,7 +22,7 @@ from torchvision.ops import nms
 from labeling.backends.grounding_prompt import Prompt, PromptBatch, PromptWriter, collate
 from labeling.backends.runtime import torch_dtype
 from labeling.config import DetectConfig, Precision
-from labeling.stages.detect import Found
+from labeling.stages.networks import DetectedBox
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class PromptedDetector:
         self._config = config
 
     @torch.inference_mode()
-    def detect(self, images: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[Found]]:
+    def detect(self, images: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
         """For each image the boxes of its labels, best first. An image's prompts are judged together."""
         questions = [_Question(i, prompt) for i, nouns in enumerate(labels) for prompt in self._writer.write(nouns)]
         answers: list[list[Tensor]] = [[] for _ in images]
@@ -117,7 +117,7 @@ def best_labels(logits: Tensor, owners: Tensor, labels: int) -> tuple[Tensor, Te
     return best.values.sigmoid(), best.indices
 
 
-def found(answer: Tensor, image: PreparedImage, config: DetectConfig) -> list[Found]:
+def found(answer: Tensor, image: PreparedImage, config: DetectConfig) -> list[DetectedBox]:
     """The boxes of one image that are good enough, best first.
 
     Args:
@@ -130,7 +130,7 @@ def found(answer: Tensor, image: PreparedImage, config: DetectConfig) -> list[Fo
     order = order[scores[order].argsort(descending=True, stable=True)]
     order = order[nms(boxes[order], scores[order], config.nms_iou)]
     rows = zip(labels[order].tolist(), scores[order].tolist(), boxes[order].tolist(), strict=True)
-    return [Found(label, score, (x0, y0, x1, y1)) for label, score, (x0, y0, x1, y1) in rows]
+    return [DetectedBox(label, score, (x0, y0, x1, y1)) for label, score, (x0, y0, x1, y1) in rows]
 
 
 def _pixels(boxes: Tensor, image: PreparedImage) -> Tensor:

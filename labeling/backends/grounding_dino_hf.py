@@ -16,7 +16,7 @@ from labeling.backends.grounding_prompt import PromptBatch, PromptWriter
 from labeling.backends.runtime import pretrained, torch_device
 from labeling.config import DetectConfig
 from labeling.errors import CheckpointError
-from labeling.stages.detect import Found
+from labeling.stages.networks import DetectedBox
 
 
 class GroundingDinoHfDetector:
@@ -38,7 +38,7 @@ class GroundingDinoHfDetector:
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         return prepare_image(self._image_processor, image)
 
-    def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[Found]]:
+    def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
         return self._prompted.detect(prepared, labels)
 
     def _forward(self, pixels: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:

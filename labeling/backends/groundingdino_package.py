@@ -31,7 +31,7 @@ from labeling.backends.grounding_prompt import PromptBatch, PromptWriter
 from labeling.backends.runtime import pretrained, torch_device
 from labeling.config import DetectConfig
 from labeling.errors import CheckpointError
-from labeling.stages.detect import Found
+from labeling.stages.networks import DetectedBox
 from labeling.weights import checkpoint_file
 
 with warnings.catch_warnings():  # the package uses timm's former module names
@@ -66,7 +66,7 @@ class GroundingDinoPackageDetector:
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         return prepare_image(self._image_processor, image)
 
-    def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[Found]]:
+    def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
         return self._prompted.detect(prepared, labels)
 
     def _forward(self, pixels: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from labeling.child import RESERVED_GPUS, WORKER_NUMBER
 from labeling.config import Device, Precision
 from labeling.errors import CheckpointError, DeviceError
+from labeling.stages.worker import RESERVED_GPUS, WORKER_NUMBER
 
 log = logging.getLogger(__name__)
 

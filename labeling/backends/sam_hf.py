@@ -14,7 +14,7 @@ from labeling.backends.runtime import pretrained, torch_device, torch_dtype
 from labeling.backends.sam_masks import Preprocessing, SamImage, segment
 from labeling.config import SegmentConfig
 from labeling.errors import CheckpointError
-from labeling.stages.segment import Segmented
+from labeling.stages.networks import SegmentedBox
 
 _SETTING = "labeling.segment.checkpoint"
 
@@ -37,7 +37,7 @@ class SamHfSegmenter:
     def prepare(self, image: NDArray[np.uint8]) -> SamImage:
         return self.preprocessing.prepare(image)
 
-    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[Segmented]]:
+    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
         return segment(self, prepared, boxes)
 
     def encode(self, pixels: Tensor) -> Tensor:

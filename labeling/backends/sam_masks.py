@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from labeling.stages.segment import Segmented
+from labeling.stages.networks import SegmentedBox
 
 BOXES_AT_ONCE = 32
 """Boxes, of whichever images, that are decoded together: 1.3 GB of activations at full size."""
@@ -81,7 +81,7 @@ class Sam(Protocol):
 
 
 @torch.inference_mode()
-def segment(sam: Sam, images: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[Segmented]]:
+def segment(sam: Sam, images: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
     """The masks of each image's boxes; images without boxes are not encoded."""
     counts = [len(own) for own in boxes]
     asked = [image for image, count in zip(images, counts, strict=True) if count]
@@ -130,10 +130,10 @@ def _decode(sam: Sam, embeddings: Tensor, owner: Tensor, boxes: Tensor) -> tuple
     return torch.cat([logits for logits, _ in decoded]), torch.cat([predicted_iou for _, predicted_iou in decoded])
 
 
-def _segmented(image: SamImage, logits: Tensor, predicted_iou: Tensor, side_px: int) -> list[Segmented]:
+def _segmented(image: SamImage, logits: Tensor, predicted_iou: Tensor, side_px: int) -> list[SegmentedBox]:
     masks = upscale(logits, image, side_px)
     scores = zip(masks, predicted_iou.tolist(), stability(logits, image, side_px).tolist(), strict=True)
-    return [Segmented(mask, iou, stable) for mask, iou, stable in scores]
+    return [SegmentedBox(mask, iou, stable) for mask, iou, stable in scores]
 
 
 def _upscale(logits: Tensor, image: SamImage, side_px: int) -> Tensor:

@@ -14,7 +14,7 @@ from labeling.backends.runtime import torch_device, torch_dtype
 from labeling.backends.sam_checkpoint import SamArchitecture, architecture, load_weights, read_checkpoint
 from labeling.backends.sam_masks import Preprocessing, SamImage, segment
 from labeling.config import SegmentConfig
-from labeling.stages.segment import Segmented
+from labeling.stages.networks import SegmentedBox
 from labeling.weights import checkpoint_file
 
 _SETTING = "labeling.segment.checkpoint"
@@ -40,7 +40,7 @@ class SegmentAnythingSegmenter:
     def prepare(self, image: NDArray[np.uint8]) -> SamImage:
         return self.preprocessing.prepare(image)
 
-    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[Segmented]]:
+    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
         return segment(self, prepared, boxes)
 
     def encode(self, pixels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from spacy.util import compile_infix_regex
 
 from labeling.config import NounConfig, NounForm
 from labeling.errors import CheckpointError
-from labeling.stages.nouns import NounPhrase
+from labeling.stages.networks import NounPhrase
 
 SETTING = "labeling.nouns.pipeline"
 NOUNS = frozenset({"NOUN", "PROPN"})

@@ -7,9 +7,9 @@ from functools import partial
 
 from labeling.errors import ShardCorrupt
 from labeling.sdd.footer import Stamp
-from labeling.sdd.shards import LAYERS, ShardStore, is_shard_name
+from labeling.sdd.schema import Layer
+from labeling.sdd.shards import ShardStore, is_shard_name
 
-LIST, PRODUCT, LEDGER = LAYERS[0], LAYERS[-2], LAYERS[-1]
 _READERS = 16
 
 
@@ -23,13 +23,13 @@ def own_shards(store: ShardStore, layer: str) -> list[str]:
     return store.shards(layer)
 
 
-def refuse_strangers(store: ShardStore, layers: Iterable[str] = LAYERS) -> None:
+def refuse_strangers(store: ShardStore, layers: Iterable[str] = tuple(Layer)) -> None:
     """Look at the names of all files of these layers.
 
     Raises:
         ShardCorrupt: a file is no shard, or not one of the list.
     """
-    listed = set(store.shards(LIST))
+    listed = set(store.shards(Layer.URLS))
     for layer in layers:
         for name in store.names(layer):
             if not is_shard_name(name) or (listed and name not in listed):
@@ -38,7 +38,7 @@ def refuse_strangers(store: ShardStore, layers: Iterable[str] = LAYERS) -> None:
 
 def foreign(store: ShardStore, layer: str, name: str) -> str:
     """What to say of a file that is not in the list."""
-    return f"{store.path(layer, name)} is no shard of this dataset, as {LIST}/ has none of its name: move it away"
+    return f"{store.path(layer, name)} is no shard of this dataset, as {Layer.URLS}/ has none of its name: move it away"
 
 
 def refuse_foreign(store: ShardStore) -> None:
@@ -49,7 +49,7 @@ def refuse_foreign(store: ShardStore) -> None:
     """
     refuse_strangers(store)
     with ThreadPoolExecutor(_READERS) as readers:
-        found = readers.map(partial(_product, store), store.shards(PRODUCT))
+        found = readers.map(partial(_product, store), store.shards(Layer.SDD))
         refuse_mixture(store, {shard: stamp.dataset for shard, stamp in found if stamp is not None})
 
 
@@ -67,7 +67,7 @@ def refuse_mixture(store: ShardStore, datasets: Mapping[str, str | None]) -> Non
     for shard, dataset in datasets.items():
         if dataset not in (None, expected):
             raise ShardCorrupt(
-                f"{store.path(PRODUCT, shard)} is of the dataset {dataset}, this one is {expected}: move it away"
+                f"{store.path(Layer.SDD, shard)} is of the dataset {dataset}, this one is {expected}: move it away"
             )
 
 
@@ -77,7 +77,7 @@ def refuse_other_datasets(store: ShardStore, shards: Iterable[str]) -> None:
     Raises:
         ShardCorrupt: one is of another.
     """
-    places = [(layer, shard) for shard in shards for layer in LAYERS]
+    places = [(layer, shard) for shard in shards for layer in Layer]
     with ThreadPoolExecutor(_READERS) as readers:
         stamps = dict(zip(places, readers.map(lambda place: store.stamp(*place), places), strict=True))
     known = Counter(stamp.dataset for stamp in stamps.values() if stamp is not None and stamp.dataset is not None)
@@ -96,16 +96,17 @@ def refuse_unlike_ledger(store: ShardStore, shard: str, product: Stamp) -> None:
     Raises:
         ShardCorrupt: it was not.
     """
-    ledger = store.stamp(LEDGER, shard)
+    ledger = store.stamp(Layer.LEDGER, shard)
     if ledger is not None and ledger.stamp != product.stamp:
         raise ShardCorrupt(
-            f"{store.path(PRODUCT, shard)} is stamped {product.stamp}, but {LEDGER}/ of the same shard {ledger.stamp}: "
-            "one is of another dataset or of other settings. Move that one away, and run the build again"
+            f"{store.path(Layer.SDD, shard)} is stamped {product.stamp}, but {Layer.LEDGER}/ of the same shard "
+            f"{ledger.stamp}: one is of another dataset or of other settings. Move that one away, and run the build "
+            "again"
         )
 
 
 def _product(store: ShardStore, shard: str) -> tuple[str, Stamp | None]:
-    stamp = store.stamp(PRODUCT, shard)
+    stamp = store.stamp(Layer.SDD, shard)
     if stamp is not None:
         refuse_unlike_ledger(store, shard, stamp)
     return shard, stamp

@@ -11,8 +11,8 @@ from upath import UPath
 
 from infra.storage import is_local, place, refuse_unreadable
 from labeling.errors import LabelingError, ShardCorrupt
-from labeling.sdd.membership import LEDGER, PRODUCT, own_shards, refuse_foreign, refuse_strangers
-from labeling.sdd.schema import LedgerRow
+from labeling.sdd.membership import own_shards, refuse_foreign, refuse_strangers
+from labeling.sdd.schema import Layer, LedgerRow
 from labeling.sdd.shards import ShardStore
 
 VIEWS = Path(__file__).parents[2] / "infra" / "duckdb"
@@ -42,7 +42,7 @@ def refuse_no_dataset(root: str) -> None:
     """
     folder = place(root)
     refuse_unreadable(folder, "the dataset")
-    if not any((folder / layer).exists() for layer in ("urls", "sdd")):
+    if not any((folder / layer).exists() for layer in (Layer.URLS, Layer.SDD)):
         raise LabelingError(f"{root}: no dataset is there (no urls/ and no sdd/): give the labeling.root of its build")
 
 
@@ -88,15 +88,15 @@ def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
         ShardCorrupt: a file of ledger/ is damaged, or is not the dataset's.
     """
     store = ShardStore(root)
-    shards = own_shards(store, LEDGER)
+    shards = own_shards(store, Layer.LEDGER)
     try:
         return _session(root).execute("FROM funnel").fetchall()
     except duckdb.CatalogException:
         return []
     except duckdb.Error as error:
         for shard in shards:
-            list(store.read(LedgerRow, (LEDGER,), shard))  # names the file, as DuckDB does not
-        raise ShardCorrupt(f"{store.root / LEDGER} cannot be read: {' '.join(str(error).split())}") from error
+            list(store.read(LedgerRow, (Layer.LEDGER,), shard))  # names the file, as DuckDB does not
+        raise ShardCorrupt(f"{store.root / Layer.LEDGER} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _is_of_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) -> bool:
@@ -104,7 +104,7 @@ def _is_of_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) ->
 
     DuckDB reads footers in a third of the time, but does not say which one is damaged.
     """
-    layers = [layer for layer in (PRODUCT, LEDGER) if store.shards(layer)]
+    layers = [layer for layer in (Layer.SDD, Layer.LEDGER) if store.shards(layer)]
     if not layers:
         return True
     patterns = _strings(f"{glob.escape(_duckdb_path(store.root / layer))}/*.parquet" for layer in layers)
@@ -121,8 +121,8 @@ def _is_of_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) ->
         and all(footer.get("name") in (None, name) for name, footer in footers.items())
         and {footer.get("dataset") for footer in footers.values()} <= {None, store.dataset()}
         and all(
-            footers.get(f"{LEDGER}/{shard}", {}).get("stamp") in (None, footers[f"{PRODUCT}/{shard}"]["stamp"])
-            for shard in store.shards(PRODUCT)
+            footers.get(f"{Layer.LEDGER}/{shard}", {}).get("stamp") in (None, footers[f"{Layer.SDD}/{shard}"]["stamp"])
+            for shard in store.shards(Layer.SDD)
         )
     )
 
@@ -134,7 +134,7 @@ def _session(root: str) -> duckdb.DuckDBPyConnection:
         session.register_filesystem(folder.fs)
     session.execute("SET VARIABLE root = ?", [glob.escape(_duckdb_path(folder))])
     store = ShardStore(root)
-    if any(store.version(layer) == 1 for layer in ("nouns", "detections", "sdd", "ledger")):
+    if any(store.version(layer) == 1 for layer in (Layer.NOUNS, Layer.DETECTIONS, Layer.SDD, Layer.LEDGER)):
         _define(session, "version_1.sql")
     _define(session, "sdd.sql")
     return session

@@ -21,6 +21,19 @@ SpanStart = Annotated[Int32, Former("start")]
 SpanEnd = Annotated[Int32, Former("end")]
 
 
+class Layer(StrEnum):
+    """The folders of a dataset, in the order in which their files are made."""
+
+    URLS = "urls"
+    IMAGES = "images"
+    CAPTIONS = "captions"
+    NOUNS = "nouns"
+    DETECTIONS = "detections"
+    ENTITIES = "entities"
+    SDD = "sdd"
+    LEDGER = "ledger"
+
+
 class State(StrEnum):
     """Where an input URL can end; each ends in exactly one (design: the ledger)."""
 

@@ -39,17 +39,23 @@ from labeling.sdd.arrow import (
     schema_of,
 )
 from labeling.sdd.footer import Stamp, stamp_in
-from labeling.sdd.schema import READABLE, VERSION, State, Verdict
+from labeling.sdd.schema import READABLE, VERSION, Layer, State, Verdict
 from labeling.sdd.seal import seal
 
 R = TypeVar("R")
 ROWS_PER_GROUP = 64
 """About 19 MB of JPEG: what one random read brings in."""
 OUTCOME = ("state", "reason", "detail")
-LAYERS = ("urls", "images", "captions", "nouns", "detections", "entities", "sdd", "ledger")
-"""The folders of a dataset, in the order in which their files are made."""
-PARENTS = dict(zip(LAYERS[1:], (*LAYERS[:6], LAYERS[5]), strict=True))
-"""The layer that each is made from; sdd/ and ledger/ are both made from entities/."""
+PARENTS: dict[str, Layer] = {
+    Layer.IMAGES: Layer.URLS,
+    Layer.CAPTIONS: Layer.IMAGES,
+    Layer.NOUNS: Layer.CAPTIONS,
+    Layer.DETECTIONS: Layer.NOUNS,
+    Layer.ENTITIES: Layer.DETECTIONS,
+    Layer.SDD: Layer.ENTITIES,
+    Layer.LEDGER: Layer.ENTITIES,
+}
+"""The layer that each layer is made from."""
 FIRST = "shard-00000"
 _DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, pa.ArrowTypeError, UnicodeDecodeError)
 """What pyarrow raises of a damaged file, beside an OSError without a number."""
@@ -98,11 +104,11 @@ class ShardStore:
         """What the files of this dataset have in common: the stamp of its first list's first shard, which later files
         inherit. None where no file has it.
         """
-        for layer in LAYERS:
+        for layer in Layer:
             with suppress(FileNotFoundError, ShardCorrupt):
                 with self.opened(layer, FIRST) as file:
                     found = self.stamp_of(file, layer, FIRST)
-                if inherited := found.dataset or (found.stamp if layer == LAYERS[0] else None):
+                if inherited := found.dataset or (found.stamp if layer == Layer.URLS else None):
                     return inherited
         return None
 
@@ -240,7 +246,7 @@ class ShardStore:
     ) -> dict[str, int]:
         counts: dict[str, int] = {}
         parent = self.stamp(PARENTS[layer], shard) if layer in PARENTS else None
-        dataset = self.dataset() or (stamp if (layer, shard) == (LAYERS[0], FIRST) else None)
+        dataset = self.dataset() or (stamp if (layer, shard) == (Layer.URLS, FIRST) else None)
 
         def write(file: IO[bytes]) -> None:
             with _writer(file, form.schema, row) as writer:

@@ -1,26 +1,14 @@
 """Step 1 of Fig. 2: a better caption for each image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, ClassVar
 
 from labeling.config import CaptionConfig
 from labeling.sdd.pixels import decode
-from labeling.sdd.schema import Caption
+from labeling.sdd.schema import Caption, Layer
 from labeling.stages.base import Drop
-
-
-class Captioner(Protocol):
-    """A network that says what is in a picture."""
-
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Upright RGB [H, W, 3] as the network wants it; CPU, thread-safe."""
-
-    def caption(self, prepared: Sequence[Any]) -> list[str]:
-        """One caption per prepared image."""
+from labeling.stages.networks import Captioner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +22,18 @@ class Pixels:
 class CaptionStage:
     """Captions images with BLIP-2 (Sec. 3.1)."""
 
-    name: ClassVar[str] = "captions"
+    name: ClassVar[str] = Layer.CAPTIONS
     reads: ClassVar[type] = Pixels
     writes: ClassVar[type] = Caption
 
-    def __init__(self, config: CaptionConfig, captioner: Captioner | None = None) -> None:
+    def __init__(self, config: CaptionConfig, load: Callable[[CaptionConfig], Captioner]) -> None:
         self.config = config
-        self.captioner = captioner
+        self.captioner: Captioner | None = None
+        self._load = load
 
     def setup(self) -> None:
         if self.captioner is None:
-            from labeling.backends.blip2 import Blip2Captioner  # torch: in the worker only
-
-            self.captioner = Blip2Captioner(self.config)
+            self.captioner = self._load(self.config)
 
     def prepare(self, row: Pixels) -> tuple[bytes, Any]:
         assert self.captioner is not None, "setup() was not called"

@@ -2,33 +2,14 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 from labeling.config import NounConfig
-from labeling.sdd.schema import Noun, Nouns, RemovedNoun
+from labeling.sdd.schema import Layer, Noun, Nouns, RemovedNoun
 from labeling.stages.base import Drop
-
-
-@dataclass(frozen=True, slots=True)
-class NounPhrase:
-    """A noun of a caption, as a tagger finds it. Places are offsets in the caption, in characters."""
-
-    start: int
-    noun_start: int
-    """Where the nouns at its end begin: after its adjectives, where it has any."""
-    end: int
-    """Just past its last character."""
-    singular: str
-    """The phrase in lower case, its last word in the singular: "fire hydrant"."""
-
-
-class Tagger(Protocol):
-    """A part-of-speech tagger."""
-
-    def nouns(self, captions: Sequence[str]) -> list[list[NounPhrase]]:
-        """All nouns of each caption, in caption order."""
+from labeling.stages.networks import NounPhrase, Tagger
 
 
 class Tags(NamedTuple):
@@ -51,20 +32,19 @@ class Text:
 class NounStage:
     """Tags captions with spaCy: "we perform part-of-speech analysis" (Sec. 3.1)."""
 
-    name: ClassVar[str] = "nouns"
+    name: ClassVar[str] = Layer.NOUNS
     reads: ClassVar[type] = Text
     writes: ClassVar[type] = Nouns
 
-    def __init__(self, config: NounConfig, tagger: Tagger | None = None) -> None:
+    def __init__(self, config: NounConfig, load: Callable[[NounConfig], Tagger]) -> None:
         self.config = config
-        self.tagger = tagger
+        self.tagger: Tagger | None = None
+        self._load = load
         self._selection = Selection(config)
 
     def setup(self) -> None:
         if self.tagger is None:
-            from labeling.backends.spacy_tagger import SpacyTagger  # in the worker only
-
-            self.tagger = SpacyTagger(self.config)
+            self.tagger = self._load(self.config)
 
     def prepare(self, row: Text) -> Text:
         return row

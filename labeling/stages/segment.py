@@ -1,39 +1,19 @@
 """Step 4 of Fig. 2: the mask of each box."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labeling.config import SegmentConfig, SegmenterBackend
+from labeling.config import SegmentConfig
 from labeling.rules import broken_box_rules
 from labeling.sdd import masks
 from labeling.sdd.pixels import decode
-from labeling.sdd.schema import Candidate, Detection, Entities, Segment
+from labeling.sdd.schema import Candidate, Detection, Entities, Layer, Segment
 from labeling.stages.base import Drop
-
-
-@dataclass(frozen=True, slots=True)
-class Segmented:
-    """The mask of one box."""
-
-    mask: NDArray[np.bool_]
-    """[H, W] of the upright image."""
-    predicted_iou: float
-    stability: float
-    """IoU of the masks at logit +1 and -1."""
-
-
-class Segmenter(Protocol):
-    """A network that turns a box into a mask."""
-
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Upright RGB [H, W, 3] as the network wants it, with its original size; CPU, thread-safe."""
-
-    def segment(self, prepared: Sequence[Any], boxes: Sequence[NDArray[np.float32]]) -> list[list[Segmented]]:
-        """For each image one mask per box of its [n, 4] xyxy boxes in pixels of the upright image; n may be 0."""
+from labeling.stages.networks import SegmentedBox, Segmenter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +40,18 @@ class Prepared:
 class SegmentStage:
     """Masks boxes with SAM (Sec. 3.1). Boxes that break rules 1 to 5 at `config.floor` are not worth a mask."""
 
-    name: ClassVar[str] = "entities"
+    name: ClassVar[str] = Layer.ENTITIES
     reads: ClassVar[type] = Detected
     writes: ClassVar[type] = Entities
 
-    def __init__(self, config: SegmentConfig, segmenter: Segmenter | None = None) -> None:
+    def __init__(self, config: SegmentConfig, load: Callable[[SegmentConfig], Segmenter]) -> None:
         self.config = config
-        self.segmenter = segmenter
+        self.segmenter: Segmenter | None = None
+        self._load = load
 
     def setup(self) -> None:
         if self.segmenter is None:
-            self.segmenter = _load(self.config)
+            self.segmenter = self._load(self.config)
 
     def prepare(self, row: Detected) -> Prepared:
         """The pixels only where a box deserves a mask: an image without one is never decoded."""
@@ -94,7 +75,7 @@ def _boxes(row: Prepared) -> NDArray[np.float32]:
     return np.array([(b.x0, b.y0, b.x1, b.y1) for b in chosen], np.float32).reshape(-1, 4)
 
 
-def _candidates(row: Prepared, found: Sequence[Segmented]) -> tuple[Candidate, ...]:
+def _candidates(row: Prepared, found: Sequence[SegmentedBox]) -> tuple[Candidate, ...]:
     masked = iter(found)
     return tuple(
         Candidate(
@@ -109,7 +90,7 @@ def _candidates(row: Prepared, found: Sequence[Segmented]) -> tuple[Candidate, .
     )
 
 
-def _segment(found: Segmented) -> Segment | None:
+def _segment(found: SegmentedBox) -> Segment | None:
     if not found.mask.any():
         return None
     return Segment(
@@ -118,13 +99,3 @@ def _segment(found: Segmented) -> Segment | None:
         predicted_iou=found.predicted_iou,
         stability=found.stability,
     )
-
-
-def _load(config: SegmentConfig) -> Segmenter:  # torch: in the worker only
-    if config.backend is SegmenterBackend.SEGMENT_ANYTHING:
-        from labeling.backends.segment_anything_package import SegmentAnythingSegmenter
-
-        return SegmentAnythingSegmenter(config)
-    from labeling.backends.sam_hf import SamHfSegmenter
-
-    return SamHfSegmenter(config)

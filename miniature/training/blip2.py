@@ -18,6 +18,7 @@ from transformers import BlipImageProcessor
 
 from infra.config import Config
 from infra.ranges import Count, Seed
+from labeling.backends.load import load_tagger
 from labeling.config import NounConfig
 from labeling.stages.nouns import NounStage
 from miniature.backgrounds import BACKGROUNDS
@@ -166,7 +167,7 @@ class CaptionTask:
         """Recall and precision of the nouns of captions, the background's included, by the ordinary tagger."""
         seed, count = self._config.seed, self._config.validation_scenes
         scenes = [compose((seed, 999, i), self.data.scenes) for i in range(count)]
-        tagger = NounStage(NounConfig())
+        tagger = NounStage(NounConfig(), load_tagger)
         tagger.setup()
         right = true = found = 0
         for scene, tags in zip(scenes, tagger.tags(self._captions(scenes)), strict=True):

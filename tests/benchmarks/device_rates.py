@@ -34,9 +34,7 @@ from labeling.backends.sam_masks import SamImage, segment
 from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import CaptionConfig, DetectConfig, NounConfig, Precision, SegmentConfig
 from labeling.stages.base import Stage
-from labeling.stages.detect import Found
-from labeling.stages.nouns import NounPhrase
-from labeling.stages.segment import Segmented
+from labeling.stages.networks import DetectedBox, NounPhrase, SegmentedBox
 
 
 @dataclass
@@ -142,7 +140,7 @@ class RecordedDetector:
         prepared = prepare_image(self.images, image)
         return replace(prepared, pixels=prepared.pixels.to(self.device))
 
-    def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[Found]]:
+    def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
         return self.prompted.detect(prepared, labels)
 
     def _ask(self, pixels: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
@@ -172,7 +170,7 @@ class RecordedSegmenter:
     def prepare(self, image: NDArray[np.uint8]) -> SamImage:
         return self.sam.prepare(image)
 
-    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[Segmented]]:
+    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
         self.recording.places["pixels"] += len(prepared) * self.preprocessing.side_px**2
         self.recording.filled["pixels"] += sum(image.pixels.shape[0] * image.pixels.shape[1] for image in prepared)
         return segment(self, prepared, boxes)
@@ -209,6 +207,7 @@ def rate(
 
     Its calls for all batches are repeated for `seconds` at least, after they have been made once.
     """
+    stage.setup()
     _forget(backend.device)
     outcomes: list[Any] = []
     first_batch_s = 0.0

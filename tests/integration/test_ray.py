@@ -2,6 +2,7 @@
 
 import pytest
 
+from labeling.backends.load import load_captioner
 from labeling.build import anchored, label_part, refuse_missing_gpus
 from labeling.config import CaptionConfig, Executor, LabelingConfig, StageWorkers, Workers
 from labeling.errors import DeviceError, StageFailed
@@ -82,7 +83,7 @@ def test_workers_are_numbered_and_each_sees_the_card_that_it_reserved(dataset, g
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_build_that_asks_for_more_gpus_than_a_node_has_is_refused(dataset):
-    steps = chain([(CaptionStage(CaptionConfig()), "")])
+    steps = chain([(CaptionStage(CaptionConfig(), load_captioner), "")])
     asked = LabelingConfig(root=str(dataset), executor=Executor.RAY, workers=StageWorkers(captions=Workers(gpus=3.0)))
     with pytest.raises(DeviceError, match=r"captions\.gpus=3 is more than any node of the Ray cluster has \(2\)"):
         refuse_missing_gpus(asked, steps)

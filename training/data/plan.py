@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from infra.storage import refuse_unreadable
 from labeling.errors import ShardCorrupt
 from labeling.sdd.membership import own_shards, refuse_mixture, refuse_unlike_ledger
+from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
 from training.data.config import DataConfig
 from training.data.errors import DatasetError, StorageFault
 from training.data.placement import most_held
 
-LAYER = "sdd"
 EPOCHS_KEPT = 2
 _READERS = 16
 _CORNERS = ("x0", "y0", "x1", "y1")
@@ -155,7 +155,7 @@ def read_plan(config: DataConfig, seed: int) -> Plan:
     except ShardCorrupt as error:
         raise DatasetError(str(error)) from error
     if not any(len(shard.subjects) for shard in shards):
-        raise DatasetError(f"{store.root / LAYER} has no rows in its {len(shards)} shards: every image was dropped")
+        raise DatasetError(f"{store.root / Layer.SDD} has no rows in its {len(shards)} shards: every image was dropped")
     return Plan(shards, config, seed)
 
 
@@ -168,11 +168,13 @@ def shard_names(store: ShardStore) -> list[str]:
     """
     refuse_unreadable(store.root, "training.data.dataset")
     try:
-        names = own_shards(store, LAYER)
+        names = own_shards(store, Layer.SDD)
     except ShardCorrupt as error:
         raise DatasetError(str(error)) from error
     if not names:
-        raise DatasetError(f"{store.root / LAYER} has no shards: give the root of a dataset that `build` has finished")
+        raise DatasetError(
+            f"{store.root / Layer.SDD} has no shards: give the root of a dataset that `build` has finished"
+        )
     return names
 
 
@@ -184,8 +186,8 @@ def planned_shard(store: ShardStore, max_subjects: int, name: str) -> PlannedSha
         StorageFault: it cannot be read now.
     """
     try:
-        with store.opened(LAYER, name) as file:
-            found = store.stamp_of(file, LAYER, name)
+        with store.opened(Layer.SDD, name) as file:
+            found = store.stamp_of(file, Layer.SDD, name)
             refuse_unlike_ledger(store, name, found)
             groups = tuple(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
             subjects = _subjects(file.read(columns=_COLUMNS), max_subjects)
@@ -193,7 +195,7 @@ def planned_shard(store: ShardStore, max_subjects: int, name: str) -> PlannedSha
     except (ShardCorrupt, FileNotFoundError) as error:
         raise DatasetError(str(error)) from error
     except OSError as error:
-        raise StorageFault.of(store.path(LAYER, name), error) from error
+        raise StorageFault.of(store.path(Layer.SDD, name), error) from error
 
 
 def _subjects(table: pa.Table, max_subjects: int) -> NDArray[np.uint8]:

@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from labeling.errors import ShardCorrupt
 from labeling.sdd.arrow import Int32, Key, LargeBytes, names_of, row_of
-from labeling.sdd.schema import Entity
+from labeling.sdd.schema import Entity, Layer
 from labeling.sdd.shards import ShardStore
 from training.data.errors import DatasetError, StorageFault
-from training.data.plan import LAYER, PlannedRow
+from training.data.plan import PlannedRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class RowReader:
         self.groups = RowGroups(root, kept_bytes)
         columns = tuple(name for name in names_of(TrainingRow) if images or name != "image")
         cure = "put it back and resume, or train on another dataset"
-        self._files = Files(layer=LAYER, columns=columns, stamps=stamps, cure=cure)
+        self._files = Files(layer=Layer.SDD, columns=columns, stamps=stamps, cure=cure)
 
     def key(self, place: PlannedRow) -> bytes:
         """The row's key.

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from labeling.backends.grounding_dino_hf import GroundingDinoHfDetector
+from labeling.backends.load import load_captioner
 from labeling.config import BoxRules, CaptionConfig, DetectConfig, Device, LabelingConfig, Precision, SegmentConfig
 from labeling.sdd.schema import Box, Detection, Detections, Noun
 from labeling.stages.base import Drop
@@ -87,14 +88,14 @@ def test_captions_of_random_weights_have_one_length_and_known_words(tmp_path: Pa
     torch.manual_seed(0)
     full_networks.write_blip2(tmp_path, small_blip2(), CPU, torch.float32)
     config = CaptionConfig(checkpoint=str(tmp_path), device=Device.CPU, precision=Precision.FLOAT32, max_new_tokens=20)
-    stage = CaptionStage(config)
+    stage = CaptionStage(config, load_captioner)
     stage.setup()
     captions = [c.caption for c in stage.process([stage.prepare(row) for row in pixels(6)])]
     known = {word for phrase in (*phrases(), *full_networks.FILLERS) for word in phrase.split()}
     assert {word for caption in captions for word in caption.split()} <= known
     assert all(len(caption.split()) >= 20 for caption in captions)
     library = LibraryCaptioner(config)
-    rate(CaptionStage(config, library), library, [pixels(2)], seconds=0)
+    rate(CaptionStage(config, lambda _: library), library, [pixels(2)], seconds=0)
     assert library.tokens == 20
 
 
@@ -118,7 +119,7 @@ def test_the_detectors_prompts_are_counted_with_their_padding(tmp_path: Path) ->
     config = DetectConfig(checkpoint=str(tmp_path), device=Device.CPU)
     detector = RecordedDetector(config)
     rows = [tagged(1, "fox"), tagged(2, "fox", "apple", "train")]
-    rated, outcomes = rate(DetectStage(config, detector), detector, [rows, rows[:1]], seconds=0)
+    rated, outcomes = rate(DetectStage(config, lambda _: detector), detector, [rows, rows[:1]], seconds=0)
     assert detector.recording.batches == [2, 1]
     # [CLS] fox . [SEP] is padded to the 8 tokens of the other prompt, and not when it is alone.
     assert detector.recording.padding("prompt tokens") == pytest.approx(4 / 20)
@@ -132,7 +133,7 @@ def test_images_that_the_floor_spares_are_rows_but_no_calls(tmp_path: Path) -> N
     segmenter = RecordedSegmenter(config)
     good, thin = Box(x0=0, y0=0, x1=100, y1=100), Box(x0=0, y0=0, x1=300, y1=10)
     rows = [detected(1, good), detected(2, thin), detected(3, good)]
-    rated, _ = rate(SegmentStage(config, segmenter), segmenter, [rows], seconds=0)
+    rated, _ = rate(SegmentStage(config, lambda _: segmenter), segmenter, [rows], seconds=0)
     assert segmenter.recording.batches == [2]
     assert len(segmenter.recording.calls) == 2  # encode, decode
     assert rated.rows_per_s / rated.images_per_s == pytest.approx(3 / 2)
@@ -144,7 +145,12 @@ def test_no_call_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     config = SegmentConfig(checkpoint=str(tmp_path), device=Device.CPU)
     segmenter = RecordedSegmenter(config)
     with pytest.raises(SystemExit, match="more --images"):
-        rate(SegmentStage(config, segmenter), segmenter, [[detected(1, Box(x0=0, y0=0, x1=300, y1=10))]], seconds=0)
+        rate(
+            SegmentStage(config, lambda _: segmenter),
+            segmenter,
+            [[detected(1, Box(x0=0, y0=0, x1=300, y1=10))]],
+            seconds=0,
+        )
 
 
 def test_same_boxes_by_hand() -> None:

@@ -8,8 +8,8 @@ import pytest
 from labeling.audit import audit, changed_files
 from labeling.config import LabelingConfig
 from labeling.record import recorded
-from labeling.sdd.schema import Caption, Image, ListedUrl
-from labeling.sdd.shards import LAYERS, ShardStore
+from labeling.sdd.schema import Caption, Image, Layer, ListedUrl
+from labeling.sdd.shards import ShardStore
 from tests.datasets import FOREIGN, NEXT, dataset_of_two, flip, swap
 from tests.factories import SHARD, image, key, listed
 
@@ -47,20 +47,20 @@ def test_nothing_is_wrong_with_a_finished_dataset(whole):
 
 def test_nothing_is_wrong_with_a_dataset_that_is_being_made(root):
     """As a build leaves it that has come to nouns/ of the second shard."""
-    for layer in LAYERS[4:]:
+    for layer in tuple(Layer)[4:]:
         (root / layer / f"{NEXT}.parquet").unlink()
     assert problems(root) == ()
 
 
 def test_nothing_is_wrong_with_a_copy_of_the_product_alone(root):
-    for layer in LAYERS[:6]:
+    for layer in tuple(Layer)[:6]:
         shutil.rmtree(root / layer)
     assert problems(root) == ()
     shutil.rmtree(root / "ledger")
     assert problems(root) == ()
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", tuple(Layer))
 def test_a_deleted_file_is_named(root, layer):
     path = root / layer / f"{NEXT}.parquet"
     path.unlink()
@@ -79,7 +79,7 @@ def test_deleted_last_layers_are_named_where_a_run_had_finished_them(root):
     ]
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", tuple(Layer))
 @pytest.mark.parametrize("size", [0, 3, 0.5, -1])
 def test_a_truncated_file_is_named(root, layer, size):
     path = root / layer / f"{SHARD}.parquet"
@@ -89,7 +89,7 @@ def test_a_truncated_file_is_named(root, layer, size):
     assert str(path) in problem
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", tuple(Layer))
 def test_a_file_of_another_size_is_named(root, layer):
     """Bytes in the middle are gone, and the footer is whole."""
     path = root / layer / f"{SHARD}.parquet"
@@ -99,7 +99,7 @@ def test_a_file_of_another_size_is_named(root, layer):
     assert problem.startswith(f"{path} has {len(content) - 4} bytes, but was written with {len(content)}")
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", tuple(Layer))
 @pytest.mark.parametrize("at", [4, 0.2, 0.5, 0.8, -9, -1])
 def test_a_flipped_bit_is_named(root, layer, at):
     path = root / layer / f"{SHARD}.parquet"
@@ -135,7 +135,7 @@ def test_a_link_to_nothing_is_named(root):
     assert problem.startswith(f"{path} is a link to nothing: ")
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", tuple(Layer))
 def test_swapped_files_are_named(root, layer):
     swap(root / layer)
     found = problems(root)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from labeling.backends.load import load_tagger
 from labeling.build import HereCaller, anchored, build, finish_part, label_part, refuse_stale
 from labeling.config import DownloadConfig, LabelingConfig, NounConfig
 from labeling.download import images_stamp, remember
@@ -74,7 +75,9 @@ def test_a_run_that_tried_failed_urls_again_and_was_killed_is_told_how_to_go_on(
 def test_a_dataset_from_before_stop_lists_is_resumed_without_them(tmp_path):
     store = labelled(tmp_path)
     former = NounConfig(stop_words=(), stop_phrases=(), singular=False, renamed={})
-    before, today = (chain([(stage_named("captions"), ""), (NounStage(n), "w")]) for n in (former, NounConfig()))
+    before, today = (
+        chain([(stage_named("captions"), ""), (NounStage(n, load_tagger), "w")]) for n in (former, NounConfig())
+    )
     begin = images_stamp(DownloadConfig(), store, SHARD)
     stamps = {"images": f"{begin}-one", "captions": before[0].stamp(f"{begin}-one")}
     stamps["nouns"] = before[1].stamp(stamps["captions"])

@@ -29,9 +29,11 @@ from labeling.backends.groundingdino_package import (
     package_config,
     text_encoder,
 )
+from labeling.backends.load import load_detector
 from labeling.config import DetectConfig, DetectorBackend, Device, Precision
 from labeling.errors import CheckpointError
-from labeling.stages.detect import DetectStage, Found
+from labeling.stages.detect import DetectStage
+from labeling.stages.networks import DetectedBox
 from miniature.networks.vocabulary import detection_vocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.cuda.amp.autocast:FutureWarning")
@@ -133,7 +135,7 @@ def detector(folder: Path) -> Callable[[DetectorBackend], Backend]:
     return of
 
 
-def assert_alike(found: list[Found], others: list[Found], side_px: int) -> None:
+def assert_alike(found: list[DetectedBox], others: list[DetectedBox], side_px: int) -> None:
     """The same labels in the same order, scores within 1e-4, boxes within 1e-3 of the image's side."""
     assert [f.label_index for f in found] == [f.label_index for f in others]
     assert [f.score for f in found] == pytest.approx([f.score for f in others], abs=1e-4)
@@ -182,7 +184,9 @@ def test_prompts_beyond_the_limit_lose_no_noun(
     (together,) = net.detect([image], [first + last])
     (alone,) = net.detect([image], [last])
     assert alone
-    assert_alike([Found(f.label_index - 84, f.score, f.box) for f in together if f.label_index >= 84], alone, side_px=1)
+    assert_alike(
+        [DetectedBox(f.label_index - 84, f.score, f.box) for f in together if f.label_index >= 84], alone, side_px=1
+    )
 
 
 @BOTH
@@ -193,7 +197,7 @@ def test_the_same_noun_has_the_same_tokens_next_to_any_others(
     net = detector(backend)
     image = net.prepare(IMAGES[2])
     forward, backward = net.detect([image, image], [NOUNS, NOUNS[::-1]])
-    assert_alike(forward, [Found(len(NOUNS) - 1 - f.label_index, f.score, f.box) for f in backward], side_px=1)
+    assert_alike(forward, [DetectedBox(len(NOUNS) - 1 - f.label_index, f.score, f.box) for f in backward], side_px=1)
 
 
 @BOTH
@@ -210,7 +214,7 @@ def test_bfloat16_is_close_to_float32(
 
 @BOTH
 def test_through_the_stage(backend: DetectorBackend, folder: Path) -> None:
-    stage = DetectStage(config(folder, backend))
+    stage = DetectStage(config(folder, backend), load_detector)
     stage.setup()
     assert isinstance(stage.detector, GroundingDinoHfDetector) == (backend is DetectorBackend.GROUNDING_DINO_HF)
 

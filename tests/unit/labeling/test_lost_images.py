@@ -11,8 +11,7 @@ from labeling.errors import ImagesLost
 from labeling.fetch import Fetched, NotFetched
 from labeling.finish import FinishJob
 from labeling.image_shards import ImageShard, images_stamp
-from labeling.sdd.schema import Caption, Detections, Entities, Image, Nouns, SddRow
-from labeling.sdd.shards import LAYERS
+from labeling.sdd.schema import Caption, Detections, Entities, Image, Layer, Nouns, SddRow
 from tests.factories import DOG, SHARD, jpeg
 from tests.unit.labeling.test_image_shards import CONFIG, close_screeners, gathering, planned
 
@@ -63,7 +62,7 @@ def shard(tmp_path, servers) -> Iterator[ImageShard]:
     good = {key for key, image in images.items() if int(image.url.rsplit("/", 1)[-1]) < 3}
     rows = [Entities(key=key, candidates=(DOG,) if key in good else ()) for key in keys if key in images]
     shard.store.write_outcomes("entities", SHARD, rows, Entities, "entities")
-    report = FinishJob(root=str(tmp_path), rules=RulesConfig(), layers=LAYERS[1:6]).make(SHARD)
+    report = FinishJob(root=str(tmp_path), rules=RulesConfig(), layers=tuple(Layer)[1:6]).make(SHARD)
     assert (report.error, report.counts) == (None, {"kept": 3, "dropped": 2, "not_downloaded": 1})
     servers.asked.clear()
     return shard

@@ -7,7 +7,8 @@ import pytest
 from labeling.config import NounConfig
 from labeling.sdd.schema import Noun, Nouns, RemovedNoun
 from labeling.stages.base import Drop
-from labeling.stages.nouns import NounPhrase, NounStage, Text
+from labeling.stages.networks import NounPhrase
+from labeling.stages.nouns import NounStage, Text
 from tests.factories import key
 
 
@@ -30,7 +31,9 @@ class EveryWord:
 
 def stage(**settings) -> NounStage:
     lists = {"stop_words": (), "stop_phrases": (), "plural_words": (), "renamed": {}}
-    return NounStage(NounConfig(**(lists | settings)), EveryWord())
+    tagging = NounStage(NounConfig(**(lists | settings)), lambda _: EveryWord())
+    tagging.setup()
+    return tagging
 
 
 def kept_and_removed(caption: str, **settings) -> tuple[list[str], dict[str, str]]:

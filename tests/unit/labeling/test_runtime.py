@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from labeling.backends.runtime import card, torch_device
-from labeling.child import RESERVED_GPUS, WORKER_NUMBER
 from labeling.config import Device
 from labeling.errors import DeviceError
+from labeling.stages.worker import RESERVED_GPUS, WORKER_NUMBER
 
 without_a_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens on a machine without a GPU")
 

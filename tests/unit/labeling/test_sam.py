@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, SamModel, SamProcessor
 
 from labeling.backends import sam_masks
+from labeling.backends.load import load_segmenter
 from labeling.backends.sam_checkpoint import SamArchitecture, architecture
 from labeling.backends.sam_convert import configuration, export_checkpoint, export_folder, to_original
 from labeling.backends.sam_hf import SamHfSegmenter
@@ -23,7 +24,8 @@ from labeling.backends.sam_masks import Preprocessing, SamImage, stability, upsc
 from labeling.backends.segment_anything_package import SegmentAnythingSegmenter, build
 from labeling.config import Device, Precision, SegmentConfig, SegmenterBackend
 from labeling.errors import CheckpointError
-from labeling.stages.segment import Segmented, SegmentStage
+from labeling.stages.networks import SegmentedBox
+from labeling.stages.segment import SegmentStage
 from miniature.networks import sam as miniature
 
 SIZES = [(192, 192), (300, 200), (150, 401), (640, 480), (40, 100)]
@@ -72,13 +74,13 @@ def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return float((a & b).sum() / union) if union else 1.0
 
 
-def run(segmenter: Segmenter) -> list[list[Segmented]]:
+def run(segmenter: Segmenter) -> list[list[SegmentedBox]]:
     prepared = [segmenter.prepare(picture(*size, seed=i)) for i, size in enumerate(SIZES)]
     boxes = [random_boxes(*size, count) for size, count in zip(SIZES, COUNTS, strict=True)]
     return segmenter.segment(prepared, boxes)
 
 
-def flat(found: list[list[Segmented]]) -> list[Segmented]:
+def flat(found: list[list[SegmentedBox]]) -> list[SegmentedBox]:
     return [one for own in found for one in own]
 
 
@@ -258,7 +260,7 @@ def test_hf_backend_is_transformers_own_chain(hf: SamHfSegmenter, folder: Path) 
 # The two backends on the same weights
 
 
-def agree(ours: list[list[Segmented]], theirs: list[list[Segmented]]) -> None:
+def agree(ours: list[list[SegmentedBox]], theirs: list[list[SegmentedBox]]) -> None:
     assert [len(own) for own in ours] == [len(own) for own in theirs] == COUNTS
     for a, b in zip(flat(ours), flat(theirs), strict=True):
         assert iou(a.mask, b.mask) >= 0.99
@@ -295,7 +297,7 @@ def test_weights_survive_the_way_there_and_back(checkpoint: Path, tmp_path: Path
 @pytest.mark.parametrize("backend", list(SegmenterBackend))
 def test_the_stage_loads_the_backend_of_its_settings(backend: SegmenterBackend, folder: Path, checkpoint: Path) -> None:
     where = {SegmenterBackend.SAM_HF: folder, SegmenterBackend.SEGMENT_ANYTHING: checkpoint}[backend]
-    stage = SegmentStage(config(where).model_copy(update={"backend": backend}))
+    stage = SegmentStage(config(where).model_copy(update={"backend": backend}), load_segmenter)
     stage.setup()
     own = {SegmenterBackend.SAM_HF: SamHfSegmenter, SegmenterBackend.SEGMENT_ANYTHING: SegmentAnythingSegmenter}
     assert isinstance(stage.segmenter, own[backend])

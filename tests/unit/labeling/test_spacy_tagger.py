@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import spacy
 
+from labeling.backends.load import load_tagger
 from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import NounConfig, NounForm
 from labeling.errors import CheckpointError
@@ -73,7 +74,7 @@ ALL_NOUNS = {"stop_words": (), "stop_phrases": (), "singular": False, "renamed":
 
 
 def stage(**settings: Any) -> NounStage:
-    loaded = NounStage(NounConfig(**settings))
+    loaded = NounStage(NounConfig(**settings), load_tagger)
     loaded.setup()
     return loaded
 

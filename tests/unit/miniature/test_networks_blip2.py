@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from labeling.backends.blip2 import Blip2Captioner
+from labeling.backends.load import load_tagger
 from labeling.config import CaptionConfig, Device, NounConfig, Precision
 from labeling.stages.nouns import NounStage
 from miniature.networks.blip2 import PRONOUNS, babble, build, save
@@ -58,7 +59,7 @@ def test_untrained_captions_differ_by_image_and_most_have_a_noun(
     config = CaptionConfig(checkpoint=str(tmp_path), device=Device.CPU, precision=Precision.FLOAT32, max_new_tokens=20)
     captioner = Blip2Captioner(config)
     captions = captioner.caption([captioner.prepare(scene) for scene in scenes])
-    tagger = NounStage(NounConfig())
+    tagger = NounStage(NounConfig(), load_tagger)
     tagger.setup()
     tags = tagger.tags(captions)
     assert len(set(captions)) > len(scenes) / 4

@@ -9,7 +9,7 @@ from labeling.backends.grounding_dino_hf import GroundingDinoHfDetector
 from labeling.config import BoxRules, DetectConfig, Device, Precision
 from labeling.rules import broken_box_rules
 from labeling.sdd.schema import Box, Detection
-from labeling.stages.detect import Found
+from labeling.stages.networks import DetectedBox
 from miniature.networks.grounding_dino import SIZES, build, save
 from miniature.networks.vocabulary import detection_vocabulary
 
@@ -34,7 +34,7 @@ def detector(folder: Path, seed: int = 0, **settings: object) -> GroundingDinoHf
     )
 
 
-def found_in(net: GroundingDinoHfDetector, count: int) -> list[list[Found]]:
+def found_in(net: GroundingDinoHfDetector, count: int) -> list[list[DetectedBox]]:
     return net.detect([net.prepare(picture(i)) for i in range(count)], [labels(i) for i in range(count)])
 
 
@@ -69,7 +69,7 @@ def test_random_weights_find_boxes_that_thresholds_and_rules_keep_and_drop(tmp_p
     assert 0.2 < np.mean(kept) < 0.95
 
 
-def detections(found: list[Found]) -> list[Detection]:
+def detections(found: list[DetectedBox]) -> list[Detection]:
     boxes = [Box(x0=f.box[0], y0=f.box[1], x1=f.box[2], y1=f.box[3]) for f in found]
     return [
         Detection(label=str(f.label_index), span_start=0, span_end=1, score=f.score, box=box)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from labeling.backends.load import load_captioner, load_detector, load_segmenter, load_tagger
 from labeling.backends.sam_convert import export_checkpoint
 from labeling.config import CaptionConfig, DetectConfig, DetectorBackend, NounConfig, SegmentConfig, SegmenterBackend
 from labeling.sdd import masks
@@ -115,8 +116,10 @@ def with_swapped_axes(row: Any) -> Any:
 
 
 def noun_recall(world: World, root: Path, weights: Path, after: Callable[[Nouns], Nouns] = unchanged) -> float:
-    caption = CaptionStage(CaptionConfig.model_validate({"checkpoint": str(weights), "precision": "float32"}))
-    store = run(world, root, [caption, NounStage(NounConfig())], after=after)
+    caption = CaptionStage(
+        CaptionConfig.model_validate({"checkpoint": str(weights), "precision": "float32"}), load_captioner
+    )
+    store = run(world, root, [caption, NounStage(NounConfig(), load_tagger)], after=after)
     return value(score_nouns(store, world.truth, "built"), "recall")
 
 
@@ -141,7 +144,7 @@ def test_a_caption_cut_after_its_first_noun_does_not(world: World, tmp_path: Pat
 
 def box_recall(world: World, root: Path, weights: Path = WEIGHTS / "grounding_dino", **around: Any) -> float:
     settings = {"checkpoint": str(weights), "backend": DetectorBackend.GROUNDING_DINO_HF}
-    store = run(world, root, [DetectStage(DetectConfig.model_validate(settings))], **around)
+    store = run(world, root, [DetectStage(DetectConfig.model_validate(settings), load_detector)], **around)
     return value(score_boxes(store, world.truth, "true"), "recall")
 
 
@@ -166,7 +169,7 @@ def test_boxes_of_pixels_without_normalisation_are_below_it(world: World, tmp_pa
 
 
 def segmented(world: World, root: Path, config: SegmentConfig, **around: Any) -> ShardStore:
-    return run(world, root, [SegmentStage(config)], **around)
+    return run(world, root, [SegmentStage(config, load_segmenter)], **around)
 
 
 def mask_iou(world: World, root: Path, weights: Path = WEIGHTS / "sam", **around: Any) -> float:

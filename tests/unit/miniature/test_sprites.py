@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from labeling.backends.load import load_tagger
 from labeling.config import NounConfig
 from labeling.stages.nouns import NounStage
 from miniature.backgrounds import BACKGROUNDS
@@ -99,7 +100,7 @@ def test_pack_names_the_picture_that_is_missing(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tagger() -> NounStage:
-    stage = NounStage(NounConfig())
+    stage = NounStage(NounConfig(), load_tagger)
     stage.setup()
     return stage
 

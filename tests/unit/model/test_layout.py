@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from model.boxes import filled, filled_boxes
 from model.config import BoxEdges, LocationMarks, LocationMask
 from model.layout import MAX_AREA, MIN_AREA, Layout, Place, Wish, box_share, places
-from model.location import filled, filled_boxes, overlaid
+from model.location import overlaid
 
 SIDE = 16
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from model.boxes import filled
 from model.config import LocationMarks
-from model.location import filled, overlaid, with_location, without_location
+from model.location import overlaid, with_location, without_location
 
 BOTH = torch.ones(1, 2, dtype=torch.bool)
 

@@ -1,0 +1,44 @@
+"""Loads the network that a stage's settings name.
+
+Each function imports its backend when it is called, in the worker that runs the network: PyTorch and spaCy take seconds
+and hundreds of megabytes, and the process that plans a build needs neither.
+"""
+
+from labeling.config import CaptionConfig, DetectConfig, DetectorBackend, NounConfig, SegmentConfig, SegmenterBackend
+from labeling.stages.networks import Captioner, Detector, Segmenter, Tagger
+
+
+def load_captioner(config: CaptionConfig) -> Captioner:
+    """Load BLIP-2 with the weights of `config`."""
+    from labeling.backends.blip2 import Blip2Captioner
+
+    return Blip2Captioner(config)
+
+
+def load_tagger(config: NounConfig) -> Tagger:
+    """Load the spaCy pipeline of `config`."""
+    from labeling.backends.spacy_tagger import SpacyTagger
+
+    return SpacyTagger(config)
+
+
+def load_detector(config: DetectConfig) -> Detector:
+    """Load Grounding DINO, in the backend and with the weights of `config`."""
+    if config.backend is DetectorBackend.GROUNDINGDINO:
+        from labeling.backends.groundingdino_package import GroundingDinoPackageDetector
+
+        return GroundingDinoPackageDetector(config)
+    from labeling.backends.grounding_dino_hf import GroundingDinoHfDetector
+
+    return GroundingDinoHfDetector(config)
+
+
+def load_segmenter(config: SegmentConfig) -> Segmenter:
+    """Load SAM, in the backend and with the weights of `config`."""
+    if config.backend is SegmenterBackend.SEGMENT_ANYTHING:
+        from labeling.backends.segment_anything_package import SegmentAnythingSegmenter
+
+        return SegmentAnythingSegmenter(config)
+    from labeling.backends.sam_hf import SamHfSegmenter
+
+    return SamHfSegmenter(config)
