@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from model.boxes import filled
 from model.config import LocationMask
-from model.location import filled
 
 BoxShare = tuple[float, float, float, float]
 """xyxy in [0, 1] of an image."""

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from model.adapter import AdapterInputs, SubjectTokens
 from model.attention_maps import MapRecorder
 from model.batch import ABSENT, ImageFeatures, PromptTokens, SubjectBatch
+from model.boxes import filled_boxes
 from model.config import LocationMask, ModelConfig, NullBranches, Precision
 from model.drop import Dropped, drawn
 from model.image_encoder import ImageEncoder
-from model.location import filled_boxes, overlaid
+from model.location import overlaid
 from model.losses import attention_in_mask, attention_map_loss, training_objective
 from model.noise import NoiseSchedule
 from model.prompt import Prompt, PromptTokenizer

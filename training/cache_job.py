@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from infra.logs import setup_logs
+from infra.ray_cluster import join_cluster
 from labeling.errors import LabelingError
 from model.errors import ModelError
 from training.cache_writer import CacheWriter, Written
+from training.cluster import warn_if_cluster_small, with_whole_paths
 from training.config import TrainingJob
 from training.data.config import CacheConfig
 from training.data.plan import Plan, read_plan
 from training.errors import TrainingError
-from training.job import join_cluster, warn_if_cluster_small, with_whole_paths
 from training.metrics import duration
 from training.parallel import this_worker
 

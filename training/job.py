@@ -19,18 +19,20 @@ import torch
 
 from infra.lock import file_lock
 from infra.logs import setup_logs
+from infra.ray_cluster import join_cluster
 from infra.storage import place, publish
 from labeling.sdd.shards import ShardStore
 from model.errors import ModelError
 from training.cache import cache_of
 from training.checkpoints import LATEST, LATEST_GOOD, Checkpoints, Identity, refuse_another
+from training.cluster import warn_if_cluster_small, with_whole_paths
 from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.errors import StorageFault
 from training.data.loader import batches
 from training.data.plan import read_plan, shard_names
 from training.errors import CheckpointError, TrainingError
-from training.global_batch import fitting_accumulation, warn_if_batch_differs
+from training.global_batch import warn_if_batch_differs
 from training.loop import train
 from training.network import network_of
 from training.parallel import Worker, this_worker, told_by_leader
@@ -233,20 +235,6 @@ def _cause(error: Exception) -> str:
     return said.strip().splitlines()[-1]
 
 
-def warn_if_cluster_small(config: TrainingConfig, resources: Mapping[str, float]) -> None:
-    """Warn where the cluster is smaller than the workers need together: they wait until it has grown."""
-    wanted = {"CPU": config.workers * config.cpus_per_worker, "GPU": config.workers if config.gpu else 0}
-    for kind, count in wanted.items():
-        if (there := int(resources.get(kind, 0))) < count:
-            advice = _advice_for_gpus(config, there) if kind == "GPU" and there else ""
-            log.warning("the workers need %d %ss, the cluster has %d: waiting for more%s", count, kind, there, advice)
-
-
-def _advice_for_gpus(config: TrainingConfig, there: int) -> str:
-    accumulation = fitting_accumulation(config, there)
-    return f". To train on {there}: --set training.workers={there} --set training.accumulation={accumulation}"
-
-
 def warn_if_row_groups_shared(config: DataConfig, workers: int) -> None:
     """Warn where several processes read the same row groups."""
     readers = workers * max(1, config.processes)
@@ -258,32 +246,3 @@ def warn_if_row_groups_shared(config: DataConfig, workers: int) -> None:
             readers,
             math.ceil(config.streams / readers) * readers,
         )
-
-
-def join_cluster() -> None:
-    """Join the running cluster (RAY_ADDRESS, or the one of this machine), or start one in this process."""
-    import ray
-
-    if not ray.is_initialized():
-        path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
-        ray.init(log_to_driver=True, logging_level="WARNING", runtime_env={"env_vars": {"PYTHONPATH": path}})
-        address, cpus = ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0)
-        log.info("on the Ray cluster at %s with %d CPUs", address, cpus)
-
-
-def with_whole_paths(job: TrainingJob) -> TrainingJob:
-    """Relative paths are of the folder that the job is launched in, not of each worker's."""
-    training, model = job.training, job.model
-    data = training.data.model_copy(update={"dataset": str(place(training.data.dataset))})
-    training = training.model_copy(update={"data": data, "out": _whole(training.out)})
-    folders = {name: getattr(model, name) for name in ("base", "image_encoder")}
-    local: dict[str, Any] = {
-        name: _whole(given) for name, given in folders.items() if Path(given).expanduser().is_dir()
-    }
-    if model.subject.backgrounds is not None:
-        local["subject"] = model.subject.model_copy(update={"backgrounds": _whole(model.subject.backgrounds)})
-    return job.model_copy(update={"training": training, "model": model.model_copy(update=local)})
-
-
-def _whole(path: str) -> str:
-    return str(Path(path).expanduser().absolute())

@@ -1,0 +1,57 @@
+"""Boxes drawn as masks: which positions of the latent a box holds.
+
+Axes: B images, R reference subjects, H W rows and columns of the latent.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from model.config import BoxEdges
+
+_ROUNDING_PX = 1e-3
+
+
+def filled_boxes(
+    boxes: Float[Tensor, "B R 4"], size: tuple[int, int], edges: BoxEdges, cell_px: int
+) -> Float[Tensor, "B R H W"]:
+    """1 in the positions that the box holds, 0 elsewhere.
+
+    Args:
+        boxes: xyxy in [0, 1].
+        cell_px: sides of a position, in pixels of the image.
+    """
+    return filled(boxes, size) if edges is BoxEdges.EXACT else painted(boxes, size, cell_px)
+
+
+def filled(boxes: Float[Tensor, "B R 4"], size: tuple[int, int]) -> Float[Tensor, "B R H W"]:
+    """1 in the positions whose centre lies in the box, 0 elsewhere.
+
+    Args:
+        boxes: xyxy in [0, 1].
+    """
+    height, width = size
+    y = (torch.arange(height, device=boxes.device) + 0.5)[:, None] / height
+    x = (torch.arange(width, device=boxes.device) + 0.5)[None, :] / width
+    x0, y0, x1, y1 = (edge[..., None, None] for edge in boxes.unbind(dim=-1))
+    return ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).to(boxes.dtype)
+
+
+def painted(boxes: Float[Tensor, "B R 4"], size: tuple[int, int], cell_px: int) -> Float[Tensor, "B R H W"]:
+    """1 in the positions whose first pixel lies from the box's first pixel to its last, 0 elsewhere.
+
+    Args:
+        boxes: xyxy in [0, 1].
+        cell_px: sides of a position, in pixels of the image.
+    """
+    height, width = size
+    y = torch.arange(height, device=boxes.device)[:, None] * cell_px
+    x = torch.arange(width, device=boxes.device)[None, :] * cell_px
+    x0, x1 = (_pixel(edge, width * cell_px) for edge in (boxes[..., 0], boxes[..., 2]))
+    y0, y1 = (_pixel(edge, height * cell_px) for edge in (boxes[..., 1], boxes[..., 3]))
+    return ((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)).to(boxes.dtype)
+
+
+def _pixel(edge: Float[Tensor, "B R"], pixels: int) -> Float[Tensor, "B R 1 1"]:
+    """The pixel that the edge lies in. Edges that are whole pixels stay so in spite of rounding."""
+    return (edge * pixels + _ROUNDING_PX).floor()[..., None, None]
