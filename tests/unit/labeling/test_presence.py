@@ -72,7 +72,8 @@ def test_on_an_object_store_a_run_without_a_heartbeat_is_gone(tmp_path, monkeypa
     monkeypatch.setattr(presence, "HEARTBEAT_S", 0.001)
     with present(root, "one"):
         first = sign.read_bytes()
-        wait_until("another heartbeat", lambda: sign.read_bytes() not in (first, b""))  # memory:// replaces in two steps
+        # memory:// replaces a file in two steps: it is empty in between.
+        wait_until("another heartbeat", lambda: sign.read_bytes() not in (first, b""))
     now = time.time()
     sign.write_text(repr(now))
     assert is_present(root, "one")
