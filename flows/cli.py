@@ -144,7 +144,7 @@ def picture(
     columns: Annotated[int, typer.Option(min=1, max=100, help="Images in a row of the picture.")] = 4,
 ) -> None:
     """Draw the first images of a dataset with their captions, boxes and masks."""
-    from labeling.picture import contact_sheet, save, shown
+    from labeling.sdd.picture import contact_sheet, save, shown
 
     with looking_at(root):
         save(contact_sheet(shown(root, count), columns), file)
@@ -182,7 +182,7 @@ def cache(
 ) -> None:
     """Encode a dataset's pictures ahead of training, as `training.data.cache` says. Goes on where it was stopped."""
     setup_logs()  # before the libraries that it silences are imported
-    from training.cache_job import make_cache
+    from training.cache.job import make_cache
     from training.config import TrainingJob
 
     with told_in_one_line():
@@ -231,7 +231,7 @@ def demo(
     setup_logs()  # before the libraries that it silences are imported
     from flows.demo import demo as run_demo
     from flows.experiment import DemoExperiment
-    from miniature.serve import WorldError
+    from miniature.world.serve import WorldError
 
     with told_in_one_line():
         try:

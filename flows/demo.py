@@ -13,20 +13,20 @@ from flows.status import funnel_text
 from infra.config import SettingsError
 from labeling.build import HereCaller, build
 from labeling.config import LabelingConfig
-from labeling.picture import contact_sheet, shown
+from labeling.sdd.picture import contact_sheet, shown
 from labeling.sdd.query import connect
-from miniature.cases import cases
-from miniature.score import TABLE, score_build, score_stages, score_untaught
-from miniature.serve import METADATA, TRUTH, WorldConfig, serving, write_world
-from miniature.subject_score import SAMPLING, generate, sheet
-from miniature.training.names import labelled_names
-from miniature.true_layers import read_truth
+from miniature.scoring.cases import cases
+from miniature.scoring.label_score import TABLE, score_build, score_stages, score_untaught
+from miniature.scoring.subject_score import SAMPLING, generate, sheet
+from miniature.scoring.true_layers import read_truth
+from miniature.world.names import labelled_names
+from miniature.world.serve import METADATA, TRUTH, WorldConfig, serving, write_world
 from model.subject_diffusion import SubjectDiffusion
-from training.checkpoints import LATEST, Checkpoints
+from training.checkpoints.store import LATEST, Checkpoints
 from training.config import TrainingJob
 from training.export import export
 from training.job import run as train
-from training.metrics import read_metrics
+from training.monitoring.metrics import read_metrics
 from training.parallel import Worker
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ def score(labeling: LabelingConfig, world: Path, untaught_scenes: int) -> None:
     shutil.rmtree(scoring, ignore_errors=True)
     figures = [*score_build(labeling, truth), *score_stages(labeling, truth, scoring)]
     figures += score_untaught(labeling.segment, untaught_scenes) if untaught_scenes else []
-    typer.echo(f"\nHow right the labels are (python -m miniature.score --help says what counts)\n{TABLE.text(figures)}")
+    help_command = "python -m miniature.scoring.label_score --help"
+    typer.echo(f"\nHow right the labels are ({help_command} says what counts)\n{TABLE.text(figures)}")
 
 
 def draw(root: str) -> None:

@@ -2,7 +2,7 @@
 
 from infra.config import Config
 from labeling.config import LabelingConfig
-from miniature.serve import WorldConfig
+from miniature.world.serve import WorldConfig
 from model.config import ModelConfig
 from training.config import TrainingConfig
 

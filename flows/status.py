@@ -6,7 +6,7 @@ from tqdm import tqdm
 from infra.storage import place
 from labeling.audit import Audit, audit, changed_files
 from labeling.errors import LabelingError
-from labeling.record import runs_of
+from labeling.execution.record import runs_of
 from labeling.sdd.query import funnel
 from labeling.sdd.schema import Layer, State
 

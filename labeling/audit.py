@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from infra.storage import reading
+from labeling.download.url_list import planned_shards, shard_name
 from labeling.errors import ShardCorrupt
-from labeling.record import DONE, runs_of
+from labeling.execution.record import DONE, runs_of
 from labeling.sdd.footer import Stamp
 from labeling.sdd.membership import foreign
 from labeling.sdd.schema import Layer, State
 from labeling.sdd.seal import is_intact
 from labeling.sdd.shards import PARENTS, ShardStore, is_shard_name
-from labeling.url_list import planned_shards, shard_name
 
 COMPLETE = (Layer.URLS, Layer.IMAGES, Layer.LEDGER)
 """Layers that have a row for each URL of the list."""

@@ -17,20 +17,20 @@ from typing import Any, Protocol, TypeVar
 
 from infra.storage import place, refuse_unwritable
 from labeling.config import Executor, LabelingConfig, NounConfig, Stale, Workers
-from labeling.download import download_shards, former_stamps
+from labeling.download.image_shards import images_stamp
+from labeling.download.stage import download_shards, former_stamps
+from labeling.download.url_list import plan_urls
 from labeling.errors import ShardStale, StageFailed
+from labeling.execution.gpus import gpu_share
+from labeling.execution.progress import Count, showing
+from labeling.execution.record import RunRecord, recorded
+from labeling.execution.run import ShardJob, cluster_cards, run_job, torch_threads
+from labeling.execution.supervisor import NetworkJob, ShardReport
 from labeling.finish import FinishJob, finish_stamp
-from labeling.gpus import gpu_share
-from labeling.image_shards import images_stamp
-from labeling.progress import Count, showing
-from labeling.record import RunRecord, recorded
-from labeling.run import ShardJob, cluster_cards, run_job, torch_threads
 from labeling.sdd.membership import refuse_other_datasets, refuse_strangers
 from labeling.sdd.schema import Layer, State
 from labeling.sdd.shards import ShardStore
 from labeling.steps import Step, steps_of
-from labeling.supervisor import NetworkJob, ShardReport
-from labeling.url_list import plan_urls
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")

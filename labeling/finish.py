@@ -13,8 +13,9 @@ from typing import ClassVar, NamedTuple, Self
 from infra.storage import sweep
 from labeling.config import RulesConfig
 from labeling.errors import ShardCorrupt, StageFailed
-from labeling.lock import shard_lock
+from labeling.execution.supervisor import ShardReport, failure
 from labeling.rules import broken_rules, mask_fill
+from labeling.sdd.lock import shard_lock
 from labeling.sdd.schema import (
     Candidate,
     Entity,
@@ -30,7 +31,6 @@ from labeling.sdd.schema import (
 from labeling.sdd.shards import ShardStore
 from labeling.stages.nouns import NounStage
 from labeling.steps import stamp_of
-from labeling.supervisor import ShardReport, failure
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from miniature.networks import blip2, grounding_dino, sam
 from miniature.networks.vocabulary import caption_vocabulary, detection_vocabulary
-from miniature.scenes import phrases
+from miniature.world.scenes import phrases
 
 
 def write_networks(folder: Path, seed: int) -> None:

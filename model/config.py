@@ -218,7 +218,7 @@ class ModelConfig(Config):
     """VAE, UNet, text encoder and scheduler: a local diffusers folder or a hub id ("SD v2-base", App. A).
 
     Stability AI withdrew this id from the hub in November 2025: a cached or local copy still loads, everybody else
-    names a mirror (`model/bases.py`, MIRRORS). The default stays the original, since mirrors are unofficial."""
+    names a mirror (`model/weights/bases.py`, MIRRORS). The default stays the original, since mirrors are unofficial."""
     base_revision: str | None = None
     """Revision of the hub id."""
     image_encoder: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

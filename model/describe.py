@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from infra.config import Config, load
-from model.budget import sampling_budget, text_cost, training_budget, unet_cost
 from model.config import ModelConfig, Precision, Recompute
-from model.cost import on_meta
+from model.cost.budget import sampling_budget, text_cost, training_budget, unet_cost
+from model.cost.count import on_meta
+from model.cost.memory import activation_bytes, training_memory
 from model.errors import ModelError
-from model.memory import activation_bytes, training_memory
 from model.openclip import open_clip
-from model.sampling_config import SamplingConfig
+from model.sampling.config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 
 PRESETS = Path(__file__).parent.parent / "infra" / "configs"

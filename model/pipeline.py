@@ -22,19 +22,19 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from model.batch import ABSENT, PromptTokens, SubjectBatch
 from model.config import LocationMask, Precision
-from model.generation import conditions_of, generated, subject_denoiser
-from model.guidance import Guidance
-from model.layout import BoxShare, Layout, Place, Wish, box_share, choice_of, places
-from model.original import Original
-from model.pictures import Picture, cutout_layers, mask_pixels, rgb_pixels
-from model.prompt import Prompt
-from model.sampling import Denoiser, GuidedDenoiser, OnStep, interpolated
-from model.sampling_config import SamplingConfig
-from model.subject import SubjectPictures
+from model.inputs.batch import ABSENT, PromptTokens, SubjectBatch
+from model.inputs.layout import BoxShare, Layout, Place, Wish, box_share, choice_of, places
+from model.inputs.pictures import Picture, cutout_layers, mask_pixels, rgb_pixels
+from model.inputs.prompt import Prompt
+from model.inputs.subject import SubjectPictures
+from model.networks.unet import Conditions
+from model.sampling.config import SamplingConfig
+from model.sampling.denoising import Denoiser, GuidedDenoiser, OnStep, interpolated
+from model.sampling.generation import conditions_of, generated, subject_denoiser
+from model.sampling.guidance import Guidance
+from model.sampling.original import Original
 from model.subject_diffusion import SubjectDiffusion
-from model.unet import Conditions
 
 _SEEDS = 1 << 64
 """Number of seeds that PyTorch's generators tell apart."""

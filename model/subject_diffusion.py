@@ -18,20 +18,20 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Bool, Float, Num, UInt8
 from torch import Tensor, nn
 
-from model.adapter import AdapterInputs, SubjectTokens
-from model.attention_maps import MapRecorder
-from model.batch import ABSENT, ImageFeatures, PromptTokens, SubjectBatch
-from model.boxes import filled_boxes
 from model.config import LocationMask, ModelConfig, NullBranches, Precision
-from model.drop import Dropped, drawn
-from model.image_encoder import ImageEncoder
-from model.location import overlaid
-from model.losses import attention_in_mask, attention_map_loss, training_objective
-from model.noise import NoiseSchedule
-from model.prompt import Prompt, PromptTokenizer
-from model.text_encoder import TextEncoder
-from model.unet import Conditions, SubjectUNet
-from model.weights import (
+from model.inputs.batch import ABSENT, ImageFeatures, PromptTokens, SubjectBatch
+from model.inputs.boxes import filled_boxes
+from model.inputs.prompt import Prompt, PromptTokenizer
+from model.networks.adapter import AdapterInputs, SubjectTokens
+from model.networks.attention_maps import MapRecorder
+from model.networks.image_encoder import ImageEncoder
+from model.networks.location import overlaid
+from model.networks.text_encoder import TextEncoder
+from model.networks.unet import Conditions, SubjectUNet
+from model.objective.drop import Dropped, drawn
+from model.objective.losses import attention_in_mask, attention_map_loss, training_objective
+from model.objective.noise import NoiseSchedule
+from model.weights.folders import (
     Parts,
     check_widths,
     load_ours,
@@ -121,7 +121,7 @@ class SubjectDiffusion(nn.Module):
         return net
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model with its settings; `model/weights.py` shows the layout.
+        """Write the model with its settings; `model/weights/folders.py` shows the layout.
 
         Raises:
             CheckpointError: `folder` is there already.

@@ -3,7 +3,7 @@
 import ctypes
 from pathlib import Path
 
-from labeling.screening import Body, Screened, ScreenStage
+from labeling.download.screening import Body, Screened, ScreenStage
 from labeling.sdd.schema import Verdict
 
 

@@ -9,12 +9,12 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from model.bases import STABLE_DIFFUSION_2_BASE
-from model.batch import SubjectBatch
 from model.config import ModelConfig
-from model.image_encoder import visual_tower
-from model.prompt import Prompt, PromptTokenizer, clip_tokenizer
+from model.inputs.batch import SubjectBatch
+from model.inputs.prompt import Prompt, PromptTokenizer, clip_tokenizer
+from model.networks.image_encoder import visual_tower
 from model.subject_diffusion import SubjectDiffusion
+from model.weights.bases import STABLE_DIFFUSION_2_BASE
 
 IMAGE_PX, LATENT, CLS_WIDTH = 32, 16, 24
 UNET: dict[str, Any] = {

@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 
-from model.prompt import Prompt
+from model.inputs.prompt import Prompt
 from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import IMAGE_PX, small_batch, small_config
-from training.checkpoints import Checkpoints
+from training.checkpoints.store import Checkpoints
 from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch, PlannedRow
 from training.data.sample import Sample
 from training.loop import train
+from training.monitoring.samples import SampledRow
 from training.parallel import Worker
-from training.samples import SampledRow
 
 LABELS = (["dog"], ["dog", "cat"])
 ROWS, FULL = 103, 4

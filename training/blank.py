@@ -5,8 +5,8 @@ The other workers wait for its gradients, so it cannot leave the step out.
 
 import torch
 
-from model.batch import SubjectBatch
-from model.prompt import Prompt
+from model.inputs.batch import SubjectBatch
+from model.inputs.prompt import Prompt
 from model.subject_diffusion import SubjectDiffusion
 from training.data.config import DataConfig
 

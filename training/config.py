@@ -18,7 +18,7 @@ from infra.ranges import (
     StepsOrZero,
 )
 from model.config import ModelConfig, Precision, Recompute
-from model.sampling_config import SamplingConfig
+from model.sampling.config import SamplingConfig
 from training.data.config import DataConfig
 
 

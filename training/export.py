@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from model.config import ModelConfig
-from training.checkpoint_record import record_of
-from training.checkpoints import read_tensors
+from training.checkpoints.record import record_of
+from training.checkpoints.store import read_tensors
 from training.data.config import DataConfig
 from training.network import network_of
 

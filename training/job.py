@@ -23,8 +23,8 @@ from infra.ray_cluster import join_cluster
 from infra.storage import place, publish
 from labeling.sdd.shards import ShardStore
 from model.errors import ModelError
-from training.cache import cache_of
-from training.checkpoints import LATEST, LATEST_GOOD, Checkpoints, Identity, refuse_another
+from training.cache.spec import cache_of
+from training.checkpoints.store import LATEST, LATEST_GOOD, Checkpoints, Identity, refuse_another
 from training.cluster import warn_if_cluster_small, with_whole_paths
 from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
@@ -34,9 +34,9 @@ from training.data.plan import read_plan, shard_names
 from training.errors import CheckpointError, TrainingError
 from training.global_batch import warn_if_batch_differs
 from training.loop import train
+from training.monitoring.samples import sampled_rows
 from training.network import network_of
 from training.parallel import Worker, this_worker, told_by_leader
-from training.samples import sampled_rows
 
 log = logging.getLogger(__name__)
 LOCK = "job.lock"

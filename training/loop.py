@@ -14,21 +14,21 @@ from typing import Any, Protocol
 import torch
 
 from model.config import Precision
-from model.recompute import recompute
+from model.cost.recompute import recompute
 from model.subject_diffusion import SubjectDiffusion
 from training.blank import blank_batch
-from training.checkpoints import Checkpoints, Identity
+from training.checkpoints.store import Checkpoints, Identity
 from training.config import TrainingConfig, TrainingJob
 from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch
 from training.errors import Diverged, TrainingError
-from training.metrics import MetricsLog, progress_line
+from training.monitoring.metrics import MetricsLog, progress_line
+from training.monitoring.samples import Rows, SampleGrids
+from training.monitoring.throughput import Stopwatch
 from training.optim import learning_rate
 from training.parallel import Replica, Worker
-from training.samples import Rows, SampleGrids
 from training.state import Position, TrainingState
 from training.step import WATCHED, MicroBatch, TrainingStep
-from training.throughput import Stopwatch
 
 log = logging.getLogger(__name__)
 Read = Callable[[Iterable[int]], Iterator[LoadedBatch]]

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
-from model.batch import SubjectBatch
+from model.inputs.batch import SubjectBatch
 from model.subject_diffusion import SubjectDiffusion, TrainingLoss
 from training.config import Strategy
 from training.errors import TrainingError

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.compiler import set_stance
 
-from model.batch import SubjectBatch
 from model.config import Precision
+from model.inputs.batch import SubjectBatch
 from model.subject_diffusion import TrainingLoss
 from training.config import TrainingConfig
-from training.probe import identity_probe
+from training.monitoring.probe import identity_probe
 from training.state import TrainingState
 
 WATCHED = ("loss", "denoising", "L_attn", "attention_in_mask")

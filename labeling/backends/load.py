@@ -25,10 +25,10 @@ def load_tagger(config: NounConfig) -> Tagger:
 def load_detector(config: DetectConfig) -> Detector:
     """Load Grounding DINO, in the backend and with the weights of `config`."""
     if config.backend is DetectorBackend.GROUNDINGDINO:
-        from labeling.backends.groundingdino_package import GroundingDinoPackageDetector
+        from labeling.backends.grounding_dino.package import GroundingDinoPackageDetector
 
         return GroundingDinoPackageDetector(config)
-    from labeling.backends.grounding_dino_hf import GroundingDinoHfDetector
+    from labeling.backends.grounding_dino.huggingface import GroundingDinoHfDetector
 
     return GroundingDinoHfDetector(config)
 
@@ -36,9 +36,9 @@ def load_detector(config: DetectConfig) -> Detector:
 def load_segmenter(config: SegmentConfig) -> Segmenter:
     """Load SAM, in the backend and with the weights of `config`."""
     if config.backend is SegmenterBackend.SEGMENT_ANYTHING:
-        from labeling.backends.segment_anything_package import SegmentAnythingSegmenter
+        from labeling.backends.sam.package import SegmentAnythingSegmenter
 
         return SegmentAnythingSegmenter(config)
-    from labeling.backends.sam_hf import SamHfSegmenter
+    from labeling.backends.sam.huggingface import SamHfSegmenter
 
     return SamHfSegmenter(config)

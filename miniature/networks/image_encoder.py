@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from model.image_encoder import visual_tower
+from model.networks.image_encoder import visual_tower
 from model.openclip import VisionTransformer
 
 SIDE_PX, PATCH_PX, WIDTH = 64, 4, 128

@@ -12,8 +12,8 @@ import torch
 from torch.nn.functional import gelu, interpolate
 from transformers import SamModel
 
-from labeling.backends.sam_checkpoint import SamArchitecture
-from labeling.backends.sam_convert import configuration, processor
+from labeling.backends.sam.checkpoint import SamArchitecture
+from labeling.backends.sam.convert import configuration, processor
 
 SIZES = SamArchitecture(
     image_px=192,

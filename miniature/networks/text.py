@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from model.prompt import clip_tokenizer, clip_tokenizer_of
+from model.inputs.prompt import clip_tokenizer, clip_tokenizer_of
 
 WIDTH, MAX_TOKENS = 128, 48
 _ALWAYS = ", the is " + " ".join(string.ascii_lowercase + string.digits + string.punctuation)

@@ -22,12 +22,12 @@ from infra.ranges import Count, Seed, Share, ShareBelowOne
 from miniature.networks.base import SCHEDULER, build, save
 from miniature.networks.latent import PATCH_PX
 from miniature.networks.text import tokenizer
-from miniature.scenes import Pool, Scene, phrases
-from miniature.sprites import LIST
-from miniature.train import Phase, Task
 from miniature.training.average import Average
 from miniature.training.pictures import SCENES, SIDE_PX, pixels, pool, shown
-from model.noise import NoiseSchedule
+from miniature.training.train import Phase, Task
+from miniature.world.scenes import Pool, Scene, phrases
+from miniature.world.sprites import LIST
+from model.objective.noise import NoiseSchedule
 
 COMMONEST = SCENES.model_copy(
     update={

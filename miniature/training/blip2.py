@@ -21,16 +21,16 @@ from infra.ranges import Count, Seed
 from labeling.backends.load import load_tagger
 from labeling.config import NounConfig
 from labeling.stages.nouns import NounStage
-from miniature.backgrounds import BACKGROUNDS
-from miniature.matching import matched_words
 from miniature.networks.blip2 import SMALL, build, save
 from miniature.networks.vocabulary import Vocabulary, caption_vocabulary
-from miniature.scenes import Scene, ScenesConfig, compose, phrases
-from miniature.train import Phase, Task
 from miniature.training.boxes import NOBODY, SIDES, owners
 from miniature.training.grounding_dino import boxes_of
-from miniature.training.names import labelled_names
+from miniature.training.matching import matched_words
+from miniature.training.train import Phase, Task
 from miniature.training.truth import known_of
+from miniature.world.backgrounds import BACKGROUNDS
+from miniature.world.names import labelled_names
+from miniature.world.scenes import Scene, ScenesConfig, compose, phrases
 
 SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256), names=labelled_names())
 CROWDED = SCENES.model_copy(update={"subjects": (3, 7)})

@@ -15,12 +15,12 @@ from infra.config import Config
 from infra.ranges import Count, Rate, Seed, Share
 from labeling.sdd.schema import Box
 from miniature.networks.judge import CROP_PX, EMBEDDED, Embedder, save_embedder
-from miniature.scenes import Pool
-from miniature.sprites import Sprite
-from miniature.train import Phase, Task
 from miniature.training.image_encoder import recall_at_1
 from miniature.training.pictures import SCENES, Cutouts, pixels, pool, shown
+from miniature.training.train import Phase, Task
 from miniature.training.worn import worn
+from miniature.world.scenes import Pool
+from miniature.world.sprites import Sprite
 
 _AROUND = 1.15
 """Side of a crop, in longest sides of its box."""

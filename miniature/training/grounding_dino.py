@@ -22,20 +22,20 @@ from transformers import GroundingDinoForObjectDetection, ResNetBackbone
 
 from infra.config import Config
 from infra.ranges import Count, CountOrZero, Seed
-from labeling.backends.grounding_detect import PromptedDetector, prepare_image
-from labeling.backends.grounding_prompt import PromptBatch, PromptWriter, collate
+from labeling.backends.grounding_dino.detect import PromptedDetector, prepare_image
+from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter, collate
 from labeling.config import DetectConfig
 from labeling.sdd.schema import Box
-from miniature.backgrounds import BACKGROUNDS
-from miniature.matching import matched_boxes
 from miniature.networks.grounding_dino import SIZES, architecture, image_processor, save
 from miniature.networks.vocabulary import Vocabulary, detection_vocabulary
-from miniature.scenes import Scene, ScenesConfig, compose, phrases
-from miniature.sprites import Sprite, sprites
-from miniature.train import Phase, Task
 from miniature.training.boxes import NOBODY, box_terms, corners, focal, owners, peaks, priors
-from miniature.training.names import labelled_names
+from miniature.training.matching import matched_boxes
+from miniature.training.train import Phase, Task
 from miniature.training.truth import Answer, known_of
+from miniature.world.backgrounds import BACKGROUNDS
+from miniature.world.names import labelled_names
+from miniature.world.scenes import Scene, ScenesConfig, compose, phrases
+from miniature.world.sprites import Sprite, sprites
 
 SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256), names=labelled_names())
 CROWDED = SCENES.model_copy(update={"subjects": (3, 7)})

@@ -17,11 +17,11 @@ from infra.config import Config
 from infra.ranges import Count, Factor, Seed
 from miniature.networks.image_encoder import PATCH_PX, SIDE_PX, WIDTH, build, save
 from miniature.networks.vocabulary import words_of
-from miniature.scenes import Pool
-from miniature.sprites import Sprite
-from miniature.train import Phase, Task
 from miniature.training.latent import psnr_db
 from miniature.training.pictures import Cutouts, pixels, pool
+from miniature.training.train import Phase, Task
+from miniature.world.scenes import Pool
+from miniature.world.sprites import Sprite
 
 THUMBNAIL_PX = 8
 

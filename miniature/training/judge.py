@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from infra.config import Config
 from infra.ranges import Count, Seed
 from miniature.networks.judge import CHANNELS, Judge, save_judge
-from miniature.scenes import Pool, Scene, ScenesConfig
-from miniature.sprites import sprites
-from miniature.train import Phase, Task
 from miniature.training.pictures import PLACES, SCENES, SIDE_PX, pixels, pool, shown
+from miniature.training.train import Phase, Task
 from miniature.training.worn import worn
+from miniature.world.scenes import Pool, Scene, ScenesConfig
+from miniature.world.sprites import sprites
 
 CELLS = SIDE_PX // 2 ** len(CHANNELS)
 """Of a side of the last features."""

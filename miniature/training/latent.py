@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from infra.config import Config
 from infra.ranges import Count, Seed
 from miniature.networks.latent import build, fit, save
-from miniature.scenes import Pool
-from miniature.train import Phase, Task
 from miniature.training.pictures import SCENES, pixels, shown
+from miniature.training.train import Phase, Task
+from miniature.world.scenes import Pool
 
 _CODE = {"encoder.": 0.0, "quant_conv.": 0.0}
 HELD_OUT = SCENES.model_copy(update={"pool": Pool.HELD_OUT})

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labeling.sdd.schema import Box
-from miniature.backgrounds import BACKGROUNDS
-from miniature.scenes import Pool, Scene, ScenesConfig, compose, paint, pose, render
-from miniature.sprites import Sprite, sprites
+from miniature.world.backgrounds import BACKGROUNDS
+from miniature.world.scenes import Pool, Scene, ScenesConfig, compose, paint, pose, render
+from miniature.world.sprites import Sprite, sprites
 from model.config import SubjectConfig
-from model.subject import SubjectPictures
+from model.inputs.subject import SubjectPictures
 
 SIDE_PX = 64
 _COMPOSED_PX = 2 * SIDE_PX

@@ -18,10 +18,10 @@ from transformers import SamModel
 
 from infra.config import Config
 from infra.ranges import Count, Factor, Seed, Share
-from labeling.backends.sam_masks import Preprocessing
+from labeling.backends.sam.masks import Preprocessing
 from miniature.networks.sam import SIZES, architecture, save
-from miniature.scenes import Scene, ScenesConfig, compose
-from miniature.train import Phase, Task
+from miniature.training.train import Phase, Task
+from miniature.world.scenes import Scene, ScenesConfig, compose
 
 MASK_PX = 4 * SIZES.image_px // SIZES.patch_px
 PREPROCESSING = Preprocessing(side_px=SIZES.image_px)

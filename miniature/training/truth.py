@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labeling.sdd.schema import Box
-from miniature.scenes import Scene
+from miniature.world.scenes import Scene
 
 
 @dataclass(frozen=True, slots=True)

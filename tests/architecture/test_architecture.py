@@ -24,9 +24,9 @@ LIGHT = (
     "labeling.stages.detect",
     "labeling.stages.nouns",
     "labeling.stages.segment",
-    "labeling.supervisor",
-    "labeling.child",
-    "labeling.run",
+    "labeling.execution.supervisor",
+    "labeling.execution.child",
+    "labeling.execution.run",
     "flows.experiment",
     "flows.cli",
 )

@@ -26,11 +26,11 @@ from transformers import (
 )
 
 from labeling.backends.blip2 import Blip2Captioner
-from labeling.backends.grounding_detect import PreparedImage, PromptedDetector, prepare_image
-from labeling.backends.grounding_prompt import PromptBatch, PromptWriter
+from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetector, prepare_image
+from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
 from labeling.backends.runtime import torch_device, torch_dtype
-from labeling.backends.sam_hf import SamHfSegmenter
-from labeling.backends.sam_masks import SamImage, segment
+from labeling.backends.sam.huggingface import SamHfSegmenter
+from labeling.backends.sam.masks import SamImage, segment
 from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import CaptionConfig, DetectConfig, NounConfig, Precision, SegmentConfig
 from labeling.stages.base import Stage

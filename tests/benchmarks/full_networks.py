@@ -34,12 +34,12 @@ from transformers import (
     SwinConfig,
 )
 
-from labeling.backends.sam_checkpoint import SamArchitecture
-from labeling.backends.sam_convert import configuration, processor
+from labeling.backends.sam.checkpoint import SamArchitecture
+from labeling.backends.sam.convert import configuration, processor
 from miniature.networks.grounding_dino import spread_boxes, spread_scores
 from miniature.networks.sam import spread_areas
 from miniature.networks.vocabulary import Vocabulary, detection_vocabulary
-from miniature.scenes import ScenesConfig, compose, phrases
+from miniature.world.scenes import ScenesConfig, compose, phrases
 
 STD = 0.02
 SHARD = "4GB"

@@ -27,12 +27,12 @@ from infra.config import load
 from infra.logs import setup_logs
 from labeling.build import download_part
 from labeling.config import LabelingConfig
+from labeling.download.url_list import plan_urls
 from labeling.sdd.shards import ShardStore
 from labeling.steps import steps_of
-from labeling.url_list import plan_urls
-from miniature.scenes import ScenesConfig
-from miniature.serve import METADATA, WorldConfig, serving, write_world
 from miniature.untrained import write_networks
+from miniature.world.scenes import ScenesConfig
+from miniature.world.serve import METADATA, WorldConfig, serving, write_world
 from tests.benchmarks.bare_stages import measure
 from tests.benchmarks.full_networks import write_full_networks
 from tests.benchmarks.labeling_report import report

@@ -22,18 +22,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.bases import Base, base_of
-from model.batch import SubjectBatch
-from model.budget import training_budget
 from model.config import ModelConfig, Precision, Recompute
-from model.guidance import Guidance
+from model.cost.budget import training_budget
+from model.cost.recompute import recompute
+from model.inputs.batch import SubjectBatch
+from model.inputs.prompt import Prompt
 from model.pipeline import Request, Subject, SubjectDiffusionPipeline
-from model.prompt import Prompt
-from model.recompute import recompute
-from model.sampling import sample, scheduler_of
-from model.sampling_config import SamplingConfig
+from model.sampling.config import SamplingConfig
+from model.sampling.denoising import sample, scheduler_of
+from model.sampling.guidance import Guidance
 from model.subject_diffusion import SubjectDiffusion
-from model.weights import random_parts
+from model.weights.bases import Base, base_of
+from model.weights.folders import random_parts
 from tests.benchmarks.naive import NaiveModel
 from tests.small_model import small_config
 

@@ -6,8 +6,8 @@ import psutil
 
 from labeling.build import label_part
 from labeling.config import LabelingConfig
+from labeling.execution.supervisor import NetworkJob
 from labeling.steps import steps_of
-from labeling.supervisor import NetworkJob
 
 
 def main(settings: str, shards: list[str]) -> None:

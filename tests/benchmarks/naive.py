@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from model.bases import Base
+from model.weights.bases import Base
 
 TRAINED = ("conv_in", "fuser", "attn2.to_k", "attn2.to_v")
 OURS = {  # names of the gated self-attention's weights in our adapter

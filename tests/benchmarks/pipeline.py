@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from labeling.build import finish_part, label_part
 from labeling.config import LabelingConfig
+from labeling.execution.supervisor import ShardReport
 from labeling.steps import Step
-from labeling.supervisor import ShardReport
 
 
 @dataclass(frozen=True)

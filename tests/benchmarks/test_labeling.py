@@ -21,14 +21,14 @@ from flows.experiment import Experiment
 from infra.config import load
 from labeling.build import download_part
 from labeling.config import LabelingConfig
+from labeling.download.url_list import plan_urls
 from labeling.sdd import masks
 from labeling.steps import steps_of
-from labeling.url_list import plan_urls
 from miniature.networks import blip2, grounding_dino, sam
 from miniature.networks.vocabulary import caption_vocabulary, detection_vocabulary
-from miniature.scenes import ScenesConfig, phrases
-from miniature.serve import WorldConfig, serving, write_world
 from miniature.untrained import write_networks
+from miniature.world.scenes import ScenesConfig, phrases
+from miniature.world.serve import WorldConfig, serving, write_world
 from tests.benchmarks.pipeline import Run, run_pipeline
 
 pytestmark = pytest.mark.bench

@@ -23,7 +23,7 @@ from labeling.sdd import masks
 from labeling.sdd.arrow import record_of
 from labeling.sdd.schema import SddRow
 from model.config import EntityTokens, ModelConfig
-from model.prompt import PromptTokenizer, clip_tokenizer
+from model.inputs.prompt import PromptTokenizer, clip_tokenizer
 from tests.benchmarks.naive_loader import FullFrame, made
 from tests.factories import entity, finished, sdd_row
 from training.data.config import DataConfig

@@ -21,17 +21,17 @@ from diffusers.models.attention import GatedSelfAttentionDense
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from model.adapter import AdapterInputs, SubjectAdapter
-from model.attention_maps import MapRecorder, RecordedAttention
-from model.bases import STABLE_DIFFUSION_2_BASE as BASE
-from model.budget import sampling_budget, training_budget, unet_cost
 from model.config import ModelConfig, Recompute
-from model.cost import Cost, inference_flops, on_meta, training_cost
-from model.guidance import Branch, Guidance
-from model.losses import attention_map_loss
-from model.sampling import GuidedDenoiser, branch_conditions, guided, sample, scheduler_of
-from model.unet import Conditions, SubjectUNet
-from model.weights import random_parts
+from model.cost.budget import sampling_budget, training_budget, unet_cost
+from model.cost.count import Cost, inference_flops, on_meta, training_cost
+from model.networks.adapter import AdapterInputs, SubjectAdapter
+from model.networks.attention_maps import MapRecorder, RecordedAttention
+from model.networks.unet import Conditions, SubjectUNet
+from model.objective.losses import attention_map_loss
+from model.sampling.denoising import GuidedDenoiser, branch_conditions, guided, sample, scheduler_of
+from model.sampling.guidance import Branch, Guidance
+from model.weights.bases import STABLE_DIFFUSION_2_BASE as BASE
+from model.weights.folders import random_parts
 from tests.benchmarks.naive import TRAINED, MapKeeper, NaiveModel, NaiveUNet, our_names
 
 pytestmark = pytest.mark.bench

@@ -18,7 +18,7 @@ import pytest
 
 from tests.factories import finished
 from tests.unit.training.data.conftest import some_rows
-from training.metrics import read_metrics
+from training.monitoring.metrics import read_metrics
 
 pytestmark = pytest.mark.bench
 STEPS, LOG_EVERY = 60, 5

@@ -19,9 +19,9 @@ from infra.config import load
 from labeling.config import LabelingConfig
 from labeling.sdd.query import connect
 from labeling.sdd.shards import ShardStore
-from miniature.scenes import ScenesConfig
-from miniature.serve import WorldConfig, serving, write_world
 from miniature.untrained import write_networks
+from miniature.world.scenes import ScenesConfig
+from miniature.world.serve import WorldConfig, serving, write_world
 from tests.factories import jpeg
 from tests.processes import PATIENCE_S, wait_until
 

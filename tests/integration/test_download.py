@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labeling import download
 from labeling.build import refuse_stale
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, StageWorkers, Stale
-from labeling.download import download_shards
+from labeling.download import stage as download
+from labeling.download.stage import download_shards
+from labeling.download.url_list import plan_urls
 from labeling.errors import ShardStale, StageFailed
-from labeling.progress import Count
+from labeling.execution.progress import Count
 from labeling.sdd.schema import Caption, Image, ListedUrl
 from labeling.sdd.shards import ShardStore
 from labeling.steps import chain
-from labeling.url_list import plan_urls
 from tests import factories
 from tests.moody import MoodyConfig, MoodyStage
 from tests.processes import PATIENCE_S, Processes, wait_until
@@ -158,7 +158,7 @@ DRIVER = """
 import sys
 from labeling.config import LabelingConfig
 from labeling.download import download_shards
-from labeling.url_list import plan_urls
+from labeling.download.url_list import plan_urls
 config = LabelingConfig.model_validate_json(sys.argv[1])
 download_shards(config, plan_urls(config))
 """

@@ -23,9 +23,9 @@ import pytest
 from labeling.sdd import masks
 from labeling.sdd.schema import Entities, LedgerRow, ListedUrl, SddRow
 from labeling.sdd.shards import ShardStore
-from miniature.scenes import ScenesConfig
-from miniature.serve import WorldConfig, serving, write_world
 from miniature.untrained import write_networks
+from miniature.world.scenes import ScenesConfig
+from miniature.world.serve import WorldConfig, serving, write_world
 from tests.processes import Processes
 from tests.ray_head import ray_head
 
@@ -141,7 +141,7 @@ def kill_a_worker(pid: int, rng: random.Random) -> int:
     A download is `labeling.download` and the processes that it spawns (img2dataset's pool), without their resource
     tracker, which works on nothing. Not Ray's own processes: with them its only node would end.
     """
-    marks = ("labeling.child", "labeling.download", "spawn_main", "ray::MapWorker", "ray::ray_download")
+    marks = ("labeling.execution.child", "labeling.download", "spawn_main", "ray::MapWorker", "ray::ray_download")
     candidates = [p for p in psutil.process_iter(["pid", "ppid", "cmdline", "environ"]) if _is_ours(p, pid, marks)]
     if not candidates:
         return 0

@@ -89,8 +89,8 @@ def answers(url: str) -> bool:
 @pytest.fixture(scope="module")
 def labeling(tmp_path_factory) -> Iterator[dict[str, object]]:
     """Parameters for a small list whose pictures are being served."""
-    from miniature.serve import WorldConfig, serving, write_world
     from miniature.untrained import write_networks
+    from miniature.world.serve import WorldConfig, serving, write_world
 
     folder = tmp_path_factory.mktemp("world")
     urls = write_world(folder / "world", 40, seed=3, config=WorldConfig(port=0))

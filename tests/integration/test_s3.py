@@ -16,15 +16,15 @@ from infra.storage import place, publish, reading
 from labeling.audit import audit, changed_files
 from labeling.config import Executor, RulesConfig, Workers
 from labeling.errors import ShardCorrupt
+from labeling.execution.journal import Journal, journal_path
+from labeling.execution.progress import Count
+from labeling.execution.run import run_job
+from labeling.execution.supervisor import NetworkJob
 from labeling.finish import FinishJob
-from labeling.journal import Journal, journal_path
-from labeling.progress import Count
-from labeling.run import run_job
 from labeling.sdd.query import connect, funnel
 from labeling.sdd.schema import Caption, Entities, Image, Nouns, SddRow
 from labeling.sdd.shards import ShardStore
 from labeling.steps import chain
-from labeling.supervisor import NetworkJob
 from tests.datasets import dataset_of_two
 from tests.factories import candidate, downloaded, image, key
 from tests.moody import MoodyConfig, MoodyStage
@@ -223,7 +223,7 @@ LABELLER = """
 import sys
 from labeling.config import Workers
 from labeling.steps import chain
-from labeling.supervisor import NetworkJob
+from labeling.execution.supervisor import NetworkJob
 from tests.moody import MoodyConfig, MoodyStage
 
 (step,) = chain([(MoodyStage(MoodyConfig(seconds_per_row=0.1)), "")])

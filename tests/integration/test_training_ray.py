@@ -19,9 +19,9 @@ from tests.processes import Processes, wait_until
 from tests.ray_head import ROOT, ray_head
 from tests.small_model import small_config
 from tests.unit.training.data.conftest import some_rows
-from training.checkpoint_record import record_of
-from training.checkpoints import read_tensors
-from training.metrics import read_metrics
+from training.checkpoints.record import record_of
+from training.checkpoints.store import read_tensors
+from training.monitoring.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 SETTINGS = """

@@ -1,4 +1,4 @@
-"""Subjects cut out of their picture and moved a little, before `model/subject.py` makes the encoder's pictures of them.
+"""Subjects cut out of their picture and moved a little, before `model/inputs/subject.py` makes the encoder's pictures.
 
 The network is to learn who the subject is, not how to paste it: the picture it is shown differs from the place in the
 image that it is to fill.
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from labeling.sdd.masks import decode_crop
 from labeling.sdd.schema import Mask
-from model.cavities import filled_roughly
+from model.inputs.cavities import filled_roughly
 from training.data.config import AugmentationConfig
 
 _FINER = 2

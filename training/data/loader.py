@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model.batch import ImageFeatures, SubjectBatch
 from model.config import ModelConfig
-from model.prompt import PromptTokenizer
-from model.subject import SubjectPictures
+from model.inputs.batch import ImageFeatures, SubjectBatch
+from model.inputs.prompt import PromptTokenizer
+from model.inputs.subject import SubjectPictures
 from training.data.cached import Cache, CacheReader
 from training.data.config import DataConfig
 from training.data.errors import DatasetError, PoisonedRow, unless_poisoned

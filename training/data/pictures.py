@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from labeling.sdd.schema import Entity
-from model.subject import SubjectPictures
+from model.inputs.subject import SubjectPictures
 from training.data.config import DataConfig
 from training.data.crop import cropped, decoded, pitch_in, pitch_of
 from training.data.cutouts import cut_out, moved, without_cavities

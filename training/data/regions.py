@@ -10,8 +10,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from labeling.sdd.schema import Entity
-from model.cavities import filled_roughly
 from model.config import BoxEdges, MaskResize, ModelConfig
+from model.inputs.cavities import filled_roughly
 from training.data.config import DataConfig
 from training.data.crop import box_shares, painted_box_shares
 from training.data.masks import cell_shares, pixel_mask, spans

@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from labeling.sdd.schema import Entity
 from model.config import ModelConfig
 from model.errors import PromptError
-from model.prompt import Prompt, PromptTokenizer, TokenizedPrompt
-from model.subject import SubjectPictures
+from model.inputs.prompt import Prompt, PromptTokenizer, TokenizedPrompt
+from model.inputs.subject import SubjectPictures
 from training.data.config import DataConfig
 from training.data.errors import PoisonedRow
 from training.data.pictures import PictureMaker

@@ -17,19 +17,19 @@ from transformers import (
     SamModel,
 )
 
-from labeling.backends.grounding_dino_hf import GroundingDinoHfDetector
+from labeling.backends.grounding_dino.huggingface import GroundingDinoHfDetector
 from labeling.backends.load import load_captioner
 from labeling.config import BoxRules, CaptionConfig, DetectConfig, Device, LabelingConfig, Precision, SegmentConfig
+from labeling.execution.supervisor import ShardReport
 from labeling.sdd.schema import Box, Detection, Detections, Noun
 from labeling.stages.base import Drop
 from labeling.stages.caption import CaptionStage, Pixels
 from labeling.stages.detect import DetectStage, Tagged
 from labeling.stages.segment import Detected, SegmentStage
 from labeling.steps import steps_of
-from labeling.supervisor import ShardReport
 from miniature.networks import grounding_dino, sam
 from miniature.networks.vocabulary import detection_vocabulary
-from miniature.scenes import ScenesConfig, compose, phrases
+from miniature.world.scenes import ScenesConfig, compose, phrases
 from tests.benchmarks import full_networks, gpu_labeling
 from tests.benchmarks.bare_stages import Bare, Boxes, Captions, Masks, same_boxes
 from tests.benchmarks.device_rates import LibraryCaptioner, Rate, RecordedDetector, RecordedSegmenter, rate

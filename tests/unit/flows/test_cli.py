@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from labeling.config import LabelingConfig, RulesConfig
-from labeling.record import recorded
+from labeling.execution.record import recorded
 from tests.datasets import FOREIGN, dataset_of_two, flip
 from tests.factories import entity, finished, sdd_row
 

@@ -4,8 +4,8 @@ import pytest
 
 from flows.demo import DemoExperiment, demo, taught
 from infra.config import SettingsError, load
-from miniature.training.names import labelled_names
 from miniature.training.pictures import SCENES
+from miniature.world.names import labelled_names
 from model.config import ModelConfig
 from training.config import TrainingJob
 

@@ -20,12 +20,12 @@ def _loggers_stay_as_they_were():
 def test_each_message_is_one_line_on_stderr(capsys):
     setup_logs()
     setup_logs()
-    logging.getLogger("labeling.run").info("%d images", 3)
-    logging.getLogger("labeling.run").debug("not this")
+    logging.getLogger("labeling.execution.run").info("%d images", 3)
+    logging.getLogger("labeling.execution.run").debug("not this")
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert err.endswith("I labeling.run: 3 images\n")
+    assert err.endswith("I labeling.execution.run: 3 images\n")
 
 
 def test_the_level_can_be_chosen(capsys):

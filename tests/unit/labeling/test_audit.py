@@ -7,7 +7,7 @@ import pytest
 
 from labeling.audit import audit, changed_files
 from labeling.config import LabelingConfig
-from labeling.record import recorded
+from labeling.execution.record import recorded
 from labeling.sdd.schema import Caption, Image, Layer, ListedUrl
 from labeling.sdd.shards import ShardStore
 from tests.datasets import FOREIGN, NEXT, dataset_of_two, flip, swap

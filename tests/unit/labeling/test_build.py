@@ -11,9 +11,9 @@ import pytest
 from labeling.backends.load import load_tagger
 from labeling.build import HereCaller, anchored, build, finish_part, label_part, refuse_stale
 from labeling.config import DownloadConfig, LabelingConfig, NounConfig
-from labeling.download import images_stamp, remember
+from labeling.download.stage import images_stamp, remember
 from labeling.errors import BadInput, ShardCorrupt, ShardStale, StageFailed
-from labeling.record import recorded
+from labeling.execution.record import recorded
 from labeling.sdd.schema import Caption, Image, LedgerRow, Nouns
 from labeling.sdd.shards import ShardStore
 from labeling.stages.nouns import NounStage

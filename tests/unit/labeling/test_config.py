@@ -149,7 +149,7 @@ def test_files_of_other_settings_are_refused_unless_asked():
 
 def table_class(table):
     """The settings class of a top-level table: `LabelingConfig` of labeling/config.py, and the miniature's world."""
-    module = "miniature.serve" if table == "world" else f"{table}.config"
+    module = "miniature.world.serve" if table == "world" else f"{table}.config"
     return getattr(importlib.import_module(module), f"{table.capitalize()}Config")
 
 

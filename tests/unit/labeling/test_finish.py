@@ -8,7 +8,7 @@ import pytest
 
 from labeling.config import RulesConfig
 from labeling.finish import FinishJob
-from labeling.lock import shard_lock
+from labeling.sdd.lock import shard_lock
 from labeling.sdd.schema import Caption, Entities, LedgerRow, Nouns, RemovedNoun, SddRow, State
 from labeling.sdd.shards import ShardStore
 from tests.factories import FOUND, REFUSED, REMOVED, SHARD, candidate, image, key, labelled, refused
@@ -190,7 +190,7 @@ def test_a_shard_of_refused_urls_is_finished(tmp_path):
 
 
 def test_one_builder_at_a_time(root, monkeypatch):
-    from labeling import lock
+    from labeling.sdd import lock
 
     monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
     with shard_lock(ShardStore(root).root, "sdd", SHARD):

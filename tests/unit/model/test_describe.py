@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from model.budget import sampling_budget, training_budget, unet_cost
 from model.config import ModelConfig, Recompute
-from model.cost import on_meta
+from model.cost.budget import sampling_budget, training_budget, unet_cost
+from model.cost.count import on_meta
 from model.describe import Parameters, main, parameters
-from model.guidance import Guidance
+from model.sampling.guidance import Guidance
 from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import small_config
 

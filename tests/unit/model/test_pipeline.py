@@ -16,14 +16,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from model.config import LocationMask, Precision
 from model.errors import PromptError
-from model.guidance import Guidance
-from model.layout import Layout
-from model.original import original_unet
+from model.inputs.layout import Layout
 from model.pipeline import Generated, Request, Subject, SubjectDiffusionPipeline
-from model.sampling import Progress, initial_noise, seeded
-from model.sampling_config import Interpolation, Phase, SamplingConfig
+from model.sampling.config import Interpolation, Phase, SamplingConfig
+from model.sampling.denoising import Progress, initial_noise, seeded
+from model.sampling.guidance import Guidance
+from model.sampling.original import original_unet
 from model.subject_diffusion import SubjectDiffusion
-from model.weights import unet_of
+from model.weights.folders import unet_of
 from tests.placed import Placed, held_bytes
 from tests.small_model import IMAGE_PX, LATENT, open_gates
 

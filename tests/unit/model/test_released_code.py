@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from infra.config import load
-from model.adapter import fourier
-from model.attention_maps import MapRecorder, cross_attention_map
 from model.config import EntityTokens, FourierOrder, ModelConfig, TemplateTokens
-from model.prompt import Prompt, PromptTokenizer, clip_tokenizer
+from model.inputs.prompt import Prompt, PromptTokenizer, clip_tokenizer
+from model.networks.adapter import fourier
+from model.networks.attention_maps import MapRecorder, cross_attention_map
 from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import LATENT, small_config
 from tests.unit.model.test_config import CONFIGS, Model

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from infra.config import load
-from model.attention_maps import MapRecorder
-from model.batch import ABSENT, ImageFeatures, SubjectBatch
 from model.config import DropConfig, ModelConfig
-from model.drop import Dropped
+from model.inputs.batch import ABSENT, ImageFeatures, SubjectBatch
+from model.networks.attention_maps import MapRecorder
+from model.objective.drop import Dropped
 from model.subject_diffusion import SubjectDiffusion, TrainingLoss
 from tests.small_model import LATENT, open_gates, small_batch, small_config
 from tests.unit.model.test_config import CONFIGS, Model

@@ -7,10 +7,10 @@ import torch
 
 from model.errors import CheckpointError as ModelFolderError
 from model.pipeline import Request, SubjectDiffusionPipeline
-from model.sampling_config import SamplingConfig
+from model.sampling.config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 from tests.training_run import trained
-from training.checkpoints import Checkpoints, read_tensors
+from training.checkpoints.store import Checkpoints, read_tensors
 from training.export import export
 from training.parallel import Worker
 

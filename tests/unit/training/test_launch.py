@@ -9,16 +9,16 @@ from infra.lock import file_lock
 from labeling.sdd.schema import SddRow
 from labeling.sdd.shards import ShardStore
 from tests.factories import finished
+from tests.unit.training.checkpoints.test_store import flip
 from tests.unit.training.data.conftest import some_rows
-from tests.unit.training.test_checkpoints import flip
 from training import job
-from training.checkpoint_record import RECORD
+from training.checkpoints.record import RECORD
 from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.errors import DatasetError, StorageFault
 from training.global_batch import warn_if_batch_differs
 from training.launch import main
-from training.metrics import read_metrics
+from training.monitoring.metrics import read_metrics
 
 SETTINGS = """
 [model]

@@ -19,16 +19,16 @@ from tests.processes import wait_until
 from tests.small_model import open_gates, small_batch
 from tests.training_run import FULL, ROWS, MadeUpPlan, read, trained
 from training.blank import blank_batch
-from training.checkpoints import Checkpoints, read_tensors
+from training.checkpoints.store import Checkpoints, read_tensors
 from training.config import TrainingJob
 from training.data.loader import LoadedBatch, Skipped
 from training.data.plan import PlannedRow
 from training.errors import Diverged
 from training.loop import numbers_of, prepared, shares, train
-from training.metrics import FILE, read_metrics
+from training.monitoring.metrics import FILE, read_metrics
+from training.monitoring.probe import identity_probe
 from training.optim import Optimizer
 from training.parallel import Replica, Worker
-from training.probe import identity_probe
 from training.state import Position, TrainingState
 from training.step import MicroBatch, TrainingStep
 

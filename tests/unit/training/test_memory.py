@@ -1,11 +1,11 @@
-"""What a worker holds is what `model.memory` predicts."""
+"""What a worker holds is what `model.cost.memory` predicts."""
 
 import pytest
 import torch.distributed as dist
 import torch.testing._internal.distributed.fake_pg  # noqa: F401  # registers the backend "fake"
 
 from model.config import Precision
-from model.memory import training_memory
+from model.cost.memory import training_memory
 from tests.training_run import small_job
 from training.config import Strategy
 from training.loop import prepared

@@ -13,14 +13,14 @@ from tests.factories import finished
 from tests.small_model import IMAGE_PX, small_config
 from tests.unit.model.test_config import CONFIGS, Model
 from tests.unit.training.data.conftest import some_rows
-from training.checkpoints import Checkpoints
+from training.checkpoints.store import Checkpoints
 from training.config import TrainingJob
 from training.data.config import DataConfig
 from training.data.loader import batches
 from training.data.plan import read_plan
 from training.export import export
 from training.job import Order, work
-from training.metrics import read_metrics
+from training.monitoring.metrics import read_metrics
 from training.parallel import Worker
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers' schedulers on numpy 2

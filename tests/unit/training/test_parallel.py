@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from model.subject_diffusion import SubjectDiffusion
 from tests.processes import Processes
 from tests.training_run import small_job, trained
-from training.checkpoints import Checkpoints, read_tensors
+from training.checkpoints.store import Checkpoints, read_tensors
 from training.config import Strategy, TrainingJob
 from training.errors import TrainingError
 from training.network import network_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.config import EntityTokens
-from model.prompt import PromptTokenizer, clip_tokenizer
+from model.inputs.prompt import PromptTokenizer, clip_tokenizer
 from tests.factories import entity, finished, jpeg, sdd_row
 
 LEFT, RIGHT, MIDDLE = (2, 4, 22, 44), (40, 4, 62, 40), (24, 10, 38, 30)

@@ -10,7 +10,7 @@ from PIL import Image
 from labeling.sdd import masks
 from labeling.sdd.schema import Box, Mask
 from model.config import ModelConfig, SubjectConfig
-from model.subject import SubjectPictures
+from model.inputs.subject import SubjectPictures
 from tests.factories import entity, key, sdd_row
 from training.data.config import AugmentationConfig, DataConfig
 from training.data.errors import PoisonedRow

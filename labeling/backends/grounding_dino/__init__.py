@@ -1,0 +1,1 @@
+"""Grounding DINO, from groundingdino-py or from transformers."""

@@ -1,0 +1,141 @@
+"""From prepared images and their nouns to boxes: what both Grounding DINO backends do around their network.
+
+Choices:
+    A noun's score for a box is the highest probability among the noun's own tokens, as the released code takes the
+    highest of all tokens; a box belongs to the noun that scores highest, and to that one only. Suppression ignores
+    labels, as in the released code: of two overlapping boxes the better stays, whatever they are called.
+    Images share a batch only with images of their own size. Padding them to a common size, as the libraries do,
+    changes what their Swin backbone sees near the edge, so a result would depend on the neighbours in the batch.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import nms
+
+from labeling.backends.grounding_dino.prompt import Prompt, PromptBatch, PromptWriter, collate
+from labeling.backends.runtime import torch_dtype
+from labeling.config import DetectConfig, Precision
+from labeling.stages.networks import DetectedBox
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image as the network wants it, and the size it had."""
+
+    pixels: Tensor
+    """[3, H, W], resized and normalised."""
+    width_px: int
+    """Of the upright image, before resizing."""
+    height_px: int
+
+
+def prepare_image(image_processor: Any, image: NDArray[np.uint8]) -> PreparedImage:
+    """`image`, upright RGB [H, W, 3], as transformers' `GroundingDinoImageProcessor` makes it, without padding."""
+    batch = image_processor(images=image, do_pad=False, input_data_format="channels_last", return_tensors="pt")
+    return PreparedImage(batch["pixel_values"][0], width_px=image.shape[1], height_px=image.shape[0])
+
+
+class Network(Protocol):
+    """Grounding DINO of either library."""
+
+    def __call__(self, pixels: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """Logits [B, Q, at least T] of Q boxes and T tokens, and boxes [B, Q, 4] (cx, cy, w, h in [0, 1])."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One prompt for one image."""
+
+    image: int
+    prompt: Prompt
+
+
+class PromptedDetector:
+    """Asks a network for nouns of any number, in images of any size."""
+
+    def __init__(self, network: Network, writer: PromptWriter, device: torch.device, config: DetectConfig) -> None:
+        self._network = network
+        self._writer = writer
+        self._device = device
+        self._config = config
+
+    @torch.inference_mode()
+    def detect(self, images: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
+        """For each image the boxes of its labels, best first. An image's prompts are judged together."""
+        questions = [_Question(i, prompt) for i, nouns in enumerate(labels) for prompt in self._writer.write(nouns)]
+        answers: list[list[Tensor]] = [[] for _ in images]
+        for batch in _batches(questions, images):
+            for question, answer in zip(batch, self._ask(batch, images), strict=True):
+                answers[question.image].append(answer)
+        return [
+            found(torch.cat(answer), image, self._config) if answer else []
+            for answer, image in zip(answers, images, strict=True)
+        ]
+
+    def _ask(self, batch: Sequence[_Question], images: Sequence[PreparedImage]) -> Tensor:
+        """[B, Q, 6] on the CPU: score, label, cx, cy, w, h."""
+        prompts = collate([q.prompt for q in batch]).to(self._device)
+        pixels = torch.stack([images[q.image].pixels for q in batch]).to(self._device)
+        # Weights stay in float32: the networks compute coordinates too, and those need more than 8 bits.
+        low = self._config.precision is not Precision.FLOAT32
+        with torch.autocast(self._device.type, torch_dtype(self._config.precision) if low else None, enabled=low):
+            logits, boxes = self._network(pixels, prompts)
+        last_label = max(owner for q in batch for owner in q.prompt.owners)
+        scores, labels = best_labels(logits.float(), prompts.owners, last_label + 1)
+        return torch.cat([scores[..., None], labels[..., None].float(), boxes.float()], dim=-1).cpu()
+
+
+def _batches(questions: Sequence[_Question], images: Sequence[PreparedImage]) -> Iterator[list[_Question]]:
+    """Questions about images of one size, at most as many as there are images, prompts of like length together."""
+    by_size: dict[torch.Size, list[_Question]] = defaultdict(list)
+    for question in questions:
+        by_size[images[question.image].pixels.shape].append(question)
+    for same_size in by_size.values():
+        same_size.sort(key=lambda q: len(q.prompt.token_ids))
+        for start in range(0, len(same_size), len(images)):
+            yield same_size[start : start + len(images)]
+
+
+def best_labels(logits: Tensor, owners: Tensor, labels: int) -> tuple[Tensor, Tensor]:
+    """Score and label [B, Q] of each box: the label whose own tokens hold the highest logit.
+
+    Args:
+        logits: [B, Q, at least T].
+        owners: [B, T], the label of each token, below `labels`; every row has one at least.
+    """
+    batch, queries, _ = logits.shape
+    slots = (owners + 1)[:, None].expand(-1, queries, -1)  # slot 0 collects the tokens of no label
+    empty = logits.new_full((batch, queries, labels + 1), -torch.inf)
+    best = empty.scatter_reduce(2, slots, logits[..., : owners.shape[1]], "amax")[..., 1:].max(dim=-1)
+    return best.values.sigmoid(), best.indices
+
+
+def found(answer: Tensor, image: PreparedImage, config: DetectConfig) -> list[DetectedBox]:
+    """The boxes of one image that are good enough, best first.
+
+    Args:
+        answer: [n, 6], as `score, label, cx, cy, w, h`; what is not finite is no box.
+    """
+    scores, labels, boxes = answer[:, 0], answer[:, 1].int(), _pixels(answer[:, 2:], image)
+    real = answer.isfinite().all(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    good = real & (scores >= config.box_threshold)
+    order = torch.nonzero(good)[:, 0]
+    order = order[scores[order].argsort(descending=True, stable=True)]
+    order = order[nms(boxes[order], scores[order], config.nms_iou)]
+    rows = zip(labels[order].tolist(), scores[order].tolist(), boxes[order].tolist(), strict=True)
+    return [DetectedBox(label, score, (x0, y0, x1, y1)) for label, score, (x0, y0, x1, y1) in rows]
+
+
+def _pixels(boxes: Tensor, image: PreparedImage) -> Tensor:
+    """[n, 4] xyxy, clipped to the image."""
+    size = boxes.new_tensor([image.width_px, image.height_px])
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    low, high = (centre - half) * size, (centre + half) * size
+    return torch.cat([low.clamp(min=0).minimum(size), high.clamp(min=0).minimum(size)], dim=1)

@@ -1,0 +1,194 @@
+"""Grounding DINO of the groundingdino-py package, and its checkpoint files.
+
+The package was written for transformers 4, and downloads BERT's weights on construction although its checkpoints
+hold them. While its constructor runs, names in it stand for ours: a BERT without weights, wrapped so that
+transformers 5 runs it, and the tokenizer of `text_encoder`. Its deformable attention is plain PyTorch on any device.
+
+Images are resized as by `grounding_dino_hf`, with the package's numbers (shortest side 800 px, at most 1333 px).
+Against the package's own Pillow resize, colours differ by one level or so, and images longer than 5:3 by up to 2 px.
+
+The libraries differ in one number: where they invert a coordinate in [0, 1], the package clips it to [1e-3, 1 - 1e-3]
+and transformers to [1e-5, 1 - 1e-5]. Only boxes with a coordinate that near an end can tell.
+The package knows Swin backbones and a width of 256 only: other shapes (those of `miniature`) need `grounding_dino_hf`.
+"""
+
+import contextlib
+import runpy
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BatchEncoding, GroundingDinoImageProcessor
+
+from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetector, prepare_image
+from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
+from labeling.backends.runtime import pretrained, torch_device
+from labeling.config import DetectConfig
+from labeling.errors import CheckpointError
+from labeling.stages.networks import DetectedBox
+from labeling.weights import checkpoint_file
+
+with warnings.catch_warnings():  # the package uses timm's former module names
+    warnings.simplefilter("ignore", FutureWarning)
+    import groundingdino.models.GroundingDINO.groundingdino as package
+    from groundingdino.config import GroundingDINO_SwinT_OGC
+    from groundingdino.models import build_model
+    from groundingdino.util.slconfig import SLConfig
+
+PREPROCESSING = {"shortest_edge": 800, "longest_edge": 1333}
+"""Sizes in pixels. Colours are normalised by ImageNet's mean and deviation, as transformers does by default."""
+
+
+class GroundingDinoPackageDetector:
+    """Finds nouns with the groundingdino-py package's Grounding DINO."""
+
+    def __init__(self, config: DetectConfig) -> None:
+        """Load the weights.
+
+        Raises:
+            CheckpointError: a file is missing, or the checkpoint, its configuration and the text encoder do not fit.
+        """
+        device = torch_device(config.device)
+        tokenizer, bert_config = text_encoder(config.text_encoder)
+        self._net = build(package_config(config.package_config), tokenizer, bert_config)
+        load(self._net, package_weights(config.checkpoint), config)
+        self._net.eval().to(device)
+        self._image_processor = GroundingDinoImageProcessor(size=PREPROCESSING)
+        writer = PromptWriter(tokenizer, self._net.max_text_len)
+        self._prompted = PromptedDetector(self._forward, writer, device, config)
+
+    def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
+        return prepare_image(self._image_processor, image)
+
+    def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
+        return self._prompted.detect(prepared, labels)
+
+    def _forward(self, pixels: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        tokens = {
+            "input_ids": prompts.token_ids,
+            "attention_mask": prompts.attention_mask,
+            "token_type_ids": torch.zeros_like(prompts.token_ids),
+        }
+        output = self._net(pixels, captions=BatchEncoding(tokens))
+        return output["pred_logits"], output["pred_boxes"]
+
+
+def text_encoder(name: str) -> tuple[Any, Any]:
+    """Tokenizer and configuration of the BERT `name`, a folder or hub id; no weights."""
+    with pretrained(name, "labeling.detect.text_encoder") as source:
+        return AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
+
+
+def package_config(path: str | None) -> Any:
+    """The package's settings from its `.py` file; None is its GroundingDINO_SwinT_OGC.py."""
+    setting = "labeling.detect.package_config"
+    file = Path(GroundingDINO_SwinT_OGC.__file__) if path is None else checkpoint_file(path, setting)
+    try:
+        values = {name: value for name, value in runpy.run_path(str(file)).items() if not name.startswith("__")}
+        settings = SLConfig(values, filename=str(file))
+        settings.use_checkpoint = settings.use_transformer_ckpt = False  # they save memory in training only
+    except Exception as error:  # the file is Python code
+        raise CheckpointError(f"{setting}={str(file)!r} is no configuration of GroundingDINO: {error!r}") from error
+    return settings
+
+
+def package_weights(path: str) -> dict[str, Tensor]:
+    """The weights of a `.pth` file, without the prefix that training on several GPUs left."""
+    setting = "labeling.detect.checkpoint"
+    file = checkpoint_file(path, setting)
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)["model"]
+        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    except Exception as error:  # torch.load raises what its pickle makes it raise
+        raise CheckpointError(
+            f"{setting}={path!r} is no checkpoint of GroundingDINO, which is a file of torch.save with tensors under "
+            f"'model' ({type(error).__name__})"
+        ) from error
+
+
+def build(settings: Any, tokenizer: Any, bert_config: Any) -> Any:
+    """The package's network with random weights, without a download."""
+    _silence()
+    with _stand_ins(tokenizer, bert_config):
+        try:
+            net = build_model(settings)
+        except (AttributeError, AssertionError, NotImplementedError) as error:
+            raise CheckpointError(
+                f"labeling.detect.package_config={settings.filename!r}: the groundingdino package builds no network "
+                f"from it: {error!r}"
+            ) from error
+    net.tokenizer = _already_tokenized
+    for layer in net.transformer.encoder.text_layers:
+        layer.register_forward_pre_hook(_mask_per_head, with_kwargs=True)
+    return net
+
+
+def load(net: Any, weights: Mapping[str, Tensor], config: DetectConfig) -> None:
+    """Put `weights` into `net`. Weights that `net` has no place for are those of training, and ignored.
+
+    Raises:
+        CheckpointError: one that `net` needs is missing or has another shape; says how many and the first.
+    """
+    wanted = {n: t.shape for n, t in net.state_dict().items() if n in weights or not n.endswith("position_index")}
+    if wrong := [name for name, shape in wanted.items() if name not in weights or weights[name].shape != shape]:
+        raise CheckpointError(
+            f"labeling.detect.checkpoint={config.checkpoint!r}: {len(wrong)} of {len(wanted)} weights are missing or "
+            f"have another shape, first {wrong[0]}: it is not of labeling.detect.package_config="
+            f"{config.package_config!r} and labeling.detect.text_encoder={config.text_encoder!r}"
+        )
+    net.load_state_dict(weights, strict=False)
+
+
+class PhraseBert(nn.Module):
+    """BERT with a mask of its own for each pair of tokens; takes the place of the package's `BertModelWarper`."""
+
+    def __init__(self, bert_model: Any) -> None:
+        super().__init__()
+        self.config = bert_model.config
+        self.embeddings = bert_model.embeddings
+        self.encoder = bert_model.encoder
+        self.pooler = bert_model.pooler  # checkpoints hold its weights; what it computes is not used
+
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor, attention_mask: Tensor
+    ) -> dict[str, Tensor]:
+        """Hidden states [B, T, D] as `last_hidden_state`; `attention_mask` is bool [B, T, T], True to attend."""
+        hidden = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids, position_ids=position_ids)
+        additive = torch.zeros_like(attention_mask, dtype=hidden.dtype)
+        additive = additive.masked_fill(~attention_mask, torch.finfo(hidden.dtype).min)[:, None]
+        return {"last_hidden_state": self.encoder(hidden, attention_mask=additive)[0]}
+
+
+@contextlib.contextmanager
+def _stand_ins(tokenizer: Any, bert_config: Any) -> Iterator[None]:
+    theirs = package.get_tokenlizer, package.BertModelWarper
+    package.BertModelWarper = PhraseBert
+    package.get_tokenlizer = SimpleNamespace(
+        get_tokenlizer=lambda _: tokenizer, get_pretrained_language_model=lambda _: AutoModel.from_config(bert_config)
+    )
+    try:
+        yield
+    finally:
+        package.get_tokenlizer, package.BertModelWarper = theirs
+
+
+def _already_tokenized(captions: BatchEncoding, padding: str, return_tensors: str) -> BatchEncoding:
+    """In place of the package's tokenizer, as our prompts come as tokens."""
+    return captions
+
+
+def _mask_per_head(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The layer would repeat a batch's masks head by head where its attention reads them image by image."""
+    return args, {**kwargs, "src_mask": kwargs["src_mask"].repeat_interleave(layer.nhead, dim=0)}
+
+
+def _silence() -> None:
+    """Ignore what the package's older calls of torch make it warn of."""
+    warnings.filterwarnings("ignore", message="torch.meshgrid")
+    warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\.autocast", category=FutureWarning)

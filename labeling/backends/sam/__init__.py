@@ -1,0 +1,1 @@
+"""SAM, from segment-anything or from transformers."""

@@ -1,0 +1,90 @@
+"""Segment Anything by transformers, from its checkpoint folders or hub ids."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import AutoConfig, SamConfig, SamImageProcessor, SamModel
+
+from labeling.backends.runtime import pretrained, torch_device, torch_dtype
+from labeling.backends.sam.masks import Preprocessing, SamImage, segment
+from labeling.config import SegmentConfig
+from labeling.errors import CheckpointError
+from labeling.stages.networks import SegmentedBox
+
+_SETTING = "labeling.segment.checkpoint"
+
+
+class SamHfSegmenter:
+    """Masks by transformers' `SamModel`."""
+
+    def __init__(self, config: SegmentConfig) -> None:
+        """Load the weights.
+
+        Raises:
+            CheckpointError: the folder or hub id is missing, is another model's, or lacks weights.
+        """
+        self.device = torch_device(config.device)
+        self.dtype = torch_dtype(config.precision)
+        self.net, self.preprocessing = _load(config)
+        self.net.vision_encoder.to(self.dtype)
+        self.net.to(self.device)
+
+    def prepare(self, image: NDArray[np.uint8]) -> SamImage:
+        return self.preprocessing.prepare(image)
+
+    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
+        return segment(self, prepared, boxes)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Embeddings [B, C, g, g], computed in the precision of the settings."""
+        embeddings: Tensor = self.net.vision_encoder(pixels.to(self.dtype)).last_hidden_state
+        return embeddings.float()
+
+    def decode(self, embeddings: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Each box as an image of its own with one prompt, so that images with few boxes pad none."""
+        of_box = embeddings[owner.to(embeddings.device)]
+        out = self.net(image_embeddings=of_box, input_boxes=boxes[:, None], multimask_output=False)
+        return out.pred_masks[:, 0, 0], out.iou_scores[:, 0, 0]
+
+
+def _load(config: SegmentConfig) -> tuple[Any, Preprocessing]:
+    name, revision = config.checkpoint, config.revision
+    with pretrained(name, _SETTING) as source:
+        found = AutoConfig.from_pretrained(source, revision=revision)
+        if not isinstance(found, SamConfig):
+            raise CheckpointError(f"{_SETTING}={name!r} holds a model of type {found.model_type!r}, not 'sam'")
+        processor = SamImageProcessor.from_pretrained(source, revision=revision)
+        net, report = SamModel.from_pretrained(
+            source, revision=revision, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    if wrong := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
+        raise CheckpointError(
+            f"{_SETTING}={name!r} lacks {len(wrong)} tensors of a SamModel of its config.json or has them in other "
+            f"shapes, the first is {wrong[0]!r}: download it again"
+        )
+    return net.eval().requires_grad_(False), _preprocessing(processor, found.vision_config.image_size, name)
+
+
+def _preprocessing(processor: Any, side_px: int, name: str) -> Preprocessing:
+    """The checkpoint's own.
+
+    Raises:
+        CheckpointError: it makes images of another size than the network takes.
+    """
+    longest, pad = processor.size["longest_edge"], processor.pad_size
+    if {longest, pad["height"], pad["width"]} != {side_px}:
+        raise CheckpointError(
+            f"{_SETTING}={name!r}: its processor resizes to {longest} and pads to {pad['width']}x{pad['height']} "
+            f"pixels, but its network takes {side_px}x{side_px}"
+        )
+    return Preprocessing(
+        side_px=side_px,
+        mean=tuple(value / processor.rescale_factor for value in processor.image_mean),
+        std=tuple(value / processor.rescale_factor for value in processor.image_std),
+        resample=Image.Resampling(processor.resample),
+    )

@@ -1,0 +1,132 @@
+"""The truth of a world in the files of the build, so that a stage can be run on what it should have been given.
+
+A *scoring root* holds the images of a build and, for one stage, the layers before it as they ought to be: the true
+captions for the tagger, the true nouns for the detector, the true boxes for the segmenter. The stage then runs over
+them as in any build.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from labeling.build import label_part
+from labeling.config import LabelingConfig
+from labeling.sdd import masks
+from labeling.sdd.arrow import names_of, row_of
+from labeling.sdd.schema import Candidate, Caption, Detection, Detections, Entities, Layer, Noun, Nouns, Segment
+from labeling.sdd.shards import ShardStore
+from labeling.steps import Step
+from miniature.world.serve import TrueSubject, Truth
+
+STAMP = "truth"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """An image of the build."""
+
+    key: bytes
+    url: str
+
+
+def read_truth(path: Path) -> dict[str, Truth]:
+    """The truth of each URL of a world."""
+    records = pq.read_table(path, columns=list(names_of(Truth))).to_pylist()
+    return {truth.url: truth for truth in (row_of(Truth, record) for record in records)}
+
+
+def truths_of(store: ShardStore, shard: str, truth: dict[str, Truth]) -> Iterator[tuple[bytes, Truth]]:
+    """Key and truth of each image of a shard that was downloaded.
+
+    Raises:
+        ValueError: an image is not of this world.
+    """
+    for shown in store.read(Shown, (Layer.IMAGES,), shard):
+        if shown.url not in truth:
+            raise ValueError(
+                f"{store.path(Layer.IMAGES, shard)} holds {shown.url}: give the truth of the world it is from"
+            )
+        yield shown.key, truth[shown.url]
+
+
+def true_nouns(truth: Truth) -> tuple[Noun, ...]:
+    """The nouns of the true caption: what the subjects are called there, then the background."""
+    end = 0
+    nouns = []
+    for label in (*(s.label for s in truth.subjects), truth.background):
+        place = re.compile(rf"\b{re.escape(label)}\b").search(truth.caption, end)
+        assert place is not None, f"{truth.caption!r} lacks {label!r}"
+        end = place.end()
+        nouns.append(Noun(label=label, span_start=place.start(), span_end=end))
+    return tuple(nouns)
+
+
+def true_detections(truth: Truth) -> tuple[Detection, ...]:
+    """The true boxes, with the score 1."""
+    nouns = {noun.label: noun for noun in true_nouns(truth)}
+    return tuple(_detection(subject, nouns[subject.label]) for subject in truth.subjects)
+
+
+def true_candidates(truth: Truth) -> tuple[Candidate, ...]:
+    """The true boxes with the true masks."""
+    return tuple(
+        Candidate(
+            label=d.label,
+            span_start=d.span_start,
+            span_end=d.span_end,
+            score=d.score,
+            box=d.box,
+            segment=_segment(subject),
+        )
+        for d, subject in zip(true_detections(truth), truth.subjects, strict=True)
+    )
+
+
+def _detection(subject: TrueSubject, noun: Noun) -> Detection:
+    return Detection(label=noun.label, span_start=noun.span_start, span_end=noun.span_end, score=1.0, box=subject.box)
+
+
+def _segment(subject: TrueSubject) -> Segment:
+    return Segment(mask=subject.mask, area_px=masks.area_px(subject.mask), predicted_iou=1.0, stability=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrueLayer:
+    """A layer of the build as it ought to be."""
+
+    name: str
+    row: type
+    of: Callable[[bytes, Truth], Any]
+
+
+LAYERS = (
+    TrueLayer("captions", Caption, lambda key, truth: Caption(key=key, caption=truth.caption)),
+    TrueLayer("nouns", Nouns, lambda key, truth: Nouns(key=key, nouns=true_nouns(truth))),
+    TrueLayer("detections", Detections, lambda key, truth: Detections(key=key, detections=true_detections(truth))),
+    TrueLayer("entities", Entities, lambda key, truth: Entities(key=key, candidates=true_candidates(truth))),
+)
+
+
+def write_truth(build: ShardStore, scoring: ShardStore, truth: dict[str, Truth], layers: Iterable[str]) -> None:
+    """Copy images/ of `build` to `scoring` and write `layers` there as they ought to be."""
+    wanted = set(layers)
+    for shard in build.shards(Layer.IMAGES):
+        copy = scoring.path(Layer.IMAGES, shard)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(build.path(Layer.IMAGES, shard).read_bytes())
+        for layer in (layer for layer in LAYERS if layer.name in wanted):
+            rows = (layer.of(key, own) for key, own in truths_of(build, shard, truth))
+            scoring.write_outcomes(layer.name, shard, rows, layer.row, STAMP, replace=True)
+
+
+def run_on_truth(config: LabelingConfig, step: Step, truth: dict[str, Truth], scoring_root: str) -> ShardStore:
+    """Run the stage of `step` over the images of `config.root` with the true layers before it, in `scoring_root`."""
+    build, scoring = ShardStore(config.root), ShardStore(scoring_root)
+    write_truth(build, scoring, truth, step.reads[1:])
+    at = config.model_copy(update={"root": scoring_root})
+    label_part(at, step, scoring.shards(Layer.IMAGES), run="score")
+    return scoring

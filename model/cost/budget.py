@@ -1,0 +1,211 @@
+"""FLOPs and bytes of Subject-Diffusion's own steps, for any configuration, on the meta device.
+
+    budget = training_budget(ModelConfig(), images=12, subjects=2)
+    budget.flops() / 12                                          # per image, with everything computed in the step
+    budget.flops(cached_latents=True, cached_features=True)      # where the frozen encoders' results are kept
+
+A GPU's rate of useful work (MFU) is these FLOPs by its time: what is recomputed to save memory is not among them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig, Recompute
+from model.cost.count import Cost, autocast_gpu, inference_flops, kept_bytes, on_meta, training_cost
+from model.cost.recompute import recompute
+from model.inputs.batch import ImageFeatures, PromptTokens, SubjectBatch
+from model.networks.adapter import AdapterInputs
+from model.networks.attention_maps import MapRecorder
+from model.networks.unet import Conditions
+from model.objective.losses import attention_map_loss
+from model.sampling.denoising import GuidedDenoiser, branch_conditions
+from model.sampling.guidance import Guidance
+from model.subject_diffusion import SubjectDiffusion
+
+BF16 = torch.bfloat16
+
+
+@dataclass(frozen=True)
+class TrainingBudget:
+    """FLOPs of one training step of a batch, by part."""
+
+    vae: int
+    image_encoder: int
+    text_encoder: int
+    """Forward and backward."""
+    unet: int
+    """Forward and backward, with adapters, perceptrons and losses."""
+
+    def flops(self, cached_latents: bool = False, cached_features: bool = False) -> int:
+        """Of the step; kept results of the VAE and of the image encoder cost nothing."""
+        online = (0 if cached_latents else self.vae) + (0 if cached_features else self.image_encoder)
+        return online + self.text_encoder + self.unet
+
+
+@dataclass(frozen=True)
+class SamplingBudget:
+    """FLOPs of sampling one image."""
+
+    step: int
+    """One evaluation of all branches."""
+    once: int
+    """Encoders, constant keys and values, and the decoder."""
+
+    def flops(self, evaluations: int) -> int:
+        return self.once + evaluations * self.step
+
+
+def training_budget(config: ModelConfig, images: int, subjects: int, image_px: int | None = None) -> TrainingBudget:
+    """What a step of `images`, each with `subjects`, computes.
+
+    Args:
+        image_px: sides of an image; by default those that the base was trained on.
+    """
+    net = on_meta(lambda: SubjectDiffusion.from_config(config))
+    if image_px is not None:
+        net.train_at(image_px)
+    batch = _batch(net, images, subjects)
+    weights = [*net.parameters(), *net.buffers()]
+    step = training_cost(lambda: net.training_loss(batch).total, weights)
+    text = training_cost(lambda: _text(net, batch.prompts), weights)
+    side = net.image_encoder.side_px
+    pictures = torch.empty(images, subjects, 3, side, side, dtype=torch.uint8, device="meta")
+    pixels = torch.empty(images, 3, *_image_size(net), dtype=torch.uint8, device="meta")
+    return TrainingBudget(
+        vae=inference_flops(lambda: net.latent_moments(pixels)),
+        image_encoder=inference_flops(lambda: net.image_encoder(pictures)),
+        text_encoder=text.flops,
+        unet=step.flops - text.flops,
+    )
+
+
+def float32_kept_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
+    """Bytes that a training step in float32 keeps between forward and backward.
+
+    Args:
+        what: is recomputed instead of kept.
+    """
+    return _kept_bytes(config, images, subjects, what, torch.float32, "meta")
+
+
+def autocast_kept_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
+    """Bytes that a training step under a GPU's bfloat16 autocast keeps between forward and backward, uncompiled.
+
+    The bfloat16 copies of weights are not among them; inputs of norms are, which autocast keeps in float32.
+
+    Args:
+        what: is recomputed instead of kept.
+    """
+    with autocast_gpu():
+        return _kept_bytes(config, images, subjects, what, BF16, "cuda")
+
+
+def _kept_bytes(
+    config: ModelConfig, images: int, subjects: int, what: Recompute, dtype: torch.dtype, device: str
+) -> int:
+    net = on_meta(lambda: SubjectDiffusion.from_config(config), dtype, device)
+    recompute(net.unet, what)
+    batch = _batch(net, images, subjects, device)
+    return kept_bytes(lambda: net.training_loss(batch).total, [*net.parameters(), *net.buffers()])
+
+
+def unet_cost(
+    config: ModelConfig, images: int, subjects: int, what: Recompute = Recompute.NOTHING, maps: bool = True
+) -> Cost:
+    """Of the UNet's part of a training step, in bfloat16.
+
+    Args:
+        maps: whether Eq. 2 is part of the loss.
+    """
+    net = on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
+    recompute(net.unet, what)
+    batch, latent = _batch(net, images, subjects), _latent(net, images)
+    conditions = _conditions(net, images, subjects)
+    steps = torch.empty(images, dtype=torch.long, device="meta")
+    present = torch.empty(batch.prompts.entity_tokens.shape[:2], dtype=torch.bool, device="meta")
+    masks = batch.masks.repeat_interleave(present.shape[1] // subjects, dim=1)
+
+    def loss() -> Tensor:
+        recorder = MapRecorder(batch.prompts.entity_tokens, (latent.shape[2], latent.shape[3])) if maps else None
+        total: Tensor = net.unet(latent, steps, conditions, recorder).float().sum()
+        return total if recorder is None else total + attention_map_loss(recorder.maps, masks, present)
+
+    return training_cost(loss, [*net.parameters(), *net.buffers()])
+
+
+def text_cost(config: ModelConfig, images: int, subjects: int) -> Cost:
+    """Of the text encoder's part of a training step, in bfloat16."""
+    net = on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
+    prompts = _batch(net, images, subjects).prompts
+    return training_cost(lambda: _text(net, prompts), [*net.parameters(), *net.buffers()])
+
+
+def sampling_budget(config: ModelConfig, subjects: int, guidance: Guidance | None = None) -> SamplingBudget:
+    """What one image with `subjects` takes."""
+    net = on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
+    given = _conditions(net, 1, subjects)
+    coefficients = (guidance or Guidance()).personalised()
+    null = config.null_branches
+    branches = [branch_conditions(branch, given, given.text, null) for branch in coefficients]
+    denoisers: list[GuidedDenoiser] = []
+    once = inference_flops(lambda: denoisers.append(GuidedDenoiser(net.unet, branches, coefficients)))
+    prompts, latent, side = _batch(net, 1, subjects).prompts, _latent(net, 1), net.image_encoder.side_px
+    pictures = torch.empty(1, subjects, 3, side, side, dtype=torch.uint8, device="meta")
+    once += inference_flops(lambda: net.image_encoder(pictures))
+    once += 2 * inference_flops(lambda: _text(net, prompts)) + inference_flops(lambda: net.decode(latent))
+    return SamplingBudget(step=inference_flops(lambda: denoisers[0](latent, 0.0)), once=once)
+
+
+def _batch(net: SubjectDiffusion, images: int, subjects: int, device: str = "meta") -> SubjectBatch:
+    """Latents and image features come encoded."""
+    encoder, (height, width) = net.image_encoder, _latent(net, images).shape[2:]
+    with torch.device(device):
+        return SubjectBatch(
+            prompts=PromptTokens(
+                token_ids=torch.empty(images, net.text_encoder.max_tokens, dtype=torch.long),
+                placeholder_positions=torch.empty(images, subjects, dtype=torch.long),
+                entity_tokens=torch.empty(images, 2 * subjects, net.text_encoder.max_tokens),
+            ),
+            boxes=torch.empty(images, subjects, 4),
+            masks=torch.empty(images, subjects, height, width),
+            present=torch.empty(images, subjects, dtype=torch.bool),
+            latent_moments=torch.empty(images, 2 * net.unet.latent_channels, height, width),
+            image_features=ImageFeatures(
+                cls=torch.empty(images, subjects, encoder.width),
+                patches=torch.empty(images, subjects, encoder.patches, encoder.patch_width),
+            ),
+            full=True,
+        )
+
+
+def _conditions(net: SubjectDiffusion, images: int, subjects: int) -> Conditions:
+    """In bfloat16, with gradients wanted: the text encoder and the perceptrons are trained."""
+    width = net.text_encoder.width
+    text = torch.empty(images, net.text_encoder.max_tokens, width, dtype=BF16, device="meta", requires_grad=True)
+    adapter = None
+    if net.subject_tokens is not None:
+        tokens = max(subjects, net.subject_tokens.slots) * net.image_encoder.patches
+        h_e = torch.empty(images, tokens, width, dtype=BF16, device="meta", requires_grad=True)
+        places = torch.empty(images, tokens, 2, device="meta") if net.config.departures.patch_positions else None
+        adapter = AdapterInputs(h_e, places=places)
+    return Conditions(text, adapter, torch.empty_like(_latent(net, images)[:, :1]))
+
+
+def _latent(net: SubjectDiffusion, images: int) -> Tensor:
+    side = net.unet.base.config.sample_size
+    return torch.empty(images, net.unet.latent_channels, side, side, dtype=BF16, device="meta")
+
+
+def _image_size(net: SubjectDiffusion) -> tuple[int, int]:
+    side = net.unet.base.config.sample_size * net.latent_downsampling
+    return side, side
+
+
+def _text(net: SubjectDiffusion, prompts: PromptTokens) -> Tensor:
+    dtype = net.text_encoder.clip.dtype
+    images, subjects = prompts.placeholder_positions.shape
+    cls = torch.empty(images, subjects, net.image_encoder.width, dtype=dtype, device="meta")
+    condition: Tensor = net.text_encoder(prompts.token_ids, prompts.placeholder_positions, cls)
+    return condition

@@ -1,0 +1,236 @@
+"""The prompt template, and where its words end up among the tokens (Sec. 3.3, "Fusion text encoder").
+
+"[text], the [label 0] is [PH_0], the [label 1] is [PH_1]": text and clauses are tokenized apart and then joined, so the
+place of every label and placeholder is known by construction, and a long text can be cut while the clauses stay whole.
+
+Axes: B images, R reference subjects, K entity tokens, T text tokens.
+"""
+
+import gzip
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from jaxtyping import Float
+from tokenizers import AddedToken
+from torch import Tensor
+from transformers import BatchEncoding, CLIPTokenizer
+
+from model.config import EntityTokens, TemplateTokens
+from model.errors import PromptError
+from model.inputs.batch import ABSENT, PromptTokens
+from model.openclip import bytes_to_unicode, default_bpe
+
+_MERGES = 49_152 - 256 - 2
+_BEFORE_LABEL = ", the"
+Positions = tuple[int, ...]
+Clause = tuple[Positions, Positions, Positions]
+"""Tokens of ", the", of the label, and of "is [PH]"."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the user writes, or a caption, with the label of the subject in each slot; None where a slot is absent."""
+
+    text: str
+    labels: Sequence[str | None] = ()
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """One prompt of the template."""
+
+    token_ids: Positions
+    """With the tokens for start and end, not padded."""
+    label_positions: tuple[Positions, ...]
+    """All tokens of each slot's label; none where the slot is absent."""
+    placeholder_positions: Positions
+    """-1 where the slot is absent."""
+    cut: str
+    """The end of the text that did not fit; empty where all of it did."""
+
+
+class PromptTokenizer:
+    """Writes prompts of the template.
+
+    Args:
+        tokenizer: of the base. A placeholder that is not one token of it is added to it.
+        placeholder: [PH], the same for every subject: what tells them apart is the CLS embedding that replaces it.
+        max_tokens: T, of the text encoder.
+        entity_tokens: which tokens are the y_k of Eq. 2.
+        template: whether text and clauses are tokenized apart or as one string.
+    """
+
+    def __init__(
+        self,
+        tokenizer: CLIPTokenizer,
+        placeholder: str,
+        max_tokens: int,
+        entity_tokens: EntityTokens,
+        template: TemplateTokens = TemplateTokens.APART,
+    ) -> None:
+        if len(tokenizer.encode(placeholder, add_special_tokens=False)) != 1:
+            tokenizer.add_tokens([AddedToken(placeholder, normalized=False)])
+        self.tokenizer = tokenizer
+        self.placeholder = placeholder
+        self.placeholder_id: int = tokenizer.encode(placeholder, add_special_tokens=False)[0]
+        self.max_tokens = max_tokens
+        self.entities_of = _ENTITIES_OF[entity_tokens]
+        self._joined = {TemplateTokens.APART: self._joined_apart, TemplateTokens.WHOLE: self._joined_whole}[template]
+        self._known: dict[str, Positions] = {}
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows that the text encoder's table of embeddings needs."""
+        return len(self.tokenizer)
+
+    def __call__(self, prompts: Sequence[Prompt]) -> PromptTokens:
+        """The prompts as tensors, with as many slots as the longest list of labels has.
+
+        Raises:
+            PromptError: as `tokenized`.
+        """
+        return self.stacked([self.tokenized(prompt) for prompt in prompts])
+
+    def stacked(self, prompts: Sequence[TokenizedPrompt]) -> PromptTokens:
+        """Tokenized prompts as tensors."""
+        slots = max(len(prompt.placeholder_positions) for prompt in prompts)
+        padding = [self.tokenizer.pad_token_id] * self.max_tokens
+        placeholders = [[*one.placeholder_positions, *[ABSENT] * slots][:slots] for one in prompts]
+        return PromptTokens(
+            token_ids=torch.tensor([[*one.token_ids, *padding][: self.max_tokens] for one in prompts]),
+            placeholder_positions=torch.tensor(placeholders, dtype=torch.long).reshape(len(prompts), slots),
+            entity_tokens=torch.stack([self._entity_tokens(one, slots) for one in prompts]),
+        )
+
+    def tokenized(self, prompt: Prompt) -> TokenizedPrompt:
+        """One prompt of the template, its text cut where it is too long, at a space if there is one.
+
+        Raises:
+            PromptError: text or a label holds the placeholder, a label is blank, or the clauses alone are too long.
+        """
+        clauses = [None if label is None else self._clause(label) for label in prompt.labels]
+        text, cut = self._opening(prompt, [clause for clause in clauses if clause is not None])
+        ids = [self.tokenizer.bos_token_id, *text]
+        labels: list[Positions] = []
+        placeholders: list[int] = []
+        for clause in clauses:
+            before, label, after = clause or ((), (), ())
+            ids += before if any(labels) else ()  # the opening holds that of the first clause
+            labels.append(tuple(range(len(ids), len(ids) + len(label))))
+            ids += label + after
+            placeholders.append(len(ids) - 1 if clause else ABSENT)
+        return TokenizedPrompt((*ids, self.tokenizer.eos_token_id), tuple(labels), tuple(placeholders), cut)
+
+    def _clause(self, label: str) -> Clause:
+        ids = self._free_of_placeholder(self._ids(label), f"the label {label!r}")
+        if not ids:
+            raise PromptError(f"the label {label!r} is blank: give a word for what the subject is, such as 'dog'")
+        return self._ids(_BEFORE_LABEL), ids, (*self._ids("is"), self.placeholder_id)
+
+    def _opening(self, prompt: Prompt, clauses: Sequence[Clause]) -> tuple[Positions, str]:
+        """Tokens of the text and of the first clause's ", the", and the end of the text that did not fit."""
+        room = self.max_tokens - 2 - sum(len(part) for clause in clauses for part in clause)
+        if not clauses:
+            return self._fitted(prompt, room)
+        for spare in count():  # joined with the comma, the end of the text may need more tokens than apart
+            ids, cut = self._fitted(prompt, room - spare)
+            opening = self._joined(prompt.text.removesuffix(cut), ids)
+            if len(opening) <= room + len(self._ids(_BEFORE_LABEL)):
+                break
+        return opening, cut
+
+    def _joined_apart(self, text: str, ids: Positions) -> Positions:
+        before = self._ids(_BEFORE_LABEL)
+        return ids + (before if ids else before[1:])
+
+    def _joined_whole(self, text: str, ids: Positions) -> Positions:
+        return tuple(self._encoded(text.strip() + _BEFORE_LABEL).input_ids)
+
+    def _fitted(self, prompt: Prompt, room: int) -> tuple[Positions, str]:
+        """The tokens of the text that fit into `room`, and the rest of the text."""
+        if room < 0:
+            labels = ", ".join(repr(label) for label in prompt.labels if label)
+            raise PromptError(
+                f"the clauses for {labels} need {-room} tokens more than the text encoder's {self.max_tokens}: "
+                f"shorten the labels, or give fewer subjects"
+            )
+        encoded = self._encoded(prompt.text)
+        ids = self._free_of_placeholder(tuple(encoded.input_ids), "the text")
+        if len(ids) <= room:
+            return ids, ""
+        starts = [start for start, _ in encoded.offset_mapping]
+        fitting = next((n for n in range(room, 0, -1) if prompt.text[starts[n] - 1].isspace()), room)
+        return ids[:fitting], prompt.text[starts[fitting] :]
+
+    def _free_of_placeholder(self, ids: Positions, what: str) -> Positions:
+        if self.placeholder_id in ids:
+            raise PromptError(
+                f"{what} holds {self.placeholder!r}, which stands for the picture of a subject: leave it out, "
+                f"a clause for each subject is added to the text"
+            )
+        return ids
+
+    def _ids(self, words: str) -> Positions:
+        """Remembered, as clauses are made of the same few words again and again."""
+        if words not in self._known:
+            self._known[words] = tuple(self._encoded(words).input_ids)
+        return self._known[words]
+
+    def _encoded(self, text: str) -> BatchEncoding:
+        """Tokens and offsets. Start and end, where the text names them, are words like any other.
+
+        Only such a text is encoded without special tokens, as padding is one too: "!", an ordinary sign.
+        """
+        names_special = self.tokenizer.bos_token in text or self.tokenizer.eos_token in text
+        return self.tokenizer(
+            text,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=names_special,
+            verbose=False,
+        )
+
+    def _entity_tokens(self, prompt: TokenizedPrompt, slots: int) -> Float[Tensor, "K T"]:
+        labels = [*prompt.label_positions, *[()] * slots][:slots]
+        placeholders = [*prompt.placeholder_positions, *[ABSENT] * slots][:slots]
+        entities = [entity for pair in zip(labels, placeholders, strict=True) for entity in self.entities_of(*pair)]
+        weights = torch.zeros(len(entities), self.max_tokens)
+        for row, positions in zip(weights, entities, strict=True):
+            row[list(positions)] = 1.0 / max(len(positions), 1)
+        return weights
+
+
+def _label_and_placeholder(label: Positions, placeholder: int) -> list[Positions]:
+    return [label, *_placeholder(label, placeholder)]
+
+
+def _last_label_token_and_placeholder(label: Positions, placeholder: int) -> list[Positions]:
+    return [label[-1:], *_placeholder(label, placeholder)]
+
+
+def _placeholder(label: Positions, placeholder: int) -> list[Positions]:
+    return [() if placeholder == ABSENT else (placeholder,)]
+
+
+_ENTITIES_OF: dict[EntityTokens, Callable[[Positions, int], list[Positions]]] = {
+    EntityTokens.LABEL_AND_PLACEHOLDER: _label_and_placeholder,
+    EntityTokens.LAST_LABEL_TOKEN_AND_PLACEHOLDER: _last_label_token_and_placeholder,
+    EntityTokens.PLACEHOLDER: _placeholder,
+}
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's vocabulary out of open_clip's package, padded as Stable Diffusion 2 has it: what every known base has."""
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as lines:
+        merges = [line.split() for line in lines.read().split("\n")[1 : _MERGES + 1]]
+    return clip_tokenizer_of(merges, max_tokens=77)
+
+
+def clip_tokenizer_of(merges: Sequence[Sequence[str]], max_tokens: int) -> CLIPTokenizer:
+    """A tokenizer like CLIP's with these merges. Numbered are letters, letters that end a word, and then merges."""
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
+    vocabulary = {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocabulary, merges=[*map(tuple, merges)], pad_token="!", model_max_length=max_tokens)

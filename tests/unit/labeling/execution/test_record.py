@@ -1,0 +1,77 @@
+"""What the records of runs say, also of runs that were killed."""
+
+import json
+
+import pytest
+
+from infra.storage import place
+from labeling.config import LabelingConfig
+from labeling.execution.presence import present
+from labeling.execution.record import recorded, runs_of
+
+
+@pytest.fixture(params=["local", "far"])
+def root(request, tmp_path):
+    return place(tmp_path if request.param == "local" else f"memory://{tmp_path.name}")
+
+
+def run_once(root):
+    """The names of a run that came to its end."""
+    with recorded(LabelingConfig(root=str(root)), [], shards=1) as record:
+        assert [run["state"] for run in runs_of(root) if run["name"] == record.name] == ["running"]
+        return record.name
+
+
+def states(root):
+    return {run["name"]: run["state"] for run in runs_of(root)}
+
+
+def on_disk(root):
+    return {path.name: json.loads(path.read_bytes())["state"] for path in (root / "runs").iterdir()}
+
+
+def test_a_run_is_running_then_done_or_failed(root):
+    first = run_once(root)
+    with pytest.raises(KeyboardInterrupt), recorded(LabelingConfig(root=str(root)), [], shards=1) as record:
+        raise KeyboardInterrupt
+    assert states(root) == {first: "done", record.name: "failed"}
+
+
+def left_by_a_killed_run(root, name):
+    record = json.loads((root / "runs" / f"{run_once(root)}.json").read_bytes())
+    (root / "runs" / f"{name}.json").write_text(json.dumps(record | {"name": name, "state": "running"}))
+
+
+def test_a_killed_run_is_shown_as_killed_and_the_next_run_writes_it_down(root):
+    left_by_a_killed_run(root, "20200101T000000-abcdef")
+    assert states(root)["20200101T000000-abcdef"] == "killed"
+    assert on_disk(root)["20200101T000000-abcdef.json"] == "running", "looking changes nothing"
+    run_once(root)
+    assert on_disk(root)["20200101T000000-abcdef.json"] == "killed"
+    assert states(root)["20200101T000000-abcdef"] == "killed"
+
+
+def test_a_run_beside_it_is_left_alone(root):
+    left_by_a_killed_run(root, "20200101T000000-abcdef")
+    with present(root, "20200101T000000-abcdef"):
+        run_once(root)
+        assert states(root)["20200101T000000-abcdef"] == "running"
+
+
+def test_half_written_records_of_killed_runs_are_removed(tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for name in ("killed", "live"):
+        (folder / f".{name}.json.12345678.tmp").write_text("{")
+    with present(place(tmp_path), "live"):
+        run_once(place(tmp_path))
+    assert [path.name for path in folder.iterdir() if path.suffix == ".tmp"] == [".live.json.12345678.tmp"]
+
+
+def test_what_is_no_record_is_left_where_it_is(tmp_path):
+    (tmp_path / "runs").mkdir()
+    for name, content in {"torn": "{", "list": "[]", "other": "{}"}.items():
+        (tmp_path / "runs" / f"{name}.json").write_text(content)
+    name = run_once(place(tmp_path))
+    assert states(place(tmp_path)) == {name: "done"}
+    assert len(list((tmp_path / "runs").iterdir())) == 4

@@ -1,0 +1,149 @@
+"""What a trained model is asked for, and that what is left out is left out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from miniature.networks import base, image_encoder, latent
+from miniature.networks.judge import load_embedder
+from miniature.networks.text import tokenizer
+from miniature.scoring.cases import COUNT, Asked, cases, known
+from miniature.scoring.subject_score import SAMPLING, WITHOUT, Given, batch_of, gallery, generate, ranked_first, sheet
+from miniature.world.names import labelled_names
+from miniature.world.scenes import phrases
+from model.config import ModelConfig
+from model.subject_diffusion import SubjectDiffusion
+from model.weights.folders import unet_of
+
+WEIGHTS = Path(base.__file__).parents[1] / "weights"
+COMMITTED = WEIGHTS / "subject_diffusion"
+QUICK = SAMPLING.model_copy(update={"steps": 2})
+OPEN = {"patch_positions": True, "keys_start_as_queries": True, "gate_start": 1.0}
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> SubjectDiffusion:
+    """Untrained, but for open gates and a location mask that matters."""
+    folder: Path = tmp_path_factory.mktemp("base")
+    tokens = tokenizer(phrases())
+    base.save(base.build(tokens, 1), tokens, latent.build(1), folder / "base")
+    image_encoder.save(image_encoder.build(1), folder / "image_encoder")
+    config = ModelConfig.model_validate(
+        {
+            "base": str(folder / "base"),
+            "image_encoder": str(folder / "image_encoder"),
+            "max_subjects": 2,
+            "attention_downsampling": (1, 2),
+            "departures": OPEN,
+        }
+    )
+    made = SubjectDiffusion.from_base(config).eval().requires_grad_(False)
+    torch.nn.init.normal_(made.unet.base.conv_in.weight[:, -1], std=0.5)
+    return made
+
+
+@pytest.mark.parametrize("who", Asked)
+def test_every_subject_is_asked_for_once_in_a_round(who: Asked) -> None:
+    asked = [case.subjects[0].sprite for case in cases(1, asked=who)]
+    assert asked == known(who)[:COUNT]
+    assert len({sprite.name for sprite in asked}) == COUNT
+
+
+def test_settings_are_chosen_on_subjects_that_are_not_reported_and_that_no_dataset_has() -> None:
+    untaught, held_out = ({sprite.name for sprite in known(who)} for who in (Asked.UNTAUGHT, Asked.HELD_OUT))
+    assert not untaught & (held_out | set(labelled_names()))
+
+
+@pytest.mark.parametrize("subjects", [1, 2])
+def test_a_prompt_calls_each_subject_by_a_word_of_its_own(subjects: int) -> None:
+    for case in cases(subjects):
+        labels = [wanted.label for wanted in case.subjects]
+        assert len(case.subjects) == subjects == len(set(labels))
+        assert labels == [wanted.sprite.class_word for wanted in case.subjects]
+        assert all(label in case.prompt for label in labels)
+
+
+def test_a_reference_is_not_what_is_wanted() -> None:
+    """Its pose is another one: the outlines, brought to one size, differ."""
+    for case in list(cases(1))[:10]:
+        (wanted,) = case.subjects
+        outlines = [_filled(mask) for mask in (wanted.mask, wanted.place)]
+        assert (outlines[0] != outlines[1]).mean() > 0.005
+
+
+def test_the_embedder_finds_the_subjects_of_each_picture() -> None:
+    """Of four scenes, the last with the picture of the first: its two are found in none of it."""
+    asked = list(cases(2))[:4]
+    embedder, sprites = load_embedder(WEIGHTS / "embedder"), known(Asked.HELD_OUT)
+    looks = {sprite.name: look for sprite, look in zip(sprites, gallery(embedder, sprites), strict=True)}
+    pictures = [case.shown.image for case in [*asked[:3], asked[0]]]
+    assert ranked_first(embedder, looks, pictures, asked) == [[True, True]] * 3 + [[False, False]]
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    y, x = (np.linspace(0, size - 1, 64).astype(int) for size in inside.shape)
+    return inside[np.ix_(y, x)]
+
+
+def _share_of_bounds(mask: np.ndarray) -> float:
+    return float(mask.sum() / (mask.any(0).sum() * mask.any(1).sum()))
+
+
+def test_boxes_and_masks_are_at_one_place(net: SubjectDiffusion) -> None:
+    batch = batch_of(net, list(cases(2))[:4], np.random.default_rng(0))
+    for box, mask in zip(batch.boxes.flatten(0, 1), batch.masks.flatten(0, 1), strict=True):
+        rows, columns = (mask > 0).any(1).nonzero(), (mask > 0).any(0).nonzero()
+        found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 16
+        assert (found - box).abs().max() <= 1 / 16
+
+
+def test_a_box_alone_is_marked_by_the_outline_of_the_reference_or_as_a_whole(net: SubjectDiffusion) -> None:
+    asked, rng = list(cases(1))[:6], np.random.default_rng(0)
+    outline, box, filled = (batch_of(net, asked, rng, given) for given in Given)
+    assert torch.equal(filled.boxes, outline.boxes)
+    assert (box.boxes[..., :2] >= outline.boxes[..., :2] - 1e-6).all()
+    assert (box.boxes[..., 2:] <= outline.boxes[..., 2:] + 1e-6).all()
+    sides = box.boxes[..., 2:] - box.boxes[..., :2]
+    covered = (box.masks.mean((2, 3)) / sides.prod(-1)).flatten().tolist()
+    assert covered == pytest.approx([_share_of_bounds(case.subjects[0].mask) for case in asked], abs=1e-3)
+    assert not any(torch.equal(one, other) for one, other in zip(box.masks, outline.masks, strict=True))
+    assert (filled.masks.sum((2, 3)) > box.masks.sum((2, 3))).all()
+    assert set(filled.masks.unique().tolist()) == {0.0, 1.0}
+
+
+def test_each_condition_that_is_left_out_changes_the_picture(net: SubjectDiffusion) -> None:
+    asked = list(cases(1))[:2]
+    made = {name: generate(net, asked, QUICK, without) for name, without in WITHOUT.items()}
+    assert all(np.array_equal(a, b) for a, b in zip(made["nothing"], generate(net, asked, QUICK), strict=True))
+    for one in ("adapter", "CLS", "mask"):
+        assert not np.array_equal(made["nothing"][0], made[one][0])
+
+
+def test_with_all_left_out_no_picture_knows_its_subject(net: SubjectDiffusion) -> None:
+    one, other, *_ = cases(1)
+    given = replace(one.subjects[0], image=other.subjects[0].image, mask=other.subjects[0].mask)
+    swapped = replace(one, subjects=(given,))
+    for name, equal in (("nothing", False), ("all three", True)):
+        pair = [generate(net, [case], QUICK, WITHOUT[name])[0] for case in (one, swapped)]
+        assert np.array_equal(*pair) == equal
+
+
+def test_a_sheet_shows_references_above_pictures(net: SubjectDiffusion) -> None:
+    asked = list(cases(2))[:3]
+    made = [np.full((64, 64, 3), 9, np.uint8)] * 3
+    assert sheet(made, asked, columns=2).shape == (2 * 2 * 3 * 64, 2 * 2 * 64, 3)
+
+
+def test_the_committed_model_keeps_the_base_that_it_was_trained_from() -> None:
+    """Eq. 4 mixes the two, so what training left alone is the same in both."""
+    net = SubjectDiffusion.from_pretrained(COMMITTED)
+    frozen = {name: weight for name, weight in net.unet.base.named_parameters() if not weight.requires_grad}
+    theirs = dict(unet_of(net.config).named_parameters())
+    kept = [name for name in theirs if name in frozen and name != "conv_in.weight"]
+    assert len(kept) > 100
+    assert [name for name in kept if not torch.equal(theirs[name], frozen[name].reshape(theirs[name].shape))] == []

