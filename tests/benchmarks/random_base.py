@@ -13,8 +13,8 @@ from diffusers import PNDMScheduler
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.cost import on_meta
-from model.weights import Parts, random_parts
+from model.cost.count import on_meta
+from model.weights.folders import Parts, random_parts
 
 _FLOAT32 = 4
 """Bytes of a number."""

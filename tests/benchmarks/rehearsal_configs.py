@@ -6,7 +6,7 @@ from typing import Any
 from flows.experiment import Experiment
 from infra.config import Config, load
 from labeling.config import LabelingConfig
-from miniature.serve import METADATA
+from miniature.world.serve import METADATA
 from tests.benchmarks.rehearsal_settings import Rehearsal, Scale
 from training.config import TrainingJob
 

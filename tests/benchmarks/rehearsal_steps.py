@@ -12,37 +12,38 @@ import torch
 from PIL import Image
 
 from infra.logs import setup_logs
+from labeling.backends.load import load_captioner, load_detector, load_segmenter, load_tagger
 from labeling.build import download_part, finish_part, label_part
 from labeling.config import BoxRules, LabelingConfig, RulesConfig
-from labeling.finish import SDD, FinishJob
+from labeling.download.url_list import plan_urls
+from labeling.finish import FinishJob
 from labeling.sdd import masks
-from labeling.sdd.schema import State
+from labeling.sdd.schema import Layer, State
 from labeling.sdd.shards import ShardStore
 from labeling.stages.caption import CaptionStage
 from labeling.stages.detect import DetectStage
 from labeling.stages.nouns import NounStage
 from labeling.stages.segment import SegmentStage
-from labeling.steps import IMAGES, Step, chain
-from labeling.url_list import URLS, plan_urls
-from miniature.scenes import ScenesConfig
-from miniature.serve import TRUTH, WorldConfig, serving, write_world
-from miniature.true_layers import LAYERS, read_truth, write_truth
+from labeling.steps import Step, chain
+from miniature.scoring.true_layers import LAYERS, read_truth, write_truth
 from miniature.untrained import write_networks
+from miniature.world.scenes import ScenesConfig
+from miniature.world.serve import TRUTH, WorldConfig, serving, write_world
 from model.config import ModelConfig
 from model.pipeline import Request, Subject, SubjectDiffusionPipeline
-from model.sampling_config import SamplingConfig
+from model.sampling.config import SamplingConfig
 from tests.benchmarks.full_networks import write_full_networks
 from tests.benchmarks.random_base import write_random_base
 from tests.benchmarks.rehearsal_configs import STEPS, labeling_config, training_job
 from tests.benchmarks.rehearsal_settings import Rehearsal, Scale
 from tests.benchmarks.workload import workload
 from tests.small_model import small_config
-from training.cache_job import make_cache
-from training.checkpoints import LATEST, Checkpoints
+from training.cache.job import make_cache
+from training.checkpoints.store import LATEST, Checkpoints
 from training.config import TrainingJob
 from training.export import export as export_model
 from training.job import run
-from training.metrics import read_metrics
+from training.monitoring.metrics import read_metrics
 from training.parallel import Worker
 
 PHOTOGRAPHS = 2
@@ -70,16 +71,16 @@ def photographs(rehearsal: Rehearsal) -> str:
         shards = plan_urls(config)
         download_part(config, shards)
     _label_truly(rehearsal)
-    return f"{_kept(rehearsal, IMAGES)} of {PHOTOGRAPHS} downloaded, {sides[0]} to {sides[1]} px"
+    return f"{_kept(rehearsal, Layer.IMAGES)} of {PHOTOGRAPHS} downloaded, {sides[0]} to {sides[1]} px"
 
 
 def _label_truly(rehearsal: Rehearsal) -> None:
     downloaded, true = ShardStore(str(rehearsal.dataset)), ShardStore(str(rehearsal.truth))
-    shutil.copytree(rehearsal.dataset / URLS, rehearsal.truth / URLS)
+    shutil.copytree(rehearsal.dataset / Layer.URLS, rehearsal.truth / Layer.URLS)
     write_truth(downloaded, true, read_truth(rehearsal.world / TRUTH), [layer.name for layer in LAYERS])
     rules = RulesConfig(**ALL_BOXES.model_dump() | {"min_score": 0, "min_mask_fill": 0})
-    job = FinishJob(root=true.root, rules=rules, layers=(IMAGES, *(layer.name for layer in LAYERS)))
-    for shard in true.shards(IMAGES):
+    job = FinishJob(root=true.root, rules=rules, layers=(Layer.IMAGES, *(layer.name for layer in LAYERS)))
+    for shard in true.shards(Layer.IMAGES):
         if (error := job.make(shard).error) is not None:
             raise RuntimeError(f"the true labels of {shard} are not written: {error}")
 
@@ -111,7 +112,7 @@ def masks_and_rules(rehearsal: Rehearsal) -> str:
     config, steps, shards = _label(rehearsal, "entities")
     finish_part(config, steps, shards)
     work = workload(ShardStore(config.root), steps, shards, config.segment.floor)
-    return f"{work.boxes} boxes, {work.masks} masks, {_kept(rehearsal, SDD)} rows in sdd/"
+    return f"{work.boxes} boxes, {work.masks} masks, {_kept(rehearsal, Layer.SDD)} rows in sdd/"
 
 
 def networks(rehearsal: Rehearsal) -> str:
@@ -192,9 +193,14 @@ def _subjects(rehearsal: Rehearsal) -> list[Subject]:
 def _label(rehearsal: Rehearsal, *stages: str) -> tuple[LabelingConfig, Sequence[Step], Sequence[str]]:
     """Run stages over the photographs. Stamps do not hash the networks: each belongs to this folder alone."""
     config = labeling_config(rehearsal)
-    made = (CaptionStage(config.caption), NounStage(config.nouns), DetectStage(config.detect))
-    steps = chain([(stage, "rehearsal") for stage in (*made, SegmentStage(config.segment))])
-    shards = ShardStore(config.root).shards(IMAGES)
+    chained = (
+        CaptionStage(config.caption, load_captioner),
+        NounStage(config.nouns, load_tagger),
+        DetectStage(config.detect, load_detector),
+        SegmentStage(config.segment, load_segmenter),
+    )
+    steps = chain([(stage, "rehearsal") for stage in chained])
+    shards = ShardStore(config.root).shards(Layer.IMAGES)
     for step in steps:
         if step.stage.name in stages:
             label_part(config, step, shards, "rehearsal")
@@ -204,7 +210,7 @@ def _label(rehearsal: Rehearsal, *stages: str) -> tuple[LabelingConfig, Sequence
 def _kept(rehearsal: Rehearsal, layer: str) -> int:
     """Rows that a layer kept."""
     store = ShardStore(str(rehearsal.dataset))
-    stamps = [store.stamp(layer, shard) for shard in store.shards(IMAGES)]
+    stamps = [store.stamp(layer, shard) for shard in store.shards(Layer.IMAGES)]
     return sum(stamp.counts.get(State.KEPT, 0) for stamp in stamps if stamp)
 
 

@@ -157,7 +157,7 @@ def pool_of(process: psutil.Process) -> list[psutil.Process]:
 DRIVER = """
 import sys
 from labeling.config import LabelingConfig
-from labeling.download import download_shards
+from labeling.download.stage import download_shards
 from labeling.download.url_list import plan_urls
 config = LabelingConfig.model_validate_json(sys.argv[1])
 download_shards(config, plan_urls(config))
