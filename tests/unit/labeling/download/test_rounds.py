@@ -113,7 +113,7 @@ def test_answers_wait_for_whoever_reads_them() -> None:
 
 def test_what_comes_due_between_two_looks_at_the_clock_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.chain([9.9999999], itertools.repeat(10.0000001))
-    monkeypatch.setattr("labeling.rounds.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("labeling.download.rounds.time.monotonic", lambda: next(clock))
     waits: list[float | None] = []
     turns = Turns([Turn(factories.listed(0), "host", due=10.0)], CONFIG, per_host=1)
     monkeypatch.setattr(turns._changed, "wait", waits.append)
