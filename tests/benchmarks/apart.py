@@ -18,7 +18,7 @@ import psutil
 
 from tests.processes import kill_family
 
-SAMPLE_S = 0.1
+SAMPLE_S = 0.2
 """Between two looks at the memory."""
 LINE_S = 10.0
 """Between two reports of progress."""

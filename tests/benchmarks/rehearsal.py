@@ -65,10 +65,10 @@ STEPS = (
     Step("masks", "masks (SAM), rules, ledger", ("boxes", "labellers"), Need(8, 0.1)),
     Step("networks", "write Stable Diffusion's base and the image encoder", (), Need(2, 9), "networks"),
     Step("cache", "cache of moments and features", ("photographs", "networks"), Need(10, 0.1)),
-    Step("train", "two training steps and a checkpoint", ("photographs", "networks"), Need(16, 15), "training"),
-    Step("resume", "a third step from the checkpoint", ("train",), Need(16, 15)),
+    Step("train", "two training steps and a checkpoint", ("photographs", "networks"), Need(16, 8), "training"),
+    Step("resume", "a third step from the checkpoint", ("train",), Need(16, 8)),
     Step("train cached", "a training step from the cache", ("cache",), Need(16, 8), "training-cached"),
-    Step("export", "export of the last checkpoint", ("resume",), Need(12, 9), "model"),
+    Step("export", "export of the last checkpoint", ("resume",), Need(10, 9), "model"),
     Step("sample", "two pictures by the exported model", ("export",), Need(10, 0.1)),
 )
 

@@ -32,6 +32,7 @@ from miniature.world.serve import TRUTH, WorldConfig, serving, write_world
 from model.config import ModelConfig
 from model.pipeline import Request, Subject, SubjectDiffusionPipeline
 from model.sampling.config import SamplingConfig
+from model.sampling.denoising import Progress
 from tests.benchmarks.full_networks import write_full_networks
 from tests.benchmarks.random_base import write_random_base
 from tests.benchmarks.rehearsal_configs import STEPS, labeling_config, training_job
@@ -172,11 +173,15 @@ def sample(rehearsal: Rehearsal) -> str:
         for seed, (subject, place) in enumerate(zip(_subjects(rehearsal), ("on the beach", "in the snow"), strict=True))
     ]
     rehearsal.pictures.mkdir(exist_ok=True)
-    for number, made in enumerate(pipeline(requests, SamplingConfig(steps=rehearsal.sampling_steps)), 1):
+    for number, made in enumerate(pipeline(requests, SamplingConfig(steps=rehearsal.sampling_steps), on_step=_say), 1):
         if np.ptp(np.asarray(made.image)) == 0:
             raise RuntimeError(f"picture {number} is of one colour")
         made.image.save(rehearsal.pictures / f"{number}.png")
     return f"{len(requests)} pictures of {made.image.width} px, {rehearsal.sampling_steps} steps"
+
+
+def _say(progress: Progress) -> None:
+    print(f"{progress.done} of {progress.total} evaluations of the network", flush=True)
 
 
 def _subjects(rehearsal: Rehearsal) -> list[Subject]:
