@@ -109,7 +109,7 @@ def rows_of(out: Path) -> tuple[Mapping[str, Any], list[Row]]:
 def machine() -> str:
     """Processor, cores, memory and system."""
     memory = psutil.virtual_memory().total / GIB
-    return f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+    return f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release().partition('-')[0]}"
 
 
 def versions() -> dict[str, str]:
