@@ -109,7 +109,8 @@ def rows_of(out: Path) -> tuple[Mapping[str, Any], list[Row]]:
 def machine() -> str:
     """Processor, cores, memory and system."""
     memory = psutil.virtual_memory().total / GIB
-    return f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release().partition('-')[0]}"
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
+    return f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, {system}"
 
 
 def versions() -> dict[str, str]:
