@@ -32,6 +32,13 @@ READING = frozenset(
 _GAP = r"(?:\s|/\*.*?\*/|--[^\n]*\n)*"
 _EXPLAIN = re.compile(rf"{_GAP}EXPLAIN{_GAP}(?:ANALYZE\b|\([^)]*\))?", re.IGNORECASE | re.DOTALL)
 
+_PRAGMA = re.compile(
+    rf"{_GAP}PRAGMA{_GAP}(?:collations|database_list|database_size|functions|platform|show_databases|show_tables"
+    r"(?:_expanded)?|storage_info|table_info|user_agent|version)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Pragmas that only read. IMPORT DATABASE is one that runs the statements of a file."""
+
 
 def refuse_no_dataset(root: str) -> None:
     """Look whether there is anything to be shown.
@@ -55,6 +62,8 @@ def refuse_writes(sql: str) -> None:
     for statement in duckdb.extract_statements(sql):
         if statement.type is StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs what it explains
             refuse_writes(_EXPLAIN.sub("", statement.query, count=1))
+        if statement.type is StatementType.PRAGMA and not _PRAGMA.match(statement.query):
+            raise LabelingError(f"{' '.join(statement.query.split())[:60]}: may write files: allow it by --unsafe")
         if statement.type not in READING:
             raise LabelingError(f"{statement.type.name} is no query and may write files: allow it by --unsafe")
 

@@ -9,7 +9,7 @@ import pytest
 
 from labeling.config import RulesConfig
 from labeling.download.fetch import host_of
-from labeling.errors import ShardCorrupt
+from labeling.errors import LabelingError, ShardCorrupt
 from labeling.finish import FinishJob
 from labeling.sdd import masks
 from labeling.sdd.query import connect, funnel, refuse_writes
@@ -69,11 +69,28 @@ def test_every_view_answers(ask, version):
         "CREATE TEMP TABLE mine AS FROM labels; FROM mine",
         "SET VARIABLE least = 1; SELECT getvariable('least')",
         "-- a comment\nFROM labels",
+        "PRAGMA version",
+        "-- a comment\npragma table_info('sdd')",
     ],
 )
 def test_what_reads_is_let_through(ask, sql):
     refuse_writes(sql)
     assert ask(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "IMPORT DATABASE '{folder}'",
+        "FROM labels; PRAGMA import_database('{folder}')",
+        "/**/ PRAGMA \"import_database\"('{folder}')",
+    ],
+)
+def test_statements_in_files_are_not_run(tmp_path, sql):
+    """They could lie in the dataset itself, where the session may read."""
+    (tmp_path / "schema.sql").write_text("COPY (SELECT 1) TO 'labels.csv'")
+    with pytest.raises(LabelingError, match="may write files: allow it by --unsafe"):
+        refuse_writes(sql.format(folder=tmp_path))
 
 
 def test_the_funnel_adds_up_to_the_input(ask, root):
