@@ -305,7 +305,12 @@ def _whole(network: type[N], source: Mapping[str, Any], subfolder: str, **precis
 
 
 def _tokenizer(source: Mapping[str, Any]) -> CLIPTokenizer:
-    with naming_damage(Path(source["pretrained_model_name_or_path"]) / "tokenizer"):
+    folder = Path(source["pretrained_model_name_or_path"]) / "tokenizer"
+    if folder.is_dir():  # transformers would make up a tokenizer without words
+        words = ("tokenizer.json",) if (folder / "tokenizer.json").exists() else ("vocab.json", "merges.txt")
+        if missing := [name for name in ("tokenizer_config.json", *words) if not (folder / name).is_file()]:
+            raise CheckpointError(f"{folder} lacks {' and '.join(missing)}: copy or download it again")
+    with naming_damage(folder):
         return CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer")
 
 

@@ -312,6 +312,15 @@ def test_weights_that_are_no_numbers_are_not_written(build, tmp_path, precision)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("lost", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_is_not_made_up(base_folder, tmp_path, lost):
+    """transformers makes one without words, or one that fills prompts up with another token."""
+    shutil.copytree(base_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "base" / "tokenizer" / lost).unlink()
+    with pytest.raises(CheckpointError, match=f"^{tmp_path}/base/tokenizer lacks .*: copy or download it again$"):
+        SubjectDiffusion.from_base(small_config(tmp_path))
+
+
 @pytest.mark.parametrize("broken", ["settings.json", "unet/config.json", "subject_diffusion.safetensors", "vae"])
 def test_a_folder_that_lacks_a_part_is_refused(build, tmp_path, broken):
     build().save_pretrained(tmp_path / "model")
