@@ -97,7 +97,7 @@ def record_of(path: Path) -> Record:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise CheckpointError(f"{file} is damaged: {where or 'its content'}: {first['msg']}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged: it is no JSON ({error})") from error
     if content.sha256 not in (None, _sha256(found)):
         raise CheckpointError(f"{file} is damaged: its content has changed since it was written (SHA-256 differs)")

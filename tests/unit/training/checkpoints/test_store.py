@@ -224,7 +224,7 @@ def test_one_of_an_earlier_version_is_read_with_a_warning(checkpoints, job, capl
         checkpoints.restore(path, found, Identity.of(job(), STAMP))
 
 
-@pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b"", b'{"format": 1, "step": "x"}'])
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b"", b'{"format": 1, "step": "x"}', b"[" * 100_000])
 def test_a_damaged_record_of_an_earlier_one_does_not_end_the_job(checkpoints, job, caplog, content):
     """It is neither removed nor counted among those that stay."""
     damaged = saved(checkpoints, job, 1)
