@@ -91,6 +91,15 @@ def publish(path: UPath, write: Callable[[IO[bytes]], None], *, replace: bool) -
             _put(path, spool.name, replace)
 
 
+def publish_bytes(path: UPath, content: bytes) -> None:
+    """Write a small file whole, as `publish` does, in place of the one that may be there."""
+
+    def write(file: IO[bytes]) -> None:
+        file.write(content)
+
+    publish(path, write, replace=True)
+
+
 def sweep(path: UPath) -> None:
     """Remove what killed writers of `path` left beside it. Only the holder of its lock may call this."""
     if is_local(path):

@@ -13,14 +13,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from infra.lock import file_lock
 from infra.logs import setup_logs
 from infra.ray_cluster import join_cluster
-from infra.storage import place, publish
+from infra.storage import place, publish_bytes
 from labeling.sdd.shards import ShardStore
 from model.errors import ModelError
 from training.cache.spec import cache_of
@@ -215,17 +215,12 @@ def ray_worker(told: dict[str, Any]) -> None:
     except StorageFault:
         raise
     except (TrainingError, ModelError) as error:
-        text = str(error)
-        publish(place(note), lambda file: _write(file, text), replace=True)
+        publish_bytes(place(note), str(error).encode())
         raise
 
 
 def _note(order: Order) -> Path:
     return Path(order.job.training.out) / "ray" / f"{order.attempt}.error"
-
-
-def _write(file: IO[bytes], text: str) -> None:
-    file.write(text.encode())
 
 
 def _cause(error: Exception) -> str:

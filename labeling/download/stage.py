@@ -28,7 +28,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import wait
-from typing import IO
 
 import fsspec
 import pyarrow as pa
@@ -37,7 +36,7 @@ from upath import UPath
 from infra.imports import wandb_left_out
 from infra.logs import setup_logs
 from infra.ray_cluster import join_cluster
-from infra.storage import contents, publish, sweep
+from infra.storage import contents, publish_bytes, sweep
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, Stale
 from labeling.download.fetch import Fetcher
 from labeling.download.image_shards import SCREENER, Gathering, ImageShard, images_stamp, passing_failures
@@ -321,11 +320,7 @@ def _former_path(store: ShardStore, shard: str) -> UPath:
 def remember(store: ShardStore, shard: str, stamp: str) -> None:
     """Note a stamp for `former_stamps`."""
     text = "\n".join(sorted(former_stamps(store, shard) | {stamp})).encode()
-    publish(_former_path(store, shard), lambda file: _write(file, text), replace=True)
-
-
-def _write(file: IO[bytes], content: bytes) -> None:
-    file.write(content)
+    publish_bytes(_former_path(store, shard), text)
 
 
 @functools.cache

@@ -23,7 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from upath import UPath
 
-from infra.storage import place, publish, reading, refuse_unreadable
+from infra.storage import place, publish, publish_bytes, reading, refuse_unreadable
 from labeling.config import LabelingConfig, Stale
 from labeling.errors import BadInput, ShardStale
 from labeling.sdd.arrow import schema_of
@@ -83,7 +83,7 @@ def plan_urls(config: LabelingConfig) -> list[str]:
     if planned != Plan(sha256, config.images_per_shard, shards) or not variants_path(store).exists():
         planned = Plan(sha256, config.images_per_shard, _write_shards(files, store, config))
         text = json.dumps(asdict(planned)).encode()
-        publish(note, lambda file: _write(file, text), replace=True)
+        publish_bytes(note, text)
     return [shard_name(number) for number in range(planned.shards)]
 
 
@@ -376,7 +376,3 @@ def _last_plan(note: UPath) -> Plan | None:
         return Plan(**json.loads(note.read_text()))
     except (FileNotFoundError, ValueError, TypeError):  # where it is damaged, the list is read again
         return None
-
-
-def _write(file: IO[bytes], content: bytes) -> None:
-    file.write(content)

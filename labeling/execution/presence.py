@@ -10,12 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from upath import UPath
 
 from infra.lock import file_lock, is_locked, remove_unless_locked
-from infra.storage import contents, is_local, publish
+from infra.storage import contents, is_local, publish_bytes
 from labeling.errors import LabelingError
 
 log = logging.getLogger(__name__)
@@ -90,9 +89,4 @@ def _beat_until(stop: threading.Event, sign: UPath) -> None:
 
 
 def _beat(sign: UPath) -> None:
-    now = repr(time.time()).encode()
-    publish(sign, lambda file: _write(file, now), replace=True)
-
-
-def _write(file: IO[bytes], content: bytes) -> None:
-    file.write(content)
+    publish_bytes(sign, repr(time.time()).encode())

@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import IO, Any
+from typing import Any
 
 from upath import UPath
 
 from infra.redaction import redact_all
-from infra.storage import contents, is_local, place, publish
+from infra.storage import contents, is_local, place, publish_bytes
 from labeling.config import LabelingConfig
 from labeling.execution.presence import is_present, present, sweep_signs
 from labeling.execution.supervisor import ShardReport
@@ -138,12 +138,7 @@ def _read(path: UPath) -> dict[str, Any] | None:
 
 
 def _put(path: UPath, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2).encode()
-    publish(path, lambda file: _write(file, text), replace=True)
-
-
-def _write(file: IO[bytes], text: bytes) -> None:
-    file.write(text)
+    publish_bytes(path, json.dumps(content, indent=2).encode())
 
 
 def _versions() -> dict[str, str]:

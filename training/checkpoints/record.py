@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from infra.storage import place, publish
+from infra.storage import place, publish_bytes
 from training.checkpoints.checksums import FileSum, first_mismatch
 from training.errors import CheckpointError
 from training.parallel import Worker, told_by_leader
@@ -76,7 +76,7 @@ def write_record(path: Path, record: Record) -> None:
         "files": {name: asdict(file) for name, file in (record.files or {}).items()},
     }
     text = json.dumps(content | {"sha256": _sha256(content)}, indent=2).encode() + b"\n"
-    publish(place(path / RECORD), lambda file: _write(file, text), replace=True)
+    publish_bytes(place(path / RECORD), text)
 
 
 def record_of(path: Path) -> Record:
@@ -130,7 +130,3 @@ def _sha256(content: Mapping[str, Any]) -> str:
     """Hash of a record's fields but for the hash itself."""
     fields = {name: value for name, value in content.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def _write(file: IO[bytes], content: bytes) -> None:
-    file.write(content)

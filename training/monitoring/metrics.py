@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
-from infra.storage import place, publish
+from infra.storage import place, publish_bytes
 from training.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class MetricsLog:
         kept = [line for line in read_metrics(out) if line["step"] <= done]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         with self._told():
-            publish(place(self._path), lambda file: _write(file, text.encode()), replace=True)
+            publish_bytes(place(self._path), text.encode())
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
 
     def write(self, values: Values) -> None:
@@ -117,7 +117,3 @@ def _scalars(values: Values, prefix: str = "") -> Iterator[tuple[str, float]]:
             yield from _scalars(value, f"{prefix}{name}/")
         elif isinstance(value, int | float):
             yield f"{prefix}{name}", value
-
-
-def _write(file: Any, content: bytes) -> None:
-    file.write(content)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage import contents, is_local, place, publish, reading, sweep
+from infra.storage import contents, is_local, place, publish, publish_bytes, reading, sweep
 
 
 @pytest.fixture
@@ -49,6 +49,13 @@ def test_publishing_is_exclusive_unless_replacing(tmp_path, root):
     with reading(path) as opened:
         opened.seek(2)
         assert opened.read() == b"ird"
+
+
+def test_a_small_file_takes_the_place_of_the_former(file):
+    publish_bytes(file, b"before")
+    publish_bytes(file, b"after")
+    assert contents(file) == b"after"
+    assert names(file) == ["file.parquet"]
 
 
 @pytest.mark.parametrize("replace", [True, False])
