@@ -7,13 +7,9 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from infra.config import Config
+from infra.precision import Precision
 from infra.ranges import Count, Processes, Seconds, Share
 from labeling.noun_lists import PLURAL_WORDS, RENAMED, STOP_PHRASES, STOP_WORDS
-
-
-class Precision(StrEnum):
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
 
 
 class Device(StrEnum):

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pydantic import Field, model_validator
 
 from infra.config import Config
+from infra.precision import Precision
 from infra.ranges import Count, Factor, Share
 
 
@@ -138,11 +139,6 @@ class NullBranches(StrEnum):
     """The adapters are skipped and the location mask is zero; exactly what training drops."""
     ZERO_TOKENS = "zero_tokens"
     """The adapters see zeros and the location mask is zero (released code, which never trains on them)."""
-
-
-class Precision(StrEnum):
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
 
 
 class Recompute(StrEnum):

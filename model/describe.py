@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from infra.config import Config, load
-from model.config import ModelConfig, Precision, Recompute
+from infra.precision import Precision
+from model.config import ModelConfig, Recompute
 from model.cost.budget import sampling_budget, text_cost, training_budget, unet_cost
 from model.cost.count import on_meta
 from model.cost.memory import activation_bytes, training_memory

@@ -22,7 +22,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from model.config import LocationMask, Precision
+from infra.precision import Precision
+from model.config import LocationMask
 from model.inputs.batch import ABSENT, PromptTokens, SubjectBatch
 from model.inputs.layout import BoxShare, Layout, Place, Wish, box_share, choice_of, places
 from model.inputs.pictures import Picture, cutout_layers, mask_pixels, rgb_pixels

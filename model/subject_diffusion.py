@@ -18,7 +18,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Bool, Float, Num, UInt8
 from torch import Tensor, nn
 
-from model.config import LocationMask, ModelConfig, NullBranches, Precision
+from infra.precision import Precision
+from model.config import LocationMask, ModelConfig, NullBranches
 from model.inputs.batch import ABSENT, ImageFeatures, PromptTokens, SubjectBatch
 from model.inputs.boxes import filled_boxes
 from model.inputs.prompt import Prompt, PromptTokenizer

@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import model_validator
 
 from infra.config import Config
+from infra.precision import Precision
 from infra.ranges import (
     Count,
     CountOrZero,
@@ -17,7 +18,7 @@ from infra.ranges import (
     Steps,
     StepsOrZero,
 )
-from model.config import ModelConfig, Precision, Recompute
+from model.config import ModelConfig, Recompute
 from model.sampling.config import SamplingConfig
 from training.data.config import DataConfig
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from model.config import Precision
+from infra.precision import Precision
 from model.cost.recompute import recompute
 from model.subject_diffusion import SubjectDiffusion
 from training.blank import blank_batch

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.compiler import set_stance
 
-from model.config import Precision
+from infra.precision import Precision
 from model.inputs.batch import SubjectBatch
 from model.subject_diffusion import TrainingLoss
 from training.config import TrainingConfig

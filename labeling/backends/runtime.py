@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from labeling.config import Device, Precision
+from infra.precision import Precision
+from labeling.config import Device
 from labeling.errors import CheckpointError, DeviceError
 from labeling.stages.worker import RESERVED_GPUS, WORKER_NUMBER
 

@@ -14,7 +14,8 @@ from dataclasses import astuple, dataclass
 
 from torch import Tensor, nn
 
-from model.config import ModelConfig, Precision, Recompute
+from infra.precision import Precision
+from model.config import ModelConfig, Recompute
 from model.cost.budget import autocast_kept_bytes, float32_kept_bytes
 from model.cost.count import on_meta
 from model.subject_diffusion import SubjectDiffusion

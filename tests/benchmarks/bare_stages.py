@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
 
-from labeling.config import CaptionConfig, DetectConfig, LabelingConfig, NounConfig, Precision, SegmentConfig
+from infra.precision import Precision
+from labeling.config import CaptionConfig, DetectConfig, LabelingConfig, NounConfig, SegmentConfig
 from labeling.sdd.schema import Detection, Detections
 from labeling.sdd.shards import ShardStore
 from labeling.stages.caption import CaptionStage

@@ -25,6 +25,7 @@ from transformers import (
     GroundingDinoProcessor,
 )
 
+from infra.precision import Precision
 from labeling.backends.blip2 import Blip2Captioner
 from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetector, prepare_image
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
@@ -32,7 +33,7 @@ from labeling.backends.runtime import torch_device, torch_dtype
 from labeling.backends.sam.huggingface import SamHfSegmenter
 from labeling.backends.sam.masks import SamImage, segment
 from labeling.backends.spacy_tagger import SpacyTagger
-from labeling.config import CaptionConfig, DetectConfig, NounConfig, Precision, SegmentConfig
+from labeling.config import CaptionConfig, DetectConfig, NounConfig, SegmentConfig
 from labeling.stages.base import Stage
 from labeling.stages.networks import DetectedBox, NounPhrase, SegmentedBox
 

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.config import ModelConfig, Precision, Recompute
+from infra.precision import Precision
+from model.config import ModelConfig, Recompute
 from model.cost.budget import training_budget
 from model.cost.recompute import recompute
 from model.inputs.batch import SubjectBatch

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from model.config import Precision, SubjectConfig
+from infra.precision import Precision
+from model.config import SubjectConfig
 from model.subject_diffusion import SubjectDiffusion
 from training.config import TrainingJob
 from training.data.cached import Cache, whole_cache

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from infra.precision import Precision
 from infra.storage import sweep
 from labeling.sdd.lock import shard_lock
 from labeling.sdd.schema import State, Verdict
 from labeling.sdd.shards import Refused, ShardStore
-from model.config import Precision
 from model.inputs.subject import SubjectPictures
 from model.subject_diffusion import SubjectDiffusion
 from training.cache.spec import identity_of

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 from torch.compiler import set_stance
 
+from infra.precision import Precision
 from infra.storage import place, publish
-from model.config import ModelConfig, Precision
+from model.config import ModelConfig
 from model.errors import ModelError
 from model.inputs.batch import SubjectBatch
 from model.inputs.prompt import Prompt

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import nms
 
+from infra.precision import Precision
 from labeling.backends.grounding_dino.prompt import Prompt, PromptBatch, PromptWriter, collate
 from labeling.backends.runtime import torch_dtype
-from labeling.config import DetectConfig, Precision
+from labeling.config import DetectConfig
 from labeling.stages.networks import DetectedBox
 
 

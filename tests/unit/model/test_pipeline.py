@@ -14,7 +14,8 @@ from PIL import Image
 from torch._dynamo.testing import CompileCounter
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from model.config import LocationMask, Precision
+from infra.precision import Precision
+from model.config import LocationMask
 from model.errors import PromptError
 from model.inputs.layout import Layout
 from model.pipeline import Generated, Request, Subject, SubjectDiffusionPipeline

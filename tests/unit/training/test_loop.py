@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.config import DropConfig, Precision
+from infra.precision import Precision
+from model.config import DropConfig
 from model.subject_diffusion import SubjectDiffusion
 from tests.placed import Placed, held_bytes
 from tests.processes import wait_until

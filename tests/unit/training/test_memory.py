@@ -4,7 +4,7 @@ import pytest
 import torch.distributed as dist
 import torch.testing._internal.distributed.fake_pg  # noqa: F401  # registers the backend "fake"
 
-from model.config import Precision
+from infra.precision import Precision
 from model.cost.memory import training_memory
 from tests.training_run import small_job
 from training.config import Strategy

@@ -20,8 +20,9 @@ from transformers import (
     T5Config,
 )
 
+from infra.precision import Precision
 from labeling.backends.blip2 import Blip2Captioner
-from labeling.config import CaptionConfig, Device, Precision
+from labeling.config import CaptionConfig, Device
 from labeling.errors import CheckpointError
 from miniature.networks.blip2 import Blip2Size, babble, build, save
 from miniature.networks.vocabulary import caption_vocabulary

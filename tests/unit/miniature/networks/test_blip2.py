@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from infra.precision import Precision
 from labeling.backends.blip2 import Blip2Captioner
 from labeling.backends.load import load_tagger
-from labeling.config import CaptionConfig, Device, NounConfig, Precision
+from labeling.config import CaptionConfig, Device, NounConfig
 from labeling.stages.nouns import NounStage
 from miniature.networks.blip2 import PRONOUNS, babble, build, save
 from miniature.networks.vocabulary import Vocabulary, caption_vocabulary, detection_vocabulary, words_of

@@ -5,8 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from infra.precision import Precision
 from labeling.backends.grounding_dino.huggingface import GroundingDinoHfDetector
-from labeling.config import BoxRules, DetectConfig, Device, Precision
+from labeling.config import BoxRules, DetectConfig, Device
 from labeling.rules import broken_box_rules
 from labeling.sdd.schema import Box, Detection
 from labeling.stages.networks import DetectedBox

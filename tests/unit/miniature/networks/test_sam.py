@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from infra.precision import Precision
 from labeling.backends.sam.huggingface import SamHfSegmenter
-from labeling.config import Device, Precision, RulesConfig, SegmentConfig
+from labeling.config import Device, RulesConfig, SegmentConfig
 from miniature.networks.sam import SIZES, build, save
 
 

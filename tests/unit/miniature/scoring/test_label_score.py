@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from labeling.config import LabelingConfig, Precision, RulesConfig, SegmentConfig
+from infra.precision import Precision
+from labeling.config import LabelingConfig, RulesConfig, SegmentConfig
 from labeling.finish import FinishJob
 from labeling.sdd.schema import Box, Candidate, Detections, Entities, Image, ListedUrl, Mask, Noun, Nouns, Verdict
 from labeling.sdd.shards import Refused, ShardStore

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig, Precision, Recompute
+from infra.precision import Precision
+from model.config import ModelConfig, Recompute
 from model.cost.budget import float32_kept_bytes
 from model.cost.memory import activation_bytes, training_memory
 from model.cost.recompute import recompute

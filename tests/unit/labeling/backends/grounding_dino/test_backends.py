@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
+from infra.precision import Precision
 from labeling.backends.grounding_dino import convert as grounding_dino_convert
 from labeling.backends.grounding_dino import package as groundingdino_package
 from labeling.backends.grounding_dino.convert import convert
@@ -31,7 +32,7 @@ from labeling.backends.grounding_dino.package import (
     text_encoder,
 )
 from labeling.backends.load import load_detector
-from labeling.config import DetectConfig, DetectorBackend, Device, Precision
+from labeling.config import DetectConfig, DetectorBackend, Device
 from labeling.errors import CheckpointError
 from labeling.stages.detect import DetectStage
 from labeling.stages.networks import DetectedBox

@@ -15,6 +15,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from transformers import BertConfig, BertModel, SamModel, SamProcessor
 
+from infra.precision import Precision
 from labeling.backends.load import load_segmenter
 from labeling.backends.sam import masks as sam_masks
 from labeling.backends.sam.checkpoint import SamArchitecture, architecture
@@ -22,7 +23,7 @@ from labeling.backends.sam.convert import configuration, export_checkpoint, expo
 from labeling.backends.sam.huggingface import SamHfSegmenter
 from labeling.backends.sam.masks import Preprocessing, SamImage, stability, upscale
 from labeling.backends.sam.package import SegmentAnythingSegmenter, build
-from labeling.config import Device, Precision, SegmentConfig, SegmenterBackend
+from labeling.config import Device, SegmentConfig, SegmenterBackend
 from labeling.errors import CheckpointError
 from labeling.stages.networks import SegmentedBox
 from labeling.stages.segment import SegmentStage
