@@ -23,12 +23,20 @@ class NoiseSchedule(nn.Module):
         settings: of any diffusers scheduler.
 
     Raises:
-        CheckpointError: the scheduler predicts neither noise nor velocity.
+        CheckpointError: the scheduler predicts neither noise nor velocity, or its settings are of the wrong kind.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
-        scheduler = DDPMScheduler.from_config(dict(settings))
+        try:
+            scheduler = DDPMScheduler.from_config(dict(settings))
+            if (shape := scheduler.alphas_cumprod.shape) != (scheduler.config.num_train_timesteps,):
+                raise ValueError(f"{list(shape)} betas for {scheduler.config.num_train_timesteps} steps")
+        except Exception as error:  # whatever settings of the wrong kind make diffusers raise
+            raise CheckpointError(
+                f"the settings of the base's scheduler make no schedule of noise ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:80]}): copy or download its scheduler_config.json again"
+            ) from error
         self.prediction: str = scheduler.config.prediction_type
         if self.prediction not in (EPSILON, VELOCITY):
             raise CheckpointError(

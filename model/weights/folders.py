@@ -336,7 +336,16 @@ def _image_encoder_settings(name: str, revision: str | None) -> dict[str, Any]:
     settings = json_object(path)
     if lacking := [part for part in ("model_cfg", "preprocess_cfg") if not isinstance(settings.get(part), dict)]:
         raise CheckpointError(f"{path} has no {' and '.join(lacking)}: give the settings of an OpenCLIP model")
+    pixels = settings["preprocess_cfg"]
+    if not all(_is_of_three_channels(pixels.get(name)) for name in ("mean", "std")) or min(pixels["std"]) <= 0:
+        raise CheckpointError(
+            f"{path}: mean and std of preprocess_cfg are not three numbers each, std above 0: copy or download it again"
+        )
     return settings
+
+
+def _is_of_three_channels(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(one) in (int, float) for one in value)
 
 
 def _pretrained_visual(settings: Mapping[str, Any], name: str, revision: str | None) -> VisionTransformer:

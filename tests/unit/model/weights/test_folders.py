@@ -204,6 +204,10 @@ def write(content: str) -> Callable[[Path], None]:
     return lambda path: path.write_text(content)
 
 
+def set_json(name: str, value: object) -> Callable[[Path], None]:
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+
 def change(name: str, edit: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
     """Change the first of a file's tensors whose name ends in `name`."""
 
@@ -249,6 +253,14 @@ DAMAGES = [
     (CLIP_FILE, change("ln_post.bias", widen), rf"{CLIP_FILE}: ln_post.bias is \[32, 2\]"),
     (CLIP_FILE, change("ln_post.bias", spoil(torch.nan)), rf"{CLIP_FILE}: 1 of 32 values of ln_post.bias"),
     ("image_encoder/open_clip_config.json", write("{}"), r"open_clip_config.json has no model_cfg and preprocess_cfg"),
+    ("image_encoder/open_clip_config.json", set_json("preprocess_cfg", {}), r"mean and std of preprocess_cfg are not"),
+    (
+        "image_encoder/open_clip_config.json",
+        set_json("preprocess_cfg", {"mean": [0.5, 0.5, None], "std": [0.2] * 3}),
+        r"mean and std of preprocess_cfg are not three numbers each",
+    ),
+    ("scheduler/scheduler_config.json", set_json("beta_schedule", 0), r"scheduler make no schedule .*NotImplemented"),
+    ("scheduler/scheduler_config.json", set_json("trained_betas", -1), r"scheduler make no schedule of noise"),
     ("unet/config.json", write("null"), r"unet/config.json is damaged: it holds None"),
     ("text_encoder/config.json", write("[]"), r"text_encoder/config.json is damaged: it holds \[\]"),
     ("tokenizer/tokenizer.json", write("{"), r"tokenizer/tokenizer.json is damaged: it is not JSON"),
