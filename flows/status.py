@@ -6,7 +6,7 @@ from tqdm import tqdm
 from infra.storage import place
 from labeling.audit import Audit, audit, changed_files
 from labeling.errors import LabelingError
-from labeling.execution.record import runs_of
+from labeling.execution.record import read_runs
 from labeling.sdd.query import funnel
 from labeling.sdd.schema import Layer, State
 
@@ -74,6 +74,6 @@ def funnel_text(root: str) -> str:
 def runs_table(root: str, last: int = 5) -> str:
     """Markdown: the last runs, each with its state and when it last wrote its record."""
     lines = ["| run | state | began | until | host |", "|---|---|---|---|---|"]
-    for run in runs_of(place(root))[-last:]:
+    for run in read_runs(place(root))[-last:]:
         lines.append(f"| {' | '.join(str(run.get(key, '')) for key in ('name', 'state', 'began', 'until', 'host'))} |")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from upath import UPath
 from infra.storage import reading
 from labeling.download.url_list import planned_shards, shard_name
 from labeling.errors import ShardCorrupt
-from labeling.execution.record import DONE, runs_of
+from labeling.execution.record import DONE, read_runs
 from labeling.sdd.footer import Stamp
 from labeling.sdd.membership import foreign
 from labeling.sdd.schema import Layer, State
@@ -161,7 +161,7 @@ def _own_shards(
 
 def _finished_shards(store: ShardStore) -> set[str]:
     """The shards all of whose files were there when a run ended."""
-    counts = [run.get("shards", 0) for run in runs_of(store.root) if run["state"] == DONE]
+    counts = [run.get("shards", 0) for run in read_runs(store.root) if run["state"] == DONE]
     return set(map(shard_name, range(max(counts, default=0))))
 
 

@@ -22,10 +22,11 @@ from labeling.download.stage import download_shards, former_stamps
 from labeling.download.url_list import plan_urls
 from labeling.errors import ShardStale, StageFailed
 from labeling.execution.gpus import gpu_share
-from labeling.execution.progress import Count, showing
-from labeling.execution.record import RunRecord, recorded
-from labeling.execution.run import ShardJob, cluster_cards, run_job, torch_threads
-from labeling.execution.supervisor import NetworkJob, ShardReport
+from labeling.execution.network_job import NetworkJob
+from labeling.execution.progress import ProgressCounter, show_progress
+from labeling.execution.record import RunRecord, record_run
+from labeling.execution.report import ShardReport
+from labeling.execution.run import ShardJob, gpus_per_node, run_job, torch_threads
 from labeling.finish import FinishJob, finish_stamp
 from labeling.sdd.membership import refuse_other_datasets, refuse_strangers
 from labeling.sdd.schema import Layer, State
@@ -87,7 +88,7 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
     refuse_strangers(ShardStore(config.root))
     refuse_stale(config, steps, shards)
     stop = threading.Event()
-    with recorded(config, steps, len(shards)) as record:
+    with record_run(config, steps, len(shards)) as record:
         try:
             _make_parts(config, caller, steps, shards, record, stop)
         except BaseException:  # an interrupt too
@@ -153,8 +154,8 @@ def download_part(
 ) -> list[ShardReport]:
     """Make images/ of these shards."""
     store = ShardStore(config.root)
-    count = Count(store, Layer.IMAGES, shards)
-    with showing(Layer.IMAGES, _rows(store, Layer.URLS, shards), count.progress):
+    counter = ProgressCounter(store, Layer.IMAGES, shards)
+    with show_progress(Layer.IMAGES, _rows(store, Layer.URLS, shards), counter.count):
         reports = download_shards(config, shards, stop)
     return _checked(store, Layer.IMAGES, reports)
 
@@ -191,10 +192,10 @@ def refuse_missing_gpus(config: LabelingConfig, steps: Sequence[Step]) -> None:
         DeviceError: a stage asks for GPUs that the cluster lacks, or that the stage would not use.
     """
     if config.executor is Executor.RAY:
-        cards = cluster_cards()
+        available = gpus_per_node()
         for step in steps:
             workers: Workers = getattr(config.workers, step.stage.name)
-            gpu_share(step.stage.name, step.device, workers, workers.count, cards)
+            gpu_share(step.stage.name, step.device, workers, workers.count, available)
 
 
 def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> None:
@@ -286,7 +287,8 @@ def _run(
 ) -> list[ShardReport]:
     store = ShardStore(config.root)
     start = time.monotonic()
-    with showing(layer, _rows(store, parent, shards), Count(store, layer, shards, job.expected).progress):
+    counter = ProgressCounter(store, layer, shards, job.expected_stamp)
+    with show_progress(layer, _rows(store, parent, shards), counter.count):
         reports = run_job(job, shards, workers, config.executor, stop)
     log.info("%s: %s in %.1f s", layer, _summary(reports), time.monotonic() - start)
     return _checked(store, layer, reports)

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple, Self
 from infra.storage import sweep
 from labeling.config import RulesConfig
 from labeling.errors import ShardCorrupt, StageFailed
-from labeling.execution.supervisor import ShardReport, failure
+from labeling.execution.report import ShardReport, failure_report
 from labeling.rules import broken_rules, mask_fill
 from labeling.sdd.lock import shard_lock
 from labeling.sdd.schema import (
@@ -115,10 +115,10 @@ class FinishJob:
         try:
             return self._make(shard)
         except Exception as error:
-            return failure(Layer.SDD, shard, error)
+            return failure_report(Layer.SDD, shard, error)
 
-    def beside(self, number: int) -> Self:
-        """The same: workers share nothing and need nothing of their own."""
+    def for_worker(self, number: int) -> Self:
+        """Return the job itself: it has no process."""
         return self
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class FinishJob:
     def stop(self) -> None:
         """A shard takes seconds: the one that is being made is finished."""
 
-    def expected(self, shard: str) -> str | None:
+    def expected_stamp(self, shard: str) -> str | None:
         """The stamp that the shard's files will have; None before its entities are there."""
         parent = ShardStore(self.root).stamp(self.layers[-1], shard)
         return finish_stamp(self.rules, parent.stamp) if parent else None
@@ -136,7 +136,7 @@ class FinishJob:
         store = ShardStore(self.root)
         start = time.monotonic()
         with shard_lock(store.root, Layer.SDD, shard):
-            stamp = self.expected(shard)
+            stamp = self.expected_stamp(shard)
             if stamp is None:
                 raise StageFailed(f"{store.path(self.layers[-1], shard)} is not there")
             sdd, ledger = store.stamp(Layer.SDD, shard), store.stamp(Layer.LEDGER, shard)

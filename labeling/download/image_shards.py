@@ -15,10 +15,11 @@ from labeling.config import DownloadConfig, DownloadWorkers, Workers
 from labeling.download.fetch import Fetched, NotFetched, is_passing
 from labeling.download.lost_images import LostImages
 from labeling.download.rounds import fetch_all
-from labeling.download.screening import Body, Screened, verdict_of_listing
+from labeling.download.screening import Body, Outcome, Screened, verdict_of_listing
 from labeling.download.spool import Spool
 from labeling.execution.journal import Journal
-from labeling.execution.supervisor import Labelling, Network
+from labeling.execution.process import StageProcess
+from labeling.execution.supervisor import ShardPass
 from labeling.sdd.schema import Image, Layer, ListedUrl, State, Verdict
 from labeling.sdd.shards import Refused, ShardStore
 from labeling.steps import stamp_of
@@ -66,7 +67,7 @@ class Gathering:
     workers: DownloadWorkers
     journal: Journal
     spool: Spool
-    screener: Network
+    screener: StageProcess
     """The process that looks at bodies."""
     fetched_repeats: frozenset[int] = frozenset()
     """Rows of the list that are fetched although an earlier row has their URL."""
@@ -77,23 +78,23 @@ class Gathering:
         for url in listed:
             if verdict := verdict_of_listing(url, self.config, self.fetched_repeats):
                 self.found[url.key] = verdict
-        labelling = Labelling(self.screener, self.journal, done=len(self.found))
+        shard_pass = ShardPass(self.screener, self.journal, done=len(self.found))
         try:
-            self._fetch_and_screen([url for url in listed if url.key not in self.found], labelling)
+            self._fetch_and_screen([url for url in listed if url.key not in self.found], shard_pass)
         finally:
-            if labelling.in_flight:  # else the next shard would be given the answers
+            if shard_pass.in_flight:  # else the next shard would be given the answers
                 self.screener.discard()
         return self.found
 
-    def _fetch_and_screen(self, listed: Sequence[ListedUrl], labelling: Labelling) -> None:
-        with contextlib.closing(self._bodies(listed, labelling)) as bodies:
-            big = self._screen(bodies, labelling)
+    def _fetch_and_screen(self, listed: Sequence[ListedUrl], shard_pass: ShardPass) -> None:
+        with contextlib.closing(self._bodies(listed, shard_pass)) as bodies:
+            big = self._screen(bodies, shard_pass)
         if big:
             self.screener.batch_limit = 1
             with self.spool.big_images():
-                self._screen((replace(body, may_be_big=True) for body in big), labelling)
+                self._screen((replace(body, may_be_big=True) for body in big), shard_pass)
 
-    def _bodies(self, listed: Sequence[ListedUrl], labelling: Labelling) -> Generator[Body]:
+    def _bodies(self, listed: Sequence[ListedUrl], shard_pass: ShardPass) -> Generator[Body]:
         """The bodies of the URLs, first those that are in the spool; notes why others have none."""
         missing = []
         for url in listed:
@@ -108,15 +109,17 @@ class Gathering:
                 else:
                     verdict = Verdict(state=State.NOT_DOWNLOADED, reason=answer.reason, detail=answer.detail)
                     self.found[url.key] = verdict
-                    labelling.skip()
+                    shard_pass.skip()
 
-    def _screen(self, bodies: Iterator[Body], labelling: Labelling) -> list[Body]:
+    def _screen(self, bodies: Iterator[Body], shard_pass: ShardPass) -> list[Body]:
         """Note what is found out about the bodies; returns those that take more memory than they may."""
         big = []
-        for outcome in labelling.outcomes(bodies):
+        for outcome in shard_pass.outcomes(bodies):
             if isinstance(outcome, Refused):
                 self.found[outcome.key] = outcome.verdict
-            elif outcome.found is None:
+                continue
+            assert isinstance(outcome, Outcome)
+            if outcome.found is None:
                 big.append(Body(key=outcome.key, path=str(self.spool.find(outcome.key))))
             else:
                 self.found[outcome.key] = outcome.found

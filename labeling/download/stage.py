@@ -46,9 +46,9 @@ from labeling.download.spool import Spool, has_spool, remove_spool
 from labeling.download.url_list import shard_name, shard_number
 from labeling.errors import ShardStale, StageFailed
 from labeling.execution.journal import Journal, journal_path
-from labeling.execution.presence import is_present, present
-from labeling.execution.run import refuse_failures
-from labeling.execution.supervisor import Network, ShardReport, failure
+from labeling.execution.presence import is_run_alive, mark_run_alive
+from labeling.execution.process import StageProcess
+from labeling.execution.report import ShardReport, failure_report, raise_failures
 from labeling.sdd.arrow import names_of
 from labeling.sdd.lock import shard_lock
 from labeling.sdd.schema import Layer, ListedUrl
@@ -82,13 +82,13 @@ def download_shards(
     reports = {shard: report for shard in shards if (report := _finished(store, shard, config))}
     run = uuid.uuid4().hex[:12]
     barren = 0
-    with present(store.root, run):
+    with mark_run_alive(store.root, run):
         _sweep(store)
         while barren < MAX_ATTEMPTS and (todo := [shard for shard in shards if shard not in reports]):
             ended = _attempt(store, todo, config, run, stop or threading.Event())
             barren = 0 if ended else barren + 1
             reports |= ended
-    refuse_failures(reports.values())
+    raise_failures(reports.values())
     if lost := [shard for shard in shards if shard not in reports]:
         raise StageFailed(
             f"{Layer.IMAGES} {lost[0]}: its process ended {MAX_ATTEMPTS} times; the log above may say why"
@@ -118,7 +118,7 @@ class ShardDownload:
             with shard_lock(store.root, Layer.IMAGES, shard):
                 report = self._make(store, shard, task)
         except Exception as error:  # neither distributor survives an exception
-            report = failure(Layer.IMAGES, shard, error)
+            report = failure_report(Layer.IMAGES, shard, error)
         _report_path(store, shard, self.run).write_text(json.dumps(asdict(report)))
         return report.error is None, task
 
@@ -147,7 +147,7 @@ class ShardDownload:
 
     @contextlib.contextmanager
     def _gathering(self, store: ShardStore, shard: ImageShard, journal: Journal) -> Iterator[Gathering]:
-        screener = Network(ScreenStage(self.config), SCREENER, torch_threads=1, batch_limit=SCREENER.batch_size)
+        screener = StageProcess(ScreenStage(self.config), SCREENER, torch_threads=1, batch_limit=SCREENER.batch_size)
         with Spool.opened(store.root, shard.shard, shard.begin) as spool, contextlib.closing(screener):
             fetch = Fetcher(self.config).fetch
             yield Gathering(fetch, self.config, self.workers, journal, spool, screener, self.fetched_repeats)
@@ -305,7 +305,7 @@ def _sweep(store: ShardStore) -> None:
     folder = store.root / "work" / Layer.IMAGES
     for path in folder.iterdir() if folder.exists() else ():
         named = _OF_A_RUN.fullmatch(path.name)
-        if named and not is_present(store.root, named["lists"] or named["report"]):
+        if named and not is_run_alive(store.root, named["lists"] or named["report"]):
             path.fs.rm(path.path, recursive=True)
 
 

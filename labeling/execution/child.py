@@ -1,7 +1,8 @@
-"""The process that runs a stage's network: `python -m labeling.execution.child FD PARENT`.
+"""Program of a worker process: `python -m labeling.execution.child FD PARENT`.
 
-It gets batches of rows over a pipe, decodes them ahead in threads, and sends back one outcome per row. A row whose
-code raises is found by bisection here; a row that kills the process, or hangs it, is the supervisor's to find.
+FD is the file descriptor of the pipe to the supervisor, PARENT the supervisor's process id. The process receives
+batches of rows, prepares them ahead in threads, and sends back one outcome per row. It finds a row that raises by
+bisection; a row that crashes or hangs the process is found by the supervisor.
 """
 
 import contextlib
@@ -17,68 +18,38 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TypeAlias
 
 from infra.logs import setup_logs
 from labeling.errors import LabelingError, StageContract
+from labeling.execution.messages import Assignment, BatchResult, KeyedRow, Ready, Reply, Request, WorkerError
 from labeling.sdd.schema import State, Verdict
 from labeling.sdd.shards import Refused
-from labeling.stages.base import Drop, Stage
+from labeling.stages.base import AnyStage, Drop
 
 log = logging.getLogger(__name__)
-POISONED = 70
-"""Exit code of a process whose device can compute no more: only a new process helps."""
+DEVICE_FAILED = 70
+"""Exit code of a process whose device fails every call; only a new process can use the device again."""
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """The first message: what this process is for."""
-
-    stage: Stage[Any, Any]
-    prepare_threads: int
-    torch_threads: int
-    batch_limit: int
-    """Rows at once, as learned from an earlier process that ran out of memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The network is loaded."""
-
-
-@dataclass(frozen=True, slots=True)
-class GaveUp:
-    """The last message of a process that cannot work; `final` if another process could not either."""
-
-    error: str
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The outcomes of one batch, in its order."""
-
-    outcomes: list[Any]
-    batch_limit: int
-    prepare_s: float
-    """Thread seconds of decoding and resizing."""
-    process_s: float
-    """Seconds of the network."""
+BatchQueue: TypeAlias = "queue.Queue[tuple[list[KeyedRow], list[Future[object]]]]"
+"""Batches that were received: the rows, and the future of each prepared row."""
 
 
 @dataclass
-class Bench:
-    """The stage and what was learned about it while it ran."""
+class StageRunner:
+    """Runs a stage on batches, and narrows an error down to the rows that cause it."""
 
-    stage: Stage[Any, Any]
-    limit: int
+    stage: AnyStage
+    batch_limit: int
+    """Most rows in one call of the stage; halved when memory runs out."""
     prepare_s: float = 0.0
+    """Thread seconds of preparing rows since the last result."""
     process_s: float = 0.0
+    """Seconds of the network since the last result."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def prepare(self, row: Any) -> Any:
-        """The prepared row, or the exception it raised."""
+    def prepare(self, row: KeyedRow) -> object:
+        """Return the prepared row, or the exception that preparing it raised."""
         start = time.perf_counter()
         try:
             return self.stage.prepare(row)
@@ -88,43 +59,51 @@ class Bench:
             with self.lock:
                 self.prepare_s += time.perf_counter() - start
 
-    def outcomes(self, rows: Sequence[Any], prepared: Sequence[Any]) -> list[Any]:
-        """One outcome per row, whatever the stage raises."""
+    def run(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow]:
+        """Return one outcome per row, whatever the stage raises.
+
+        Args:
+            rows: rows of a batch.
+            prepared: result of `prepare` for each of them.
+
+        Raises:
+            StageContract: the stage returned another number of results than it got rows.
+        """
         good = [i for i, p in enumerate(prepared) if not isinstance(p, Exception)]
         results = iter(self._process([rows[i] for i in good], [prepared[i] for i in good]))
         return [
-            _failed(row.key, p) if isinstance(p, Exception) else _outcome(row.key, next(results))
+            _failure(row.key, p) if isinstance(p, Exception) else _outcome(row.key, next(results))
             for row, p in zip(rows, prepared, strict=True)
         ]
 
-    def _process(self, rows: Sequence[Any], prepared: Sequence[Any]) -> list[Any]:
-        results: list[Any] = []
+    def _process(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow | Drop]:
+        results: list[KeyedRow | Drop] = []
         start = 0
         while start < len(rows):
-            stop = start + self.limit  # read anew: an earlier part may have lowered it
+            stop = start + self.batch_limit  # an earlier part of the batch may have lowered the limit
             results += self._bisect(rows[start:stop], prepared[start:stop])
             start = stop
         return results
 
-    def _bisect(self, rows: Sequence[Any], prepared: Sequence[Any]) -> list[Any]:
+    def _bisect(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow | Drop]:
         try:
-            return self._run(prepared)
+            return self._call_stage(prepared)
         except StageContract:
             raise
         except Exception as error:
-            _end_if_poisoned(error)
+            _exit_if_device_failed(error)
             if len(rows) == 1:
-                return [_failed(rows[0].key, error)]
+                return [_failure(rows[0].key, error)]
             half = (len(rows) + 1) // 2
-            if _out_of_memory(error):
-                self.limit = min(self.limit, half)
+            if _is_out_of_memory(error):
+                self.batch_limit = min(self.batch_limit, half)
                 log.warning("%s: out of memory with %d images; %d from now on", self.stage.name, len(rows), half)
         return self._bisect(rows[:half], prepared[:half]) + self._bisect(rows[half:], prepared[half:])
 
-    def _run(self, prepared: Sequence[Any]) -> list[Any]:
+    def _call_stage(self, prepared: Sequence[object]) -> list[KeyedRow | Drop]:
         start = time.perf_counter()
         try:
-            results = list(self.stage.process(prepared))
+            results: list[KeyedRow | Drop] = list(self.stage.process(prepared))
         finally:
             self.process_s += time.perf_counter() - start
         if len(results) != len(prepared):
@@ -132,91 +111,93 @@ class Bench:
         return results
 
 
-def serve(pipe: "Connection[Any, Any]") -> None:
-    """Load the network, then answer batches until the supervisor hangs up."""
-    assignment: Assignment = pipe.recv()
-    _bound_threads(assignment.torch_threads)
+def serve(pipe: "Connection[Reply, Request]") -> None:
+    """Load the network, then process batches until the supervisor closes the pipe."""
+    assignment = pipe.recv()
+    assert isinstance(assignment, Assignment), "the supervisor sends it first"
+    _limit_threads(assignment.torch_threads)
     try:
         assignment.stage.setup()
     except Exception as error:
         log.exception("%s: the network did not load", assignment.stage.name)
-        pipe.send(GaveUp(f"{type(error).__name__}: {error}", final=isinstance(error, LabelingError)))
+        pipe.send(WorkerError(f"{type(error).__name__}: {error}", is_final=isinstance(error, LabelingError)))
         return
     pipe.send(Ready())
-    bench = Bench(stage=assignment.stage, limit=assignment.batch_limit)
-    batches: queue.Queue[tuple[list[Any], list[Future[Any]]]] = queue.Queue()
-    threading.Thread(target=_receive, args=(pipe, bench, assignment.prepare_threads, batches), daemon=True).start()
+    runner = StageRunner(stage=assignment.stage, batch_limit=assignment.batch_limit)
+    batches: BatchQueue = queue.Queue()
+    threading.Thread(target=_receive, args=(pipe, runner, assignment.prepare_threads, batches), daemon=True).start()
     while True:
         rows, futures = batches.get()
         try:
-            outcomes = bench.outcomes(rows, [future.result() for future in futures])
+            outcomes = runner.run(rows, [future.result() for future in futures])
         except StageContract as error:
-            pipe.send(GaveUp(str(error), final=True))
+            pipe.send(WorkerError(str(error), is_final=True))
             return
-        pipe.send(Answer(outcomes, bench.limit, bench.prepare_s, bench.process_s))
-        bench.prepare_s = bench.process_s = 0.0
+        pipe.send(BatchResult(outcomes, runner.batch_limit, runner.prepare_s, runner.process_s))
+        runner.prepare_s = runner.process_s = 0.0
 
 
-def _receive(pipe: "Connection[Any, Any]", bench: Bench, threads: int, batches: "queue.Queue[Any]") -> None:
+def _receive(pipe: "Connection[Reply, Request]", runner: StageRunner, threads: int, batches: BatchQueue) -> None:
     with ThreadPoolExecutor(threads) as pool:
         while True:
             try:
                 rows = pipe.recv()
             except EOFError:
-                os._exit(0)  # the supervisor is gone or done
-            batches.put((rows, [pool.submit(bench.prepare, row) for row in rows]))
+                os._exit(0)  # the supervisor has ended or is done
+            assert isinstance(rows, list), "batches follow the assignment"
+            batches.put((rows, [pool.submit(runner.prepare, row) for row in rows]))
 
 
-def _outcome(key: bytes, result: Any) -> Any:
+def _outcome(key: bytes, result: KeyedRow | Drop) -> KeyedRow:
     if isinstance(result, Drop):
         verdict = Verdict(state=State.DROPPED, reason=result.reason, detail=result.detail)
         return Refused(key=key, verdict=verdict, row=result.row)
     return result
 
 
-def _failed(key: bytes, error: Exception) -> Refused:
+def _failure(key: bytes, error: Exception) -> Refused:
     return Refused(
         key=key, verdict=Verdict(state=State.FAILED, reason=type(error).__name__, detail=str(error).strip()[:500])
     )
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
     return (
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
     )
 
 
-def _end_if_poisoned(error: Exception) -> None:
-    """After a CUDA error other than out-of-memory every later call fails too; later rows must not be failed for it.
+def _exit_if_device_failed(error: Exception) -> None:
+    """End the process after a CUDA error other than out-of-memory: every later call would fail as well.
 
-    To the supervisor it is a death like any other: a row that alone poisons new processes is the cause, and where all
-    rows do it is the device.
+    The rows must not be marked as failed for that. The supervisor treats the exit as any other death: a row that ends
+    new processes while it is alone is the cause; if all rows do, the device is.
     """
-    if "CUDA error" in str(error) and not _out_of_memory(error):
-        log.error("the device can compute no more: %s", error)
-        os._exit(POISONED)
+    if "CUDA error" in str(error) and not _is_out_of_memory(error):
+        log.error("the device fails every call: %s", error)
+        os._exit(DEVICE_FAILED)
 
 
-def _bound_threads(count: int) -> None:
-    """The network's own threads; read by OpenMP and BLAS when they load, which is in `setup`."""
+def _limit_threads(count: int) -> None:
+    """Limit the network's own threads. OpenMP and BLAS read these variables when they load, which is in `setup`."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(count)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _die_with_parent(parent: int) -> None:
-    """Linux: a hang that holds the interpreter lock hears no pipe, but the kernel ends it with its supervisor."""
+def _exit_with_parent(parent: int) -> None:
+    """Have Linux kill this process with its supervisor: native code that hangs may never read the closed pipe."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel knew
+    if os.getppid() != parent:  # the supervisor ended before the call above
         os._exit(0)
 
 
 if __name__ == "__main__":
-    _die_with_parent(int(sys.argv[2]))
+    _exit_with_parent(int(sys.argv[2]))
     setup_logs()
-    from labeling.execution.child import serve as _serve  # the same classes as the supervisor's, not those of __main__
+    from labeling.execution.child import serve as _serve  # logs under the module's name, not as __main__
 
-    with contextlib.suppress(EOFError, ConnectionError):  # the supervisor hung up
+    with contextlib.suppress(EOFError, ConnectionError):  # the supervisor closed the pipe
         _serve(Connection(int(sys.argv[1])))

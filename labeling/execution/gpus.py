@@ -1,7 +1,7 @@
-"""How much of a GPU each worker of a stage reserves on a Ray cluster.
+"""Share of a GPU that each worker of a stage reserves on a Ray cluster.
 
-Ray hides the cards that a worker did not reserve. A worker that reserves none sees all of its node's cards, or none at
-all, so by default the workers of a stage that runs on a GPU share the cluster's cards evenly.
+Ray hides the GPUs that a worker did not reserve. A worker that reserves none sees either all GPUs of its node or none,
+so by default the workers of a stage that runs on GPUs share those of the cluster evenly.
 """
 
 from collections.abc import Sequence
@@ -11,33 +11,33 @@ from labeling.config import Device, Workers
 from labeling.errors import DeviceError
 
 
-def gpu_share(stage: str, device: Device | None, workers: Workers, count: int, cards: Sequence[int]) -> float:
-    """GPUs to reserve for each of the `count` workers of `stage`.
+def gpu_share(stage: str, device: Device | None, workers: Workers, count: int, gpus_per_node: Sequence[int]) -> float:
+    """Return the GPUs to reserve for each of the `count` workers of `stage`.
 
     Args:
-        device: where the stage's network may run; None where it has no network.
-        cards: number of GPUs of each node of the cluster.
+        device: device setting of the stage's network; None where it has no network.
+        gpus_per_node: number of GPUs of each node of the cluster.
 
     Raises:
-        DeviceError: the settings ask for GPUs that no node has, or that the stage would not use.
+        DeviceError: the settings request GPUs that no node has, or that the stage would not use.
     """
-    asked, setting = workers.gpus, f"labeling.workers.{stage}.gpus"
+    requested, setting = workers.gpus, f"labeling.workers.{stage}.gpus"
     if device not in (Device.AUTO, Device.CUDA):
-        if asked:
+        if requested:
             runs_on = "has no network" if device is None else f"runs on device={device.value}"
-            raise DeviceError(f"{setting}={asked:g} reserves GPUs, but {stage} {runs_on}: set {setting}=0")
+            raise DeviceError(f"{setting}={requested:g} reserves GPUs, but {stage} {runs_on}: set {setting}=0")
         return 0.0
-    if not any(cards) and (asked or device is Device.CUDA):
-        wanted = f"{setting}={asked:g}" if asked else f"device=cuda of {stage}"
+    if not any(gpus_per_node) and (requested or device is Device.CUDA):
+        wanted = f"{setting}={requested:g}" if requested else f"device=cuda of {stage}"
         raise DeviceError(
             f"{wanted} needs a GPU, and no node of the Ray cluster has one: start a node with `ray start --num-gpus`, "
             f"or set {setting}=0 and the stage's device to cpu"
         )
-    if asked is not None and asked > max(cards, default=0):
+    if requested is not None and requested > max(gpus_per_node, default=0):
         raise DeviceError(
-            f"{setting}={asked:g} is more than any node of the Ray cluster has ({max(cards)}): no worker could start. "
-            f"Set at most {setting}={max(cards)}"
+            f"{setting}={requested:g} is more than any node of the Ray cluster has ({max(gpus_per_node)}): no worker "
+            f"could start. Set at most {setting}={max(gpus_per_node)}"
         )
-    if asked is None:
-        return 1 / ceil(count / sum(cards)) if any(cards) else 0.0
-    return asked
+    if requested is None:
+        return 1 / ceil(count / sum(gpus_per_node)) if any(gpus_per_node) else 0.0
+    return requested

@@ -1,144 +1,159 @@
-"""What is on the network right now, on disk: how a row that kills its process is found.
+"""Journal of a shard: the rows that are in flight, on disk, so that a row that kills its process is found.
 
-Before a batch goes to the network its keys are written here. Whoever finds them after a death replays those rows
-one by one; a row that is alone when its process dies again is quarantined. The journal also holds how far a shard
-is, for whoever shows progress, and how often it was begun.
+The keys of a batch are written before the batch is sent. Keys that are found after a death are *suspects*: their rows
+are replayed one by one, and a row that was alone when its process died again is quarantined. The journal also holds
+how many rows are done, for the display of progress, and how often the shard was begun.
 """
 
 import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from upath import UPath
 
 from infra.storage import contents, is_local
 
 log = logging.getLogger(__name__)
-LONE_DEATHS = 2
-"""A row that is alone in its process when it dies this often is quarantined."""
-LONE_ORPHANS = 3
-"""The same where nobody saw the death, as the supervisor died as well: a power cut must not blame a row."""
+MAX_LONE_DEATHS = 2
+"""Deaths of a process with a single row in flight after which the row is quarantined."""
+MAX_LONE_ORPHANS = 3
+"""The same for deaths together with the supervisor, as by a power cut, for which the row may not be the cause."""
+
+
+class JournalFile(TypedDict, total=False):
+    """Content of a journal's file; the fields of `Journal`. Empty where there is no journal."""
+
+    run: str
+    done: int
+    attempts: int
+    loading: bool
+    in_flight: list[str]
+    suspects: list[str]
+    lone_deaths: dict[str, int]
+    lone_orphans: dict[str, int]
+    causes: dict[str, str]
 
 
 @dataclass
 class Journal:
-    """The journal of one shard of one stage."""
+    """Journal of one shard of one stage."""
 
     path: UPath
     run: str
-    """The run that began it last."""
+    """Name of the run that began the shard last."""
     done: int = 0
-    """Rows with an outcome."""
+    """Rows that have an outcome."""
     attempts: int = 0
-    """How often this run began the shard."""
+    """Times that this run began the shard."""
     loading: bool = False
     """Whether the network is being loaded."""
     in_flight: list[str] = field(default_factory=list)
-    """Keys (hex) of the rows on the network."""
+    """Keys (hex) of the rows that the process has."""
     suspects: set[str] = field(default_factory=set)
-    """Keys that were on the network when a process died: to be run alone."""
+    """Keys of rows that were in flight when a process died; each is sent alone."""
     lone_deaths: dict[str, int] = field(default_factory=dict)
+    """Deaths per key while its row was alone in flight."""
     lone_orphans: dict[str, int] = field(default_factory=dict)
+    """Deaths of the supervisor per key while its row was alone in flight."""
     causes: dict[str, str] = field(default_factory=dict)
-    """How the process of a suspect ended last."""
+    """Cause of the last death per suspect."""
 
     @classmethod
     def begin(cls, path: UPath, run: str) -> "Journal":
-        """The shard's journal, or a new one; counts an attempt, and what an earlier one left in flight is suspect."""
+        """Open the shard's journal or start one, and count an attempt; rows left in flight become suspects."""
         journal = cls(path=path, run=run)
         if kept := read_journal(path):
             journal.attempts = kept["attempts"] if kept["run"] == run else 0
             journal.suspects = set(kept["suspects"])
             journal.lone_deaths, journal.lone_orphans = kept["lone_deaths"], kept["lone_orphans"]
             journal.causes = kept["causes"]
-            journal._suspect(kept["in_flight"], journal.lone_orphans, "its supervisor died")
+            journal._add_suspects(kept["in_flight"], journal.lone_orphans, "its supervisor died")
         journal.attempts += 1
         journal.write()
         return journal
 
-    def loads(self) -> None:
-        """The network is being loaded, which may take minutes."""
+    def note_loading(self) -> None:
+        """Record that the network is being loaded, which may take minutes."""
         self.loading = True
         self.write()
 
-    def sent(self, keys: Iterable[bytes], done: int) -> None:
-        """These rows are on the network now, and `done` rows have their outcome."""
+    def note_in_flight(self, keys: Iterable[bytes], done: int) -> None:
+        """Record the rows that are in flight now, and the number of rows that are done."""
         self.in_flight, self.done, self.loading = [key.hex() for key in keys], done, False
         self.write()
 
-    def died(self, cause: str, by_itself: bool = False) -> None:
-        """The process of the rows in flight has ended, for the reason `cause`.
+    def note_death(self, cause: str, by_itself: bool = False) -> None:
+        """Record that the process of the rows in flight has ended.
 
         Args:
-            by_itself: it crashed or hung, so a row that does this a second time is the cause if it was alone.
+            cause: how it ended.
+            by_itself: whether it crashed or hung, so that a suspect that was alone is the cause.
         """
-        again = [key for key in self.in_flight if by_itself and key in self.suspects]
-        self._suspect(self.in_flight, self.lone_deaths, cause)
-        if len(self.in_flight) == len(again) == 1:
-            self.lone_deaths[again[0]] = max(LONE_DEATHS, self.lone_deaths[again[0]])
+        repeated = [key for key in self.in_flight if by_itself and key in self.suspects]
+        self._add_suspects(self.in_flight, self.lone_deaths, cause)
+        if len(self.in_flight) == len(repeated) == 1:
+            self.lone_deaths[repeated[0]] = max(MAX_LONE_DEATHS, self.lone_deaths[repeated[0]])
         self.in_flight = []
         self.write()
 
     def is_suspect(self, key: bytes) -> bool:
-        """Whether the row must run alone."""
+        """Return whether the row must be sent alone."""
         return key.hex() in self.suspects
 
-    def quarantine(self, key: bytes) -> str | None:
-        """How the row killed its process, where it did so too often."""
+    def quarantine_cause(self, key: bytes) -> str | None:
+        """Return the cause of a row's last death if it has died too often to be sent again, else None."""
         name = key.hex()
         deaths = self.lone_deaths.get(name, 0)
-        if deaths >= LONE_DEATHS or self.lone_orphans.get(name, 0) >= LONE_ORPHANS:
+        if deaths >= MAX_LONE_DEATHS or self.lone_orphans.get(name, 0) >= MAX_LONE_ORPHANS:
             return self.causes[name]
         return None
 
     def write(self) -> None:
-        """Renamed into place but not fsynced: it must survive the process, not the machine."""
+        """Write the file and rename it into place. There is no fsync: it need not survive a crash of the machine."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(
-            {
-                "run": self.run,
-                "done": self.done,
-                "attempts": self.attempts,
-                "loading": self.loading,
-                "in_flight": self.in_flight,
-                "suspects": sorted(self.suspects),
-                "lone_deaths": self.lone_deaths,
-                "lone_orphans": self.lone_orphans,
-                "causes": self.causes,
-            }
-        )
+        content: JournalFile = {
+            "run": self.run,
+            "done": self.done,
+            "attempts": self.attempts,
+            "loading": self.loading,
+            "in_flight": self.in_flight,
+            "suspects": sorted(self.suspects),
+            "lone_deaths": self.lone_deaths,
+            "lone_orphans": self.lone_orphans,
+            "causes": self.causes,
+        }
         if is_local(self.path):
             beside = self.path.with_name(f".{self.path.name}.tmp")
-            beside.write_text(text)
+            beside.write_text(json.dumps(content))
             beside.rename(self.path)
         else:
-            self.path.write_text(text)
+            self.path.write_text(json.dumps(content))
 
     def remove(self) -> None:
-        """The shard is finished."""
+        """Remove the file, as the shard is finished."""
         self.path.unlink(missing_ok=True)
 
-    def _suspect(self, keys: list[str], lone: dict[str, int], cause: str) -> None:
+    def _add_suspects(self, keys: list[str], lone: dict[str, int], cause: str) -> None:
         if len(keys) == 1:
             lone[keys[0]] = lone.get(keys[0], 0) + 1
         self.suspects |= set(keys)
         self.causes |= dict.fromkeys(keys, cause)
 
 
-def read_journal(path: UPath) -> dict[str, Any]:
-    """What the journal says; nothing where there is none, or only the ruins that a power cut can leave of one."""
+def read_journal(path: UPath) -> JournalFile:
+    """Return the content of a journal; empty where there is none, or where a power cut has left half of one."""
     try:
-        kept: dict[str, Any] = json.loads(contents(path))
+        kept: JournalFile = json.loads(contents(path))
     except FileNotFoundError:
         return {}
     except ValueError:
-        log.warning("%s is unreadable and is begun anew", path)
+        log.warning("%s is unreadable: a new journal is started", path)
         return {}
     return kept
 
 
 def journal_path(root: UPath, layer: str, shard: str) -> UPath:
-    """Where the journal of a shard is while it is made."""
+    """Return the path of a shard's journal."""
     return root / "work" / layer / f"{shard}.json"

@@ -1,7 +1,7 @@
-"""Whether a run still works on a dataset: what a run that was killed left may be removed, what a live one uses may not.
+"""Markers of the runs that work on a dataset, so that files of a killed run can be told from those of a live one.
 
-work/runs/NAME.lock     local and shared storage: held until its process ends, however that ends
-work/runs/NAME.alive    object stores, which have no locks: the time, written every minute
+work/runs/NAME.lock     local and shared storage: locked until the run's process ends, however it ends
+work/runs/NAME.alive    object stores, which have no locks: a heartbeat, the time, written every minute
 """
 
 import logging
@@ -18,60 +18,66 @@ from infra.storage import contents, is_local, publish_bytes
 from labeling.errors import LabelingError
 
 log = logging.getLogger(__name__)
-PATIENCE_S = 5.0
-"""Others hold a run's lock for the moment in which they look whether it is held."""
-HEARTBEAT_S = 60.0
-SILENCE_S = 15 * 60.0
-"""A run on an object store whose last heartbeat is older counts as killed; clocks of machines differ by less."""
+LOCK_TIMEOUT_S = 5.0
+"""Seconds to wait for a run's own lock, which others hold for the moment in which they test it."""
+HEARTBEAT_INTERVAL_S = 60.0
+"""Seconds between two heartbeats."""
+HEARTBEAT_TIMEOUT_S = 15 * 60.0
+"""Age in seconds at which a heartbeat is stale and its run counts as killed; the clocks of machines differ by less."""
 
 
 @contextmanager
-def present(root: UPath, run: str) -> Iterator[None]:
-    """`is_present` says true of the run inside the block. `run` is a name that no other run has."""
-    sign = _sign(root, run)
-    taken = LabelingError(f"another run is named {run}")
-    held = file_lock(Path(sign.path), PATIENCE_S, taken) if is_local(root) else _heart(sign)
-    with held:
+def mark_run_alive(root: UPath, run: str) -> Iterator[None]:
+    """Mark the run as alive while the block runs.
+
+    Args:
+        root: folder of the dataset.
+        run: name of the run, which no other run has.
+    """
+    marker = _marker(root, run)
+    in_use = LabelingError(f"another run is named {run}")
+    alive = file_lock(Path(marker.path), LOCK_TIMEOUT_S, in_use) if is_local(root) else _heartbeat(marker)
+    with alive:
         try:
             yield
         finally:
-            with suppress(Exception):  # the storage's, which may be what ends the run
-                sign.unlink(missing_ok=True)
+            with suppress(Exception):  # an error of the storage, which may be what ends the run
+                marker.unlink(missing_ok=True)
 
 
-def is_present(root: UPath, run: str) -> bool:
-    """Whether the run's process works on the dataset."""
-    sign = _sign(root, run)
-    return is_locked(Path(sign.path)) if is_local(root) else _beats(sign)
+def is_run_alive(root: UPath, run: str) -> bool:
+    """Return whether the run's process works on the dataset."""
+    marker = _marker(root, run)
+    return is_locked(Path(marker.path)) if is_local(root) else _has_heartbeat(marker)
 
 
-def sweep_signs(root: UPath) -> None:
-    """Remove the signs of runs that were killed."""
+def remove_stale_markers(root: UPath) -> None:
+    """Remove the markers of runs that were killed."""
     folder = root / "work" / "runs"
-    for sign in folder.iterdir() if folder.exists() else ():
+    for marker in folder.iterdir() if folder.exists() else ():
         if is_local(root):
-            remove_unless_locked(Path(sign.path))
-        elif not _beats(sign):
-            sign.unlink(missing_ok=True)
+            remove_unless_locked(Path(marker.path))
+        elif not _has_heartbeat(marker):
+            marker.unlink(missing_ok=True)
 
 
-def _sign(root: UPath, run: str) -> UPath:
+def _marker(root: UPath, run: str) -> UPath:
     return root / "work" / "runs" / f"{run}.{'lock' if is_local(root) else 'alive'}"
 
 
-def _beats(sign: UPath) -> bool:
+def _has_heartbeat(marker: UPath) -> bool:
     try:
-        return time.time() - float(contents(sign)) < SILENCE_S
+        return time.time() - float(contents(marker)) < HEARTBEAT_TIMEOUT_S
     except FileNotFoundError:
         return False
 
 
 @contextmanager
-def _heart(sign: UPath) -> Iterator[None]:
-    """Write the time into `sign` now and then."""
-    _beat(sign)
+def _heartbeat(marker: UPath) -> Iterator[None]:
+    """Write heartbeats into `marker` while the block runs."""
+    _write_heartbeat(marker)
     stop = threading.Event()
-    thread = threading.Thread(target=_beat_until, args=(stop, sign), daemon=True)
+    thread = threading.Thread(target=_write_heartbeats, args=(stop, marker), daemon=True)
     thread.start()
     try:
         yield
@@ -80,13 +86,13 @@ def _heart(sign: UPath) -> Iterator[None]:
         thread.join()
 
 
-def _beat_until(stop: threading.Event, sign: UPath) -> None:
-    while not stop.wait(HEARTBEAT_S):
+def _write_heartbeats(stop: threading.Event, marker: UPath) -> None:
+    while not stop.wait(HEARTBEAT_INTERVAL_S):
         try:
-            _beat(sign)
-        except Exception as error:  # the storage's, which may answer the next time
-            log.warning("%s cannot be written: %s", sign, error)
+            _write_heartbeat(marker)
+        except Exception as error:  # an error of the storage, which may be over at the next heartbeat
+            log.warning("%s cannot be written: %s", marker, error)
 
 
-def _beat(sign: UPath) -> None:
-    publish_bytes(sign, repr(time.time()).encode())
+def _write_heartbeat(marker: UPath) -> None:
+    publish_bytes(marker, repr(time.time()).encode())

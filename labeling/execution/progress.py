@@ -1,4 +1,4 @@
-"""How far a build is, counted from its files: right after a restart, and the same wherever the workers run."""
+"""Progress of a build, counted from its files: right after a restart, and the same wherever the workers run."""
 
 import logging
 import sys
@@ -14,44 +14,43 @@ from labeling.execution.journal import journal_path, read_journal
 from labeling.sdd.shards import ShardStore
 
 log = logging.getLogger(__name__)
-BAR_S = 0.5
-LINE_S = 10.0
+BAR_INTERVAL_S = 0.5
+"""Seconds between two updates of the bar on a terminal."""
+LOG_INTERVAL_S = 10.0
+"""Seconds between two lines of the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a layer is."""
+    """Progress of a layer."""
 
     done: int
     """Images that have an outcome."""
     loading: int = 0
-    """Workers whose network is being loaded."""
+    """Workers that are loading their network."""
 
 
 @dataclass
-class Count:
-    """Images of a layer that have an outcome, over some shards; footers of finished files are read once."""
+class ProgressCounter:
+    """Counts the images of a layer that have an outcome, over some shards; reads footers of finished files once."""
 
     store: ShardStore
     layer: str
     shards: Sequence[str]
-    expected: Callable[[str], str | None] = lambda shard: None
-    """The stamp that a shard's file must have to count as finished; None where any will do."""
+    expected_stamp: Callable[[str], str | None] = lambda shard: None
+    """Stamp that a shard's file must have to count as finished; None where any stamp counts."""
     finished: dict[str, int] = field(default_factory=dict)
+    """Images of each finished shard."""
 
-    def __call__(self) -> int:
-        """The count now."""
-        return self.progress().done
-
-    def progress(self) -> Progress:
-        """The count now, and what is being waited for."""
+    def count(self) -> Progress:
+        """Count the images and the loading workers now."""
         begun = loading = 0
         for shard in self.shards:
             if shard in self.finished:
                 continue
-            found = self.store.stamp(self.layer, shard)
-            if found and self.expected(shard) in (None, found.stamp):
-                self.finished[shard] = sum(found.counts.values())
+            stamp = self.store.stamp(self.layer, shard)
+            if stamp and self.expected_stamp(shard) in (None, stamp.stamp):
+                self.finished[shard] = sum(stamp.counts.values())
             else:
                 journal = read_journal(journal_path(self.store.root, self.layer, shard))
                 begun += journal.get("done", 0)
@@ -60,15 +59,17 @@ class Count:
 
 
 @contextmanager
-def showing(name: str, total: int, look: Callable[[], Progress]) -> Iterator[None]:
-    """Show how far `look()` is while the block runs: a bar on a terminal, else a line now and then.
+def show_progress(name: str, total: int, count: Callable[[], Progress]) -> Iterator[None]:
+    """Show the progress while the block runs: as a bar on a terminal, else as a line of the log now and then.
 
     Args:
+        name: name of the layer.
         total: images that will have an outcome.
+        count: function that returns the progress at the time of the call.
     """
     stop = threading.Event()
-    show = _bar if sys.stderr.isatty() else _lines
-    thread = threading.Thread(target=show, args=(name, total, look, stop), daemon=True)
+    show = _show_bar if sys.stderr.isatty() else _log_lines
+    thread = threading.Thread(target=show, args=(name, total, count, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -77,25 +78,25 @@ def showing(name: str, total: int, look: Callable[[], Progress]) -> Iterator[Non
         thread.join()
 
 
-def _bar(name: str, total: int, look: Callable[[], Progress], stop: threading.Event) -> None:
-    with tqdm(total=total, initial=look().done, desc=f"{name:>10}", unit="img") as bar:
-        while not stop.wait(BAR_S):
-            now = look()
+def _show_bar(name: str, total: int, count: Callable[[], Progress], stop: threading.Event) -> None:
+    with tqdm(total=total, initial=count().done, desc=f"{name:>10}", unit="img") as bar:
+        while not stop.wait(BAR_INTERVAL_S):
+            now = count()
             bar.update(now.done - bar.n)
-            bar.set_postfix_str(_loading(now))
+            bar.set_postfix_str(_loading_text(now))
         bar.set_postfix_str("", refresh=False)
-        bar.update(look().done - bar.n)
+        bar.update(count().done - bar.n)
 
 
-def _lines(name: str, total: int, look: Callable[[], Progress], stop: threading.Event) -> None:
-    start, before = time.monotonic(), look().done
-    while not stop.wait(LINE_S):
-        now = look()
+def _log_lines(name: str, total: int, count: Callable[[], Progress], stop: threading.Event) -> None:
+    start, before = time.monotonic(), count().done
+    while not stop.wait(LOG_INTERVAL_S):
+        now = count()
         rate = (now.done - before) / (time.monotonic() - start)
         left = f"{(total - now.done) / rate:.0f} s left" if rate > 0 else ""
-        words = [f"{now.done} of {total} images", f"{rate:.1f}/s", left, _loading(now)]
+        words = [f"{now.done} of {total} images", f"{rate:.1f}/s", left, _loading_text(now)]
         log.info("%s: %s", name, ", ".join(filter(None, words)))
 
 
-def _loading(now: Progress) -> str:
+def _loading_text(now: Progress) -> str:
     return f"{now.loading} worker{'s' if now.loading > 1 else ''} loading" if now.loading else ""

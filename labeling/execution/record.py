@@ -1,7 +1,7 @@
-"""The record of a run, `runs/NAME.json`: with what, where and when the dataset's files were made.
+"""Record of a run, `runs/NAME.json`: settings, versions, times and counts of the files that the run made.
 
-Its state is running, done, failed, or killed: the next run writes the last one into the record of a run that ended
-without a word.
+The state of a run is running, done, failed or killed. A run that was killed cannot write its last state, so the next
+run writes it.
 """
 
 import json
@@ -14,40 +14,59 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TypedDict
 
 from upath import UPath
 
 from infra.redaction import redact_all
 from infra.storage import contents, is_local, place, publish_bytes
 from labeling.config import LabelingConfig
-from labeling.execution.presence import is_present, present, sweep_signs
-from labeling.execution.supervisor import ShardReport
+from labeling.execution.presence import is_run_alive, mark_run_alive, remove_stale_markers
+from labeling.execution.report import ShardReport
 from labeling.steps import Step
 
 log = logging.getLogger(__name__)
 RUNNING, DONE, FAILED, KILLED = "running", "done", "failed", "killed"
 PACKAGES = ("torch", "transformers", "spacy", "groundingdino-py", "segment-anything", "img2dataset", "pyarrow", "ray")
+"""Packages whose versions are recorded."""
+
+
+class RecordFile(TypedDict, total=False):
+    """Content of a record's file."""
+
+    name: str
+    state: str
+    began: str
+    until: str
+    """Time at which the record was written last."""
+    host: str
+    python: str
+    packages: dict[str, str]
+    shards: int
+    counts: dict[str, dict[str, int]]
+    seconds: dict[str, dict[str, float]]
+    stages: dict[str, str]
+    settings: object
 
 
 @dataclass
 class RunRecord:
-    """A run from its beginning to its end."""
+    """Record of a run that is under way."""
 
     name: str
     config: LabelingConfig
     identities: dict[str, str]
-    """By stage: a hash of its settings, and the hashes or names of its weights."""
+    """Hash of the settings, and hashes or names of the weights, per stage."""
     began: datetime
     shards: int
-    """Of the list; a run that has ended has made all files of all of them."""
+    """Shards of the list; a run that is done has made the files of all of them."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Rows by layer and state, of new and reused files."""
+    """Rows per layer and state, in new and reused files."""
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By layer: of its workers, of the network alone, of decoding."""
+    """Seconds per layer: of its workers, of the network alone, of decoding."""
 
     def add(self, layer: str, reports: Sequence[ShardReport]) -> None:
-        """Count what was done in a part of the list."""
+        """Add the reports of a part of the list, and write the record."""
         counts = self.counts.setdefault(layer, {})
         seconds = self.seconds.setdefault(layer, {"work": 0.0, "network": 0.0, "prepare": 0.0})
         for report in reports:
@@ -59,93 +78,97 @@ class RunRecord:
         self.write(RUNNING)
 
     def write(self, state: str) -> None:
-        """Write the record with the time of now."""
+        """Write the record with this state and the current time."""
         now = datetime.now(UTC)
-        content = {
+        content: RecordFile = {
             "name": self.name,
             "state": state,
             "began": self.began.isoformat(timespec="seconds"),
             "until": now.isoformat(timespec="seconds"),
             "host": platform.node(),
             "python": platform.python_version(),
-            "packages": _versions(),
+            "packages": _package_versions(),
             "shards": self.shards,
             "counts": self.counts,
             "seconds": self.seconds,
             "stages": self.identities,
             "settings": redact_all(self.config.model_dump(mode="json")),
         }
-        _put(place(self.config.root) / "runs" / f"{self.name}.json", content)
+        _write(place(self.config.root) / "runs" / f"{self.name}.json", content)
 
 
 @contextmanager
-def recorded(config: LabelingConfig, steps: Sequence[Step], shards: int) -> Iterator[RunRecord]:
-    """The record of a run that lasts as long as the block and makes so many shards."""
+def record_run(config: LabelingConfig, steps: Sequence[Step], shards: int) -> Iterator[RunRecord]:
+    """Record a run that lasts as long as the block.
+
+    Args:
+        config: settings of the run.
+        steps: stages that it runs.
+        shards: number of shards that it makes.
+    """
     root = place(config.root)
-    tidy(root)
+    mark_killed_runs(root)
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
     identities = {step.stage.name: step.identity for step in steps}
-    with present(root, name):
+    with mark_run_alive(root, name):
         record = RunRecord(name, config, identities, began=datetime.now(UTC), shards=shards)
         record.write(RUNNING)
         try:
             yield record
         except BaseException:  # an interrupt too
-            with suppress(Exception):  # the storage's, if it is what failed
+            with suppress(Exception):  # an error of the storage, which may be what ended the run
                 record.write(FAILED)
             raise
         record.write(DONE)
 
 
-def runs_of(root: UPath) -> list[dict[str, Any]]:
-    """The records of all runs, the first one first, each with the state that the run is in now."""
-    return [_as_of_now(root, path, record) for path in _files(root, ".json") if (record := _read(path))]
+def read_runs(root: UPath) -> list[RecordFile]:
+    """Read the records of all runs, the first run first, each with its current state."""
+    return [_with_current_state(root, path, record) for path in _files(root, ".json") if (record := _read(path))]
 
 
-def tidy(root: UPath) -> None:
-    """Write into the records of killed runs that they were killed, and remove what they left in `runs/`."""
+def mark_killed_runs(root: UPath) -> None:
+    """Set the state of killed runs to `killed`, and remove the unfinished files that they left in `runs/`."""
     for path in _files(root, ".json"):
         record = _read(path)
-        if record and (now := _as_of_now(root, path, record)) != record:
-            _put(path, now)
+        if record and (current := _with_current_state(root, path, record)) != record:
+            _write(path, current)
     for path in _files(root, ".tmp") if is_local(root) else ():
-        if not is_present(root, path.name.removeprefix(".").split(".json.")[0]):
+        if not is_run_alive(root, path.name.removeprefix(".").split(".json.")[0]):
             path.unlink(missing_ok=True)
-    sweep_signs(root)
+    remove_stale_markers(root)
 
 
-def _as_of_now(root: UPath, path: UPath, record: dict[str, Any]) -> dict[str, Any]:
-    """The record, with another state where its run was killed."""
-    if record["state"] != RUNNING or is_present(root, path.stem):
+def _with_current_state(root: UPath, path: UPath, record: RecordFile) -> RecordFile:
+    """Return the record, with the state `killed` if its run was killed."""
+    if record["state"] != RUNNING or is_run_alive(root, path.stem):
         return record
-    last = _read(path) or record  # it may have ended since it was read
-    return last | {"state": KILLED} if last["state"] == RUNNING else last
+    latest = _read(path) or record  # the run may have ended since the record was read
+    return latest | {"state": KILLED} if latest["state"] == RUNNING else latest
 
 
 def _files(root: UPath, suffix: str) -> list[UPath]:
     folder = root / "runs"
-    found = [path for path in folder.iterdir() if path.suffix == suffix] if folder.exists() else []
-    return sorted(found, key=lambda path: path.name)
+    paths = [path for path in folder.iterdir() if path.suffix == suffix] if folder.exists() else []
+    return sorted(paths, key=lambda path: path.name)
 
 
-def _read(path: UPath) -> dict[str, Any] | None:
+def _read(path: UPath) -> RecordFile | None:
     try:
-        record = json.loads(contents(path))
+        record: RecordFile = json.loads(contents(path))
         return record if {"name", "state"} <= record.keys() else None
     except (ValueError, AttributeError):
-        log.warning("%s is no record of a run", path)
+        log.warning("%s is not a record of a run", path)
         return None
 
 
-def _put(path: UPath, content: dict[str, Any]) -> None:
+def _write(path: UPath, content: RecordFile) -> None:
     publish_bytes(path, json.dumps(content, indent=2).encode())
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def _package_versions() -> dict[str, str]:
+    versions = {}
     for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions

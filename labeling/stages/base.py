@@ -8,7 +8,7 @@ a plain call and a retry is safe.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from infra.config import Config
 
@@ -46,3 +46,7 @@ class Stage(Protocol[In, Out]):
 
     def process(self, batch: Sequence[Any]) -> Sequence[Out | Drop]:
         """One result per prepared image of `batch`, in order. May raise; the caller then narrows it to the row."""
+
+
+AnyStage: TypeAlias = Stage[Any, Any]
+"""Stage of any row classes."""

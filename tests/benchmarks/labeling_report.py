@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from labeling.config import LabelingConfig
-from labeling.execution.supervisor import ShardReport
+from labeling.execution.report import ShardReport
 from tests.benchmarks.bare_stages import Bare
 from tests.benchmarks.device_rates import Rate
 from tests.benchmarks.pipeline import Run

@@ -6,7 +6,7 @@ import psutil
 
 from labeling.build import label_part
 from labeling.config import LabelingConfig
-from labeling.execution.supervisor import NetworkJob
+from labeling.execution.network_job import NetworkJob
 from labeling.steps import steps_of
 
 
@@ -20,9 +20,9 @@ def main(settings: str, shards: list[str]) -> None:
     for shard in shards:
         report = job.make(shard)
         assert report.error is None, report.error
-        assert job.network is not None
-        if job.network.process is not None:
-            mine, its = psutil.Process(), psutil.Process(job.network.process.pid)
+        assert job.process is not None
+        if job.process.pid is not None:
+            mine, its = psutil.Process(), psutil.Process(job.process.pid)
             print(*(process.memory_info().rss >> 20 for process in (mine, its)))
     job.close()
 

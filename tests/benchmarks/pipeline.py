@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from labeling.build import finish_part, label_part
 from labeling.config import LabelingConfig
-from labeling.execution.supervisor import ShardReport
+from labeling.execution.report import ShardReport
 from labeling.steps import Step
 
 

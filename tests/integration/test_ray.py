@@ -6,8 +6,8 @@ from labeling.backends.load import load_captioner
 from labeling.build import anchored, label_part, refuse_missing_gpus
 from labeling.config import CaptionConfig, Executor, LabelingConfig, StageWorkers, Workers
 from labeling.errors import DeviceError, StageFailed
+from labeling.execution.network_job import NetworkJob
 from labeling.execution.run import run_job
-from labeling.execution.supervisor import NetworkJob
 from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
 from labeling.stages.caption import CaptionStage

@@ -17,9 +17,9 @@ from labeling.audit import audit, changed_files
 from labeling.config import Executor, RulesConfig, Workers
 from labeling.errors import ShardCorrupt
 from labeling.execution.journal import Journal, journal_path
-from labeling.execution.progress import Count
+from labeling.execution.network_job import NetworkJob
+from labeling.execution.progress import ProgressCounter
 from labeling.execution.run import run_job
-from labeling.execution.supervisor import NetworkJob
 from labeling.finish import FinishJob
 from labeling.sdd.query import connect, funnel
 from labeling.sdd.schema import Caption, Entities, Image, Nouns, SddRow
@@ -214,7 +214,7 @@ def test_a_shard_is_labelled_there(root):
     kept = [row.caption for row in store.read(Caption, ["captions"], SHARD)]
     assert kept == [u for u in urls if u.startswith("good")]
     assert not journal_path(store.root, "captions", SHARD).exists()
-    assert Count(store, "captions", [SHARD])() == 11
+    assert ProgressCounter(store, "captions", [SHARD]).count().done == 11
     (again,) = run_job(job, [SHARD], workers, Executor.HERE)
     assert again.reused
 
@@ -223,7 +223,7 @@ LABELLER = """
 import sys
 from labeling.config import Workers
 from labeling.steps import chain
-from labeling.execution.supervisor import NetworkJob
+from labeling.execution.network_job import NetworkJob
 from tests.moody import MoodyConfig, MoodyStage
 
 (step,) = chain([(MoodyStage(MoodyConfig(seconds_per_row=0.1)), "")])
@@ -236,8 +236,8 @@ def test_a_killed_labeller_leaves_no_file_and_its_journal_is_taken_up(root, proc
     store = downloaded(root, [image(n, b"", f"good {n}") for n in range(1, 61)])
     journal = journal_path(store.root, "captions", SHARD)
     labeller = processes.start([sys.executable, "-c", LABELLER, root], stdout=subprocess.PIPE, text=True)
-    count = Count(store, "captions", [SHARD])
-    wait_until("8 captions", lambda: count() >= 8, lambda: labeller.poll() is None)
+    count = ProgressCounter(store, "captions", [SHARD]).count
+    wait_until("8 captions", lambda: count().done >= 8, lambda: labeller.poll() is None)
     labeller.send_signal(signal.SIGKILL)
     assert labeller.stdout.read() == ""
     assert store.shards("captions") == []
@@ -252,7 +252,7 @@ def test_a_killed_labeller_leaves_no_file_and_its_journal_is_taken_up(root, proc
 def test_a_journal_is_read_by_the_next_process(root):
     path = journal_path(place(root), "captions", SHARD)
     first = Journal.begin(path, "run")
-    first.sent([key(1), key(2)], done=7)
+    first.note_in_flight([key(1), key(2)], done=7)
     again = Journal.begin(path, "run")
     assert (again.attempts, again.done) == (2, 0)
     assert again.is_suspect(key(1))

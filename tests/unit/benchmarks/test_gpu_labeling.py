@@ -21,7 +21,7 @@ from infra.precision import Precision
 from labeling.backends.grounding_dino.huggingface import GroundingDinoHfDetector
 from labeling.backends.load import load_captioner
 from labeling.config import BoxRules, CaptionConfig, DetectConfig, Device, LabelingConfig, SegmentConfig
-from labeling.execution.supervisor import ShardReport
+from labeling.execution.report import ShardReport
 from labeling.sdd.schema import Box, Detection, Detections, Noun
 from labeling.stages.base import Drop
 from labeling.stages.caption import CaptionStage, Pixels

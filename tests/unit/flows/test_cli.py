@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from labeling.config import LabelingConfig, RulesConfig
-from labeling.execution.record import recorded
+from labeling.execution.record import record_run
 from tests.datasets import FOREIGN, dataset_of_two, flip
 from tests.factories import entity, finished, sdd_row
 
@@ -209,7 +209,7 @@ def test_a_dataset_alone_can_be_looked_at(dataset, tmp_path):
 
 
 def test_status_shows_what_became_of_the_last_runs(dataset):
-    with recorded(LabelingConfig(root=dataset), [], shards=1) as running:
+    with record_run(LabelingConfig(root=dataset), [], shards=1) as running:
         while_running = CliRunner().invoke(app, ["status", dataset]).stdout
     done = CliRunner().invoke(app, ["status", dataset]).stdout
     assert f"| {running.name} | running |" in while_running

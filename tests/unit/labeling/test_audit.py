@@ -7,7 +7,7 @@ import pytest
 
 from labeling.audit import audit, changed_files
 from labeling.config import LabelingConfig
-from labeling.execution.record import recorded
+from labeling.execution.record import record_run
 from labeling.sdd.schema import Caption, Image, Layer, ListedUrl
 from labeling.sdd.shards import ShardStore
 from tests.datasets import FOREIGN, NEXT, dataset_of_two, flip, swap
@@ -69,7 +69,7 @@ def test_a_deleted_file_is_named(root, layer):
 
 
 def test_deleted_last_layers_are_named_where_a_run_had_finished_them(root):
-    with recorded(LabelingConfig(root=str(root)), [], shards=2):
+    with record_run(LabelingConfig(root=str(root)), [], shards=2):
         pass
     assert problems(root) == ()
     for layer in ("sdd", "ledger"):

@@ -13,7 +13,7 @@ from labeling.build import HereCaller, anchored, build, finish_part, label_part,
 from labeling.config import DownloadConfig, LabelingConfig, NounConfig
 from labeling.download.stage import images_stamp, remember
 from labeling.errors import BadInput, ShardCorrupt, ShardStale, StageFailed
-from labeling.execution.record import recorded
+from labeling.execution.record import record_run
 from labeling.sdd.schema import Caption, Image, LedgerRow, Nouns
 from labeling.sdd.shards import ShardStore
 from labeling.stages.nouns import NounStage
@@ -193,7 +193,7 @@ def test_a_failed_run_is_on_record_with_its_weights(closed_port, here):
 
 def test_a_record_holds_no_credentials(here):
     urls = "https://user:5ec4e7@host/list.csv?X-Amz-Signature=5ec4e7"
-    with recorded(LabelingConfig(root="sdd", urls=urls, **NETWORKS), [], shards=1):
+    with record_run(LabelingConfig(root="sdd", urls=urls, **NETWORKS), [], shards=1):
         pass
     (record,) = records(here / "sdd")
     assert record["settings"]["urls"] == "https://***@host/list.csv?X-Amz-Signature=***"

@@ -19,7 +19,7 @@ from labeling.download.screening import Body, ScreenStage
 from labeling.download.spool import Spool
 from labeling.download.url_list import key_of
 from labeling.execution.journal import Journal, journal_path
-from labeling.execution.supervisor import Network
+from labeling.execution.process import StageProcess
 from labeling.sdd.schema import Image, ListedUrl
 from labeling.sdd.shards import ShardStore
 from tests import factories
@@ -33,7 +33,7 @@ CONFIG = DownloadConfig(
 )
 
 
-SCREENERS: dict[tuple[type[ScreenStage], bool], Network] = {}
+SCREENERS: dict[tuple[type[ScreenStage], bool], StageProcess] = {}
 """Processes that look at bodies, for all tests of a module."""
 
 
@@ -76,7 +76,7 @@ def gathering(
     journal = Journal.begin(journal_path(shard.store.root, "images", SHARD), "run")
     workers = DownloadWorkers(threads=16, per_host=16)
     screening = Workers(batch_size=16, batch_deadline_s=5 if stage is DeadlyScreenStage else PATIENCE_S)
-    screener = SCREENERS.setdefault((stage, elsewhere), Network(stage(CONFIG), screening, 1, 16))
+    screener = SCREENERS.setdefault((stage, elsewhere), StageProcess(stage(CONFIG), screening, 1, 16))
     near = shard.store.root / "elsewhere" if elsewhere else shard.store.root
     with Spool.opened(near, SHARD, shard.begin) as spool:
         yield Gathering(fetch or Fetcher(config).fetch, config, workers, journal, spool, screener)

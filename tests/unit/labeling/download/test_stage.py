@@ -5,7 +5,7 @@ import pytest
 from infra.storage import place
 from labeling.config import LabelingConfig
 from labeling.download.stage import download_shards
-from labeling.execution.presence import present
+from labeling.execution.presence import mark_run_alive
 
 
 @pytest.mark.parametrize("far", [False, True])
@@ -17,7 +17,7 @@ def test_what_a_killed_run_kept_for_itself_is_removed_by_the_next(tmp_path, far)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(b"left")
     (folder / "shard-00003.json").write_bytes(b"a journal")
-    with present(root, "abcdefabcdef"):
+    with mark_run_alive(root, "abcdefabcdef"):
         download_shards(LabelingConfig(root=str(root)), [])
     left = ["lists-abcdefabcdef", "shard-00003.abcdefabcdef.report.json", "shard-00003.json"]
     assert sorted(path.name for path in folder.iterdir()) == left

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.storage import place
-from labeling.execution.journal import LONE_DEATHS, LONE_ORPHANS, Journal, journal_path, read_journal
+from labeling.execution.journal import MAX_LONE_DEATHS, MAX_LONE_ORPHANS, Journal, journal_path, read_journal
 from tests.factories import SHARD, key
 
 
@@ -23,7 +23,7 @@ def test_a_new_journal_blames_nobody(path):
     journal = begin(path)
     assert (journal.attempts, journal.done, journal.suspects) == (1, 0, set())
     assert not journal.is_suspect(key(1))
-    assert journal.quarantine(key(1)) is None
+    assert journal.quarantine_cause(key(1)) is None
 
 
 def test_attempts_are_counted_by_run(path):
@@ -32,77 +32,77 @@ def test_attempts_are_counted_by_run(path):
 
 
 def test_what_was_in_flight_when_its_supervisor_died_is_suspect(path):
-    begin(path).sent([key(1), key(2)], done=5)
+    begin(path).note_in_flight([key(1), key(2)], done=5)
     again = begin(path)
     assert [again.is_suspect(key(n)) for n in (1, 2, 3)] == [True, True, False]
-    assert again.quarantine(key(1)) is None
+    assert again.quarantine_cause(key(1)) is None
     assert (again.in_flight, again.done) == ([], 0)
 
 
 def test_what_had_its_outcome_is_not_suspect(path):
     journal = begin(path)
-    journal.sent([key(1), key(2)], done=0)
-    journal.sent([], done=2)
+    journal.note_in_flight([key(1), key(2)], done=0)
+    journal.note_in_flight([], done=2)
     assert begin(path).suspects == set()
 
 
 def test_a_row_that_dies_alone_too_often_is_quarantined_with_the_cause(path):
     journal = begin(path)
-    for death in range(1, LONE_DEATHS + 1):
-        assert journal.quarantine(key(1)) is None
-        journal.sent([key(1)], done=0)
-        journal.died(f"killed by SIGSEGV, {death}")
-    assert journal.quarantine(key(1)) == f"killed by SIGSEGV, {LONE_DEATHS}"
-    assert begin(path, "another run").quarantine(key(1)) == f"killed by SIGSEGV, {LONE_DEATHS}"
+    for death in range(1, MAX_LONE_DEATHS + 1):
+        assert journal.quarantine_cause(key(1)) is None
+        journal.note_in_flight([key(1)], done=0)
+        journal.note_death(f"killed by SIGSEGV, {death}")
+    assert journal.quarantine_cause(key(1)) == f"killed by SIGSEGV, {MAX_LONE_DEATHS}"
+    assert begin(path, "another run").quarantine_cause(key(1)) == f"killed by SIGSEGV, {MAX_LONE_DEATHS}"
 
 
 def test_a_row_that_crashes_alone_after_it_was_suspect_is_quarantined_at_once(path):
     journal = begin(path)
-    journal.sent([key(1), key(2)], done=0)
-    journal.died("killed by SIGSEGV", by_itself=True)
-    assert journal.quarantine(key(1)) is None
-    journal.sent([key(1)], done=0)
-    journal.died("killed by SIGSEGV", by_itself=True)
-    assert journal.quarantine(key(1)) == "killed by SIGSEGV"
-    assert journal.quarantine(key(2)) is None
+    journal.note_in_flight([key(1), key(2)], done=0)
+    journal.note_death("killed by SIGSEGV", by_itself=True)
+    assert journal.quarantine_cause(key(1)) is None
+    journal.note_in_flight([key(1)], done=0)
+    journal.note_death("killed by SIGSEGV", by_itself=True)
+    assert journal.quarantine_cause(key(1)) == "killed by SIGSEGV"
+    assert journal.quarantine_cause(key(2)) is None
 
 
 def test_one_crash_alone_is_not_enough(path):
     journal = begin(path)
-    journal.sent([key(1)], done=0)
-    journal.died("no answer within 600 s", by_itself=True)
-    assert journal.quarantine(key(1)) is None
+    journal.note_in_flight([key(1)], done=0)
+    journal.note_death("no answer within 600 s", by_itself=True)
+    assert journal.quarantine_cause(key(1)) is None
 
 
 def test_rows_that_die_together_are_never_quarantined_for_it(path):
     journal = begin(path)
     for _ in range(10):
-        journal.sent([key(1), key(2)], done=0)
-        journal.died("killed by SIGKILL")
+        journal.note_in_flight([key(1), key(2)], done=0)
+        journal.note_death("killed by SIGKILL")
     assert journal.is_suspect(key(1))
-    assert journal.quarantine(key(1)) is journal.quarantine(key(2)) is None
+    assert journal.quarantine_cause(key(1)) is journal.quarantine_cause(key(2)) is None
 
 
 def test_a_row_is_blamed_later_for_deaths_that_nobody_saw(path):
-    assert LONE_ORPHANS > LONE_DEATHS
-    for _ in range(LONE_ORPHANS):
-        assert begin(path).quarantine(key(1)) is None
+    assert MAX_LONE_ORPHANS > MAX_LONE_DEATHS
+    for _ in range(MAX_LONE_ORPHANS):
+        assert begin(path).quarantine_cause(key(1)) is None
         journal = begin(path)
-        journal.sent([key(1)], done=0)
-    assert begin(path).quarantine(key(1)) == "its supervisor died"
+        journal.note_in_flight([key(1)], done=0)
+    assert begin(path).quarantine_cause(key(1)) == "its supervisor died"
 
 
 def test_a_death_is_on_disk_before_the_next_batch(path):
     journal = begin(path)
-    journal.sent([key(1)], done=3)
+    journal.note_in_flight([key(1)], done=3)
     assert read_journal(path)["in_flight"] == [key(1).hex()]
-    journal.died("exit code 3")
+    journal.note_death("exit code 3")
     kept = read_journal(path)
     assert (kept["in_flight"], kept["lone_deaths"], kept["done"]) == ([], {key(1).hex(): 1}, 3)
 
 
 def test_it_is_always_whole(path):
-    begin(path).sent([key(n) for n in range(1000)], done=0)
+    begin(path).note_in_flight([key(n) for n in range(1000)], done=0)
     folder = Path(path.path).parent
     assert [p.name for p in folder.iterdir()] == [path.name]
     assert len(json.loads((folder / path.name).read_text())["in_flight"]) == 1000

@@ -11,7 +11,7 @@ import pytest
 
 from infra.storage import place
 from labeling.execution import presence
-from labeling.execution.presence import is_present, present, sweep_signs
+from labeling.execution.presence import is_run_alive, mark_run_alive, remove_stale_markers
 from tests.processes import wait_until
 
 
@@ -26,28 +26,28 @@ def signs(root):
 
 
 def test_a_run_is_present_until_its_block_ends(root):
-    assert not is_present(root, "one")
-    with present(root, "one"):
-        assert is_present(root, "one")
-        assert not is_present(root, "two")
-        sweep_signs(root)
+    assert not is_run_alive(root, "one")
+    with mark_run_alive(root, "one"):
+        assert is_run_alive(root, "one")
+        assert not is_run_alive(root, "two")
+        remove_stale_markers(root)
         assert len(signs(root)) == 1
-    assert not is_present(root, "one")
+    assert not is_run_alive(root, "one")
     assert signs(root) == []
 
 
 def test_a_run_that_fails_is_gone(root):
-    with pytest.raises(RuntimeError), present(root, "one"):
+    with pytest.raises(RuntimeError), mark_run_alive(root, "one"):
         raise RuntimeError
-    assert not is_present(root, "one")
+    assert not is_run_alive(root, "one")
 
 
 HOLDER = """
 import sys
 from infra.storage import place
-from labeling.execution.presence import present
+from labeling.execution.presence import mark_run_alive
 
-with present(place(sys.argv[1]), "one"):
+with mark_run_alive(place(sys.argv[1]), "one"):
     print("present", flush=True)
     sys.stdin.read()
 """
@@ -57,29 +57,29 @@ def test_a_killed_run_is_gone_at_once_and_its_sign_is_swept(tmp_path, processes)
     root, pipes = place(tmp_path), {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     run = processes.start([sys.executable, "-c", HOLDER, root.path], **pipes)
     assert run.stdout.readline() == b"present\n"
-    assert is_present(root, "one")
+    assert is_run_alive(root, "one")
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    assert not is_present(root, "one")
+    assert not is_run_alive(root, "one")
     assert signs(root) == ["one.lock"]
-    sweep_signs(root)
+    remove_stale_markers(root)
     assert signs(root) == []
 
 
 def test_on_an_object_store_a_run_without_a_heartbeat_is_gone(tmp_path, monkeypatch):
     root = place(f"memory://{tmp_path.name}")
     sign = root / "work" / "runs" / "one.alive"
-    monkeypatch.setattr(presence, "HEARTBEAT_S", 0.001)
-    with present(root, "one"):
+    monkeypatch.setattr(presence, "HEARTBEAT_INTERVAL_S", 0.001)
+    with mark_run_alive(root, "one"):
         first = sign.read_bytes()
         # memory:// replaces a file in two steps: it is empty in between.
         wait_until("another heartbeat", lambda: sign.read_bytes() not in (first, b""))
     now = time.time()
     sign.write_text(repr(now))
-    assert is_present(root, "one")
-    sign.write_text(repr(now - presence.SILENCE_S))
-    assert not is_present(root, "one")
-    sweep_signs(root)
+    assert is_run_alive(root, "one")
+    sign.write_text(repr(now - presence.HEARTBEAT_TIMEOUT_S))
+    assert not is_run_alive(root, "one")
+    remove_stale_markers(root)
     assert signs(root) == []
 
 
@@ -89,14 +89,14 @@ def test_of_those_who_look_at_once_none_takes_the_sign_of_a_run_that_begins(tmp_
 
     def sweep_all_the_time():
         while not stop.is_set():
-            sweep_signs(root)
+            remove_stale_markers(root)
 
     sweeper = threading.Thread(target=sweep_all_the_time)
     sweeper.start()
     try:
         for number in range(200):
-            with present(root, f"run {number}"):
-                assert is_present(root, f"run {number}")
+            with mark_run_alive(root, f"run {number}"):
+                assert is_run_alive(root, f"run {number}")
     finally:
         stop.set()
         sweeper.join()

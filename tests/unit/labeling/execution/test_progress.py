@@ -9,7 +9,7 @@ import pytest
 
 from labeling.execution import progress
 from labeling.execution.journal import Journal, journal_path
-from labeling.execution.progress import Count, Progress, showing
+from labeling.execution.progress import Progress, ProgressCounter, show_progress
 from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
 from tests.factories import key, refused
@@ -25,25 +25,25 @@ def write(store, shard, count):
 
 def test_finished_and_begun_shards_count(tmp_path):
     store = ShardStore(str(tmp_path))
-    count = Count(store, "captions", SHARDS)
-    assert count() == 0
+    count = ProgressCounter(store, "captions", SHARDS).count
+    assert count().done == 0
     write(store, SHARDS[0], 5)
-    assert count() == 5
+    assert count().done == 5
     journal = Journal.begin(journal_path(store.root, "captions", SHARDS[1]), "run")
-    assert count() == 5
-    journal.sent([key(9)], done=3)
-    assert count() == 8
+    assert count().done == 5
+    journal.note_in_flight([key(9)], done=3)
+    assert count().done == 8
     write(store, SHARDS[1], 6)
-    assert count() == 11
+    assert count().done == 11
     journal.remove()
-    assert count() == Count(ShardStore(str(tmp_path)), "captions", SHARDS)() == 11
+    assert count().done == ProgressCounter(ShardStore(str(tmp_path)), "captions", SHARDS).count().done == 11
 
 
 def test_other_layers_and_shards_do_not_count(tmp_path):
     store = ShardStore(str(tmp_path))
     write(store, SHARDS[0], 5)
-    assert Count(store, "nouns", SHARDS)() == 0
-    assert Count(store, "captions", SHARDS[1:])() == 0
+    assert ProgressCounter(store, "nouns", SHARDS).count().done == 0
+    assert ProgressCounter(store, "captions", SHARDS[1:]).count().done == 0
 
 
 class Stepping:
@@ -61,10 +61,10 @@ class Stepping:
 
 
 def test_lines_are_logged_where_there_is_no_terminal(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "LINE_S", 0.001)
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.001)
     caplog.set_level(logging.INFO, "labeling.execution.progress")
     count = Stepping(enough=4)
-    with showing("captions", 1000, count):
+    with show_progress("captions", 1000, count):
         assert count.reached.wait(PATIENCE_S)
     assert caplog.messages[0].startswith("captions: 2 of 1000 images, ")
     assert "/s, " in caplog.messages[0]
@@ -72,11 +72,11 @@ def test_lines_are_logged_where_there_is_no_terminal(monkeypatch, caplog):
 
 
 def test_a_network_that_loads_is_named(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "LINE_S", 0.001)
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.001)
     caplog.set_level(logging.INFO, "labeling.execution.progress")
     for loading in (1, 2):
         count = Stepping(enough=2, loading=loading)
-        with showing("captions", 10, count):
+        with show_progress("captions", 10, count):
             assert count.reached.wait(PATIENCE_S)
     assert any(text.endswith(", 1 worker loading") for text in caplog.messages)
     assert any(text.endswith(", 2 workers loading") for text in caplog.messages)
@@ -90,9 +90,9 @@ class Terminal(io.StringIO):
 def test_a_bar_is_drawn_on_a_terminal_and_ends_at_the_count(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(progress, "BAR_S", 0.001)
+    monkeypatch.setattr(progress, "BAR_INTERVAL_S", 0.001)
     count = Stepping(enough=4, loading=1)
-    with showing("captions", 1000, count):
+    with show_progress("captions", 1000, count):
         assert count.reached.wait(PATIENCE_S)
     assert "captions" in terminal.getvalue()
     assert "1 worker loading" in terminal.getvalue()
@@ -101,6 +101,6 @@ def test_a_bar_is_drawn_on_a_terminal_and_ends_at_the_count(monkeypatch):
 
 def test_what_goes_wrong_in_the_block_is_told_and_the_showing_ends(monkeypatch):
     before = threading.active_count()
-    with pytest.raises(RuntimeError), showing("captions", 10, lambda: Progress(3)):
+    with pytest.raises(RuntimeError), show_progress("captions", 10, lambda: Progress(3)):
         raise RuntimeError
     assert threading.active_count() == before

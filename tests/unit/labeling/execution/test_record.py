@@ -6,8 +6,8 @@ import pytest
 
 from infra.storage import place
 from labeling.config import LabelingConfig
-from labeling.execution.presence import present
-from labeling.execution.record import recorded, runs_of
+from labeling.execution.presence import mark_run_alive
+from labeling.execution.record import read_runs, record_run
 
 
 @pytest.fixture(params=["local", "far"])
@@ -17,13 +17,13 @@ def root(request, tmp_path):
 
 def run_once(root):
     """The names of a run that came to its end."""
-    with recorded(LabelingConfig(root=str(root)), [], shards=1) as record:
-        assert [run["state"] for run in runs_of(root) if run["name"] == record.name] == ["running"]
+    with record_run(LabelingConfig(root=str(root)), [], shards=1) as record:
+        assert [run["state"] for run in read_runs(root) if run["name"] == record.name] == ["running"]
         return record.name
 
 
 def states(root):
-    return {run["name"]: run["state"] for run in runs_of(root)}
+    return {run["name"]: run["state"] for run in read_runs(root)}
 
 
 def on_disk(root):
@@ -32,7 +32,7 @@ def on_disk(root):
 
 def test_a_run_is_running_then_done_or_failed(root):
     first = run_once(root)
-    with pytest.raises(KeyboardInterrupt), recorded(LabelingConfig(root=str(root)), [], shards=1) as record:
+    with pytest.raises(KeyboardInterrupt), record_run(LabelingConfig(root=str(root)), [], shards=1) as record:
         raise KeyboardInterrupt
     assert states(root) == {first: "done", record.name: "failed"}
 
@@ -53,7 +53,7 @@ def test_a_killed_run_is_shown_as_killed_and_the_next_run_writes_it_down(root):
 
 def test_a_run_beside_it_is_left_alone(root):
     left_by_a_killed_run(root, "20200101T000000-abcdef")
-    with present(root, "20200101T000000-abcdef"):
+    with mark_run_alive(root, "20200101T000000-abcdef"):
         run_once(root)
         assert states(root)["20200101T000000-abcdef"] == "running"
 
@@ -63,7 +63,7 @@ def test_half_written_records_of_killed_runs_are_removed(tmp_path):
     folder.mkdir()
     for name in ("killed", "live"):
         (folder / f".{name}.json.12345678.tmp").write_text("{")
-    with present(place(tmp_path), "live"):
+    with mark_run_alive(place(tmp_path), "live"):
         run_once(place(tmp_path))
     assert [path.name for path in folder.iterdir() if path.suffix == ".tmp"] == [".live.json.12345678.tmp"]
 

@@ -11,9 +11,9 @@ import pytest
 from labeling.config import Executor, Workers
 from labeling.errors import StageFailed, StageInterrupted
 from labeling.execution.journal import journal_path, read_journal
-from labeling.execution.progress import Count, Progress
+from labeling.execution.network_job import NetworkJob
+from labeling.execution.progress import Progress, ProgressCounter
 from labeling.execution.run import run_job
-from labeling.execution.supervisor import NetworkJob
 from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
 from labeling.steps import Step, chain
@@ -106,7 +106,7 @@ def test_a_hang_that_holds_the_interpreter_lock_ends_at_the_deadline(tmp_path, c
 def test_a_network_that_loads_is_shown_as_loading(tmp_path):
     loaded = tmp_path / "loaded"
     job = moody(tmp_path, ["good 1", "good 2"], config=MoodyConfig(start=f"waits for {loaded}"))
-    look = Count(ShardStore(str(tmp_path)), "captions", [SHARD]).progress
+    look = ProgressCounter(ShardStore(str(tmp_path)), "captions", [SHARD]).count
     making = threading.Thread(target=made, args=(job,))
     making.start()
     try:
@@ -134,7 +134,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_is_kept(tmp_path):
     job = moody(tmp_path, [f"good {i}" for i in range(40)], Workers(batch_size=16), MoodyConfig(memory_rows=3))
     report = made(job)
     assert report.counts == {"kept": 40}
-    assert job.network.batch_limit == 2
+    assert job.process.batch_limit == 2
 
 
 def test_a_row_that_does_not_fit_alone_is_failed(tmp_path):
@@ -149,7 +149,7 @@ def test_a_killed_process_costs_no_row(tmp_path):
     def kill_once():
         journal = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
         wait_until("8 rows", lambda: read_journal(journal).get("done", 0) > 8)
-        os.kill(job.network.process.pid, signal.SIGKILL)
+        os.kill(job.process.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_once, daemon=True)
     killer.start()
@@ -181,7 +181,7 @@ def test_a_stopped_stage_ends_and_blames_no_row(tmp_path):
 def test_an_interrupt_at_the_terminal_is_not_for_the_network(tmp_path):
     job = moody(tmp_path, ["good 1"])
     job.make(SHARD)
-    assert os.getpgid(job.network.process.pid) != os.getpgid(0)
+    assert os.getpgid(job.process.pid) != os.getpgid(0)
     job.close()
 
 
@@ -214,7 +214,7 @@ def test_a_finished_shard_is_reused_and_starts_no_process(tmp_path):
     again = moody(tmp_path, ["good 1"], config=MoodyConfig())
     report = made(again)
     assert report.reused
-    assert again.network is None
+    assert again.process is None
 
 
 def test_a_file_of_other_settings_is_refused_unless_it_may_be_replaced(tmp_path):

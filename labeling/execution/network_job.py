@@ -1,0 +1,127 @@
+"""Makes the files of one stage, shard by shard, with the stage's network in a worker process."""
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from infra.storage import sweep
+from labeling.config import Device, Workers
+from labeling.errors import StageFailed
+from labeling.execution.journal import Journal, journal_path
+from labeling.execution.process import StageProcess
+from labeling.execution.report import ShardReport, failure_report
+from labeling.execution.supervisor import ShardPass
+from labeling.sdd.lock import shard_lock
+from labeling.sdd.shards import ShardStore
+from labeling.steps import Step
+
+MAX_ATTEMPTS = 5
+"""Times that a run begins a shard whose supervisor dies."""
+
+
+@dataclass
+class NetworkJob:
+    """Job of one stage: implements `labeling.execution.run.ShardJob`."""
+
+    step: Step
+    root: str
+    workers: Workers
+    run: str
+    """Name of this run in the journals; attempts are counted per run."""
+    torch_threads: int
+    """Threads of the network."""
+    replace: bool = False
+    """Whether files with another stamp are made again."""
+    number: int = 0
+    """Number among the jobs of the stage on this machine, from 0."""
+    process: StageProcess | None = field(default=None, init=False)
+    """Worker process; None until the first shard needs it."""
+    broken: str | None = field(default=None, init=False)
+    """Reason why no shard can be made any more; None while shards can."""
+
+    @property
+    def name(self) -> str:
+        """Layer that the job makes."""
+        return self.step.stage.name
+
+    @property
+    def device(self) -> Device | None:
+        """Device setting of the network; None for a stage without one."""
+        return self.step.device
+
+    def make(self, shard: str) -> ShardReport:
+        """Make the shard's file unless it exists; errors become the report's, as executors retry what raises."""
+        try:
+            if self.broken:
+                raise StageFailed(self.broken)
+            return self._make(shard)
+        except StageFailed as error:
+            self.broken = str(error)
+            return ShardReport(stage=self.step.stage.name, shard=shard, error=str(error))
+        except Exception as error:
+            return failure_report(self.step.stage.name, shard, error)
+
+    def for_worker(self, number: int) -> Self:
+        """Return a copy with a process of its own, for the `number`th worker of this machine, from 0."""
+        return replace(self, number=number)
+
+    def close(self) -> None:
+        """End the worker process."""
+        if self.process is not None:
+            self.process.close()
+
+    def stop(self) -> None:
+        """Make no more files; called from another thread. The rows in flight do not become suspects."""
+        self.broken = f"{self.step.stage.name}: stopped"
+        if self.process is not None:
+            self.process.stop()
+
+    def expected_stamp(self, shard: str) -> str | None:
+        """Return the stamp that the shard's file will have; None while the layer before has no file."""
+        parent = ShardStore(self.root).stamp(self.step.reads[-1], shard)
+        return self.step.stamp(parent.stamp) if parent else None
+
+    def _make(self, shard: str) -> ShardReport:
+        store, stage = ShardStore(self.root), self.step.stage
+        with shard_lock(store.root, stage.name, shard):
+            stamp = self.expected_stamp(shard)
+            if stamp is None:
+                raise StageFailed(f"{stage.name}: {store.path(self.step.reads[-1], shard)} is not there")
+            if (there := store.stamp(stage.name, shard)) and (there.stamp == stamp or not self.replace):
+                store.has(stage.name, shard, stamp)
+                return ShardReport(stage=stage.name, shard=shard, counts=there.counts, reused=True)
+            sweep(store.path(stage.name, shard))
+            journal = Journal.begin(journal_path(store.root, stage.name, shard), self.run)
+            if journal.attempts > MAX_ATTEMPTS:
+                raise StageFailed(
+                    f"{stage.name} {shard}: begun {MAX_ATTEMPTS} times without an end; see {journal.path}"
+                )
+            shard_pass = ShardPass(self._process(), journal)
+            start = time.monotonic()
+            try:
+                rows = shard_pass.outcomes(store.read(stage.reads, self.step.reads, shard))
+                counts = store.write_outcomes(stage.name, shard, rows, stage.writes, stamp, replace=self.replace)
+            except FileExistsError:  # object stores have no locks: another process made the file meanwhile
+                store.has(stage.name, shard, stamp)
+                return ShardReport(stage=stage.name, shard=shard, reused=True)
+            finally:
+                if shard_pass.in_flight:  # the next shard would get their results
+                    shard_pass.process.discard()
+            journal.remove()
+        return ShardReport(
+            stage=stage.name,
+            shard=shard,
+            counts=counts,
+            seconds=time.monotonic() - start,
+            prepare_s=shard_pass.prepare_s,
+            process_s=shard_pass.process_s,
+            start_s=shard_pass.start_s,
+            deaths=shard_pass.deaths,
+        )
+
+    def _process(self) -> StageProcess:
+        if self.process is None:
+            self.process = StageProcess(
+                self.step.stage, self.workers, self.torch_threads, self.workers.batch_size, self.number
+            )
+        return self.process
