@@ -18,7 +18,7 @@ from infra.config import Config, load
 from infra.precision import Precision
 from model.config import ModelConfig, Recompute
 from model.cost.budget import sampling_budget, text_cost, training_budget, unet_cost
-from model.cost.count import on_meta
+from model.cost.count import build_on_meta
 from model.cost.memory import activation_bytes, training_memory
 from model.errors import ModelError
 from model.openclip import open_clip
@@ -35,7 +35,7 @@ class _Settings(Config):
 
 
 @dataclass(frozen=True)
-class Parameters:
+class ParameterCount:
     """Of one part of the network."""
 
     part: str
@@ -43,7 +43,7 @@ class Parameters:
     trainable: int
 
 
-def parameters(net: SubjectDiffusion) -> list[Parameters]:
+def count_parameters(net: SubjectDiffusion) -> list[ParameterCount]:
     """Of each part; they add up to the whole network."""
     adapters = list(net.unet.adapters())
     perceptrons = [part for part in (net.text_encoder.subject_mlp, net.subject_tokens) if part is not None]
@@ -59,7 +59,7 @@ def parameters(net: SubjectDiffusion) -> list[Parameters]:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepShape:
     """A training step to be described."""
 
     images: int
@@ -72,7 +72,7 @@ class Step:
     precision: Precision
 
 
-def describe(config: ModelConfig, step: Step) -> str:
+def describe(config: ModelConfig, step: StepShape) -> str:
     """The tables of a configuration and a training step."""
     tables = [_parameter_table(config), _training_table(config, step.images, step.subjects)]
     tables += [_activation_table(config, step.images, step.subjects), _memory_table(config, step)]
@@ -85,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(_Settings, asked.config or PRESETS / f"{asked.preset}.toml", asked.set).model
         print(f"{asked.config or asked.preset}: {config.base} + {config.image_encoder}\n")
-        step = Step(asked.batch, asked.subjects, asked.workers, Recompute(asked.recompute), Precision(asked.precision))
+        step = StepShape(
+            asked.batch, asked.subjects, asked.workers, Recompute(asked.recompute), Precision(asked.precision)
+        )
         print(describe(config, step))
     except (ModelError, ValidationError, ValueError, OSError) as error:
         print(f"describe: {error}", file=sys.stderr)
@@ -108,9 +110,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _parameter_table(config: ModelConfig) -> str:
-    net = on_meta(lambda: SubjectDiffusion.from_config(config))
-    parts = parameters(net)
-    total = Parameters("total", sum(part.all for part in parts), sum(part.trainable for part in parts))
+    net = build_on_meta(lambda: SubjectDiffusion.from_config(config))
+    parts = count_parameters(net)
+    total = ParameterCount("total", sum(part.all for part in parts), sum(part.trainable for part in parts))
     other = _with_other_feed_forward(config)
     rows = [_millions(part) for part in [*parts, total]]
     if other is not None:
@@ -124,7 +126,7 @@ def _parameter_table(config: ModelConfig) -> str:
     return f"{table}\n{_gap(config, total, other, text_tower)}" if config.use_adapter else table
 
 
-def _gap(config: ModelConfig, ours: Parameters, other: Parameters | None, text_tower: int) -> str:
+def _gap(config: ModelConfig, ours: ParameterCount, other: ParameterCount | None, text_tower: int) -> str:
     with_feed_forward = ours if config.adapter_feed_forward or other is None else other
     everything, trainable = (with_feed_forward.all + text_tower) / 1e9, with_feed_forward.trainable / 1e9
     return (
@@ -134,13 +136,15 @@ def _gap(config: ModelConfig, ours: Parameters, other: Parameters | None, text_t
     )
 
 
-def _with_other_feed_forward(config: ModelConfig) -> Parameters | None:
+def _with_other_feed_forward(config: ModelConfig) -> ParameterCount | None:
     if not config.use_adapter:
         return None
     has = config.adapter_feed_forward
-    other = on_meta(lambda: SubjectDiffusion.from_config(config.model_copy(update={"adapter_feed_forward": not has})))
+    other = build_on_meta(
+        lambda: SubjectDiffusion.from_config(config.model_copy(update={"adapter_feed_forward": not has}))
+    )
     name = f"total {'without' if has else 'with'} the adapters' feed-forward"
-    return Parameters(name, *_counts(other.parameters()))
+    return ParameterCount(name, *_counts(other.parameters()))
 
 
 def _text_tower(net: SubjectDiffusion) -> int:
@@ -148,7 +152,7 @@ def _text_tower(net: SubjectDiffusion) -> int:
     if "text_cfg" not in settings:
         return 0
     known = {key: settings[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}
-    both = on_meta(lambda: open_clip.CLIP(**known))
+    both = build_on_meta(lambda: open_clip.CLIP(**known))
     return _counts(both.parameters())[0] - _counts(net.image_encoder.parameters())[0]
 
 
@@ -177,7 +181,7 @@ def _activation_table(config: ModelConfig, images: int, subjects: int) -> str:
     return _table((f"Activations kept, {images} images, bfloat16", "GiB", "UNet's FLOPs"), rows)
 
 
-def _memory_table(config: ModelConfig, step: Step) -> str:
+def _memory_table(config: ModelConfig, step: StepShape) -> str:
     kept = activation_bytes(config, step.images, step.subjects, step.recompute, step.precision)
     whole, split = (training_memory(config, kept, step.precision, among) for among in (1, step.workers))
     rows = [(name, _gib(getattr(whole, kind)), _gib(getattr(split, kind))) for kind, name in _KINDS.items()]
@@ -221,8 +225,8 @@ def _weights(modules: Iterable[nn.Module]) -> Iterable[nn.Parameter]:
     return (weight for module in modules for weight in module.parameters())
 
 
-def _counted(part: str, weights: Iterable[nn.Parameter]) -> Parameters:
-    return Parameters(part, *_counts(weights))
+def _counted(part: str, weights: Iterable[nn.Parameter]) -> ParameterCount:
+    return ParameterCount(part, *_counts(weights))
 
 
 def _counts(weights: Iterable[nn.Parameter]) -> tuple[int, int]:
@@ -230,7 +234,7 @@ def _counts(weights: Iterable[nn.Parameter]) -> tuple[int, int]:
     return sum(size for size, _ in sizes), sum(trainable for _, trainable in sizes)
 
 
-def _millions(part: Parameters) -> tuple[str, str, str]:
+def _millions(part: ParameterCount) -> tuple[str, str, str]:
     trainable = f"{part.trainable / MILLION:,.2f}" if part.trainable else "-"
     return part.part, f"{part.all / MILLION:,.2f}", trainable
 

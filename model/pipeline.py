@@ -1,7 +1,7 @@
 """Subject-Diffusion for people: pictures of subjects and a prompt in, images out.
 
     pipeline = SubjectDiffusionPipeline.from_pretrained("out/model", device="cuda")
-    dog = Subject.of_cutout(Image.open("dog.png"), "dog")          # transparent around the dog
+    dog = Subject.from_cutout(Image.open("dog.png"), "dog")          # transparent around the dog
     images = pipeline([Request("a photo on the beach", [dog], seed=7)])
     images[0].image.save("beach.png")
 
@@ -25,16 +25,16 @@ from torch import Tensor, nn
 from infra.precision import Precision
 from model.config import LocationMask
 from model.inputs.batch import ABSENT, PromptTokens, SubjectBatch
-from model.inputs.layout import BoxShare, Layout, Place, Wish, box_share, choice_of, places
+from model.inputs.layout import Layout, LayoutInput, Place, RelativeBox, choose_places, parse_box, parse_choice
 from model.inputs.pictures import Picture, cutout_layers, mask_pixels, rgb_pixels
 from model.inputs.prompt import Prompt
 from model.inputs.subject import SubjectPictures
 from model.networks.unet import Conditions
 from model.sampling.config import SamplingConfig
-from model.sampling.denoising import Denoiser, GuidedDenoiser, OnStep, interpolated
-from model.sampling.generation import conditions_of, generated, subject_denoiser
+from model.sampling.denoising import Denoiser, GuidedDenoiser, OnStep, interpolate_denoisers
+from model.sampling.generation import encode_conditions, generate_images, subject_denoiser
 from model.sampling.guidance import Guidance
-from model.sampling.original import Original
+from model.sampling.original import OriginalBase
 from model.subject_diffusion import SubjectDiffusion
 
 _SEEDS = 1 << 64
@@ -68,7 +68,7 @@ class Subject:
     """How much the adapters look at it. With 0 it is absent for them, but stays in the prompt (with CLS) and in l_m."""
     pixels: UInt8[np.ndarray, "h w 3"] = field(init=False, repr=False)
     """`image` as the network takes it."""
-    wish: Wish = field(init=False, repr=False)
+    layout_input: LayoutInput = field(init=False, repr=False)
     """What the layout takes: outline, box and place."""
 
     def __post_init__(self) -> None:
@@ -81,13 +81,13 @@ class Subject:
         if outline.shape != pixels.shape[:2]:
             sizes = ["x".join(map(str, array.shape[1::-1])) for array in (outline, pixels)]
             raise ValueError(f"the mask of {self.label!r} is {sizes[0]}, its picture {sizes[1]}: give both in one size")
-        box = None if self.box is None else box_share(self.box, self.label)
+        box = None if self.box is None else parse_box(self.box, self.label)
         place = None if self.place is None else mask_pixels(self.place, f"the mask that places {self.label!r}")
         object.__setattr__(self, "pixels", pixels)
-        object.__setattr__(self, "wish", Wish(self.label, outline, box, place))
+        object.__setattr__(self, "layout_input", LayoutInput(self.label, outline, box, place))
 
     @classmethod
-    def of_cutout(
+    def from_cutout(
         cls,
         cutout: Picture,
         label: str,
@@ -130,13 +130,13 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedImage:
     """An image, and how it came about."""
 
     image: Image.Image
-    boxes: tuple[BoxShare, ...]
+    boxes: tuple[RelativeBox, ...]
     """Box of each subject, as given or as the layout chose it."""
-    bounds: tuple[BoxShare, ...]
+    bounds: tuple[RelativeBox, ...]
     """Box of each subject that the adapters received: the bounds of the outline that was fitted into its box."""
     cut: str
     """The end of the prompt that did not fit; empty where all of it did."""
@@ -157,7 +157,7 @@ class SubjectDiffusionPipeline:
         net: SubjectDiffusion,
         device: str | torch.device = "cpu",
         precision: Precision | None = None,
-        original: Original | None = None,
+        original: OriginalBase | None = None,
     ) -> None:
         self.device = torch.device(device)
         fast = self.device.type == "cuda"
@@ -194,7 +194,7 @@ class SubjectDiffusionPipeline:
         layout: Layout | str = Layout.AUTO,
         on_step: OnStep | None = None,
         marks: LocationMask | str | None = None,
-    ) -> list[Generated]:
+    ) -> list[GeneratedImage]:
         """One image per request, all in one batch. Fastest where all have equally many subjects.
 
         An image depends on its request alone: its seed draws the noise and the layout.
@@ -218,9 +218,11 @@ class SubjectDiffusionPipeline:
         marks = self._marks(marks)
         laid_out = [self._places(request, layout, marks) for request in requests]
         denoise = self._denoiser(requests, laid_out, sampling)
-        images = generated(self.net, denoise, sampling, [request.seed for request in requests], self._side, on_step)
+        images = generate_images(
+            self.net, denoise, sampling, [request.seed for request in requests], self._side, on_step
+        )
         return [
-            Generated(
+            GeneratedImage(
                 image=image,
                 boxes=tuple(place.box for place in placed),
                 bounds=tuple(place.bounds for place in placed),
@@ -240,7 +242,7 @@ class SubjectDiffusionPipeline:
 
     def _marks(self, marks: LocationMask | str | None) -> LocationMask:
         trained = self.net.config.location_mask
-        chosen = trained if marks is None else choice_of(LocationMask, marks, "marks")
+        chosen = trained if marks is None else parse_choice(LocationMask, marks, "marks")
         if chosen is LocationMask.MASK and trained is LocationMask.BOX:
             raise ValueError("marks='mask', but this model takes whole boxes (model.location_mask='box'): leave it out")
         if chosen is not trained:
@@ -257,8 +259,8 @@ class SubjectDiffusionPipeline:
                 f"{len(request.subjects)} subjects for {request.prompt!r}, but model.max_subjects="
                 f"{self.net.config.max_subjects}: give fewer"
             )
-        wishes = [subject.wish for subject in request.subjects]
-        return places(wishes, layout, self._side, np.random.default_rng(request.seed), marks)
+        inputs = [subject.layout_input for subject in request.subjects]
+        return choose_places(inputs, layout, self._side, np.random.default_rng(request.seed), marks)
 
     def _denoiser(
         self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]], sampling: SamplingConfig
@@ -267,20 +269,20 @@ class SubjectDiffusionPipeline:
         if sampling.interpolation is None:
             return of_subject
         of_text = self._of_text(requests, sampling.guidance)
-        return interpolated(sampling.interpolation, self.net.noise.steps, of_subject, of_text)
+        return interpolate_denoisers(sampling.interpolation, self.net.noise.steps, of_subject, of_text)
 
     def _of_subject(
         self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]], guidance: Guidance
     ) -> GuidedDenoiser:
         batch = self._batch(requests, laid_out)
         with self._autocast():
-            conditions, empty = conditions_of(self.net, batch, self._strengths(requests, batch.boxes.shape[1]))
-        return subject_denoiser(self.net, conditions, empty, guidance.personalised())
+            conditions, empty = encode_conditions(self.net, batch, self._strengths(requests, batch.boxes.shape[1]))
+        return subject_denoiser(self.net, conditions, empty, guidance.subject_coefficients())
 
     def _of_text(self, requests: Sequence[Request], guidance: Guidance) -> GuidedDenoiser:
         if self._original is None:
-            self._original = Original.of(self.net)
-        original, coefficients = self._original.to(self.device, self.dtype), guidance.text_only()
+            self._original = OriginalBase.from_model(self.net)
+        original, coefficients = self._original.to(self.device, self.dtype), guidance.text_coefficients()
         with self._autocast():
             texts = original.text(self._tokens([Prompt(request.prompt) for request in requests]))
             empty = original.text(self._tokens([Prompt("")])).expand_as(texts)
@@ -314,7 +316,7 @@ class SubjectDiffusionPipeline:
         for row, request in enumerate(requests):
             for slot, subject in enumerate(request.subjects):
                 rng = np.random.default_rng(request.seed)
-                pictures[row, slot] = self.pictures(subject.pixels, subject.wish.outline, rng)
+                pictures[row, slot] = self.pictures(subject.pixels, subject.layout_input.outline, rng)
         return torch.from_numpy(pictures).permute(0, 1, 4, 2, 3).to(self.device)
 
     def _placed(
@@ -339,7 +341,7 @@ class SubjectDiffusionPipeline:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def _cut(self, request: Request) -> str:
-        return self.net.prompts.tokenized(_prompt(request, len(request.subjects))).cut
+        return self.net.prompts.tokenize(_prompt(request, len(request.subjects))).cut
 
 
 def _prompt(request: Request, slots: int) -> Prompt:

@@ -21,26 +21,26 @@ from torch import Tensor, nn
 from infra.precision import Precision
 from model.config import LocationMask, ModelConfig, NullBranches
 from model.inputs.batch import ABSENT, ImageFeatures, PromptTokens, SubjectBatch
-from model.inputs.boxes import filled_boxes
+from model.inputs.boxes import box_masks
 from model.inputs.prompt import Prompt, PromptTokenizer
 from model.networks.adapter import AdapterInputs, SubjectTokens
 from model.networks.attention_maps import MapRecorder
 from model.networks.image_encoder import ImageEncoder
-from model.networks.location import overlaid
+from model.networks.location import overlay_regions
 from model.networks.text_encoder import TextEncoder
 from model.networks.unet import Conditions, SubjectUNet
-from model.objective.drop import Dropped, drawn
+from model.objective.drop import DropMasks, draw_drops
 from model.objective.losses import attention_in_mask, attention_map_loss, training_objective
 from model.objective.noise import NoiseSchedule
 from model.weights.folders import (
     Parts,
     check_widths,
-    load_ours,
-    parts_of_base,
-    parts_of_folder,
+    load_base,
+    load_network,
+    load_parts,
+    load_settings,
     random_parts,
-    save,
-    settings_of_folder,
+    save_model,
 )
 
 
@@ -91,7 +91,7 @@ class SubjectDiffusion(nn.Module):
         self.empty_token_ids = nn.Buffer(self.prompts([Prompt("")]).token_ids, persistent=False)
         self._without_image = _WITHOUT_IMAGE[config.null_branches]
         self.requires_grad_(False)
-        for part in self.trained().values():
+        for part in self.trained_parts().values():
             part.requires_grad_(True)
 
     @classmethod
@@ -101,7 +101,7 @@ class SubjectDiffusion(nn.Module):
         Raises:
             CheckpointError: weights are missing, unreadable or do not fit each other.
         """
-        return cls(parts_of_base(config), config)
+        return cls(load_base(config), config)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "SubjectDiffusion":
@@ -116,9 +116,9 @@ class SubjectDiffusion(nn.Module):
             CheckpointError: there is none, or a part of it is missing.
         """
         folder = Path(folder).expanduser()
-        config = settings_of_folder(folder)
-        net = cls(parts_of_folder(folder), config)
-        load_ours(net, folder)
+        config = load_settings(folder)
+        net = cls(load_parts(folder), config)
+        load_network(net, folder)
         return net
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -136,7 +136,7 @@ class SubjectDiffusion(nn.Module):
             visual=self.image_encoder.visual,
             image_encoder=self.image_encoder.settings,
         )
-        save(Path(folder).expanduser(), parts, self.state_dict(), self.config)
+        save_model(Path(folder).expanduser(), parts, self.state_dict(), self.config)
 
     @property
     def latent_downsampling(self) -> int:
@@ -148,11 +148,11 @@ class SubjectDiffusion(nn.Module):
         """Sides of the latent of the images that it is trained on and makes."""
         return int(self.unet.base.config.sample_size)
 
-    def train_at(self, image_px: int) -> None:
+    def set_image_size(self, image_px: int) -> None:
         """From here on its images have sides of `image_px`, and so have those that a pipeline makes with it."""
         self.unet.base.register_to_config(sample_size=image_px // self.latent_downsampling)
 
-    def trained(self) -> Mapping[str, nn.ModuleList]:
+    def trained_parts(self) -> Mapping[str, nn.ModuleList]:
         """What is trained, by part, in the words of App. A; the perceptrons count as parts of what they lead to."""
         cross_attention = [block.attn2 for block in self.unet.blocks()]
         perceptrons = [self.text_encoder.subject_mlp, self.subject_tokens]
@@ -164,7 +164,7 @@ class SubjectDiffusion(nn.Module):
             "perceptrons": nn.ModuleList([part for part in perceptrons if part is not None]),
         }
 
-    def gathered_apart(self) -> Iterator[nn.Module]:
+    def fsdp_units(self) -> Iterator[nn.Module]:
         """Parts that workers who split the network gather one at a time; all other trained weights are gathered once.
 
         None is inside the UNet: FSDP2 gathers a part in a hook of its module, where compiled graphs break, and copies
@@ -172,7 +172,7 @@ class SubjectDiffusion(nn.Module):
         """
         return iter(self.text_encoder.clip.encoder.layers)
 
-    def store_frozen(self, precision: Precision) -> None:
+    def cast_frozen(self, precision: Precision) -> None:
         """Keep what is not trained in `precision`. Matrices of the UNet only: its norms are small and want the digits.
 
         In bfloat16 run the network under autocast, which computes in it anyway.
@@ -184,7 +184,7 @@ class SubjectDiffusion(nn.Module):
             if not weight.requires_grad and weight.ndim > 1:
                 weight.data = weight.data.to(dtype)
 
-    def eps_theta(
+    def predict_noise(
         self,
         noisy_latent: Float[Tensor, "B C H W"],
         timesteps: Num[Tensor, " B"],
@@ -241,8 +241,8 @@ class SubjectDiffusion(nn.Module):
         """l_m of the subjects' masks, or of their boxes, as `ModelConfig.location_mask` has it."""
         config, regions = self.config, masks
         if config.location_mask is LocationMask.BOX:
-            regions = filled_boxes(boxes, size, config.box_edges, self.latent_downsampling)
-        return overlaid(regions, present, size, config.location_marks)
+            regions = box_masks(boxes, size, config.box_edges, self.latent_downsampling)
+        return overlay_regions(regions, present, size, config.location_marks)
 
     @torch.no_grad()
     def latent_moments(self, images: UInt8[Tensor, "B 3 _h _w"], chunk: int = 4) -> Float[Tensor, "B _moments H W"]:
@@ -274,13 +274,13 @@ class SubjectDiffusion(nn.Module):
         z_0 = self._latents(batch, generator)
         eps = torch.randn(z_0.shape, generator=generator, device=z_0.device)
         t = torch.randint(self.noise.steps, (len(z_0),), generator=generator, device=z_0.device)
-        dropped = drawn(len(z_0), self.config.drop, z_0.device, generator)
+        dropped = draw_drops(len(z_0), self.config.drop, z_0.device, generator)
         prompts = self._without_text(batch.prompts, dropped.text)
         size = (z_0.shape[-2], z_0.shape[-1])
         l_m = self.location_mask(batch.boxes, batch.masks, batch.present, size)
         conditions = self.conditions(prompts, self._features(batch), batch.boxes, batch.present, l_m, full=batch.full)
         recorder = MapRecorder(prompts.entity_tokens, size)
-        eps_theta = self.unet(self.noise.noisy(z_0, eps, t), t, self._without(conditions, dropped), recorder)
+        eps_theta = self.unet(self.noise.add_noise(z_0, eps, t), t, self._without(conditions, dropped), recorder)
         return self._loss(self.noise.target(z_0, eps, t), eps_theta, recorder, batch.masks)
 
     def _loss(
@@ -326,7 +326,7 @@ class SubjectDiffusion(nn.Module):
             entity_tokens=prompts.entity_tokens.masked_fill(nothing[..., None], 0.0),
         )
 
-    def _without(self, conditions: Conditions, dropped: Dropped) -> Conditions:
+    def _without(self, conditions: Conditions, dropped: DropMasks) -> Conditions:
         assert conditions.location_mask is not None
         nowhere = (dropped.layout | dropped.image)[:, None, None, None]
         adapter = conditions.adapter

@@ -54,7 +54,7 @@ def made_up_rows(net: SubjectDiffusion) -> list[SampledRow]:
     rows = []
     for labels in LABELS:
         batch = small_batch(net.prompts, labels)
-        prompt = net.prompts.tokenized(Prompt("a photo", labels))
+        prompt = net.prompts.tokenize(Prompt("a photo", labels))
         boxes, masks, pictures = batch.boxes[0], batch.masks[0], batch.subject_images[0].permute(0, 2, 3, 1)
         sample = Sample(prompt=prompt, boxes=boxes.numpy(), masks=masks.numpy(), subject_images=pictures.numpy())
         rows.append(SampledRow("a photo of " + " and ".join(labels), labels, sample))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from infra.precision import Precision
-from model.cost.recompute import recompute
+from model.cost.recompute import enable_recompute
 from model.subject_diffusion import SubjectDiffusion
 from training.blank import blank_batch
 from training.checkpoints.store import Checkpoints, Identity
@@ -73,9 +73,9 @@ def train(
 def prepared(net: SubjectDiffusion, config: TrainingConfig, worker: Worker) -> SubjectDiffusion:
     """`net` on the worker's device, with what is frozen stored and computed as the settings say."""
     if config.precision is Precision.BFLOAT16:
-        net.store_frozen(net.config.frozen_precision)
+        net.cast_frozen(net.config.frozen_precision)
     net.to(worker.device)  # after the cast, so that the device never holds frozen weights in float32
-    recompute(net.unet, config.recompute)
+    enable_recompute(net.unet, config.recompute)
     if worker.device.type == "cuda":
         net.unet.to(memory_format=torch.channels_last)
         if config.compile:

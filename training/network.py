@@ -19,5 +19,5 @@ def network_of(model: ModelConfig, data: DataConfig) -> SubjectDiffusion:
         if (given := getattr(data, name)) != size:
             part = model.image_encoder if name == "subject_px" else f"the VAE of {model.base}"
             raise TrainingError(f"training.data.{name}={given}, but that of {part} is {size}: set it to {size}")
-    net.train_at(data.image_px)
+    net.set_image_size(data.image_px)
     return net

@@ -177,7 +177,7 @@ def _split(net: SubjectDiffusion) -> None:
         if weight.requires_grad:
             weight.data = weight.data.contiguous()  # FSDP2 takes no channels-last memory
     mesh = init_device_mesh(_device_type(net), (dist.get_world_size(),))
-    for part in (*net.gathered_apart(), net):
+    for part in (*net.fsdp_units(), net):
         fully_shard(part, mesh=mesh, ignored_params=whole)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from model.inputs.prompt import clip_tokenizer, clip_tokenizer_of
+from model.inputs.prompt import clip_tokenizer, clip_tokenizer_from_merges
 
 WIDTH, MAX_TOKENS = 128, 48
 _ALWAYS = ", the is " + " ".join(string.ascii_lowercase + string.digits + string.punctuation)
@@ -30,7 +30,7 @@ def tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
         show_progress=False,
     )
     merges = json.loads(learned.backend_tokenizer.to_str())["model"]["merges"]
-    return clip_tokenizer_of(merges, MAX_TOKENS)
+    return clip_tokenizer_from_merges(merges, MAX_TOKENS)
 
 
 def architecture(tokens: CLIPTokenizer) -> CLIPTextConfig:

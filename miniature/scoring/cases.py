@@ -11,7 +11,7 @@ from miniature.training.pictures import SCENES, Shown, alone, pool, shown
 from miniature.world.names import labelled_names
 from miniature.world.scenes import Pool
 from miniature.world.sprites import Sprite
-from model.inputs.layout import BoxShare
+from model.inputs.layout import RelativeBox
 
 COUNT = 60
 """Subjects that are ranked against each other."""
@@ -40,7 +40,7 @@ class Wanted:
     """The reference."""
     mask: Bool[np.ndarray, "h w"]
     """Where in it."""
-    box: BoxShare
+    box: RelativeBox
     place: Bool[np.ndarray, "_h _w"]
     """Where it is in the scene that is asked for."""
 

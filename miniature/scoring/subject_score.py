@@ -35,11 +35,11 @@ from miniature.training.pictures import SIDE_PX, pixels
 from miniature.world.sprites import Sprite
 from model.config import LocationMask
 from model.inputs.batch import ImageFeatures, SubjectBatch
-from model.inputs.layout import Layout, Wish, places
+from model.inputs.layout import Layout, LayoutInput, choose_places
 from model.inputs.prompt import Prompt
 from model.inputs.subject import SubjectPictures
 from model.sampling.config import SamplingConfig
-from model.sampling.generation import generated, subject_denoiser
+from model.sampling.generation import generate_images, subject_denoiser
 from model.sampling.guidance import Guidance
 from model.subject_diffusion import SubjectDiffusion
 
@@ -82,14 +82,16 @@ def batch_of(
     pictures = SubjectPictures(net.config.subject, encoder.side_px, encoder.mean.flatten().tolist(), training=False)
     cut = np.stack([[pictures(s.image, s.mask, rng) for s in case.subjects] for case in asked])
     outlines = given is Given.OUTLINE
-    wishes = [[Wish(s.label, s.mask, s.box, s.place if outlines else None) for s in case.subjects] for case in asked]
+    inputs = [
+        [LayoutInput(s.label, s.mask, s.box, s.place if outlines else None) for s in case.subjects] for case in asked
+    ]
     marks = LocationMask.BOX if given is Given.FILLED_BOX else LocationMask.MASK
-    placed = [places(row, Layout.GIVEN, side, rng, marks) for row in wishes]
-    boxes = torch.tensor([[place.bounds for place in row] for row in placed])
+    places = [choose_places(row, Layout.GIVEN, side, rng, marks) for row in inputs]
+    boxes = torch.tensor([[place.bounds for place in row] for row in places])
     return SubjectBatch(
         prompts=net.prompts([Prompt(case.prompt, [s.label for s in case.subjects]) for case in asked]),
         boxes=boxes,
-        masks=torch.from_numpy(np.stack([[place.mask for place in row] for row in placed])),
+        masks=torch.from_numpy(np.stack([[place.mask for place in row] for row in places])),
         present=torch.ones(boxes.shape[:2], dtype=torch.bool),
         subject_images=torch.from_numpy(cut).permute(0, 1, 4, 2, 3),
         full=True,
@@ -126,9 +128,9 @@ def generate(
             strengths=torch.zeros_like(batch.boxes[..., 0]) if "adapter" in without else None,
             full=True,
         )
-        denoise = subject_denoiser(net, conditions, net.empty_text(), sampling.guidance.personalised())
+        denoise = subject_denoiser(net, conditions, net.empty_text(), sampling.guidance.subject_coefficients())
         seeds = range(first, first + len(part))
-        made += [np.asarray(image) for image in generated(net, denoise, sampling, seeds, size[0])]
+        made += [np.asarray(image) for image in generate_images(net, denoise, sampling, seeds, size[0])]
     return made
 
 

@@ -161,7 +161,7 @@ class DenoisingTask:
 
     def _error(self, net: Any, z_0: Tensor, eps: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         condition = net.text_encoder(ids).last_hidden_state
-        predicted: Tensor = net.unet(self.noise.noisy(z_0, eps, t), t, condition).sample
+        predicted: Tensor = net.unet(self.noise.add_noise(z_0, eps, t), t, condition).sample
         return (predicted - self.noise.target(z_0, eps, t)).square()
 
 

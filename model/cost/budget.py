@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig, Recompute
-from model.cost.count import Cost, autocast_gpu, inference_flops, kept_bytes, on_meta, training_cost
-from model.cost.recompute import recompute
+from model.cost.count import Cost, build_on_meta, fake_gpu_autocast, inference_flops, saved_bytes, training_cost
+from model.cost.recompute import enable_recompute
 from model.inputs.batch import ImageFeatures, PromptTokens, SubjectBatch
 from model.networks.adapter import AdapterInputs
 from model.networks.attention_maps import MapRecorder
@@ -63,9 +63,9 @@ def training_budget(config: ModelConfig, images: int, subjects: int, image_px: i
     Args:
         image_px: sides of an image; by default those that the base was trained on.
     """
-    net = on_meta(lambda: SubjectDiffusion.from_config(config))
+    net = build_on_meta(lambda: SubjectDiffusion.from_config(config))
     if image_px is not None:
-        net.train_at(image_px)
+        net.set_image_size(image_px)
     batch = _batch(net, images, subjects)
     weights = [*net.parameters(), *net.buffers()]
     step = training_cost(lambda: net.training_loss(batch).total, weights)
@@ -81,16 +81,16 @@ def training_budget(config: ModelConfig, images: int, subjects: int, image_px: i
     )
 
 
-def float32_kept_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
+def float32_saved_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
     """Bytes that a training step in float32 keeps between forward and backward.
 
     Args:
         what: is recomputed instead of kept.
     """
-    return _kept_bytes(config, images, subjects, what, torch.float32, "meta")
+    return _saved_bytes(config, images, subjects, what, torch.float32, "meta")
 
 
-def autocast_kept_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
+def autocast_saved_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
     """Bytes that a training step under a GPU's bfloat16 autocast keeps between forward and backward, uncompiled.
 
     The bfloat16 copies of weights are not among them; inputs of norms are, which autocast keeps in float32.
@@ -98,17 +98,17 @@ def autocast_kept_bytes(config: ModelConfig, images: int, subjects: int, what: R
     Args:
         what: is recomputed instead of kept.
     """
-    with autocast_gpu():
-        return _kept_bytes(config, images, subjects, what, BF16, "cuda")
+    with fake_gpu_autocast():
+        return _saved_bytes(config, images, subjects, what, BF16, "cuda")
 
 
-def _kept_bytes(
+def _saved_bytes(
     config: ModelConfig, images: int, subjects: int, what: Recompute, dtype: torch.dtype, device: str
 ) -> int:
-    net = on_meta(lambda: SubjectDiffusion.from_config(config), dtype, device)
-    recompute(net.unet, what)
+    net = build_on_meta(lambda: SubjectDiffusion.from_config(config), dtype, device)
+    enable_recompute(net.unet, what)
     batch = _batch(net, images, subjects, device)
-    return kept_bytes(lambda: net.training_loss(batch).total, [*net.parameters(), *net.buffers()])
+    return saved_bytes(lambda: net.training_loss(batch).total, [*net.parameters(), *net.buffers()])
 
 
 def unet_cost(
@@ -119,8 +119,8 @@ def unet_cost(
     Args:
         maps: whether Eq. 2 is part of the loss.
     """
-    net = on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
-    recompute(net.unet, what)
+    net = build_on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
+    enable_recompute(net.unet, what)
     batch, latent = _batch(net, images, subjects), _latent(net, images)
     conditions = _conditions(net, images, subjects)
     steps = torch.empty(images, dtype=torch.long, device="meta")
@@ -137,16 +137,16 @@ def unet_cost(
 
 def text_cost(config: ModelConfig, images: int, subjects: int) -> Cost:
     """Of the text encoder's part of a training step, in bfloat16."""
-    net = on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
+    net = build_on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
     prompts = _batch(net, images, subjects).prompts
     return training_cost(lambda: _text(net, prompts), [*net.parameters(), *net.buffers()])
 
 
 def sampling_budget(config: ModelConfig, subjects: int, guidance: Guidance | None = None) -> SamplingBudget:
     """What one image with `subjects` takes."""
-    net = on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
+    net = build_on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
     given = _conditions(net, 1, subjects)
-    coefficients = (guidance or Guidance()).personalised()
+    coefficients = (guidance or Guidance()).subject_coefficients()
     null = config.null_branches
     branches = [branch_conditions(branch, given, given.text, null) for branch in coefficients]
     denoisers: list[GuidedDenoiser] = []
@@ -188,8 +188,8 @@ def _conditions(net: SubjectDiffusion, images: int, subjects: int) -> Conditions
     if net.subject_tokens is not None:
         tokens = max(subjects, net.subject_tokens.slots) * net.image_encoder.patches
         h_e = torch.empty(images, tokens, width, dtype=BF16, device="meta", requires_grad=True)
-        places = torch.empty(images, tokens, 2, device="meta") if net.config.departures.patch_positions else None
-        adapter = AdapterInputs(h_e, places=places)
+        centres = torch.empty(images, tokens, 2, device="meta") if net.config.departures.patch_positions else None
+        adapter = AdapterInputs(h_e, patch_centres=centres)
     return Conditions(text, adapter, torch.empty_like(_latent(net, images)[:, :1]))
 
 

@@ -4,7 +4,7 @@ Nothing is allocated and nothing runs, so the full-size network is counted in se
 is two FLOPs. Attention counts as the fused kernels of a GPU do it: no N x N probabilities are kept, and what their
 backward recomputes is not counted as work, since every implementation of attention needs the same four products.
 
-    net = on_meta(lambda: UNet2DConditionModel(**STABLE_DIFFUSION_2.unet))
+    net = build_on_meta(lambda: UNet2DConditionModel(**STABLE_DIFFUSION_2.unet))
     cost = training_cost(lambda: net(latent, t, text).sample, net.parameters())
 """
 
@@ -40,7 +40,7 @@ class Cost:
         return self.forward_flops + self.backward_flops
 
 
-def on_meta(build: Callable[[], T], dtype: torch.dtype = torch.float32, device: str = "meta") -> T:
+def build_on_meta(build: Callable[[], T], dtype: torch.dtype = torch.float32, device: str = "meta") -> T:
     """What `build` makes, with shapes but without storage; within `autocast_gpu` that may be on "cuda"."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -59,7 +59,7 @@ def inference_flops(run: Callable[[], object]) -> int:
 
 
 @contextmanager
-def autocast_gpu() -> Iterator[None]:
+def fake_gpu_autocast() -> Iterator[None]:
     """Compute shapes on a GPU that need not be there, under its rules of autocast to bfloat16."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         torch.set_autocast_dtype("cuda", torch.bfloat16)
@@ -71,7 +71,7 @@ def autocast_gpu() -> Iterator[None]:
             torch.clear_autocast_cache()
 
 
-def kept_bytes(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> int:
+def saved_bytes(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> int:
     """Bytes that `forward` keeps for its backward pass.
 
     Args:

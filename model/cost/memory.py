@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from infra.precision import Precision
 from model.config import ModelConfig, Recompute
-from model.cost.budget import autocast_kept_bytes, float32_kept_bytes
-from model.cost.count import on_meta
+from model.cost.budget import autocast_saved_bytes, float32_saved_bytes
+from model.cost.count import build_on_meta
 from model.subject_diffusion import SubjectDiffusion
 
 FLOAT32, BFLOAT16 = 4, 2
@@ -64,10 +64,10 @@ def training_memory(
         precision: of products.
         split_among: workers that FSDP2 splits the trained weights among; 1 for one worker, or for DDP with any number.
     """
-    net = on_meta(lambda: SubjectDiffusion.from_config(config))
+    net = build_on_meta(lambda: SubjectDiffusion.from_config(config))
     mixed = precision is Precision.BFLOAT16
     if mixed:
-        net.store_frozen(config.frozen_precision)
+        net.cast_frozen(config.frozen_precision)
     trained = [weight for weight in net.parameters() if weight.requires_grad]
     part = FLOAT32 * sum(_largest_share(weight, split_among) for weight in trained)
     return TrainingMemory(
@@ -95,14 +95,14 @@ def activation_bytes(
         what: is recomputed instead of kept.
         precision: of products; bfloat16 is a GPU's autocast, which computes norms in float32.
     """
-    count = float32_kept_bytes if precision is Precision.FLOAT32 else autocast_kept_bytes
+    count = float32_saved_bytes if precision is Precision.FLOAT32 else autocast_saved_bytes
     return count(config, images, subjects, what)
 
 
 def _gathered(net: SubjectDiffusion) -> int:
     """Weights and gradients of what is gathered once, and of two parts that are gathered apart: one computes while the
     next arrives."""
-    apart = [_trained_bytes(part) for part in net.gathered_apart()]
+    apart = [_trained_bytes(part) for part in net.fsdp_units()]
     once = _trained_bytes(net) - sum(apart)
     return 2 * (once + 2 * max(apart, default=0))
 

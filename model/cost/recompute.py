@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from model.config import Recompute
 
 
-def recompute(unet: nn.Module, what: Recompute) -> None:
+def enable_recompute(unet: nn.Module, what: Recompute) -> None:
     """Make `unet` keep less. Call it once `requires_grad` is set: a convolution that is trained needs its input."""
     if what is not Recompute.NOTHING:
         recompute_activations(unet)

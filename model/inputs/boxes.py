@@ -12,7 +12,7 @@ from model.config import BoxEdges
 _ROUNDING_PX = 1e-3
 
 
-def filled_boxes(
+def box_masks(
     boxes: Float[Tensor, "B R 4"], size: tuple[int, int], edges: BoxEdges, cell_px: int
 ) -> Float[Tensor, "B R H W"]:
     """1 in the positions that the box holds, 0 elsewhere.
@@ -21,10 +21,10 @@ def filled_boxes(
         boxes: xyxy in [0, 1].
         cell_px: sides of a position, in pixels of the image.
     """
-    return filled(boxes, size) if edges is BoxEdges.EXACT else painted(boxes, size, cell_px)
+    return exact_box_masks(boxes, size) if edges is BoxEdges.EXACT else painted_box_masks(boxes, size, cell_px)
 
 
-def filled(boxes: Float[Tensor, "B R 4"], size: tuple[int, int]) -> Float[Tensor, "B R H W"]:
+def exact_box_masks(boxes: Float[Tensor, "B R 4"], size: tuple[int, int]) -> Float[Tensor, "B R H W"]:
     """1 in the positions whose centre lies in the box, 0 elsewhere.
 
     Args:
@@ -37,7 +37,7 @@ def filled(boxes: Float[Tensor, "B R 4"], size: tuple[int, int]) -> Float[Tensor
     return ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).to(boxes.dtype)
 
 
-def painted(boxes: Float[Tensor, "B R 4"], size: tuple[int, int], cell_px: int) -> Float[Tensor, "B R H W"]:
+def painted_box_masks(boxes: Float[Tensor, "B R 4"], size: tuple[int, int], cell_px: int) -> Float[Tensor, "B R H W"]:
     """1 in the positions whose first pixel lies from the box's first pixel to its last, 0 elsewhere.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 
-def filled_roughly(mask: Bool[np.ndarray, "*_n h w"]) -> Bool[np.ndarray, "*_n h w"]:
+def fill_cavities(mask: Bool[np.ndarray, "*_n h w"]) -> Bool[np.ndarray, "*_n h w"]:
     """In training: the pixels that have mask before or at them and mask after them, in their row and in their column.
 
     So what has mask on all four sides is filled, and the last pixel of each row and column of the mask is dropped.
@@ -16,7 +16,7 @@ def filled_roughly(mask: Bool[np.ndarray, "*_n h w"]) -> Bool[np.ndarray, "*_n h
     return np.asarray(_between(mask, axis=-1) & _between(mask, axis=-2))
 
 
-def without_holes(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def fill_holes(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """At sampling: the mask with all that its outlines enclose."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     whole = cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED)

@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Bool, Float
 
 from model.config import LocationMask
-from model.inputs.boxes import filled
+from model.inputs.boxes import exact_box_masks
 
-BoxShare = tuple[float, float, float, float]
+RelativeBox = tuple[float, float, float, float]
 """xyxy in [0, 1] of an image."""
 Choice = TypeVar("Choice", bound=StrEnum)
 
-WHOLE: BoxShare = (0.0, 0.0, 1.0, 1.0)
+WHOLE: RelativeBox = (0.0, 0.0, 1.0, 1.0)
 MIN_AREA, MAX_AREA = 0.05, 0.7
 """Share of an image that a subject's box covers in training (App. B.1, rule 2)."""
 _CENTRED_SIDE = 0.7
@@ -47,7 +47,7 @@ class Layout(StrEnum):
 
 
 @dataclass(frozen=True)
-class Wish:
+class LayoutInput:
     """What is known of a subject's place before a layout is chosen.
 
     Raises:
@@ -57,7 +57,7 @@ class Wish:
     label: str
     outline: Bool[np.ndarray, "h w"]
     """Mask of the subject in its own picture; at least one pixel."""
-    box: BoxShare | None = None
+    box: RelativeBox | None = None
     """In the new image."""
     mask: Bool[np.ndarray, "mask_h mask_w"] | None = None
     """In the new image, at any resolution."""
@@ -68,7 +68,7 @@ class Wish:
         if self.mask is not None and not self.mask.any():
             raise ValueError(f"the mask that places {self.label!r} in the new image is empty: mark where it should go")
         if self.box is not None:
-            box_share(self.box, self.label)
+            parse_box(self.box, self.label)
 
     @property
     def has_place(self) -> bool:
@@ -79,16 +79,16 @@ class Wish:
 class Place:
     """Where a subject goes."""
 
-    box: BoxShare
+    box: RelativeBox
     """Box that was asked for, or that the layout chose."""
-    bounds: BoxShare
+    bounds: RelativeBox
     """Box that the adapter receives: the bounds of the mark, or the given box where a mask was given with it."""
     mask: Float[np.ndarray, "side side"]
     """Share of each latent position that the subject covers, 0 to 1."""
 
 
-def places(
-    wishes: Sequence[Wish],
+def choose_places(
+    inputs: Sequence[LayoutInput],
     layout: Layout | str,
     side: int,
     rng: np.random.Generator,
@@ -103,14 +103,14 @@ def places(
     Raises:
         ValueError: a layout or a mark of another name, or `given` and a subject has neither box nor mask.
     """
-    layout, marks = choice_of(Layout, layout, "layout"), choice_of(LocationMask, marks, "marks")
-    count = len(wishes)
+    layout, marks = parse_choice(Layout, layout, "layout"), parse_choice(LocationMask, marks, "marks")
+    count = len(inputs)
     boxes = _random_boxes(count, rng) if layout is Layout.RANDOM else _centred_boxes(count)
-    placed = [_place(wish, layout, count, box, marks, side) for wish, box in zip(wishes, boxes, strict=True)]
-    return [_with_a_mark(place, wish.label, marks) for place, wish in zip(placed, wishes, strict=True)]
+    placed = [_place(subject, layout, count, box, marks, side) for subject, box in zip(inputs, boxes, strict=True)]
+    return [_with_a_mark(place, subject.label, marks) for place, subject in zip(placed, inputs, strict=True)]
 
 
-def choice_of(choices: type[Choice], value: Choice | str, setting: str) -> Choice:
+def parse_choice(choices: type[Choice], value: Choice | str, setting: str) -> Choice:
     """The member of `choices` that `value` is or names.
 
     Raises:
@@ -121,7 +121,7 @@ def choice_of(choices: type[Choice], value: Choice | str, setting: str) -> Choic
     return choices(value)
 
 
-def box_share(box: object, label: str) -> BoxShare:
+def parse_box(box: object, label: str) -> RelativeBox:
     """`box` as a tuple of four numbers.
 
     Raises:
@@ -139,33 +139,35 @@ def box_share(box: object, label: str) -> BoxShare:
     return (x0, y0, x1, y1)
 
 
-def _place(wish: Wish, layout: Layout, subjects: int, box: BoxShare, marks: LocationMask, side: int) -> Place:
+def _place(
+    subject: LayoutInput, layout: Layout, subjects: int, box: RelativeBox, marks: LocationMask, side: int
+) -> Place:
     """The place of a subject; `box` is where it goes if nothing better is known."""
-    if layout is Layout.GIVEN and not wish.has_place:
-        raise ValueError(f"the subject {wish.label!r} has no box and no mask: give one, or choose layout 'auto'")
-    if wish.has_place and layout in (Layout.GIVEN, Layout.AUTO):
-        return _given(wish, marks, side)
-    squared = _squared(wish.outline)
+    if layout is Layout.GIVEN and not subject.has_place:
+        raise ValueError(f"the subject {subject.label!r} has no box and no mask: give one, or choose layout 'auto'")
+    if subject.has_place and layout in (Layout.GIVEN, Layout.AUTO):
+        return _given(subject, marks, side)
+    squared = _squared(subject.outline)
     if layout is Layout.DETECTED or (layout is Layout.AUTO and subjects == 1 and _has_known_size(squared)):
         return _masked(squared, _bounds(squared), side)
-    return _boxed(wish, box, marks, side)
+    return _boxed(subject, box, marks, side)
 
 
-def _given(wish: Wish, marks: LocationMask, side: int) -> Place:
-    if wish.mask is not None:
-        return _masked(wish.mask, wish.box or _bounds(wish.mask), side)
-    assert wish.box is not None
-    return _boxed(wish, wish.box, marks, side)
+def _given(subject: LayoutInput, marks: LocationMask, side: int) -> Place:
+    if subject.mask is not None:
+        return _masked(subject.mask, subject.box or _bounds(subject.mask), side)
+    assert subject.box is not None
+    return _boxed(subject, subject.box, marks, side)
 
 
-def _masked(mask: Bool[np.ndarray, "h w"], box: BoxShare, side: int) -> Place:
+def _masked(mask: Bool[np.ndarray, "h w"], box: RelativeBox, side: int) -> Place:
     return Place(box, box, _shares(mask, WHOLE, side))
 
 
-def _boxed(wish: Wish, box: BoxShare, marks: LocationMask, side: int) -> Place:
+def _boxed(subject: LayoutInput, box: RelativeBox, marks: LocationMask, side: int) -> Place:
     if marks is LocationMask.BOX:
         return Place(box, box, _filled(box, side))
-    outline = _cropped(wish.outline)
+    outline = _cropped(subject.outline)
     bounds = _fitted(outline.shape, box)
     return Place(box, bounds, _shares(outline, bounds, side))
 
@@ -226,7 +228,7 @@ def _cropped(outline: Bool[np.ndarray, "_h _w"]) -> Bool[np.ndarray, "h w"]:
     return outline[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _fitted(shape: tuple[int, ...], box: BoxShare) -> BoxShare:
+def _fitted(shape: tuple[int, ...], box: RelativeBox) -> RelativeBox:
     """The largest box with the proportions of `shape` (height, width) in the middle of `box`."""
     x0, y0, x1, y1 = box
     height, width = shape
@@ -235,7 +237,7 @@ def _fitted(shape: tuple[int, ...], box: BoxShare) -> BoxShare:
     return (x0 + side, y0 + rise, x1 - side, y1 - rise)
 
 
-def _bounds(mask: Bool[np.ndarray, "h w"]) -> BoxShare:
+def _bounds(mask: Bool[np.ndarray, "h w"]) -> RelativeBox:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     height, width = mask.shape
     return (
@@ -246,7 +248,7 @@ def _bounds(mask: Bool[np.ndarray, "h w"]) -> BoxShare:
     )
 
 
-def _shares(mask: Bool[np.ndarray, "h w"], box: BoxShare, side: int) -> Float[np.ndarray, "side side"]:
+def _shares(mask: Bool[np.ndarray, "h w"], box: RelativeBox, side: int) -> Float[np.ndarray, "side side"]:
     """The share of each of `side` x `side` positions that the mask covers where it fills `box`."""
     x0, y0, x1, y1 = box
     height, width = mask.shape
@@ -262,13 +264,13 @@ def _overlaps(low: float, high: float, pixels: int, side: int) -> Float[np.ndarr
     return covered.clip(0).astype(np.float32)
 
 
-def _filled(box: BoxShare, side: int) -> Float[np.ndarray, "side side"]:
+def _filled(box: RelativeBox, side: int) -> Float[np.ndarray, "side side"]:
     boxes = torch.tensor([[box]], dtype=torch.float32)
-    region: Float[np.ndarray, "side side"] = filled(boxes, (side, side))[0, 0].numpy()
+    region: Float[np.ndarray, "side side"] = exact_box_masks(boxes, (side, side))[0, 0].numpy()
     return region
 
 
-def _centred_boxes(count: int) -> list[BoxShare]:
+def _centred_boxes(count: int) -> list[RelativeBox]:
     """Beside each other, each in the middle of its strip of the image."""
     width = min(_CENTRED_SIDE, 0.9 / max(count, 1))
     top = (1 - _CENTRED_SIDE) / 2
@@ -276,13 +278,13 @@ def _centred_boxes(count: int) -> list[BoxShare]:
     return [(middle - width / 2, top, middle + width / 2, 1 - top) for middle in middles]
 
 
-def _random_boxes(count: int, rng: np.random.Generator) -> list[BoxShare]:
+def _random_boxes(count: int, rng: np.random.Generator) -> list[RelativeBox]:
     """Beside each other, so that none covers another. Choice: sides as the released code draws them for one subject."""
     strips = [(index / count, (index + 1) / count) for index in range(count)]
     return [_random_box(left, right, rng) for left, right in strips]
 
 
-def _random_box(left: float, right: float, rng: np.random.Generator) -> BoxShare:
+def _random_box(left: float, right: float, rng: np.random.Generator) -> RelativeBox:
     """In the strip of the image between `left` and `right`."""
     width = min(right - left, 0.7) * rng.uniform(0.6, 0.8)
     height = 0.7 * rng.uniform(0.6, 0.8)

@@ -91,9 +91,9 @@ class PromptTokenizer:
         Raises:
             PromptError: as `tokenized`.
         """
-        return self.stacked([self.tokenized(prompt) for prompt in prompts])
+        return self.stack([self.tokenize(prompt) for prompt in prompts])
 
-    def stacked(self, prompts: Sequence[TokenizedPrompt]) -> PromptTokens:
+    def stack(self, prompts: Sequence[TokenizedPrompt]) -> PromptTokens:
         """Tokenized prompts as tensors."""
         slots = max(len(prompt.placeholder_positions) for prompt in prompts)
         padding = [self.tokenizer.pad_token_id] * self.max_tokens
@@ -104,7 +104,7 @@ class PromptTokenizer:
             entity_tokens=torch.stack([self._entity_tokens(one, slots) for one in prompts]),
         )
 
-    def tokenized(self, prompt: Prompt) -> TokenizedPrompt:
+    def tokenize(self, prompt: Prompt) -> TokenizedPrompt:
         """One prompt of the template, its text cut where it is too long, at a space if there is one.
 
         Raises:
@@ -225,10 +225,10 @@ def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's vocabulary out of open_clip's package, padded as Stable Diffusion 2 has it: what every known base has."""
     with gzip.open(default_bpe(), "rt", encoding="utf-8") as lines:
         merges = [line.split() for line in lines.read().split("\n")[1 : _MERGES + 1]]
-    return clip_tokenizer_of(merges, max_tokens=77)
+    return clip_tokenizer_from_merges(merges, max_tokens=77)
 
 
-def clip_tokenizer_of(merges: Sequence[Sequence[str]], max_tokens: int) -> CLIPTokenizer:
+def clip_tokenizer_from_merges(merges: Sequence[Sequence[str]], max_tokens: int) -> CLIPTokenizer:
     """A tokenizer like CLIP's with these merges. Numbered are letters, letters that end a word, and then merges."""
     letters = list(bytes_to_unicode().values())
     words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]

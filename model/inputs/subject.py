@@ -11,7 +11,7 @@ from PIL import Image
 
 from model.config import SubjectBackground, SubjectConfig
 from model.errors import ModelError
-from model.inputs.cavities import without_holes
+from model.inputs.cavities import fill_holes
 
 WHITE = (255, 255, 255)
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -49,7 +49,7 @@ class SubjectPictures:
             image: RGB.
             mask: where the subject is; at least one pixel.
         """
-        mask = without_holes(mask) if self._fill_holes else mask
+        mask = fill_holes(mask) if self._fill_holes else mask
         where = mask.astype(np.uint8) * np.uint8(255)
         left, top, width, height = cv2.boundingRect(where)
         inside = np.s_[top : top + height, left : left + width]

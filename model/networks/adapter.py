@@ -41,7 +41,7 @@ class AdapterInputs:
     """Added to every attention logit of a token: the logarithm of its subject's strength, -inf where it is absent."""
     gate: Float[Tensor, " A"] | None = None
     """1 where the adapters act, 0 where they are off."""
-    places: Float[Tensor, "A M 2"] | None = None
+    patch_centres: Float[Tensor, "A M 2"] | None = None
     """Where each token's patch comes to lie, x and y in [0, 1] of the image; None where adapters do not ask."""
     keys_values: Sequence[KeysValues] = ()
     """The tokens as each adapter's keys and values, where they were projected ahead."""
@@ -61,21 +61,21 @@ def fourier(boxes: Float[Tensor, "B R 4"], order: FourierOrder = FourierOrder.BY
     return (code if order is FourierOrder.BY_COORDINATE else code.transpose(-3, -1)).flatten(2)
 
 
-def place_code(places: Float[Tensor, "*_n 2"]) -> Float[Tensor, "*_n _p"]:
+def position_code(centres: Float[Tensor, "*_n 2"]) -> Float[Tensor, "*_n _p"]:
     """Sine and cosine of x and y at π, 2π, … 16π, one after the other."""
-    frequencies = math.pi * 2.0 ** torch.arange(PLACE_FREQUENCIES, device=places.device)
-    angles = places[..., None] * frequencies
+    frequencies = math.pi * 2.0 ** torch.arange(PLACE_FREQUENCIES, device=centres.device)
+    angles = centres[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
-def grid(side: int, device: torch.device | None = None) -> Float[Tensor, "_n 2"]:
+def cell_centres(side: int, device: torch.device | None = None) -> Float[Tensor, "_n 2"]:
     """x and y in [0, 1] of the middle of each cell of a square of `side` cells, row by row."""
     middles = (torch.arange(side, device=device) + 0.5) / side
     y, x = torch.meshgrid(middles, middles, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
-def patch_places(boxes: Float[Tensor, "B R 4"], patches: int, padded: bool) -> Float[Tensor, "B M 2"]:
+def patch_centres(boxes: Float[Tensor, "B R 4"], patches: int, padded: bool) -> Float[Tensor, "B M 2"]:
     """Where the patches of square pictures of the subjects lie when the subjects fill their boxes.
 
     Args:
@@ -85,7 +85,7 @@ def patch_places(boxes: Float[Tensor, "B R 4"], patches: int, padded: bool) -> F
     """
     corner, sides = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     side = sides.amax(-1, keepdim=True) if padded else sides.amin(-1, keepdim=True)
-    from_middle = (grid(math.isqrt(patches), boxes.device) - 0.5) * side[..., None, :]
+    from_middle = (cell_centres(math.isqrt(patches), boxes.device) - 0.5) * side[..., None, :]
     return ((corner + sides / 2)[..., None, :] + from_middle).flatten(1, 2)
 
 
@@ -144,21 +144,23 @@ class SubjectTokens(nn.Module):
         """
         if strengths is not None:
             present = present & (strengths > 0)
-        tokens, places = self(patch_features, boxes, present), self._places(boxes, present)
+        tokens, centres = self(patch_features, boxes, present), self._patch_centres(boxes, present)
         if strengths is None and (full or self.absent_strength == 1.0):
-            return AdapterInputs(tokens, places=places)
+            return AdapterInputs(tokens, patch_centres=centres)
         given = torch.ones_like(boxes[..., 0]) if strengths is None else strengths
         strength = torch.where(present, given, self.absent_strength)
         strength = F.pad(strength, (0, max(self.slots - strength.shape[1], 0)), value=self.absent_strength)
         bias = strength.log().repeat_interleave(patch_features.shape[2], dim=1)
-        return AdapterInputs(tokens, bias, gate=(strength > 0).any(dim=1).to(tokens.dtype), places=places)
+        return AdapterInputs(tokens, bias, gate=(strength > 0).any(dim=1).to(tokens.dtype), patch_centres=centres)
 
-    def _places(self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"]) -> Float[Tensor, "B M 2"] | None:
+    def _patch_centres(
+        self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"]
+    ) -> Float[Tensor, "B M 2"] | None:
         if not self.patches:
             return None
         boxes = torch.where(present[..., None], boxes, 0.0)
         padded = F.pad(boxes, (0, 0, 0, max(self.slots - boxes.shape[1], 0)))
-        return patch_places(padded, self.patches, self.padded_pictures)
+        return patch_centres(padded, self.patches, self.padded_pictures)
 
     def _positions(self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"]) -> Float[Tensor, "B R _p _l"]:
         known = present & (present.sum(1, keepdim=True) > 1) if self.boxless_single else present
@@ -191,30 +193,30 @@ class ImageTokenAttention(nn.Module):
         if config.departures.keys_start_as_queries:
             self.to_k.weight.data.copy_(self.to_q.weight.data)
 
-    def keys_values(self, h_e: Float[Tensor, "A M _t"], places: Float[Tensor, "A M 2"] | None = None) -> KeysValues:
+    def keys_values(self, h_e: Float[Tensor, "A M _t"], centres: Float[Tensor, "A M 2"] | None = None) -> KeysValues:
         tokens = self.norm(self.from_tokens(h_e))
-        return self._split(self.to_k(self._placed(tokens, places))), self._split(self.to_v(tokens))
+        return self._split(self.to_k(self._add_position_code(tokens, centres))), self._split(self.to_v(tokens))
 
     def forward(
         self, L_a: Float[Tensor, "A N D"], keys_values: KeysValues, bias: Float[Tensor, "A M"] | None
     ) -> Float[Tensor, "A N D"]:
         latents = self.norm(L_a)
-        placed = (
-            latents if self.from_place is None else self._placed(latents, grid(math.isqrt(L_a.shape[1]), L_a.device))
-        )
+        positioned = latents
+        if self.from_place is not None:
+            positioned = self._add_position_code(latents, cell_centres(math.isqrt(L_a.shape[1]), L_a.device))
         k_e, v_e = keys_values
-        k = torch.cat([self._split(self.to_k(placed)), k_e], dim=2)
+        k = torch.cat([self._split(self.to_k(positioned)), k_e], dim=2)
         v = torch.cat([self._split(self.to_v(latents)), v_e], dim=2)
         mask = None if bias is None else F.pad(bias, (L_a.shape[1], 0))[:, None, None].to(k.dtype)
-        attended = F.scaled_dot_product_attention(self._split(self.to_q(placed)), k, v, attn_mask=mask)
+        attended = F.scaled_dot_product_attention(self._split(self.to_q(positioned)), k, v, attn_mask=mask)
         out: Tensor = self.to_out(attended.transpose(1, 2).flatten(2))
         return out
 
-    def _placed(self, x: Tensor, places: Float[Tensor, "*_n 2"] | None) -> Tensor:
+    def _add_position_code(self, x: Tensor, centres: Float[Tensor, "*_n 2"] | None) -> Tensor:
         if self.from_place is None:
             return x
-        assert places is not None
-        code: Tensor = self.from_place(place_code(places).to(self.from_place.weight.dtype))
+        assert centres is not None
+        code: Tensor = self.from_place(position_code(centres).to(self.from_place.weight.dtype))
         return x + code
 
     def _split(self, x: Float[Tensor, "A T _w"]) -> Float[Tensor, "A h T d"]:
@@ -267,7 +269,7 @@ class SubjectAdapter(nn.Module):
         return torch.cat([adapted, L_a[len(adapted) :]]) if len(adapted) < len(L_a) else adapted
 
     def _adapt(self, L_a: Float[Tensor, "A N D"], objs: AdapterInputs) -> Float[Tensor, "A N D"]:
-        h_e = objs.keys_values[self.index] if objs.keys_values else self.S.keys_values(objs.tokens, objs.places)
+        h_e = objs.keys_values[self.index] if objs.keys_values else self.S.keys_values(objs.tokens, objs.patch_centres)
         beta = self.beta if objs.gate is None else self.beta * objs.gate[:, None, None]
         L_a = L_a + beta * self.gamma.tanh() * self.S(L_a, h_e, objs.bias)
         return L_a if self.feed_forward is None else self.feed_forward(L_a, beta)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from model.config import LocationMarks
 
 
-def with_location(
+def concatenate_location_mask(
     noisy_latent: Float[Tensor, "B C H W"], location_mask: Float[Tensor, "B 1 H W"] | None
 ) -> Float[Tensor, "B _c H W"]:
     """z'_t = concat(z_t, l_m), what conv_in is given."""
@@ -19,14 +19,14 @@ def with_location(
     return torch.cat([noisy_latent, location_mask.to(noisy_latent.dtype)], dim=1)
 
 
-def without_location(
+def ignore_location_mask(
     noisy_latent: Float[Tensor, "B C H W"], location_mask: Float[Tensor, "B 1 H W"] | None
 ) -> Float[Tensor, "B C H W"]:
     """What conv_in is given without location control (Table 3 c)."""
     return noisy_latent
 
 
-def overlaid(
+def overlay_regions(
     regions: Float[Tensor, "B R _y _x"], present: Bool[Tensor, "B R"], size: tuple[int, int], marks: LocationMarks
 ) -> Float[Tensor, "B 1 H W"]:
     """l_m: the subjects' regions over each other, at the latent's size. Absent slots mark nothing, whatever they hold.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.networks.adapter import AdapterInputs, KeysValues, SubjectAdapter
 from model.networks.attention_maps import FusedAttention, MapRecorder, RecordedAttention, keys_values
-from model.networks.location import with_location, without_location
+from model.networks.location import concatenate_location_mask, ignore_location_mask
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SubjectUNet(nn.Module):
         super().__init__()
         self.base = base
         self.latent_channels: int = base.config.in_channels
-        self._input = with_location if config.use_location_control else without_location
+        self._input = concatenate_location_mask if config.use_location_control else ignore_location_mask
         if config.use_location_control:
             _widen_conv_in(base)
         self._for_adapters = _as_gligen if config.use_adapter else _to_nobody
@@ -82,13 +82,13 @@ class SubjectUNet(nn.Module):
         )[0]
         return prediction
 
-    def projected(self, conditions: Conditions) -> Conditions:
+    def project_keys_values(self, conditions: Conditions) -> Conditions:
         """`conditions` with every layer's keys and values made, which stay the same over all steps of a sampler."""
         text = tuple(keys_values(block.attn2, conditions.text) for _, block in _blocks(self.base))
         if conditions.adapter is None:
             return replace(conditions, text_keys_values=text)
-        tokens, places = conditions.adapter.tokens, conditions.adapter.places
-        objects = tuple(adapter.S.keys_values(tokens, places) for adapter in self.adapters())
+        tokens, centres = conditions.adapter.tokens, conditions.adapter.patch_centres
+        objects = tuple(adapter.S.keys_values(tokens, centres) for adapter in self.adapters())
         return replace(conditions, text_keys_values=text, adapter=replace(conditions.adapter, keys_values=objects))
 
     def blocks(self) -> Iterator[BasicTransformerBlock]:

@@ -14,7 +14,7 @@ from model.config import DropConfig
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DropMasks:
     """By image, what it goes without."""
 
     text: Bool[Tensor, " B"]
@@ -25,14 +25,14 @@ class Dropped:
     """A location mask of zeros."""
 
 
-def drawn(images: int, config: DropConfig, device: torch.device, generator: torch.Generator | None) -> Dropped:
+def draw_drops(images: int, config: DropConfig, device: torch.device, generator: torch.Generator | None) -> DropMasks:
     """One event, or none, per image, with the probabilities of `config`."""
     chances = (config.text, config.image, config.layout, config.text_and_layout, config.all)
     u = torch.rand(images, generator=generator, device=device)
     # Compared with numbers, not with a tensor: that would have to be copied to the device, and be waited for.
     edges = pairwise((0.0, *accumulate(chances)))
     text, image, layout, text_and_layout, everything = ((low <= u) & (u < high) for low, high in edges)
-    return Dropped(
+    return DropMasks(
         text=text | text_and_layout | everything,
         image=image | everything,
         layout=layout | text_and_layout | everything,

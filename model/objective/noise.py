@@ -46,7 +46,7 @@ class NoiseSchedule(nn.Module):
         table = scheduler.alphas_cumprod.to(torch.get_default_device())  # the scheduler may have made it elsewhere
         self.alphas_cumprod = nn.Buffer(table, persistent=False)
 
-    def noisy(
+    def add_noise(
         self, z_0: Float[Tensor, "B C H W"], eps: Float[Tensor, "B C H W"], t: Int[Tensor, " B"]
     ) -> Float[Tensor, "B C H W"]:
         """z_t."""

@@ -35,7 +35,7 @@ Denoiser = Callable[[Float[Tensor, "B C H W"], float], Float[Tensor, "B C H W"]]
 
 
 @dataclass(frozen=True)
-class Progress:
+class SamplingProgress:
     """How far an image is."""
 
     done: int
@@ -44,7 +44,7 @@ class Progress:
     latents: Float[Tensor, "B C H W"]
 
 
-OnStep = Callable[[Progress], None]
+OnStep = Callable[[SamplingProgress], None]
 
 
 class GuidedDenoiser:
@@ -60,17 +60,19 @@ class GuidedDenoiser:
     ) -> None:
         self._unet = unet
         self._coefficients = coefficients
-        self._conditions = unet.projected(_cast(stacked(conditions), unet.base.conv_in.weight.dtype))
+        self._conditions = unet.project_keys_values(
+            _cast(concatenate_conditions(conditions), unet.base.conv_in.weight.dtype)
+        )
 
     def __call__(self, z_t: Float[Tensor, "B C H W"], t: float) -> Float[Tensor, "B C H W"]:
         branches = list(self._coefficients)
         rows = z_t.to(self._conditions.text.dtype).repeat(len(branches), 1, 1, 1)
         timesteps = torch.full((len(rows),), t, device=rows.device)
         predictions = self._unet(rows, timesteps, self._conditions).chunk(len(branches))
-        return guided(dict(zip(branches, predictions, strict=True)), self._coefficients)
+        return combine_branches(dict(zip(branches, predictions, strict=True)), self._coefficients)
 
 
-def guided(
+def combine_branches(
     predictions: Mapping[Branch, Float[Tensor, "B C H W"]], coefficients: Mapping[Branch, float]
 ) -> Float[Tensor, "B C H W"]:
     """The branches' predictions as one, in float32."""
@@ -104,7 +106,7 @@ def branch_conditions(
     return Conditions(text, adapter, mask)
 
 
-def stacked(conditions: Sequence[Conditions]) -> Conditions:
+def concatenate_conditions(conditions: Sequence[Conditions]) -> Conditions:
     """One batch of several. Those with adapter tokens come first, as the adapters take it."""
     masks = [part.location_mask for part in conditions if part.location_mask is not None]
     adapters = [part.adapter for part in conditions if part.adapter is not None]
@@ -118,16 +120,18 @@ def stacked(conditions: Sequence[Conditions]) -> Conditions:
 def _stacked_adapters(adapters: Sequence[AdapterInputs]) -> AdapterInputs:
     biases = [part.bias for part in adapters if part.bias is not None]
     gates = [part.gate for part in adapters if part.gate is not None]
-    places = [part.places for part in adapters if part.places is not None]
+    centres = [part.patch_centres for part in adapters if part.patch_centres is not None]
     return AdapterInputs(
         tokens=torch.cat([part.tokens for part in adapters]),
         bias=torch.cat(biases) if biases else None,
         gate=torch.cat(gates) if gates else None,
-        places=torch.cat(places) if places else None,
+        patch_centres=torch.cat(centres) if centres else None,
     )
 
 
-def interpolated(interpolation: Interpolation, steps: int, of_subject: Denoiser, of_text: Denoiser) -> Denoiser:
+def interpolate_denoisers(
+    interpolation: Interpolation, steps: int, of_subject: Denoiser, of_text: Denoiser
+) -> Denoiser:
     """eps_t, by subject and text or by text alone.
 
     Paper: Eq. 4,  eps_t = eps_theta(z_t, t, y', x_s, l, l_m) if t > alpha T, eps_theta(z_t, t, y) otherwise.
@@ -145,7 +149,7 @@ def interpolated(interpolation: Interpolation, steps: int, of_subject: Denoiser,
     return eps_t
 
 
-def scheduler_of(name: str, noise_schedule: Mapping[str, Any]) -> Any:
+def make_scheduler(name: str, noise_schedule: Mapping[str, Any]) -> Any:
     """A fresh scheduler of diffusers, for latents.
 
     Args:
@@ -181,7 +185,7 @@ def _asks_for(function: Callable[..., Any]) -> set[str]:
     return {one.name for one in asked if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
 
 
-def seeded(seeds: Sequence[int]) -> list[torch.Generator]:
+def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One source of noise per image, the same on every device, so that an image does not depend on its batch."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
@@ -220,5 +224,5 @@ def sample(
         eps_t = denoise(scheduler.scale_model_input(z_t, t), float(t))
         z_t = scheduler.step(eps_t, t, z_t, **options).prev_sample
         if on_step is not None:
-            on_step(Progress(done, len(scheduler.timesteps), z_t))
+            on_step(SamplingProgress(done, len(scheduler.timesteps), z_t))
     return z_t

@@ -20,15 +20,15 @@ from model.sampling.denoising import (
     OnStep,
     branch_conditions,
     initial_noise,
+    make_scheduler,
     sample,
-    scheduler_of,
-    seeded,
+    seeded_generators,
 )
 from model.sampling.guidance import Branch
 from model.subject_diffusion import SubjectDiffusion
 
 
-def conditions_of(
+def encode_conditions(
     net: SubjectDiffusion, batch: SubjectBatch, strengths: Float[Tensor, "B R"] | None = None
 ) -> tuple[Conditions, Float[Tensor, "1 T D"]]:
     """What a batch with pictures of subjects asks for, and the text condition of the empty prompt.
@@ -61,7 +61,7 @@ def subject_denoiser(
     return GuidedDenoiser(net.unet, branches, coefficients)
 
 
-def generated(
+def generate_images(
     net: SubjectDiffusion,
     denoise: Denoiser,
     sampling: SamplingConfig,
@@ -78,8 +78,8 @@ def generated(
     Raises:
         ValueError: diffusers has no scheduler of that name.
     """
-    scheduler = scheduler_of(sampling.scheduler, net.scheduler)
-    generators = seeded(seeds)
+    scheduler = make_scheduler(sampling.scheduler, net.scheduler)
+    generators = seeded_generators(seeds)
     z_T = initial_noise(generators, (net.unet.latent_channels, side, side), net.empty_token_ids.device)
     z_0 = sample(denoise, scheduler, z_T, generators, sampling.steps, on_step)
     return [_image(net, latent) for latent in z_0]

@@ -40,7 +40,7 @@ class Guidance(Config):
     image: Factor = 1.5
     """s_image (App. D). 1 adds no guidance, 0 leaves the image out where the text is."""
 
-    def personalised(self) -> dict[Branch, float]:
+    def subject_coefficients(self) -> dict[Branch, float]:
         """How much each branch counts in eps_theta(z_t, t, y', x_s, l, l_m); the coefficients add up to 1."""
         return _needed(
             {
@@ -50,7 +50,7 @@ class Guidance(Config):
             }
         )
 
-    def text_only(self) -> dict[Branch, float]:
+    def text_coefficients(self) -> dict[Branch, float]:
         """How much each branch counts in eps_theta(z_t, t, y), the second line of Eq. 4."""
         return _needed({Branch.TEXT: self.text, Branch.NEITHER: 1.0 - self.text})
 

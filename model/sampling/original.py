@@ -17,29 +17,29 @@ from model.inputs.batch import PromptTokens
 from model.networks.text_encoder import TextEncoder
 from model.networks.unet import SubjectUNet
 from model.subject_diffusion import SubjectDiffusion
-from model.weights.folders import text_encoder_of, unet_of
+from model.weights.folders import load_base_text_encoder, load_base_unet
 
 _TRAINED = ("conv_in.", ".attn2.to_k.", ".attn2.to_v.")
 
 
 @dataclass(frozen=True)
-class Original:
+class OriginalBase:
     """epsilon_theta(z_t, t, y)."""
 
     text_encoder: TextEncoder
     unet: SubjectUNet
 
     @classmethod
-    def of(cls, net: SubjectDiffusion) -> "Original":
+    def from_model(cls, net: SubjectDiffusion) -> "OriginalBase":
         """What `net` was before training.
 
         Raises:
             CheckpointError: the base that it was made from cannot be read any more.
         """
-        unet = original_unet(net.unet.base, unet_of(net.config), net.config)
-        return cls(TextEncoder(text_encoder_of(net.config), subject_width=None), unet)
+        unet = restore_unet(net.unet.base, load_base_unet(net.config), net.config)
+        return cls(TextEncoder(load_base_text_encoder(net.config), subject_width=None), unet)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Original":
+    def to(self, device: torch.device, dtype: torch.dtype) -> "OriginalBase":
         """The same, moved and cast in place."""
         self.text_encoder.to(device, dtype)
         self.unet.to(device, dtype)
@@ -52,7 +52,7 @@ class Original:
         return condition
 
 
-def original_unet(trained: UNet2DConditionModel, base: UNet2DConditionModel, config: ModelConfig) -> SubjectUNet:
+def restore_unet(trained: UNet2DConditionModel, base: UNet2DConditionModel, config: ModelConfig) -> SubjectUNet:
     """`base` without what is ours, which shares with `trained` all weights that training left alone."""
     frozen = dict(trained.named_parameters())
     for name, _ in list(base.named_parameters()):

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 
 from model.errors import CheckpointError
-from model.weights.files import json_object
+from model.weights.files import read_json
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ _FILES = {
 }
 
 
-def where_else(name: str) -> str:
+def advice_on_copies(name: str) -> str:
     """Advice on where to find a base that does not load from `name`."""
     if name not in MIRRORS:
         return "Hub ids come and go: give the path of a local copy, or the id of a mirror"
@@ -125,7 +125,7 @@ def where_else(name: str) -> str:
     return f"Its owner withdrew it from the hub: take a copy by others ({choices}), or give the path of a local copy"
 
 
-def base_of(name: str, revision: str | None = None) -> Base:
+def find_base(name: str, revision: str | None = None) -> Base:
     """The base that `model.base` names: a known hub id, a local folder in diffusers' layout, or the id of a mirror.
 
     Raises:
@@ -134,8 +134,8 @@ def base_of(name: str, revision: str | None = None) -> Base:
     if name in KNOWN:
         return KNOWN[name]
     try:
-        files = {part: file_of(name, revision, file) for part, file in _FILES.items()}
-        return Base(**{part: json_object(path) for part, path in files.items()})
+        files = {part: locate_file(name, revision, file) for part, file in _FILES.items()}
+        return Base(**{part: read_json(path) for part, path in files.items()})
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(
@@ -144,7 +144,7 @@ def base_of(name: str, revision: str | None = None) -> Base:
         ) from error
 
 
-def file_of(name: str, revision: str | None, file: str) -> Path:
+def locate_file(name: str, revision: str | None, file: str) -> Path:
     """A file of a local folder, or of a repository of the hub, which is fetched once."""
     local = Path(name).expanduser()
     return local / file if local.is_dir() else Path(hf_hub_download(name, file, revision=revision))

@@ -23,7 +23,7 @@ _CURE_OF_NUMBERS = f"{_CURE}, or take an earlier checkpoint if training wrote it
 _LFS_POINTER = b"version https://git-lfs"
 
 
-def json_object(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The settings in a JSON file.
 
     Raises:
@@ -39,7 +39,7 @@ def json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def safetensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
+def read_safetensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """The tensors of a safetensors file whose names begin with `prefix`, which is taken off.
 
     Raises:
@@ -66,7 +66,7 @@ def _check_safetensors(path: Path) -> None:
         pass
 
 
-def pickled_tensors(path: Path) -> dict[str, Tensor]:
+def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file of `torch.save`.
 
     Raises:
@@ -88,7 +88,7 @@ _WHY_PICKLE = f"it is damaged, or a pickle of more than tensors, which could run
 
 
 @contextmanager
-def naming_damage(folder: Path) -> Iterator[None]:
+def report_damage(folder: Path) -> Iterator[None]:
     """Where a library fails to load `folder`, raise `CheckpointError` with the first damaged file, if there is one."""
     try:
         yield
@@ -107,9 +107,9 @@ def _raise_if_damaged(path: Path, read: Callable[[Path], object], error: Excepti
 
 
 _READERS: Mapping[str, Callable[[Path], object]] = {
-    ".json": json_object,
+    ".json": read_json,
     ".safetensors": _check_safetensors,
-    ".bin": pickled_tensors,
+    ".bin": read_pickled_tensors,
 }
 
 

@@ -33,16 +33,16 @@ from model.errors import CheckpointError, ModelError
 from model.inputs.prompt import clip_tokenizer
 from model.networks.image_encoder import OPENAI_MEAN, OPENAI_STD, visual_tower
 from model.openclip import VisionTransformer, open_clip
-from model.weights.bases import base_of, file_of, where_else
+from model.weights.bases import advice_on_copies, find_base, locate_file
 from model.weights.files import (
     check_numbers,
     check_shape,
     check_tensors,
     first_line,
-    json_object,
-    naming_damage,
-    pickled_tensors,
-    safetensors,
+    read_json,
+    read_pickled_tensors,
+    read_safetensors,
+    report_damage,
 )
 
 N = TypeVar("N")
@@ -98,7 +98,7 @@ def check_widths(parts: Parts) -> None:
 def random_parts(config: ModelConfig) -> Parts:
     """The parts that `config` names, with random weights. Under `torch.device("meta")` nothing is allocated."""
     with _named("model.base", config.base):
-        base = base_of(config.base, config.base_revision)
+        base = find_base(config.base, config.base_revision)
         unet = UNet2DConditionModel.from_config(dict(base.unet))
         vae = AutoencoderKL.from_config(dict(base.vae))
         text_encoder = CLIPTextModel(CLIPTextConfig(**base.text_encoder))
@@ -109,7 +109,7 @@ def random_parts(config: ModelConfig) -> Parts:
     return Parts(vae, unet, text_encoder, tokenizer, base.scheduler, visual, settings)
 
 
-def parts_of_base(config: ModelConfig) -> Parts:
+def load_base(config: ModelConfig) -> Parts:
     """The pretrained parts that `config` names, in float32.
 
     Raises:
@@ -117,9 +117,9 @@ def parts_of_base(config: ModelConfig) -> Parts:
     """
     with _named("model.base", config.base):
         source = _source(config)
-        unet = unet_of(config)
+        unet = load_base_unet(config)
         vae = _whole(AutoencoderKL, source, "vae", torch_dtype=torch.float32)
-        text_encoder = text_encoder_of(config)
+        text_encoder = load_base_text_encoder(config)
         tokenizer = _tokenizer(source)
         scheduler = _scheduler(source)
     with _named("model.image_encoder", config.image_encoder):
@@ -128,7 +128,7 @@ def parts_of_base(config: ModelConfig) -> Parts:
     return Parts(vae, unet, text_encoder, tokenizer, scheduler, visual, settings)
 
 
-def unet_of(config: ModelConfig) -> UNet2DConditionModel:
+def load_base_unet(config: ModelConfig) -> UNet2DConditionModel:
     """The base's UNet, in float32.
 
     Raises:
@@ -138,7 +138,7 @@ def unet_of(config: ModelConfig) -> UNet2DConditionModel:
         return _whole(UNet2DConditionModel, _source(config), "unet", torch_dtype=torch.float32)
 
 
-def text_encoder_of(config: ModelConfig) -> CLIPTextModel:
+def load_base_text_encoder(config: ModelConfig) -> CLIPTextModel:
     """The base's text encoder as it was before training, which the second line of Eq. 4 conditions on.
 
     Raises:
@@ -148,14 +148,14 @@ def text_encoder_of(config: ModelConfig) -> CLIPTextModel:
         return _whole(CLIPTextModel, _source(config), "text_encoder", dtype=torch.float32)
 
 
-def parts_of_folder(folder: Path) -> Parts:
-    """The parts of a trained model's folder. The UNet has shapes only, until `load_ours` fills the finished network.
+def load_parts(folder: Path) -> Parts:
+    """The parts of a trained model's folder. The UNet has shapes only, until `load_network` fills the finished network.
 
     Raises:
         CheckpointError: a part is missing or unreadable.
     """
     with _named("the model's folder", str(folder)):
-        shapes = json_object(folder / "unet" / "config.json")
+        shapes = read_json(folder / "unet" / "config.json")
         shapes["in_channels"] = shapes["out_channels"]
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(shapes)
@@ -164,13 +164,13 @@ def parts_of_folder(folder: Path) -> Parts:
         text_encoder = _whole(CLIPTextModel, source, "text_encoder", dtype=torch.float32)
         tokenizer = _tokenizer(source)
         noise = folder / "scheduler" / "scheduler_config.json"
-        scheduler = _with_noise_schedule(noise, json_object(noise))
+        scheduler = _with_noise_schedule(noise, read_json(noise))
         settings = _image_encoder_settings(str(folder / "image_encoder"), None)
         visual = _pretrained_visual(settings, str(folder / "image_encoder"), None)
     return Parts(vae, unet, text_encoder, tokenizer, scheduler, visual, settings)
 
 
-def settings_of_folder(folder: Path) -> ModelConfig:
+def load_settings(folder: Path) -> ModelConfig:
     """Settings of a trained model's folder; a local base that is there is named by its whole path.
 
     Raises:
@@ -182,7 +182,7 @@ def settings_of_folder(folder: Path) -> ModelConfig:
     return config.model_copy(update={name: str(path.resolve()) for name, path in there.items() if path.is_dir()})
 
 
-def save(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: ModelConfig) -> None:
+def save_model(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: ModelConfig) -> None:
     """Write a trained model beside `folder`, then move it there: it is there whole or not at all.
 
     Args:
@@ -216,7 +216,7 @@ def save(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: ModelC
     partial.rename(folder)
 
 
-def load_ours(net: nn.Module, folder: Path) -> None:
+def load_network(net: nn.Module, folder: Path) -> None:
     """Fill the UNet of a finished network, and what is ours, from a trained model's folder.
 
     Raises:
@@ -225,7 +225,7 @@ def load_ours(net: nn.Module, folder: Path) -> None:
     wanted = net.state_dict()
     wanted_unet = {name.removeprefix(UNET): tensor for name, tensor in wanted.items() if _is_stock_unet(name)}
     with _named("the model's folder", str(folder)):
-        unet, ours = safetensors(folder / _UNET), safetensors(folder / OURS)
+        unet, ours = read_safetensors(folder / _UNET), read_safetensors(folder / OURS)
     check_tensors(folder / _UNET, unet, wanted_unet)
     check_tensors(folder / OURS, ours, {name: wanted[name] for name in wanted if _is_ours(name)})
     state = {UNET + name: tensor for name, tensor in unet.items()} | ours
@@ -249,7 +249,7 @@ def _seen_from(folder: Path, config: ModelConfig) -> ModelConfig:
 
 
 def _read_settings(path: Path) -> ModelConfig:
-    settings = json_object(path)
+    settings = read_json(path)
     if "format" not in settings or "model" not in settings:
         raise CheckpointError(
             f"{path} has no format and model: give the folder of a trained model, or copy this one again"
@@ -285,7 +285,7 @@ def _source(config: ModelConfig) -> dict[str, Any]:
 def _whole(network: type[N], source: Mapping[str, Any], subfolder: str, **precision: torch.dtype) -> N:
     """`network.from_pretrained`, which fills what is missing with random weights and only logs it, but not here."""
     part = Path(source["pretrained_model_name_or_path"]) / subfolder
-    with naming_damage(part):
+    with report_damage(part):
         loaded, report = network.from_pretrained(  # type: ignore[attr-defined]
             **source, subfolder=subfolder, output_loading_info=True, ignore_mismatched_sizes=True, **precision
         )
@@ -310,14 +310,14 @@ def _tokenizer(source: Mapping[str, Any]) -> CLIPTokenizer:
         words = ("tokenizer.json",) if (folder / "tokenizer.json").exists() else ("vocab.json", "merges.txt")
         if missing := [name for name in ("tokenizer_config.json", *words) if not (folder / name).is_file()]:
             raise CheckpointError(f"{folder} lacks {' and '.join(missing)}: copy or download it again")
-    with naming_damage(folder):
+    with report_damage(folder):
         return CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer")
 
 
 def _scheduler(source: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings of the base's scheduler."""
     part = Path(source["pretrained_model_name_or_path"]) / "scheduler"
-    with naming_damage(part):
+    with report_damage(part):
         settings = dict(DDPMScheduler.load_config(**source, subfolder="scheduler"))
     return _with_noise_schedule(part, settings)
 
@@ -332,8 +332,8 @@ def _image_encoder_settings(name: str, revision: str | None) -> dict[str, Any]:
     if name in _KNOWN_IMAGE_ENCODERS:
         pixels = {"mean": OPENAI_MEAN, "std": OPENAI_STD}
         return {"model_cfg": open_clip.get_model_config(_KNOWN_IMAGE_ENCODERS[name]), "preprocess_cfg": pixels}
-    path = file_of(name, revision, "open_clip_config.json")
-    settings = json_object(path)
+    path = locate_file(name, revision, "open_clip_config.json")
+    settings = read_json(path)
     if lacking := [part for part in ("model_cfg", "preprocess_cfg") if not isinstance(settings.get(part), dict)]:
         raise CheckpointError(f"{path} has no {' and '.join(lacking)}: give the settings of an OpenCLIP model")
     pixels = settings["preprocess_cfg"]
@@ -353,11 +353,11 @@ def _pretrained_visual(settings: Mapping[str, Any], name: str, revision: str | N
     with torch.device("meta"):
         tower = visual_tower(settings["model_cfg"])
     try:
-        path = file_of(name, revision, "open_clip_model.safetensors")
-        weights = safetensors(path, _VISUAL)
+        path = locate_file(name, revision, "open_clip_model.safetensors")
+        weights = read_safetensors(path, _VISUAL)
     except (FileNotFoundError, EntryNotFoundError):  # older uploads have the pickled form only
-        path = file_of(name, revision, "open_clip_pytorch_model.bin")
-        tensors = pickled_tensors(path)
+        path = locate_file(name, revision, "open_clip_pytorch_model.bin")
+        tensors = read_pickled_tensors(path)
         weights = {key.removeprefix(_VISUAL): tensors[key] for key in tensors if key.startswith(_VISUAL)}
     check_tensors(path, weights, tower.state_dict())
     tower.load_state_dict({key: tensor.float() for key, tensor in weights.items()}, assign=True)
@@ -372,7 +372,7 @@ def _named(setting: str, value: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:  # the libraries raise whatever a damaged file makes them raise
-        kind, cure = "hub id (there is no such folder)", where_else(value)
+        kind, cure = "hub id (there is no such folder)", advice_on_copies(value)
         if Path(value).expanduser().is_dir():
             kind, cure = "folder", "Copy or download it again, or give another"
         raise CheckpointError(

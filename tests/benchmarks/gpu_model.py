@@ -25,15 +25,15 @@ from torch import Tensor, nn
 from infra.precision import Precision
 from model.config import ModelConfig, Recompute
 from model.cost.budget import training_budget
-from model.cost.recompute import recompute
+from model.cost.recompute import enable_recompute
 from model.inputs.batch import SubjectBatch
 from model.inputs.prompt import Prompt
 from model.pipeline import Request, Subject, SubjectDiffusionPipeline
 from model.sampling.config import SamplingConfig
-from model.sampling.denoising import sample, scheduler_of
+from model.sampling.denoising import make_scheduler, sample
 from model.sampling.guidance import Guidance
 from model.subject_diffusion import SubjectDiffusion
-from model.weights.bases import Base, base_of
+from model.weights.bases import Base, find_base
 from model.weights.folders import random_parts
 from tests.benchmarks.naive import NaiveModel
 from tests.small_model import small_config
@@ -54,7 +54,7 @@ class Setup:
 
     @property
     def base(self) -> Base:
-        return base_of(self.config.base)
+        return find_base(self.config.base)
 
     @property
     def labels(self) -> list[str | None]:
@@ -94,9 +94,9 @@ def naive_step(setup: Setup, fused: bool, cached: bool) -> Work:
 def our_step(setup: Setup, cached: bool, maps: bool = True) -> Work:
     config = setup.config.model_copy(update={"use_attention_control": maps})
     net = built(setup, config)
-    net.store_frozen(Precision.BFLOAT16)
+    net.cast_frozen(Precision.BFLOAT16)
     net.unet.to(memory_format=torch.channels_last)
-    recompute(net.unet, setup.what)
+    enable_recompute(net.unet, setup.what)
     if setup.compiled:
         net.unet.compile()
     batch = our_batch(setup, net, cached)
@@ -134,7 +134,7 @@ def naive_image(setup: Setup) -> Work:
             full, of_image, none = eps(text, objects), eps(empty, objects), eps(empty, torch.zeros_like(objects))
             return none + guidance.image * (of_image - none) + guidance.text * (full - of_image)
 
-        z_0 = sample(denoise, scheduler_of("PNDM", setup.base.scheduler), latent.float(), [], SamplingConfig().steps)
+        z_0 = sample(denoise, make_scheduler("PNDM", setup.base.scheduler), latent.float(), [], SamplingConfig().steps)
         net.vae.decode(z_0.bfloat16() / net.vae.config.scaling_factor)
 
     return image

@@ -13,7 +13,7 @@ from diffusers import PNDMScheduler
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.cost.count import on_meta
+from model.cost.count import build_on_meta
 from model.weights.folders import Parts, random_parts
 
 _FLOAT32 = 4
@@ -25,7 +25,7 @@ def write_random_base(folder: Path, config: ModelConfig, seed: int) -> None:
 
     OpenCLIP's text tower, which nothing here reads, is left out.
     """
-    parts = on_meta(lambda: random_parts(config))
+    parts = build_on_meta(lambda: random_parts(config))
     random = torch.Generator().manual_seed(seed)
     _write_base(folder / "base", parts, random)
     _write_image_encoder(folder / "image_encoder", parts, random)

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig, Recompute
 from model.cost.budget import sampling_budget, training_budget, unet_cost
-from model.cost.count import Cost, inference_flops, on_meta, training_cost
+from model.cost.count import Cost, build_on_meta, inference_flops, training_cost
 from model.networks.adapter import AdapterInputs, SubjectAdapter
 from model.networks.attention_maps import MapRecorder, RecordedAttention
 from model.networks.unet import Conditions, SubjectUNet
 from model.objective.losses import attention_map_loss
-from model.sampling.denoising import GuidedDenoiser, branch_conditions, guided, sample, scheduler_of
+from model.sampling.denoising import GuidedDenoiser, branch_conditions, combine_branches, make_scheduler, sample
 from model.sampling.guidance import Branch, Guidance
 from model.weights.bases import STABLE_DIFFUSION_2_BASE as BASE
 from model.weights.folders import random_parts
@@ -73,7 +73,7 @@ def hold(gate: str, figure: float) -> None:
 @functools.cache
 def naive_flops(subjects: int = SUBJECTS) -> int:
     """Of a step of N, everything computed in it."""
-    net = on_meta(lambda: NaiveModel(BASE, random_parts(OURS).visual))
+    net = build_on_meta(lambda: NaiveModel(BASE, random_parts(OURS).visual))
     with torch.device("meta"):
         batch = {
             "pixels": torch.empty(IMAGES, 3, 8 * SIDE, 8 * SIDE),
@@ -88,7 +88,7 @@ def naive_flops(subjects: int = SUBJECTS) -> int:
 @functools.cache
 def baseline(fused: bool, subjects: int = SUBJECTS) -> Cost:
     """Of the UNet's part of a step of N, or of S, in bfloat16."""
-    net = on_meta(lambda: NaiveUNet(BASE, fused), torch.bfloat16)
+    net = build_on_meta(lambda: NaiveUNet(BASE, fused), torch.bfloat16)
     inputs = tensors(IMAGES, subjects, torch.device("meta"), torch.bfloat16)
     return training_cost(lambda: net(*inputs), net.parameters())
 
@@ -161,8 +161,8 @@ def test_flops_of_the_adapters(subjects: int) -> None:
     for width, heads, side, count in BLOCKS:
         x = torch.empty(1, side * side, width, device="meta")
         objects = torch.empty(1, PATCHES * subjects, WIDTH, device="meta")
-        layer = on_meta(functools.partial(gligen, width, heads))
-        adapter = on_meta(functools.partial(SubjectAdapter, 0, width, heads, width, WIDTH, 1.0, True))
+        layer = build_on_meta(functools.partial(gligen, width, heads))
+        adapter = build_on_meta(functools.partial(SubjectAdapter, 0, width, heads, width, WIDTH, 1.0, True))
         theirs += count * inference_flops(functools.partial(layer, x, objects))
         ours += count * inference_flops(functools.partial(adapter, x, AdapterInputs(objects)))
     hold(f"C2 FLOPs of the adapters, {subjects} subjects", ours / theirs)
@@ -246,14 +246,14 @@ def test_gradients_of_the_maps() -> None:
 
 @pytest.mark.parametrize("subjects", [2, 4])
 def test_flops_of_a_sampling_step(subjects: int) -> None:
-    net = on_meta(lambda: NaiveUNet(BASE), torch.bfloat16)
+    net = build_on_meta(lambda: NaiveUNet(BASE), torch.bfloat16)
     naive = inference_flops(lambda: net(*tensors(3, subjects, torch.device("meta"), torch.bfloat16)))
     hold(f"C5 FLOPs of a sampling step, {subjects} subjects", sampling_budget(OURS, subjects).step / naive)
 
 
 def test_constant_keys_and_values_are_projected_once() -> None:
     """At full width, in 50 steps of PNDM, counted where the projections run."""
-    unet = on_meta(lambda: SubjectUNet(UNet2DConditionModel(**BASE.unet), OURS))
+    unet = build_on_meta(lambda: SubjectUNet(UNet2DConditionModel(**BASE.unet), OURS))
     calls: Counter[nn.Module] = Counter()
     constant = [adapter.S.from_tokens for adapter in unet.adapters()]
     constant += [layer for block in unet.blocks() for layer in (block.attn2.to_k, block.attn2.to_v)]
@@ -262,14 +262,14 @@ def test_constant_keys_and_values_are_projected_once() -> None:
     latent = torch.empty(1, 4, SIDE, SIDE, device="meta")
     with torch.no_grad():
         sample(
-            denoiser(unet, conditions(1, torch.device("meta"))), scheduler_of("PNDM", BASE.scheduler), latent, [], 50
+            denoiser(unet, conditions(1, torch.device("meta"))), make_scheduler("PNDM", BASE.scheduler), latent, [], 50
         )
     assert calls[unet.base.conv_in] == 51
     assert len(constant) == 48
     assert {calls[layer] for layer in constant} == {1}
 
 
-COEFFICIENTS = Guidance().personalised()
+COEFFICIENTS = Guidance().subject_coefficients()
 
 
 def conditions(images: int, device: torch.device) -> Conditions:
@@ -307,7 +307,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     for name, weight in naive.named_parameters():
         if "alpha" in name:
             nn.init.constant_(weight, 0.3)
-    ours = on_meta(lambda: SubjectUNet(UNet2DConditionModel(**BASE.unet), OURS))
+    ours = build_on_meta(lambda: SubjectUNet(UNet2DConditionModel(**BASE.unet), OURS))
     ours.load_state_dict(our_names(naive.state_dict()), assign=True)
     for name, weight in ours.named_parameters():
         weight.requires_grad_(any(part in name for part in TRAINED))
@@ -337,7 +337,7 @@ def test_cached_keys_and_values_change_nothing(pair: Pair) -> None:
     z_t = torch.randn(1, 4, SIDE, SIDE)
     with torch.no_grad():
         cached = denoiser(pair.ours, given)(z_t, 500.0)
-        uncached = guided(
+        uncached = combine_branches(
             {b: pair.ours(z_t, torch.tensor([500]), c) for b, c in each_branch(given).items()}, COEFFICIENTS
         )
     hold("C5 cached apart from uncached", apart(cached, uncached))

@@ -198,7 +198,7 @@ class _Encoders:
     def __init__(self, net: SubjectDiffusion, job: TrainingJob, device: torch.device) -> None:
         self._fast = job.training.precision is Precision.BFLOAT16
         if self._fast:
-            net.store_frozen(job.model.frozen_precision)
+            net.cast_frozen(job.model.frozen_precision)
         del net.unet, net.text_encoder  # most of its memory
         self._net, self._device = net.to(device), device
 

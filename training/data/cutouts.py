@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from labeling.sdd.masks import decode_crop
 from labeling.sdd.schema import Mask
-from model.inputs.cavities import filled_roughly
+from model.inputs.cavities import fill_cavities
 from training.data.config import AugmentationConfig
 
 _FINER = 2
@@ -48,7 +48,7 @@ def cut_out(pixels: UInt8[np.ndarray, "_h _w 3"], pitch: int, mask: Mask, subjec
 
 def without_cavities(cut: Cutout) -> Cutout:
     """The cut-out with its mask's cavities filled. A mask of which nothing would be left stays as it is."""
-    mask = filled_roughly(cut.mask)
+    mask = fill_cavities(cut.mask)
     return cut._replace(mask=mask) if mask.any() else cut
 
 

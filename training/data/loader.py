@@ -148,7 +148,7 @@ class _Source(Dataset[LoadedBatch | DatasetError]):
     def _stacked(self, samples: Sequence[Sample]) -> SubjectBatch:
         boxes = _tensor([sample.boxes for sample in samples])
         return SubjectBatch(
-            prompts=self._make.prompts.stacked([sample.prompt for sample in samples]),
+            prompts=self._make.prompts.stack([sample.prompt for sample in samples]),
             boxes=boxes,
             masks=_tensor([sample.masks for sample in samples]),
             present=torch.ones(boxes.shape[:2], dtype=torch.bool),

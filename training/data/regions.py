@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labeling.sdd.schema import Entity
 from model.config import BoxEdges, MaskResize, ModelConfig
-from model.inputs.cavities import filled_roughly
+from model.inputs.cavities import fill_cavities
 from training.data.config import DataConfig
 from training.data.crop import box_shares, painted_box_shares
 from training.data.masks import cell_shares, pixel_mask, spans
@@ -49,4 +49,4 @@ class SubjectRegions:
 
     def _pixels(self, entity: Entity, square: Square) -> NDArray[np.float32]:
         mask = pixel_mask(entity.mask, square, self._image_px)
-        return (filled_roughly(mask) if self._fill_cavities else mask).astype(np.float32)
+        return (fill_cavities(mask) if self._fill_cavities else mask).astype(np.float32)

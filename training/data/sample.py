@@ -94,7 +94,7 @@ class SampleMaker:
                 span = f"characters {entity.span_start} to {entity.span_end}"
                 raise PoisonedRow("label_not_in_caption", f"{entity.label!r} at {span} of the caption {row.caption!r}")
         try:
-            return self.prompts.tokenized(Prompt(row.caption, [entity.label for entity in entities]))
+            return self.prompts.tokenize(Prompt(row.caption, [entity.label for entity in entities]))
         except PromptError as error:
             raise PoisonedRow("unusable_prompt", str(error)) from error
 

@@ -25,8 +25,8 @@ from model.errors import ModelError
 from model.inputs.batch import SubjectBatch
 from model.inputs.prompt import Prompt
 from model.inputs.subject import SubjectPictures
-from model.sampling.denoising import scheduler_of
-from model.sampling.generation import conditions_of, generated, subject_denoiser
+from model.sampling.denoising import make_scheduler
+from model.sampling.generation import encode_conditions, generate_images, subject_denoiser
 from model.subject_diffusion import SubjectDiffusion
 from training.checkpoints.store import reason
 from training.config import TrainingConfig
@@ -74,7 +74,7 @@ class SampleGrids:
         self._read, self._net, self._config = rows, net, config
         self._sampling = config.samples.sampling
         try:
-            scheduler_of(self._sampling.scheduler, net.scheduler).set_timesteps(self._sampling.steps)
+            make_scheduler(self._sampling.scheduler, net.scheduler).set_timesteps(self._sampling.steps)
         except ValueError as error:
             raise TrainingError(f"training.samples.{error}") from error
 
@@ -132,9 +132,9 @@ class SampleGrids:
         """One for each prompt, all from the same noise."""
         texts = [row.caption, *(f"{_named(row.labels)} {where}" for where in self._config.samples.prompts)]
         batch = _batch(self._net, row, texts).to(device, non_blocking=False)
-        conditions, empty = conditions_of(self._net, batch)
-        denoise = subject_denoiser(self._net, conditions, empty, self._sampling.guidance.personalised())
-        return generated(self._net, denoise, self._sampling, [seed] * len(texts), self._net.latent_side)
+        conditions, empty = encode_conditions(self._net, batch)
+        denoise = subject_denoiser(self._net, conditions, empty, self._sampling.guidance.subject_coefficients())
+        return generate_images(self._net, denoise, self._sampling, [seed] * len(texts), self._net.latent_side)
 
 
 def sampled_rows(plan: Plan, config: TrainingConfig, model: ModelConfig, net: SubjectDiffusion) -> list[SampledRow]:

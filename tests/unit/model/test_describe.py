@@ -6,18 +6,18 @@ import pytest
 
 from model.config import ModelConfig, Recompute
 from model.cost.budget import sampling_budget, training_budget, unet_cost
-from model.cost.count import on_meta
-from model.describe import Parameters, main, parameters
+from model.cost.count import build_on_meta
+from model.describe import ParameterCount, count_parameters, main
 from model.sampling.guidance import Guidance
 from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import small_config
 
 
-def sums(config: ModelConfig) -> Parameters:
-    net = on_meta(lambda: SubjectDiffusion.from_config(config))
-    parts = parameters(net)
+def sums(config: ModelConfig) -> ParameterCount:
+    net = build_on_meta(lambda: SubjectDiffusion.from_config(config))
+    parts = count_parameters(net)
     assert sum(part.all for part in parts) == sum(weight.numel() for weight in net.parameters())
-    return Parameters("total", sum(part.all for part in parts), sum(part.trainable for part in parts))
+    return ParameterCount("total", sum(part.all for part in parts), sum(part.trainable for part in parts))
 
 
 def test_parts_add_up_to_the_counts_of_the_paper_at_full_width() -> None:

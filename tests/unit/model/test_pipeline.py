@@ -18,13 +18,13 @@ from infra.precision import Precision
 from model.config import LocationMask
 from model.errors import PromptError
 from model.inputs.layout import Layout
-from model.pipeline import Generated, Request, Subject, SubjectDiffusionPipeline
+from model.pipeline import GeneratedImage, Request, Subject, SubjectDiffusionPipeline
 from model.sampling.config import Interpolation, Phase, SamplingConfig
-from model.sampling.denoising import Progress, initial_noise, seeded
+from model.sampling.denoising import SamplingProgress, initial_noise, seeded_generators
 from model.sampling.guidance import Guidance
-from model.sampling.original import original_unet
+from model.sampling.original import restore_unet
 from model.subject_diffusion import SubjectDiffusion
-from model.weights.folders import unet_of
+from model.weights.folders import load_base_unet
 from tests.placed import Placed, held_bytes
 from tests.small_model import IMAGE_PX, LATENT, open_gates
 
@@ -55,11 +55,11 @@ def trained(net: SubjectDiffusion) -> SubjectDiffusion:
     return open_gates(net)
 
 
-def pixels(generated: Generated) -> NDArray[np.int16]:
+def pixels(generated: GeneratedImage) -> NDArray[np.int16]:
     return np.asarray(generated.image).astype(np.int16)
 
 
-def apart(a: Generated, b: Generated) -> int:
+def apart(a: GeneratedImage, b: GeneratedImage) -> int:
     return int(np.abs(pixels(a) - pixels(b)).max())
 
 
@@ -73,7 +73,7 @@ def test_weights_are_cast_before_they_are_moved(build: Build) -> None:
 
 
 def test_makes_an_image_and_reports_its_progress(pipeline: SubjectDiffusionPipeline) -> None:
-    seen: list[Progress] = []
+    seen: list[SamplingProgress] = []
     (made,) = pipeline([Request("a photo", [subject()], seed=1)], QUICK, on_step=seen.append)
     assert made.image.size == (IMAGE_PX, IMAGE_PX)
     assert np.asarray(made.image).std() > 1
@@ -105,7 +105,7 @@ def test_an_image_follows_prompt_subject_seed_and_place(pipeline: SubjectDiffusi
 
 
 def test_strength_runs_from_no_adapter_to_more(pipeline: SubjectDiffusionPipeline) -> None:
-    def at(strength: float) -> Generated:
+    def at(strength: float) -> GeneratedImage:
         return pipeline([Request("a photo", [subject(strength=strength)], seed=1)], QUICK)[0]
 
     assert apart(at(1.0), pipeline([Request("a photo", [subject()], seed=1)], QUICK)[0]) == 0
@@ -172,7 +172,7 @@ def stock(pipeline: SubjectDiffusionPipeline, base: Path, prompt: str, seed: int
         requires_safety_checker=False,
     )
     parts.set_progress_bar_config(disable=True)
-    noise = initial_noise(seeded([seed]), (4, LATENT, LATENT), torch.device("cpu"))
+    noise = initial_noise(seeded_generators([seed]), (4, LATENT, LATENT), torch.device("cpu"))
     image = parts(prompt, latents=noise, num_inference_steps=4, guidance_scale=scale, output_type="np").images[0]
     return np.asarray(image * 255).round().astype(np.int16)
 
@@ -189,7 +189,7 @@ def test_the_second_line_of_equation_4_is_the_untrained_base(
 
 
 def test_interpolation_lies_between_and_has_two_directions(pipeline: SubjectDiffusionPipeline) -> None:
-    def at(interpolation: Interpolation | None) -> Generated:
+    def at(interpolation: Interpolation | None) -> GeneratedImage:
         settings = QUICK.model_copy(update={"interpolation": interpolation})
         return pipeline([Request("a lion", [subject()], seed=5)], settings)[0]
 
@@ -202,7 +202,7 @@ def test_interpolation_lies_between_and_has_two_directions(pipeline: SubjectDiff
 
 def test_the_original_shares_what_training_left_alone(build: Build) -> None:
     net = trained(build())
-    original = original_unet(net.unet.base, unet_of(net.config), net.config)
+    original = restore_unet(net.unet.base, load_base_unet(net.config), net.config)
     ours = {id(weight) for weight in net.unet.parameters()}
     own = {name for name, weight in original.base.named_parameters() if id(weight) not in ours}
     assert own == {"conv_in.weight", "conv_in.bias"} | {n for n in own if ".attn2.to_k." in n or ".attn2.to_v." in n}
@@ -219,7 +219,7 @@ def test_scales_of_one_run_one_branch(pipeline: SubjectDiffusionPipeline) -> Non
 
 
 def test_another_scheduler_and_one_that_there_is_none_of(pipeline: SubjectDiffusionPipeline) -> None:
-    seen: list[Progress] = []
+    seen: list[SamplingProgress] = []
     request = Request("a photo", [subject()])
     pipeline([request], SamplingConfig(steps=3, scheduler="DPMSolverMultistep"), on_step=seen.append)
     assert seen[-1].total == 3
@@ -293,8 +293,8 @@ def test_a_subject_is_the_same_in_every_form(pipeline: SubjectDiffusionPipeline)
         one,
         replace(one, image=Image.fromarray(one.pixels), mask=Image.fromarray(one.mask), box=[0.1, 0.1, 0.9, 0.9]),
         replace(one, image=one.pixels / 255, mask=np.asarray(one.mask) * 0.9),
-        Subject.of_cutout(Image.fromarray(rgba), "dog", box=one.box),
-        Subject.of_cutout(rgba, "dog", box=one.box),
+        Subject.from_cutout(Image.fromarray(rgba), "dog", box=one.box),
+        Subject.from_cutout(rgba, "dog", box=one.box),
     ]
     made, *others = pipeline([Request("a photo", [form]) for form in forms], SamplingConfig(scheduler="DDIM", steps=1))
     assert [apart(made, other) for other in others] == [0, 0, 0, 0]
@@ -303,11 +303,11 @@ def test_a_subject_is_the_same_in_every_form(pipeline: SubjectDiffusionPipeline)
 def test_a_cutout_brings_its_mask() -> None:
     rgba = np.zeros((6, 4, 4), dtype=np.uint8)
     rgba[2:5, 1:3] = (10, 20, 30, 255)
-    dog = Subject.of_cutout(Image.fromarray(rgba), "dog")
-    assert dog.wish.outline.sum() == 6
-    assert (dog.pixels[dog.wish.outline] == (10, 20, 30)).all()
+    dog = Subject.from_cutout(Image.fromarray(rgba), "dog")
+    assert dog.layout_input.outline.sum() == 6
+    assert (dog.pixels[dog.layout_input.outline] == (10, 20, 30)).all()
     with pytest.raises(ValueError, match="no transparency"):
-        Subject.of_cutout(Image.fromarray(rgba[..., :3]), "dog")
+        Subject.from_cutout(Image.fromarray(rgba[..., :3]), "dog")
 
 
 def test_half_precision_is_close(build: Build) -> None:

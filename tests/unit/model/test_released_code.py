@@ -113,7 +113,7 @@ def test_attention_loss(net: SubjectDiffusion) -> None:
 
     tokens = []
     for one in labels:
-        places = [p for p in net.prompts.tokenized(Prompt("on grass", one)).placeholder_positions if p >= 0]
+        places = [p for p in net.prompts.tokenize(Prompt("on grass", one)).placeholder_positions if p >= 0]
         places += [2] * (2 - len(places))
         tokens.append([*places, *(place - 2 for place in places)])
     is_there = np.array([[True] * 4, [True, False] * 2, [False] * 4, [True] * 4])
@@ -194,8 +194,8 @@ def released_prompt(text: str, labels: Sequence[str]) -> tuple[list[int], list[i
 @pytest.mark.parametrize("labels", [["dog"], ["fire hydrant", "cat"], ["u.s. flag", "🐱 toy"]])
 def test_template(net: SubjectDiffusion, text: str, labels: list[str]) -> None:
     ids, placeholders, last_label_tokens = released_prompt(text, labels)
-    one = net.prompts.tokenized(Prompt(text, labels))
-    tokens = net.prompts.stacked([one])
+    one = net.prompts.tokenize(Prompt(text, labels))
+    tokens = net.prompts.stack([one])
     assert tokens.token_ids[0].tolist() == ids
     assert tokens.placeholder_positions[0].tolist() == placeholders
     assert [positions[-1] for positions in one.label_positions] == last_label_tokens
@@ -204,7 +204,7 @@ def test_template(net: SubjectDiffusion, text: str, labels: list[str]) -> None:
 @pytest.mark.parametrize("text", ["wow " * 90, "🐶 " * 60, "🐶!" * 40, "!!!!" * 40])
 def test_a_text_that_is_too_long_is_cut_where_the_released_code_fails(text: str) -> None:
     prompts = PromptTokenizer(tokenizer(), "sks", TOKENS, EntityTokens.LABEL_AND_PLACEHOLDER, TemplateTokens.WHOLE)
-    one = prompts.tokenized(Prompt(text, ["dog", "cat"]))
+    one = prompts.tokenize(Prompt(text, ["dog", "cat"]))
     assert 70 <= len(one.token_ids) <= TOKENS
     assert text.endswith(one.cut)
     ids, placeholders, _ = released_prompt(text.removesuffix(one.cut), ["dog", "cat"])

@@ -12,7 +12,7 @@ from infra.config import load
 from model.config import DropConfig, ModelConfig
 from model.inputs.batch import ABSENT, ImageFeatures, SubjectBatch
 from model.networks.attention_maps import MapRecorder
-from model.objective.drop import Dropped
+from model.objective.drop import DropMasks
 from model.subject_diffusion import SubjectDiffusion, TrainingLoss
 from tests.small_model import LATENT, open_gates, small_batch, small_config
 from tests.unit.model.test_config import CONFIGS, Model
@@ -54,7 +54,7 @@ def test_trainable_is_exactly_app_a_s_list(build):
         or name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
     }
     assert trained == listed
-    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in net.trained().items()}
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in net.trained_parts().items()}
     assert all(parts.values())
     assert sum(parts.values()) == sum(p.numel() for p in net.parameters() if p.requires_grad)
 
@@ -263,7 +263,7 @@ def test_a_few_steps_lower_the_loss(build):
 def test_in_bfloat16_with_frozen_parts_stored_in_it(build):
     net = build(drop=NEVER)
     exact = loss(net, small_batch(net.prompts, ["dog", "cat"])).total
-    net.store_frozen(net.config.frozen_precision)
+    net.cast_frozen(net.config.frozen_precision)
     frozen = {weight.dtype for weight in net.vae.parameters()} | {w.dtype for w in net.image_encoder.parameters()}
     assert frozen == {torch.bfloat16}
     assert {weight.dtype for weight in net.parameters() if weight.requires_grad} == {torch.float32}
@@ -317,7 +317,7 @@ def test_no_image_is_what_the_sampler_leaves_out(build):
         net.location_mask(batch.boxes, batch.masks, batch.present, size),
     )
     always = torch.ones(1, dtype=torch.bool)
-    trained = net._without(given, Dropped(text=~always, image=always, layout=~always))
+    trained = net._without(given, DropMasks(text=~always, image=always, layout=~always))
     sampled = replace(given, adapter=None, location_mask=torch.zeros(1, 1, *size))
     z_t, t = torch.randn(1, 4, *size), torch.tensor([500])
     assert torch.equal(net.unet(z_t, t, trained), net.unet(z_t, t, sampled))
@@ -341,7 +341,7 @@ def test_eps_theta_takes_the_papers_arguments(build):
     batch = small_batch(net.prompts, ["dog", "cat"], ["bird", None])
     z_t, t = torch.randn(2, 4, LATENT, LATENT), torch.tensor([1, 999])
     l_m = net.location_mask(batch.boxes, batch.masks, batch.present, (LATENT, LATENT))
-    eps = net.eps_theta(z_t, t, batch.prompts, batch.subject_images, batch.boxes, l_m)
+    eps = net.predict_noise(z_t, t, batch.prompts, batch.subject_images, batch.boxes, l_m)
     features = net.image_encoder(batch.subject_images)
     conditions = net.conditions(batch.prompts, features, batch.boxes, batch.present, l_m)
     assert torch.equal(eps, net.unet(z_t, t, conditions))

@@ -75,7 +75,7 @@ def test_the_model_takes_it_as_any_base(net: SubjectDiffusion, tokens: CLIPToken
     assert (net.image_encoder.side_px, net.image_encoder.patches, net.image_encoder.width) == (64, 256, 128)
     assert (net.noise.prediction, float(net.noise.alphas_cumprod[-1])) == ("v_prediction", 0.0)
     longest = sorted((sprite.name for sprite in sprites()), key=lambda name: -len(tokens.tokenize(name)))[:4]
-    prompt = net.prompts.tokenized(Prompt(f"a {', a '.join(longest)} by the wall", longest))
+    prompt = net.prompts.tokenize(Prompt(f"a {', a '.join(longest)} by the wall", longest))
     assert not prompt.cut
     assert len(prompt.token_ids) <= text.MAX_TOKENS
     assert 4.5e6 < sum(weight.numel() for weight in net.unet.base.parameters()) < 5.5e6

@@ -16,7 +16,7 @@ from miniature.world.names import labelled_names
 from miniature.world.scenes import phrases
 from model.config import ModelConfig
 from model.subject_diffusion import SubjectDiffusion
-from model.weights.folders import unet_of
+from model.weights.folders import load_base_unet
 
 WEIGHTS = Path(base.__file__).parents[1] / "weights"
 COMMITTED = WEIGHTS / "subject_diffusion"
@@ -143,7 +143,7 @@ def test_the_committed_model_keeps_the_base_that_it_was_trained_from() -> None:
     """Eq. 4 mixes the two, so what training left alone is the same in both."""
     net = SubjectDiffusion.from_pretrained(COMMITTED)
     frozen = {name: weight for name, weight in net.unet.base.named_parameters() if not weight.requires_grad}
-    theirs = dict(unet_of(net.config).named_parameters())
+    theirs = dict(load_base_unet(net.config).named_parameters())
     kept = [name for name in theirs if name in frozen and name != "conv_in.weight"]
     assert len(kept) > 100
     assert [name for name in kept if not torch.equal(theirs[name], frozen[name].reshape(theirs[name].shape))] == []

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.cost.count import Cost, inference_flops, on_meta, training_cost
+from model.cost.count import Cost, build_on_meta, inference_flops, training_cost
 
 B, N, D = 3, 10, 16
 
@@ -20,14 +20,14 @@ class Attention(nn.Module):
 
 
 def test_nothing_is_allocated() -> None:
-    layer = on_meta(lambda: nn.Linear(200_000, 200_000), torch.bfloat16)
+    layer = build_on_meta(lambda: nn.Linear(200_000, 200_000), torch.bfloat16)
     assert layer.weight.device.type == "meta"
     assert layer.weight.dtype == torch.bfloat16
     assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_linear_layer_by_hand() -> None:
-    layer = on_meta(lambda: nn.Linear(D, 5 * D))
+    layer = build_on_meta(lambda: nn.Linear(D, 5 * D))
     x = torch.empty(B, N, D, device="meta", requires_grad=True)
     cost = training_cost(lambda: layer(x), layer.parameters())
     product = 2 * B * N * D * 5 * D
@@ -37,7 +37,7 @@ def test_a_linear_layer_by_hand() -> None:
 
 
 def test_a_frozen_layer_costs_one_product_and_keeps_nothing() -> None:
-    layer = on_meta(lambda: nn.Linear(D, 5 * D)).requires_grad_(False)
+    layer = build_on_meta(lambda: nn.Linear(D, 5 * D)).requires_grad_(False)
     x = torch.empty(B, N, D, device="meta", requires_grad=True)
     cost = training_cost(lambda: layer(x), layer.parameters())
     assert cost.backward_flops == cost.forward_flops
@@ -45,7 +45,7 @@ def test_a_frozen_layer_costs_one_product_and_keeps_nothing() -> None:
 
 
 def test_attention_keeps_no_probabilities_and_its_backward_is_four_products() -> None:
-    layer = on_meta(Attention)
+    layer = build_on_meta(Attention)
     x = torch.empty(B, N, D, device="meta", requires_grad=True)
     cost = training_cost(lambda: layer(x), layer.parameters())
     projection, attention = 2 * B * N * D * 3 * D, 2 * 2 * B * N * N * D

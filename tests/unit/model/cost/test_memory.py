@@ -9,9 +9,9 @@ from torch import Tensor
 
 from infra.precision import Precision
 from model.config import ModelConfig, Recompute
-from model.cost.budget import float32_kept_bytes
+from model.cost.budget import float32_saved_bytes
 from model.cost.memory import activation_bytes, training_memory
-from model.cost.recompute import recompute
+from model.cost.recompute import enable_recompute
 from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import small_batch, small_config
 
@@ -52,7 +52,7 @@ def test_what_a_real_step_keeps_is_what_is_counted(base_folder: Path, what: Reco
     net = SubjectDiffusion.from_base(config)
     batch = replace(small_batch(net.prompts, ["dog", "cat"], ["bird", "car"]), full=True)
 
-    recompute(net.unet, what)
+    enable_recompute(net.unet, what)
     kept: dict[int, torch.UntypedStorage] = {}
     weights = {tensor.untyped_storage().data_ptr() for tensor in [*net.parameters(), *net.buffers()]}
 
@@ -63,7 +63,7 @@ def test_what_a_real_step_keeps_is_what_is_counted(base_folder: Path, what: Reco
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net.training_loss(batch, torch.Generator().manual_seed(0))
     real = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
-    assert float32_kept_bytes(config, 2, 2, what) == pytest.approx(real, rel=0.05)
+    assert float32_saved_bytes(config, 2, 2, what) == pytest.approx(real, rel=0.05)
 
 
 def test_autocast_keeps_more_than_half_of_float32_since_norms_stay_in_it(base_folder: Path) -> None:

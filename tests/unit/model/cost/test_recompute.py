@@ -11,8 +11,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from model.config import Recompute
-from model.cost.count import Cost, on_meta, training_cost
-from model.cost.recompute import checkpoint_feed_forwards, recompute, recompute_activations
+from model.cost.count import Cost, build_on_meta, training_cost
+from model.cost.recompute import checkpoint_feed_forwards, enable_recompute, recompute_activations
 
 
 def small_unet() -> UNet2DConditionModel:
@@ -35,7 +35,7 @@ def small_unet() -> UNet2DConditionModel:
 
 
 def both(unet: nn.Module) -> None:
-    recompute(unet, Recompute.FEED_FORWARDS)
+    enable_recompute(unet, Recompute.FEED_FORWARDS)
 
 
 def outputs_and_gradients(unet: nn.Module, run: Callable[..., Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -125,7 +125,7 @@ def test_survives_a_copy() -> None:
 
 
 def cost(change: Callable[[nn.Module], None]) -> Cost:
-    unet = on_meta(small_unet)
+    unet = build_on_meta(small_unet)
     change(unet)
     latent, t, text = (torch.empty(shape, device="meta") for shape in ((2, 4, 16, 16), (2,), (2, 7, 24)))
     return training_cost(lambda: unet(latent, t, text).sample, unet.parameters())

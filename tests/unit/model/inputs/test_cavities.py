@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.inputs.cavities import filled_roughly, without_holes
+from model.inputs.cavities import fill_cavities, fill_holes
 
 Mask = NDArray[np.bool_]
 
@@ -29,12 +29,12 @@ def between(mask: Mask, y: int, x: int) -> bool:
 def test_rough_filling_is_the_released_codes(seed: int) -> None:
     mask = blob(seed)
     by_loops = np.array([[between(mask, y, x) for x in range(20)] for y in range(24)])
-    assert np.array_equal(filled_roughly(mask), by_loops)
-    assert np.array_equal(filled_roughly(np.stack([mask, mask.T[:20, :20].repeat(2, 0)[:24]]))[0], by_loops)
+    assert np.array_equal(fill_cavities(mask), by_loops)
+    assert np.array_equal(fill_cavities(np.stack([mask, mask.T[:20, :20].repeat(2, 0)[:24]]))[0], by_loops)
 
 
 def test_only_holes_are_filled_at_sampling() -> None:
     mask = drawn("####### #.....# #.###.# #.###.# #.....# ####### ....... ##..##. .#...#. .#####.")
     whole = drawn("####### ####### ####### ####### ####### ####### ....... ##..##. .#...#. .#####.")
-    assert np.array_equal(without_holes(mask), whole)
-    assert filled_roughly(mask)[8, 2:5].all()
+    assert np.array_equal(fill_holes(mask), whole)
+    assert fill_cavities(mask)[8, 2:5].all()

@@ -28,20 +28,20 @@ def test_the_vocabulary_is_clips_own():
 
 
 def test_the_template_of_the_paper(prompts):
-    one = prompts.tokenized(Prompt("a dog and a cat on grass", ["dog", "cat"]))
+    one = prompts.tokenize(Prompt("a dog and a cat on grass", ["dog", "cat"]))
     written = f"<|startoftext|> a dog and a cat on grass , the dog is {OWN} , the cat is {OWN} <|endoftext|>"
     assert words(prompts, one.token_ids) == written.split()
     assert one.cut == ""
 
 
 def test_pieces_make_the_tokens_of_the_whole(prompts):
-    one = prompts.tokenized(Prompt("two dogs near a fire-hydrant", ["fire hydrant"]))
+    one = prompts.tokenize(Prompt("two dogs near a fire-hydrant", ["fire hydrant"]))
     whole = prompts.tokenizer(f"two dogs near a fire-hydrant, the fire hydrant is {OWN}").input_ids
     assert list(one.token_ids) == whole
 
 
 def test_labels_and_placeholders_are_where_it_says(prompts):
-    one = prompts.tokenized(Prompt("on the beach", ["fire hydrant", None, "axolotl"]))
+    one = prompts.tokenize(Prompt("on the beach", ["fire hydrant", None, "axolotl"]))
     hydrant, absent, axolotl = one.label_positions
     assert words(prompts, tuple(one.token_ids[at] for at in hydrant)) == ["fire", "hydr", "ant"]
     assert absent == ()
@@ -54,14 +54,14 @@ def test_labels_and_placeholders_are_where_it_says(prompts):
 
 
 def test_without_text_there_is_no_comma(prompts):
-    one = prompts.tokenized(Prompt("", ["dog"]))
+    one = prompts.tokenize(Prompt("", ["dog"]))
     assert words(prompts, one.token_ids)[1:-1] == ["the", "dog", "is", OWN]
     assert one.label_positions == ((2,),)
 
 
 def test_a_prompt_of_200_words_keeps_its_clauses_and_says_what_was_cut(prompts):
     text = " ".join(f"word{number}" for number in range(200))
-    one = prompts.tokenized(Prompt(text, ["dog", "fire hydrant"]))
+    one = prompts.tokenize(Prompt(text, ["dog", "fire hydrant"]))
     assert 70 < len(one.token_ids) <= 77
     assert words(prompts, one.token_ids)[-13:] == [
         *[",", "the", "dog", "is", OWN],
@@ -76,12 +76,12 @@ def test_a_prompt_of_200_words_keeps_its_clauses_and_says_what_was_cut(prompts):
 
 def test_a_text_is_cut_between_words(prompts):
     text = "a " * 60 + "antidisestablishmentarianism and more"
-    one = prompts.tokenized(Prompt(text, ["dog", "cat"]))
+    one = prompts.tokenize(Prompt(text, ["dog", "cat"]))
     assert one.cut == "antidisestablishmentarianism and more"
 
 
 def test_a_text_without_spaces_is_cut_between_tokens(prompts):
-    one = prompts.tokenized(Prompt("狗" * 100, ["dog"]))
+    one = prompts.tokenize(Prompt("狗" * 100, ["dog"]))
     assert len(one.token_ids) == 77
     assert 0 < len(one.cut) < 100
 
@@ -90,7 +90,7 @@ def test_a_text_without_spaces_is_cut_between_tokens(prompts):
 @pytest.mark.parametrize("special", ["<|startoftext|>", "<|endoftext|>"])
 def test_start_and_end_in_a_prompt_are_words(special, template):
     prompts = PromptTokenizer(clip_tokenizer(), OWN, 77, EntityTokens.LABEL_AND_PLACEHOLDER, template)
-    one = prompts.tokenized(Prompt(f"a {special} on grass", [f"dog{special}"]))
+    one = prompts.tokenize(Prompt(f"a {special} on grass", [f"dog{special}"]))
     start, *inside, end = one.token_ids
     assert (start, end) == (prompts.tokenizer.bos_token_id, prompts.tokenizer.eos_token_id)
     assert not {start, end} & set(inside)
@@ -102,7 +102,7 @@ def test_other_texts_have_the_tokens_that_models_were_trained_with(prompts):
     """An exclamation mark is padding as well, which a text keeps."""
     text = "Wow!! It's a café's <sign|>, 23 €; end of text |>!"
     expected = prompts.tokenizer(text, add_special_tokens=False).input_ids
-    assert list(prompts.tokenized(Prompt(text)).token_ids[1:-1]) == expected
+    assert list(prompts.tokenize(Prompt(text)).token_ids[1:-1]) == expected
     assert expected.count(prompts.tokenizer.pad_token_id) == 3
 
 
@@ -117,14 +117,14 @@ def test_other_texts_have_the_tokens_that_models_were_trained_with(prompts):
 )
 def test_what_cannot_be_written_is_refused(prompts, prompt, message):
     with pytest.raises(PromptError, match=message):
-        prompts.tokenized(prompt)
+        prompts.tokenize(prompt)
 
 
 def test_an_ordinary_word_serves_as_placeholder_without_a_new_token():
     official = PromptTokenizer(clip_tokenizer(), "sks", 77, EntityTokens.LABEL_AND_PLACEHOLDER)
     assert (official.placeholder_id, official.vocabulary_size) == (48136, 49408)
     with pytest.raises(PromptError, match="holds 'sks'"):
-        official.tokenized(Prompt("an SKS rifle", ["rifle"]))
+        official.tokenize(Prompt("an SKS rifle", ["rifle"]))
 
 
 def test_a_placeholder_of_our_own_is_one_new_token(prompts):

@@ -9,7 +9,15 @@ from diffusers.models.attention import GatedSelfAttentionDense
 from torch import Tensor
 
 from model.config import DeparturesConfig, ModelConfig
-from model.networks.adapter import AdapterInputs, SubjectAdapter, SubjectTokens, fourier, grid, patch_places, place_code
+from model.networks.adapter import (
+    AdapterInputs,
+    SubjectAdapter,
+    SubjectTokens,
+    cell_centres,
+    fourier,
+    patch_centres,
+    position_code,
+)
 
 B, N, R, P, WIDTH, TOKEN_WIDTH = 2, 16, 2, 4, 32, 24
 
@@ -114,7 +122,7 @@ def test_keys_and_values_made_ahead_are_the_same():
 
 
 def test_the_code_of_a_place_by_hand():
-    (code,) = place_code(torch.tensor([[0.25, 0.6]])).tolist()
+    (code,) = position_code(torch.tensor([[0.25, 0.6]])).tolist()
     angles = [[place * math.pi * 2**k for k in range(5)] for place in (0.25, 0.6)]
     expected = [wave(angle) for row in angles for wave in (math.sin, math.cos) for angle in row]
     assert code == pytest.approx(expected, abs=1e-5)
@@ -122,20 +130,20 @@ def test_the_code_of_a_place_by_hand():
 
 def test_patches_lie_where_a_pasted_picture_would_have_them():
     wide = torch.tensor([[[0.2, 0.4, 0.8, 0.6]]])
-    padded = patch_places(wide, 4, padded=True)[0]
+    padded = patch_centres(wide, 4, padded=True)[0]
     assert torch.allclose(padded, torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.35, 0.65], [0.65, 0.65]]))
-    cut = patch_places(wide, 4, padded=False)[0]
+    cut = patch_centres(wide, 4, padded=False)[0]
     assert torch.allclose(cut, torch.tensor([[0.45, 0.45], [0.55, 0.45], [0.45, 0.55], [0.55, 0.55]]))
-    assert torch.allclose(patch_places(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), 16, padded=True)[0], grid(4))
+    assert torch.allclose(patch_centres(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), 16, padded=True)[0], cell_centres(4))
 
 
 def test_keys_started_as_queries_look_at_their_own_place():
     ours = adapter(departures=DeparturesConfig(patch_positions=True, keys_start_as_queries=True))
     assert torch.equal(ours.S.to_k.weight, ours.S.to_q.weight)
-    places = patch_places(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), N, padded=True)
+    centres = patch_centres(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), N, padded=True)
     h_e = torch.randn(1, 1, TOKEN_WIDTH).expand(1, N, TOKEN_WIDTH)
-    queries = ours.S._split(ours.S.to_q(ours.S._placed(torch.zeros(1, N, WIDTH), grid(4))))
-    keys, _ = ours.S.keys_values(h_e, places)
+    queries = ours.S._split(ours.S.to_q(ours.S._add_position_code(torch.zeros(1, N, WIDTH), cell_centres(4))))
+    keys, _ = ours.S.keys_values(h_e, centres)
     logits = (queries @ keys.transpose(-1, -2)).sum(1)[0]
     own = torch.eye(N, dtype=torch.bool)
     assert logits[own].mean() > logits[~own].mean() + 2 * logits[~own].std()
@@ -144,11 +152,11 @@ def test_keys_started_as_queries_look_at_their_own_place():
 def test_places_matter_only_where_they_are_asked_for():
     patches, boxes, present = subjects()
     tokens = tokens_of()
-    assert tokens.inputs(patches, boxes, present).places is None
+    assert tokens.inputs(patches, boxes, present).patch_centres is None
     placing, ours = (make(departures=DeparturesConfig(patch_positions=True)) for make in (tokens_of, adapter))
     L_a, _ = inputs()
     here = placing.inputs(patches, boxes, present, full=True)
-    away = AdapterInputs(here.tokens, places=here.places.flip(1))
+    away = AdapterInputs(here.tokens, patch_centres=here.patch_centres.flip(1))
     assert not torch.allclose(ours(L_a, here), ours(L_a, away))
 
 

@@ -87,7 +87,9 @@ def test_each_condition_matters_exactly_where_its_switch_is_on(switch, part):
 def test_keys_and_values_made_ahead_change_nothing():
     z_t, t, text = inputs()
     net = trained(adapter_feed_forward=True)
-    assert torch.allclose(net(z_t, t, net.projected(conditions(text))), net(z_t, t, conditions(text)), atol=1e-5)
+    assert torch.allclose(
+        net(z_t, t, net.project_keys_values(conditions(text))), net(z_t, t, conditions(text)), atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -98,7 +100,7 @@ def test_keys_and_values_made_ahead_are_made_once():
     for name, module in net.named_modules():
         if name.endswith(("attn2.to_k", "S.from_tokens")):
             module.register_forward_hook(lambda _module, _args, _out, name=name: made.append(name))
-    ahead = net.projected(conditions(text))
+    ahead = net.project_keys_values(conditions(text))
     assert len(made) == 2 * len(list(net.blocks())) == len(set(made))
     net(z_t, t, ahead)
     net(z_t, t, ahead)

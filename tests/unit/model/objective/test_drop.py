@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from model.config import DropConfig
-from model.objective.drop import drawn
+from model.objective.drop import draw_drops
 
 IMAGES = 100_000
 
 
 def shares(config: DropConfig) -> dict[tuple[bool, bool, bool], float]:
     """How often each combination of (text, image, layout) is dropped."""
-    dropped = drawn(IMAGES, config, torch.device("cpu"), torch.Generator().manual_seed(0))
+    dropped = draw_drops(IMAGES, config, torch.device("cpu"), torch.Generator().manual_seed(0))
     rows, counts = torch.stack([dropped.text, dropped.image, dropped.layout], dim=1).unique(dim=0, return_counts=True)
     return {tuple(row): count / IMAGES for row, count in zip(rows.tolist(), counts.tolist(), strict=True)}
 

@@ -17,7 +17,7 @@ def draw():
 def test_z_t_is_diffusers():
     z_0, eps, t = draw()
     theirs = DDPMScheduler.from_config(dict(STABLE_DIFFUSION_2_BASE.scheduler)).add_noise(z_0, eps, t)
-    assert torch.allclose(NoiseSchedule(STABLE_DIFFUSION_2_BASE.scheduler).noisy(z_0, eps, t), theirs, atol=1e-6)
+    assert torch.allclose(NoiseSchedule(STABLE_DIFFUSION_2_BASE.scheduler).add_noise(z_0, eps, t), theirs, atol=1e-6)
 
 
 def test_the_target_is_the_noise_or_the_velocity():
@@ -32,7 +32,7 @@ def test_a_sampler_recovers_z_0_from_the_target():
     noise = NoiseSchedule(STABLE_DIFFUSION_2_1.scheduler)
     ddim = DDIMScheduler.from_config(dict(STABLE_DIFFUSION_2_1.scheduler), clip_sample=False)
     ddim.set_timesteps(1000)
-    z_t, v = noise.noisy(z_0, eps, t), noise.target(z_0, eps, t)
+    z_t, v = noise.add_noise(z_0, eps, t), noise.target(z_0, eps, t)
     predicted = ddim.step(v[1:2], 500, z_t[1:2]).pred_original_sample
     assert torch.allclose(predicted, z_0[1:2], atol=1e-4)
 

@@ -19,14 +19,14 @@ from model.sampling.config import Interpolation, Phase
 from model.sampling.denoising import (
     Denoiser,
     GuidedDenoiser,
-    Progress,
+    SamplingProgress,
     branch_conditions,
+    concatenate_conditions,
     initial_noise,
-    interpolated,
+    interpolate_denoisers,
+    make_scheduler,
     sample,
-    scheduler_of,
-    seeded,
-    stacked,
+    seeded_generators,
 )
 from model.sampling.guidance import Branch, Guidance
 from model.weights.bases import STABLE_DIFFUSION_2_BASE
@@ -73,7 +73,7 @@ def empty_text() -> Tensor:
 def denoiser(
     unet: SubjectUNet, given: Conditions, guidance: Guidance, null: NullBranches = NullBranches.ADAPTER_OFF
 ) -> GuidedDenoiser:
-    coefficients = guidance.personalised()
+    coefficients = guidance.subject_coefficients()
     return GuidedDenoiser(unet, [branch_conditions(b, given, empty_text(), null) for b in coefficients], coefficients)
 
 
@@ -97,7 +97,7 @@ def pndm() -> PNDMScheduler:
 
 
 def run(denoise: Denoiser, seeds: Sequence[int], scheduler: Any = None, steps: int = 6) -> Tensor:
-    generators = seeded(seeds)
+    generators = seeded_generators(seeds)
     return sample(denoise, scheduler or pndm(), initial_noise(generators, (4, SIDE, SIDE), CPU), generators, steps)
 
 
@@ -125,8 +125,8 @@ def test_constant_keys_and_values_are_projected_once(unet: SubjectUNet) -> None:
 
 
 def test_fifty_steps_of_pndm_are_51_evaluations_and_are_reported(unet: SubjectUNet) -> None:
-    seen: list[Progress] = []
-    generators = seeded([0])
+    seen: list[SamplingProgress] = []
+    generators = seeded_generators([0])
     noise = initial_noise(generators, (4, SIDE, SIDE), CPU)
     result = sample(denoiser(unet, conditions(1), Guidance()), pndm(), noise, generators, 50, seen.append)
     assert [(p.done, p.total) for p in seen] == [(i, 51) for i in range(1, 52)]
@@ -211,7 +211,7 @@ def without(*names: str) -> dict[str, Any]:
 def test_a_scheduler_has_the_settings_that_stable_diffusions_own_pipeline_gives_it(
     name: str, settings: dict[str, Any]
 ) -> None:
-    ours = scheduler_of(name, settings)
+    ours = make_scheduler(name, settings)
     theirs = getattr(diffusers, f"{name}Scheduler").from_config(settings)
     networks = dict.fromkeys(("vae", "text_encoder", "tokenizer", "unet", "safety_checker", "feature_extractor"))
     pipeline = diffusers.StableDiffusionPipeline(**networks, scheduler=theirs, requires_safety_checker=False)
@@ -221,13 +221,13 @@ def test_a_scheduler_has_the_settings_that_stable_diffusions_own_pipeline_gives_
 
 
 def test_without_word_on_it_the_last_alpha_is_not_one() -> None:
-    assert scheduler_of("DDIM", without("set_alpha_to_one")).config.set_alpha_to_one is False
+    assert make_scheduler("DDIM", without("set_alpha_to_one")).config.set_alpha_to_one is False
 
 
 def test_ddim_does_not_clip_latents() -> None:
     """A denoiser that knows latents beyond 1 ends there, where the base's settings are silent on clipping."""
     z_0 = torch.linspace(-4, 4, 4 * SIDE * SIDE).view(1, 4, SIDE, SIDE)
-    scheduler = scheduler_of("DDIM", without("clip_sample"))
+    scheduler = make_scheduler("DDIM", without("clip_sample"))
 
     def knows(z_t: Tensor, t: float) -> Tensor:
         alpha = scheduler.alphas_cumprod[int(t)]
@@ -285,7 +285,7 @@ def traced(interpolation: Interpolation, scheduler: Any, steps: int) -> list[str
 
         return eps
 
-    run(interpolated(interpolation, 1000, named("subject"), named("text")), [0], scheduler, steps)
+    run(interpolate_denoisers(interpolation, 1000, named("subject"), named("text")), [0], scheduler, steps)
     return asked
 
 
@@ -308,7 +308,9 @@ def test_stacking_keeps_biases_and_gates() -> None:
     given = conditions(1)
     assert given.adapter is not None
     weaker = replace(given, adapter=replace(given.adapter, bias=torch.full((1, 10), -1.0), gate=torch.ones(1)))
-    both = stacked([weaker, weaker, branch_conditions(Branch.NEITHER, weaker, empty_text(), NullBranches.ADAPTER_OFF)])
+    both = concatenate_conditions(
+        [weaker, weaker, branch_conditions(Branch.NEITHER, weaker, empty_text(), NullBranches.ADAPTER_OFF)]
+    )
     assert both.adapter is not None
     assert both.adapter.bias is not None
     assert both.adapter.bias.shape == both.adapter.tokens.shape[:2] == (2, 10)

