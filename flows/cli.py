@@ -67,10 +67,10 @@ def build(config: ConfigOption = None, set_: SetOption = None) -> None:
 
             build_sdd(labeling)
         else:
-            from labeling.build import HereCaller
+            from labeling.build import LocalCaller
             from labeling.build import build as build_here
 
-            build_here(labeling, HereCaller())
+            build_here(labeling, LocalCaller())
         from flows.status import funnel_text
 
         typer.echo(f"\n{labeling.root}\n{funnel_text(labeling.root)}")
@@ -144,10 +144,10 @@ def picture(
     columns: Annotated[int, typer.Option(min=1, max=100, help="Images in a row of the picture.")] = 4,
 ) -> None:
     """Draw the first images of a dataset with their captions, boxes and masks."""
-    from labeling.sdd.picture import contact_sheet, save, shown
+    from labeling.sdd.picture import contact_sheet, read_sheet_rows, save
 
     with looking_at(root):
-        save(contact_sheet(shown(root, count), columns), file)
+        save(contact_sheet(read_sheet_rows(root, count), columns), file)
         typer.echo(file)
 
 

@@ -11,9 +11,9 @@ from flows.experiment import DemoExperiment
 from flows.sql import run
 from flows.status import funnel_text
 from infra.config import SettingsError
-from labeling.build import HereCaller, build
+from labeling.build import LocalCaller, build
 from labeling.config import LabelingConfig
-from labeling.sdd.picture import contact_sheet, shown
+from labeling.sdd.picture import contact_sheet, read_sheet_rows
 from labeling.sdd.query import connect
 from miniature.scoring.cases import cases
 from miniature.scoring.label_score import TABLE, score_build, score_stages, score_untaught
@@ -58,7 +58,7 @@ def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) 
         write_world(world, scenes, seed, taught(experiment.world))
     with serving(world) as url:
         log.info("serving them at %s", url)
-        build(labeling, HereCaller())
+        build(labeling, LocalCaller())
     show(labeling.root)
     score(labeling, world, experiment.world.untaught_scenes)
     draw(labeling.root)
@@ -95,7 +95,7 @@ def score(labeling: LabelingConfig, world: Path, untaught_scenes: int) -> None:
 def draw(root: str) -> None:
     """A picture of labelled scenes beside the dataset."""
     file = Path(root).parent / "labelled.png"
-    contact_sheet(shown(root, 12)).save(file)
+    contact_sheet(read_sheet_rows(root, 12)).save(file)
     typer.echo(f"\nLabelled scenes:  {file}")
 
 

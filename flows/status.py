@@ -3,8 +3,8 @@
 import typer
 from tqdm import tqdm
 
-from infra.storage import place
-from labeling.audit import Audit, audit, changed_files
+from infra.storage import storage_path
+from labeling.audit import Audit, audit, check_contents
 from labeling.errors import LabelingError
 from labeling.execution.record import read_runs
 from labeling.sdd.query import funnel
@@ -35,7 +35,7 @@ def show(root: str, deep: bool) -> bool:
 def changes(found: Audit) -> list[str]:
     """What is wrong with the content of the files, after reading all of it."""
     files = [file for layer in found.files.values() for file in layer.values()]
-    compared = tqdm(changed_files(found), "reading", len(files), unit="file", disable=None)
+    compared = tqdm(check_contents(found), "reading", len(files), unit="file", disable=None)
     problems = [problem for _, problem in compared if problem]
     if unsealed := sum(file.stamp.size is None for file in files):
         typer.echo(
@@ -74,6 +74,6 @@ def funnel_text(root: str) -> str:
 def runs_table(root: str, last: int = 5) -> str:
     """Markdown: the last runs, each with its state and when it last wrote its record."""
     lines = ["| run | state | began | until | host |", "|---|---|---|---|---|"]
-    for run in read_runs(place(root))[-last:]:
+    for run in read_runs(storage_path(root))[-last:]:
         lines.append(f"| {' | '.join(str(run.get(key, '')) for key in ('name', 'state', 'began', 'until', 'host'))} |")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 @contextmanager
-def wandb_left_out() -> Iterator[None]:
+def without_wandb() -> Iterator[None]:
     """Whoever imports wandb inside the block gets an empty module, unless it was imported before.
 
     img2dataset and timm, which OpenCLIP imports, import it and use it only when asked to. It makes two folders in the

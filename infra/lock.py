@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 @contextmanager
-def file_lock(path: Path, patience_s: float, busy: Exception) -> Iterator[None]:
+def file_lock(path: Path, timeout_s: float, busy: Exception) -> Iterator[None]:
     """Hold `path`, which is made where it is not there.
 
     Raises:
-        Exception: `busy`, where somebody else holds it for longer than `patience_s` seconds.
+        Exception: `busy`, where somebody else holds it for longer than `timeout_s` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     handle = _locked(path, deadline, busy)
     while not _is_at(path, handle):  # `remove_unless_locked` was faster
         os.close(handle)

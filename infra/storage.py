@@ -1,6 +1,6 @@
 """One path type for local folders and object stores, and files that appear whole or not at all.
 
-`place("out/sdd")` and `place("s3://bucket/sdd")` give the same kind of object (universal_pathlib over
+`storage_path("out/sdd")` and `storage_path("s3://bucket/sdd")` give the same kind of object (universal_pathlib over
 fsspec; credentials and endpoint of S3 come from the usual AWS_* variables).
 """
 
@@ -21,7 +21,7 @@ from infra.config import SettingsError
 _CURE = "give another folder, or access to this one (S3: the AWS_* variables)"
 
 
-def place(url: str | os.PathLike[str]) -> UPath:
+def storage_path(url: str | os.PathLike[str]) -> UPath:
     """The file or folder that `url` names; a path without a scheme is local and becomes absolute, `~` the home folder.
 
     Raises:
@@ -108,7 +108,7 @@ def sweep(path: UPath) -> None:
 
 
 @contextmanager
-def reading(path: UPath) -> Iterator[IO[bytes]]:
+def open_binary(path: UPath) -> Iterator[IO[bytes]]:
     """The file opened for random access; what is read of an object is what is asked for, not megabytes around it.
 
     Raises:

@@ -1,6 +1,6 @@
 """Whether the files of a dataset are all there, whole, and made from each other.
 
-`audit` reads names, sizes, footers and a few keys. `changed_files` reads every byte, so it takes as long as copying the
+`audit` reads names, sizes, footers and a few keys. `check_contents` reads every byte, and takes as long as copying the
 dataset.
 """
 
@@ -13,12 +13,12 @@ from functools import partial
 import pyarrow.parquet as pq
 from upath import UPath
 
-from infra.storage import reading
+from infra.storage import open_binary
 from labeling.download.url_list import planned_shards, shard_name
 from labeling.errors import ShardCorrupt
 from labeling.execution.record import DONE, read_runs
 from labeling.sdd.footer import Stamp
-from labeling.sdd.membership import foreign
+from labeling.sdd.membership import foreign_file_message
 from labeling.sdd.schema import Layer, State
 from labeling.sdd.seal import is_intact
 from labeling.sdd.shards import PARENTS, ShardStore, is_shard_name
@@ -83,7 +83,7 @@ def audit(root: str) -> Audit:
     return Audit(store, files, tuple(problems))
 
 
-def changed_files(found: Audit) -> Iterator[tuple[ShardFile, str | None]]:
+def check_contents(found: Audit) -> Iterator[tuple[ShardFile, str | None]]:
     """Read every file; with each, what is wrong with its content.
 
     Files of earlier versions have no checksum. They are decoded, and their keys and pictures compared with what the
@@ -101,7 +101,7 @@ def _look(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
     """The file, what is wrong with it, or None where it has been removed meanwhile."""
     path = store.path(layer, shard)
     try:
-        with store.opened(layer, shard) as file:
+        with store.open_file(layer, shard) as file:
             stamp = store.stamp_of(file, layer, shard)
             keys = _keys(file) if layer in COMPLETE else None
             return ShardFile(layer, shard, path, stamp, file.metadata.num_rows, path.stat().st_size, keys)
@@ -136,7 +136,7 @@ def _by_name(
         own = {name for layer in layers for name in names[layer] if is_shard_name(name)}
     finished = _finished_shards(store)
     for layer in layers:
-        yield from (foreign(store, layer, name) for name in names[layer] if name not in own)
+        yield from (foreign_file_message(store, layer, name) for name in names[layer] if name not in own)
         for shard in sorted(own - set(names[layer])):
             later = (other for other in _after(layer) if shard in names[other])
             why = next((f"{other}/ has it" for other in later), "a run had finished it" if shard in finished else None)
@@ -202,7 +202,7 @@ def _changed(found: Audit, file: ShardFile) -> str | None:
     try:
         if file.stamp.size is None:
             return _unlike_others(found, file)
-        with reading(file.path) as content:
+        with open_binary(file.path) as content:
             return None if is_intact(content) else f"{file.path} has changed since it was written (SHA-256): {_CURE}"
     except ShardCorrupt as error:
         return str(error)
@@ -213,7 +213,7 @@ def _changed(found: Audit, file: ShardFile) -> str | None:
 def _unlike_others(found: Audit, file: ShardFile) -> str | None:
     """What is wrong with a file that has no checksum, as far as others tell."""
     keys = []
-    with found.store.opened(file.layer, file.shard) as shard:
+    with found.store.open_file(file.layer, file.shard) as shard:
         for group in range(shard.num_row_groups):
             for row in shard.read_row_group(group).to_pylist():
                 keys.append(row["key"])
@@ -228,7 +228,7 @@ def _keys_for(found: Audit, file: ShardFile) -> list[bytes] | None:
     layer = Layer.URLS if file.layer in COMPLETE else Layer.LEDGER if file.layer == Layer.SDD else PARENTS[file.layer]
     if file.layer == Layer.URLS or file.shard not in found.files[layer]:
         return None
-    with found.store.opened(layer, file.shard) as shard:
+    with found.store.open_file(layer, file.shard) as shard:
         judged = "state" in shard.schema_arrow.names
         rows = shard.read(columns=["key", "state"] if judged else ["key"]).to_pylist()
     return [row["key"] for row in rows if row.get("state", State.KEPT) == State.KEPT]

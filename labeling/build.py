@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from infra.storage import place, refuse_unwritable
+from infra.storage import refuse_unwritable, storage_path
 from labeling.config import Executor, LabelingConfig, NounConfig, Stale, Workers
 from labeling.download.image_shards import images_stamp
 from labeling.download.stage import download_shards, former_stamps
@@ -28,7 +28,7 @@ from labeling.execution.record import RunRecord, record_run
 from labeling.execution.report import ShardReport
 from labeling.execution.run import ShardJob, gpus_per_node, run_job, torch_threads
 from labeling.finish import FinishJob, finish_stamp
-from labeling.sdd.membership import refuse_other_datasets, refuse_strangers
+from labeling.sdd.membership import refuse_other_datasets, refuse_unlisted_files
 from labeling.sdd.schema import Layer, State
 from labeling.sdd.shards import ShardStore
 from labeling.steps import Step, steps_of
@@ -52,7 +52,7 @@ class Caller(Protocol):
         """Start `function(*args)`; it may be tried again, and finds then what is done already."""
 
 
-class HereCaller:
+class LocalCaller:
     """Runs the calls in threads of this process, once each. They keep no process alive: Ray cannot be stopped."""
 
     def submit(self, name: str, function: Callable[..., R], *args: Any) -> Result[R]:
@@ -80,12 +80,12 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
         ShardStale: files were made under other settings and `config.stale` is refuse; nothing has been done.
         StageFailed: a stage could not make its files.
     """
-    config = anchored(config)
-    refuse_unwritable(place(config.root), "labeling.root")
+    config = with_absolute_paths(config)
+    refuse_unwritable(storage_path(config.root), "labeling.root")
     steps = steps_of(config)
     refuse_missing_gpus(config, steps)
     shards = caller.submit("plan", plan_urls, config).result()
-    refuse_strangers(ShardStore(config.root))
+    refuse_unlisted_files(ShardStore(config.root))
     refuse_stale(config, steps, shards)
     stop = threading.Event()
     with record_run(config, steps, len(shards)) as record:
@@ -119,7 +119,7 @@ def _make_parts(
         record.add(Layer.SDD, caller.submit(f"rules, part {n}", finish_part, config, steps, part, stop).result())
 
 
-def anchored(config: LabelingConfig) -> LabelingConfig:
+def with_absolute_paths(config: LabelingConfig) -> LabelingConfig:
     """`config` with absolute paths for what is on this machine, as workers may have another working directory."""
     caption, nouns, detect, segment = config.caption, config.nouns, config.detect, config.segment
     package_config = detect.package_config and _absolute(detect.package_config)
@@ -133,8 +133,8 @@ def anchored(config: LabelingConfig) -> LabelingConfig:
     )
     return config.model_copy(
         update={
-            "root": str(place(config.root)),
-            "urls": config.urls and str(place(config.urls)),
+            "root": str(storage_path(config.root)),
+            "urls": config.urls and str(storage_path(config.urls)),
             "caption": caption.model_copy(update={"checkpoint": _absolute(caption.checkpoint)}),
             "nouns": nouns.model_copy(update={"pipeline": pipeline}),
             "detect": detect,

@@ -1,8 +1,8 @@
 """The parts of OpenCLIP that the model is made of; whatever else imports OpenCLIP imports it from here."""
 
-from infra.imports import wandb_left_out
+from infra.imports import without_wandb
 
-with wandb_left_out():
+with without_wandb():
     import open_clip
     from open_clip.tokenizer import bytes_to_unicode, default_bpe
     from open_clip.transformer import QuickGELU, VisionTransformer

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.storage import place
+from infra.storage import storage_path
 from training.config import TrainingConfig, TrainingJob
 from training.global_batch import fitting_accumulation
 
@@ -29,7 +29,7 @@ def _advice_for_gpus(config: TrainingConfig, there: int) -> str:
 def with_whole_paths(job: TrainingJob) -> TrainingJob:
     """Relative paths are of the folder that the job is launched in, not of each worker's."""
     training, model = job.training, job.model
-    data = training.data.model_copy(update={"dataset": str(place(training.data.dataset))})
+    data = training.data.model_copy(update={"dataset": str(storage_path(training.data.dataset))})
     training = training.model_copy(update={"data": data, "out": _whole(training.out)})
     folders = {name: getattr(model, name) for name in ("base", "image_encoder")}
     local: dict[str, Any] = {

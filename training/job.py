@@ -20,7 +20,7 @@ import torch
 from infra.lock import file_lock
 from infra.logs import setup_logs
 from infra.ray_cluster import join_cluster
-from infra.storage import place, publish_bytes
+from infra.storage import publish_bytes, storage_path
 from labeling.sdd.shards import ShardStore
 from model.errors import ModelError
 from training.cache.spec import cache_of
@@ -215,7 +215,7 @@ def ray_worker(told: dict[str, Any]) -> None:
     except StorageFault:
         raise
     except (TrainingError, ModelError) as error:
-        publish_bytes(place(note), str(error).encode())
+        publish_bytes(storage_path(note), str(error).encode())
         raise
 
 

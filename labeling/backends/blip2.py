@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration
 
-from labeling.backends.runtime import pretrained, torch_device, torch_dtype
+from labeling.backends.runtime import pretrained_source, torch_device, torch_dtype
 from labeling.config import CaptionConfig
 from labeling.errors import CheckpointError
 
@@ -77,7 +77,7 @@ class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]  # transforme
 def _load(config: CaptionConfig) -> tuple[Any, Any, Any]:
     """Network in evaluation mode, image processor, tokenizer."""
     revision = config.revision
-    with pretrained(config.checkpoint, SETTING) as source:
+    with pretrained_source(config.checkpoint, SETTING) as source:
         found = AutoConfig.from_pretrained(source, revision=revision)
         if not isinstance(found, Blip2Config):
             raise CheckpointError(

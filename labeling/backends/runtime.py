@@ -33,7 +33,7 @@ def torch_device(device: Device) -> torch.device:
     chosen = torch.device((_best() if device is Device.AUTO else device).value)
     name = ""
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", card(number, torch.cuda.device_count()))
+        chosen = torch.device("cuda", gpu_index(number, torch.cuda.device_count()))
         torch.cuda.set_device(chosen)
         name = f" ({torch.cuda.get_device_name(chosen)})"
     log.info("worker %d on %s: %s%s%s", number, socket.gethostname(), chosen, name, _visible())
@@ -54,7 +54,7 @@ def _visible() -> str:
     return "" if visible is None else f", CUDA_VISIBLE_DEVICES={visible}"
 
 
-def card(worker: int, cards: int) -> int:
+def gpu_index(worker: int, cards: int) -> int:
     """Which of the GPUs that it sees the `worker`th of a stage takes, both from 0."""
     return worker % cards
 
@@ -71,7 +71,7 @@ def torch_dtype(precision: Precision) -> torch.dtype:
 
 
 @contextmanager
-def pretrained(checkpoint: str, setting: str) -> Iterator[str]:
+def pretrained_source(checkpoint: str, setting: str) -> Iterator[str]:
     """The folder, `~` expanded, or hub id to give to from_pretrained, and in one line what goes wrong while it loads.
 
     Raises:

@@ -6,7 +6,15 @@ import numpy as np
 from PIL import Image
 
 from labeling.download.jpeg_scans import jpeg_scans
-from labeling.sdd.pixels import MAX_PIXELS, SIDEWAYS, UndecodableImage, opened, turn_of, undecodable, upright
+from labeling.sdd.pixels import (
+    MAX_PIXELS,
+    SIDEWAYS,
+    UndecodableImage,
+    as_undecodable,
+    open_image,
+    orientation_of,
+    upright_image,
+)
 
 _HASH_SHAPE = (9, 8)
 _JPEG = b"\xff\xd8"
@@ -32,16 +40,16 @@ def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
     Raises:
         UndecodableImage: no known image format, or more than `max_pixels` pixels.
     """
-    with opened(encoded, max_pixels) as image:
+    with open_image(encoded, max_pixels) as image:
         try:
             width, height = image.size
-            if turn_of(image) in SIDEWAYS:
+            if orientation_of(image) in SIDEWAYS:
                 width, height = height, width
             media_type = image.get_format_mimetype() or "application/octet-stream"
             decoding_bytes = width * height * _DECODING_BYTES.get(image.format or "", 6)
             return Probe(media_type=media_type, width_px=width, height_px=height, decoding_bytes=decoding_bytes)
         except Exception as error:  # Pillow's plugins raise whatever their format makes them raise
-            raise undecodable(error) from error
+            raise as_undecodable(error) from error
 
 
 def refuse_scans(encoded: bytes, limit: int) -> None:
@@ -66,8 +74,8 @@ def difference_hash(encoded: bytes, max_pixels: int = MAX_PIXELS) -> int:
     Raises:
         UndecodableImage: as `decode`.
     """
-    with opened(encoded, max_pixels) as image:
+    with open_image(encoded, max_pixels) as image:
         image.draft("L", (8 * _HASH_SHAPE[0], 8 * _HASH_SHAPE[1]))
-        cells = np.asarray(upright(image, "L").resize(_HASH_SHAPE, Image.Resampling.BOX))
+        cells = np.asarray(upright_image(image, "L").resize(_HASH_SHAPE, Image.Resampling.BOX))
     bits = np.packbits(cells[:, :-1] > cells[:, 1:])
     return int.from_bytes(bits.tobytes(), "big", signed=True)

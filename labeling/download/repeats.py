@@ -3,7 +3,7 @@
 import duckdb
 import pyarrow.parquet as pq
 
-from infra.storage import reading
+from infra.storage import open_binary
 from labeling.config import DownloadConfig
 from labeling.download.url_list import variants_path
 from labeling.sdd.shards import ShardStore
@@ -29,7 +29,7 @@ def fetched_repeats(store: ShardStore, config: DownloadConfig) -> frozenset[int]
     path = variants_path(store)
     if not path.exists():
         return frozenset()
-    with reading(path) as file:
+    with open_binary(path) as file:
         variants = pq.read_table(file)
     limits = config.model_dump(include={"min_side_px", "min_aesthetic_score", "max_punsafe", "max_pwatermark"})
     with duckdb.connect() as database:

@@ -16,7 +16,7 @@ from typing import Self
 from upath import UPath
 
 from infra.lock import file_lock
-from infra.storage import is_local, make_private, place
+from infra.storage import is_local, make_private, storage_path
 from labeling.errors import LabelingError, StageFailed
 from labeling.sdd.lock import shard_lock
 from labeling.sdd.schema import Layer
@@ -41,7 +41,7 @@ class Spool:
         temporary files where the dataset is far away. The caller holds the shard's lock. Far away there is none, but
         here the spool has one: processes of this machine that make the same shard take turns.
         """
-        near = root if is_local(root) else place(_far_spools(root))
+        near = root if is_local(root) else storage_path(_far_spools(root))
         with contextlib.nullcontext() if near is root else shard_lock(near, Layer.IMAGES, shard):
             folder = _folder(near, shard) / stamp
             for other in folder.parent.glob("*"):

@@ -33,7 +33,7 @@ import fsspec
 import pyarrow as pa
 from upath import UPath
 
-from infra.imports import wandb_left_out
+from infra.imports import without_wandb
 from infra.logs import setup_logs
 from infra.ray_cluster import join_cluster
 from infra.storage import contents, publish_bytes, sweep
@@ -255,7 +255,7 @@ def _run_on_ray(download: ShardDownload, store: ShardStore, shards: Sequence[str
         raise StageFailed("labeling.executor=ray needs Ray: pip install 'subject-diffusion[labeling]'")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     join_cluster()
-    with wandb_left_out():
+    with without_wandb():
         from img2dataset.distributor import ray_distributor
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -268,7 +268,7 @@ def _run_on_ray(download: ShardDownload, store: ShardStore, shards: Sequence[str
 
 def _tasks(store: ShardStore, shards: Iterable[str], run: str) -> Iterator[Task]:
     """The shards as img2dataset's Reader cuts them: one from each planned file."""
-    with wandb_left_out():
+    with without_wandb():
         from img2dataset.reader import Reader
 
     for shard in shards:
@@ -365,7 +365,7 @@ def _main() -> None:
     order: Order = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_exit_with_caller, daemon=True).start()
     _without_torch()
-    with wandb_left_out():
+    with without_wandb():
         from img2dataset.distributor import multiprocessing_distributor
 
     store = ShardStore(order.root)

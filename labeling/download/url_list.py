@@ -23,7 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from upath import UPath
 
-from infra.storage import place, publish, publish_bytes, reading, refuse_unreadable
+from infra.storage import open_binary, publish, publish_bytes, refuse_unreadable, storage_path
 from labeling.config import LabelingConfig, Stale
 from labeling.errors import BadInput, ShardStale
 from labeling.sdd.arrow import schema_of
@@ -115,7 +115,7 @@ def list_files(urls: str) -> list[UPath]:
         BadInput: there are none.
         SettingsError: the storage does not answer.
     """
-    path = place(urls)
+    path = storage_path(urls)
     refuse_unreadable(path, "labeling.urls")
     if not path.exists():
         raise BadInput(f"labeling.urls={urls!r}: no such file or folder")
@@ -359,7 +359,7 @@ def _digest(files: Sequence[UPath]) -> str:
 
 def _file_sha256(file: UPath) -> str:
     try:
-        with reading(file) as stream:
+        with open_binary(file) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise BadInput(

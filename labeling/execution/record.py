@@ -19,7 +19,7 @@ from typing import TypedDict
 from upath import UPath
 
 from infra.redaction import redact_all
-from infra.storage import contents, is_local, place, publish_bytes
+from infra.storage import contents, is_local, publish_bytes, storage_path
 from labeling.config import LabelingConfig
 from labeling.execution.presence import is_run_alive, mark_run_alive, remove_stale_markers
 from labeling.execution.report import ShardReport
@@ -94,7 +94,7 @@ class RunRecord:
             "stages": self.identities,
             "settings": redact_all(self.config.model_dump(mode="json")),
         }
-        _write(place(self.config.root) / "runs" / f"{self.name}.json", content)
+        _write(storage_path(self.config.root) / "runs" / f"{self.name}.json", content)
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def record_run(config: LabelingConfig, steps: Sequence[Step], shards: int) -> It
         steps: stages that it runs.
         shards: number of shards that it makes.
     """
-    root = place(config.root)
+    root = storage_path(config.root)
     mark_killed_runs(root)
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
     identities = {step.stage.name: step.identity for step in steps}

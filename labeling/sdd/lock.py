@@ -10,7 +10,7 @@ from infra.lock import file_lock
 from infra.storage import is_local
 from labeling.errors import LabelingError
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 @contextmanager
@@ -19,12 +19,12 @@ def shard_lock(root: UPath, layer: str, shard: str) -> Iterator[None]:
     conditional PUT decides who was first.
 
     Raises:
-        LabelingError: somebody else holds it for longer than `PATIENCE_S`.
+        LabelingError: somebody else holds it for longer than `TIMEOUT_S`.
     """
     if not is_local(root):
         yield
         return
     path = Path(root.path) / "work" / layer / f"{shard}.lock"
     busy = LabelingError(f"{path} is held by another build: wait for it, or give a new root")
-    with file_lock(path, PATIENCE_S, busy):
+    with file_lock(path, TIMEOUT_S, busy):
         yield

@@ -19,11 +19,11 @@ def own_shards(store: ShardStore, layer: str) -> list[str]:
     Raises:
         ShardCorrupt: a file of the layer is no shard, or not one of the list.
     """
-    refuse_strangers(store, (layer,))
+    refuse_unlisted_files(store, (layer,))
     return store.shards(layer)
 
 
-def refuse_strangers(store: ShardStore, layers: Iterable[str] = tuple(Layer)) -> None:
+def refuse_unlisted_files(store: ShardStore, layers: Iterable[str] = tuple(Layer)) -> None:
     """Look at the names of all files of these layers.
 
     Raises:
@@ -33,21 +33,21 @@ def refuse_strangers(store: ShardStore, layers: Iterable[str] = tuple(Layer)) ->
     for layer in layers:
         for name in store.names(layer):
             if not is_shard_name(name) or (listed and name not in listed):
-                raise ShardCorrupt(foreign(store, layer, name))
+                raise ShardCorrupt(foreign_file_message(store, layer, name))
 
 
-def foreign(store: ShardStore, layer: str, name: str) -> str:
+def foreign_file_message(store: ShardStore, layer: str, name: str) -> str:
     """What to say of a file that is not in the list."""
     return f"{store.path(layer, name)} is no shard of this dataset, as {Layer.URLS}/ has none of its name: move it away"
 
 
-def refuse_foreign(store: ShardStore) -> None:
+def refuse_foreign_files(store: ShardStore) -> None:
     """Look at the names of all files, and at the footers of sdd/ and ledger/.
 
     Raises:
         ShardCorrupt: a file is damaged or not the dataset's.
     """
-    refuse_strangers(store)
+    refuse_unlisted_files(store)
     with ThreadPoolExecutor(_READERS) as readers:
         found = readers.map(partial(_product, store), store.shards(Layer.SDD))
         refuse_mixture(store, {shard: stamp.dataset for shard, stamp in found if stamp is not None})

@@ -27,7 +27,7 @@ _GAP_PX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class SheetRow:
     """What a cell of the sheet needs of a row of sdd/."""
 
     caption: str
@@ -35,7 +35,7 @@ class Shown:
     image: bytes
 
 
-def shown(root: str, count: int) -> list[Shown]:
+def read_sheet_rows(root: str, count: int) -> list[SheetRow]:
     """The first `count` images of a dataset.
 
     Raises:
@@ -49,15 +49,15 @@ def shown(root: str, count: int) -> list[Shown]:
     return found
 
 
-def _rows(store: ShardStore) -> Iterator[Shown]:
+def _rows(store: ShardStore) -> Iterator[SheetRow]:
     for shard in own_shards(store, Layer.SDD):
         if stamp := store.stamp(Layer.SDD, shard):
             refuse_mixture(store, {shard: stamp.dataset})
             refuse_unlike_ledger(store, shard, stamp)
-            yield from store.read(Shown, (Layer.SDD,), shard)
+            yield from store.read(SheetRow, (Layer.SDD,), shard)
 
 
-def contact_sheet(rows: Sequence[Shown], columns: int = 4) -> Image.Image:
+def contact_sheet(rows: Sequence[SheetRow], columns: int = 4) -> Image.Image:
     """`rows` in a grid of at most `columns` columns, RGB; each subject in a colour of its own."""
     columns = min(columns, len(rows))
     height = CELL_PX + TEXT_PX
@@ -83,7 +83,7 @@ def save(sheet: Image.Image, file: str) -> None:
         ) from error
 
 
-def _cell(row: Shown) -> Image.Image:
+def _cell(row: SheetRow) -> Image.Image:
     """The image on a square, scaled, and its caption.
 
     Raises:

@@ -52,13 +52,13 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> 
     Raises:
         UndecodableImage: truncated, not an image, or more than `max_pixels` pixels of RGB.
     """
-    with opened(encoded, max_pixels) as image:
+    with open_image(encoded, max_pixels) as image:
         if reduction > 1:
             _reduce(image, reduction)
-        return np.array(upright(image))  # a copy, as Pillow's own pixels are read-only
+        return np.array(upright_image(image))  # a copy, as Pillow's own pixels are read-only
 
 
-def opened(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
+def open_image(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """The image, of which only the header has been read.
 
     Raises:
@@ -70,7 +70,7 @@ def opened(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
             image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise UndecodableImage("too_many_pixels", str(error)) from error
-    except Exception as error:  # as in `upright`
+    except Exception as error:  # as in `upright_image`
         raise UndecodableImage(_without_header(encoded), f"{type(error).__name__}: {error}".split("<_io")[0]) from error
     if decoded_bytes(image) > 3 * max_pixels:
         size = f"{image.width}x{image.height} {image.mode}"
@@ -84,7 +84,7 @@ def decoded_bytes(image: Image.Image) -> int:
     return image.width * image.height * channels
 
 
-def upright(image: ImageFile.ImageFile, mode: str = "RGB") -> Image.Image:
+def upright_image(image: ImageFile.ImageFile, mode: str = "RGB") -> Image.Image:
     """The pixels as they are to be seen.
 
     Args:
@@ -94,12 +94,12 @@ def upright(image: ImageFile.ImageFile, mode: str = "RGB") -> Image.Image:
         UndecodableImage: truncated, or otherwise not as its format wants it.
     """
     try:
-        turn = turn_of(image)
+        turn = orientation_of(image)
         image.load()
         converted = _converted(image, mode)
         return converted if turn is None else converted.transpose(turn)
     except Exception as error:  # Pillow's plugins raise whatever their format makes them raise
-        raise undecodable(error) from error
+        raise as_undecodable(error) from error
 
 
 def _without_header(encoded: bytes) -> str:
@@ -110,13 +110,13 @@ def _without_header(encoded: bytes) -> str:
     return "truncated" if is_cut_webp else "undecodable"
 
 
-def undecodable(error: Exception) -> UndecodableImage:
+def as_undecodable(error: Exception) -> UndecodableImage:
     """What Pillow raised, in our words."""
     reason = "truncated" if "truncated" in str(error) else "undecodable"
     return UndecodableImage(reason, f"{type(error).__name__}: {error}")
 
 
-def turn_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
+def orientation_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
     """What makes the image upright. Pillow's own `exif_transpose` fails where other tags are garbled."""
     if image.format == "TIFF":
         return None  # Pillow turns these when it loads them
@@ -127,10 +127,10 @@ def _reduce(image: ImageFile.ImageFile, reduction: int) -> None:
     """Let a JPEG be decoded smaller. Where it is turned afterwards, blocks must begin at the upright image's corner."""
     comes_out_even = image.width % reduction == image.height % reduction == 0
     try:
-        if comes_out_even or turn_of(image) is None:
+        if comes_out_even or orientation_of(image) is None:
             image.draft(None, (image.width // reduction, image.height // reduction))
-    except Exception as error:  # as in `upright`
-        raise undecodable(error) from error
+    except Exception as error:  # as in `upright_image`
+        raise as_undecodable(error) from error
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:

@@ -9,9 +9,9 @@ import duckdb
 from duckdb import StatementType
 from upath import UPath
 
-from infra.storage import is_local, place, refuse_unreadable
+from infra.storage import is_local, refuse_unreadable, storage_path
 from labeling.errors import LabelingError, ShardCorrupt
-from labeling.sdd.membership import own_shards, refuse_foreign, refuse_strangers
+from labeling.sdd.membership import own_shards, refuse_foreign_files, refuse_unlisted_files
 from labeling.sdd.schema import Layer, LedgerRow
 from labeling.sdd.shards import ShardStore
 
@@ -47,7 +47,7 @@ def refuse_no_dataset(root: str) -> None:
         LabelingError: `root` holds neither the list of a build nor a dataset.
         SettingsError: the storage does not answer.
     """
-    folder = place(root)
+    folder = storage_path(root)
     refuse_unreadable(folder, "the dataset")
     if not any((folder / layer).exists() for layer in (Layer.URLS, Layer.SDD)):
         raise LabelingError(f"{root}: no dataset is there (no urls/ and no sdd/): give the labeling.root of its build")
@@ -81,12 +81,12 @@ def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
         ShardCorrupt: a file is damaged, or is not the dataset's.
     """
     store = ShardStore(root)
-    refuse_strangers(store)
+    refuse_unlisted_files(store)
     session = _session(root)
     if not _is_of_one_dataset(session, store):
-        refuse_foreign(store)
+        refuse_foreign_files(store)
     if not unsafe:
-        _confine(session, place(root))
+        _confine(session, storage_path(root))
     return session
 
 
@@ -109,7 +109,7 @@ def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
 
 
 def _is_of_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) -> bool:
-    """Whether `refuse_foreign` would pass sdd/ and ledger/.
+    """Whether `refuse_foreign_files` would pass sdd/ and ledger/.
 
     DuckDB reads footers in a third of the time, but does not say which one is damaged.
     """
@@ -137,7 +137,7 @@ def _is_of_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) ->
 
 
 def _session(root: str) -> duckdb.DuckDBPyConnection:
-    folder = place(root)
+    folder = storage_path(root)
     session = duckdb.connect(config={"python_enable_replacements": False})  # a table is a table, never a variable
     if not is_local(folder):
         session.register_filesystem(folder.fs)

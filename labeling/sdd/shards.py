@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from infra.storage import is_local, place, publish, reading
+from infra.storage import is_local, open_binary, publish, storage_path
 from labeling.errors import ShardCorrupt, ShardStale
 from labeling.sdd.arrow import (
     dictionary_paths,
@@ -85,7 +85,7 @@ class ShardStore:
     """Reads and writes the files of a dataset folder."""
 
     def __init__(self, root: str) -> None:
-        self.root = place(root)
+        self.root = storage_path(root)
 
     def path(self, layer: str, shard: str) -> UPath:
         """Where the file is, or will be."""
@@ -106,7 +106,7 @@ class ShardStore:
         """
         for layer in Layer:
             with suppress(FileNotFoundError, ShardCorrupt):
-                with self.opened(layer, FIRST) as file:
+                with self.open_file(layer, FIRST) as file:
                     found = self.stamp_of(file, layer, FIRST)
                 if inherited := found.dataset or (found.stamp if layer == Layer.URLS else None):
                     return inherited
@@ -119,13 +119,13 @@ class ShardStore:
             ShardCorrupt: the file is not one of this program, or of a version of the format that it does not know.
         """
         try:
-            with self.opened(layer, shard) as file:
+            with self.open_file(layer, shard) as file:
                 return self.stamp_of(file, layer, shard)
         except FileNotFoundError:
             return None
 
     def stamp_of(self, file: pq.ParquetFile, layer: str, shard: str) -> Stamp:
-        """As `stamp`, of the file that `opened` gave."""
+        """As `stamp`, of the file that `open_file` gave."""
         self._version_of(file, layer, shard)
         path = self.path(layer, shard)
         try:
@@ -143,14 +143,14 @@ class ShardStore:
         """The format version of the layer's files; None where it has none."""
         return next((version for version, _ in self._formats(layer)), None)
 
-    def opened(self, layer: str, shard: str) -> AbstractContextManager[pq.ParquetFile]:
+    def open_file(self, layer: str, shard: str) -> AbstractContextManager[pq.ParquetFile]:
         """The file itself, for those who read single row groups of it.
 
         Raises:
             FileNotFoundError: there is none.
             ShardCorrupt: what is read of it is damaged.
         """
-        return _opened(self.path(layer, shard))
+        return _open_parquet(self.path(layer, shard))
 
     def has(self, layer: str, shard: str, stamp: str) -> bool:
         """Whether the file is there.
@@ -274,7 +274,7 @@ class ShardStore:
         for shard in self.shards(layer):
             with suppress(ShardCorrupt, FileNotFoundError):
                 if shard != without:
-                    with self.opened(layer, shard) as file:
+                    with self.open_file(layer, shard) as file:
                         yield self._version_of(file, layer, shard), file.schema_arrow
 
     def _version_of(self, file: pq.ParquetFile, layer: str, shard: str) -> int:
@@ -316,7 +316,7 @@ class ShardStore:
             yield from ((key, {"key": key}) for key in kept)
             return
         left = set(kept)
-        with _opened(self.path(pictures, shard)) as file:
+        with _open_parquet(self.path(pictures, shard)) as file:
             for group in range(file.num_row_groups):  # `iter_batches` would buffer the whole file
                 for record in file.read_row_group(group, columns=homes[pictures]).to_pylist():
                     if record["key"] in left:
@@ -326,13 +326,13 @@ class ShardStore:
             raise ShardCorrupt(f"{self.path(pictures, shard)} lacks {len(left)} images, {min(left).hex()} first")
 
     def _columns(self, layer: str, shard: str) -> list[str]:
-        with _opened(self.path(layer, shard)) as file:
+        with _open_parquet(self.path(layer, shard)) as file:
             names: list[str] = file.schema_arrow.names
             return names
 
     def _records(self, layer: str, shard: str, names: Sequence[str]) -> list[dict[str, Any]]:
         """All rows of a file, with these columns."""
-        with _opened(self.path(layer, shard)) as file:
+        with _open_parquet(self.path(layer, shard)) as file:
             records: list[dict[str, Any]] = file.read(columns=list(names)).to_pylist()  # here, as text may be damaged
             return records
 
@@ -355,7 +355,7 @@ def outcome_schema_of(row: type) -> pa.Schema:
 
 
 @contextmanager
-def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
+def _open_parquet(path: UPath) -> Iterator[pq.ParquetFile]:
     """The Parquet file.
 
     Raises:
@@ -363,7 +363,7 @@ def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
         ShardCorrupt: what is read of it is damaged.
     """
     try:
-        with reading(path) as file:
+        with open_binary(path) as file:
             yield pq.ParquetFile(file, pre_buffer=not is_local(path))  # of an object, columns in one request
     except IsADirectoryError:
         raise ShardCorrupt(f"{path} is a folder: move it away and run again") from None

@@ -12,7 +12,7 @@ from labeling.stages.networks import Captioner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pixels:
+class CaptionInput:
     """What the stage reads."""
 
     key: bytes
@@ -23,7 +23,7 @@ class CaptionStage:
     """Captions images with BLIP-2 (Sec. 3.1)."""
 
     name: ClassVar[str] = Layer.CAPTIONS
-    reads: ClassVar[type] = Pixels
+    reads: ClassVar[type] = CaptionInput
     writes: ClassVar[type] = Caption
 
     def __init__(self, config: CaptionConfig, load: Callable[[CaptionConfig], Captioner]) -> None:
@@ -35,7 +35,7 @@ class CaptionStage:
         if self.captioner is None:
             self.captioner = self._load(self.config)
 
-    def prepare(self, row: Pixels) -> tuple[bytes, Any]:
+    def prepare(self, row: CaptionInput) -> tuple[bytes, Any]:
         assert self.captioner is not None, "setup() was not called"
         return row.key, self.captioner.prepare(decode(row.image))
 

@@ -12,7 +12,7 @@ from labeling.stages.networks import DetectedBox, Detector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tagged:
+class DetectInput:
     """What the stage reads."""
 
     key: bytes
@@ -33,7 +33,7 @@ class DetectStage:
     """Finds the nouns with Grounding DINO (Sec. 3.1)."""
 
     name: ClassVar[str] = Layer.DETECTIONS
-    reads: ClassVar[type] = Tagged
+    reads: ClassVar[type] = DetectInput
     writes: ClassVar[type] = Detections
 
     def __init__(self, config: DetectConfig, load: Callable[[DetectConfig], Detector]) -> None:
@@ -45,7 +45,7 @@ class DetectStage:
         if self.detector is None:
             self.detector = self._load(self.config)
 
-    def prepare(self, row: Tagged) -> Prepared:
+    def prepare(self, row: DetectInput) -> Prepared:
         assert self.detector is not None, "setup() was not called"
         return Prepared(key=row.key, nouns=row.nouns, image=self.detector.prepare(decode(row.image)))
 

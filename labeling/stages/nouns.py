@@ -22,7 +22,7 @@ class Tags(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class NounInput:
     """What the stage reads."""
 
     key: bytes
@@ -33,7 +33,7 @@ class NounStage:
     """Tags captions with spaCy: "we perform part-of-speech analysis" (Sec. 3.1)."""
 
     name: ClassVar[str] = Layer.NOUNS
-    reads: ClassVar[type] = Text
+    reads: ClassVar[type] = NounInput
     writes: ClassVar[type] = Nouns
 
     def __init__(self, config: NounConfig, load: Callable[[NounConfig], Tagger]) -> None:
@@ -46,10 +46,10 @@ class NounStage:
         if self.tagger is None:
             self.tagger = self._load(self.config)
 
-    def prepare(self, row: Text) -> Text:
+    def prepare(self, row: NounInput) -> NounInput:
         return row
 
-    def process(self, batch: Sequence[Text]) -> list[Nouns | Drop]:
+    def process(self, batch: Sequence[NounInput]) -> list[Nouns | Drop]:
         found = self.tags([row.caption for row in batch])
         return [_outcome(row, tags) for row, tags in zip(batch, found, strict=True)]
 
@@ -60,7 +60,7 @@ class NounStage:
         return [self._selection(caption, phrases) for caption, phrases in zip(captions, found, strict=True)]
 
 
-def _outcome(row: Text, tags: Tags) -> Nouns | Drop:
+def _outcome(row: NounInput, tags: Tags) -> Nouns | Drop:
     found = Nouns(key=row.key, nouns=tags.nouns, removed_nouns=tags.removed)
     if tags.nouns:
         return found

@@ -17,7 +17,7 @@ from labeling.stages.networks import SegmentedBox, Segmenter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Detected:
+class SegmentInput:
     """What the stage reads."""
 
     key: bytes
@@ -41,7 +41,7 @@ class SegmentStage:
     """Masks boxes with SAM (Sec. 3.1). Boxes that break rules 1 to 5 at `config.floor` are not worth a mask."""
 
     name: ClassVar[str] = Layer.ENTITIES
-    reads: ClassVar[type] = Detected
+    reads: ClassVar[type] = SegmentInput
     writes: ClassVar[type] = Entities
 
     def __init__(self, config: SegmentConfig, load: Callable[[SegmentConfig], Segmenter]) -> None:
@@ -53,7 +53,7 @@ class SegmentStage:
         if self.segmenter is None:
             self.segmenter = self._load(self.config)
 
-    def prepare(self, row: Detected) -> Prepared:
+    def prepare(self, row: SegmentInput) -> Prepared:
         """The pixels only where a box deserves a mask: an image without one is never decoded."""
         assert self.segmenter is not None, "setup() was not called"
         broken = broken_box_rules(row.detections, row.width_px, row.height_px, self.config.floor)

@@ -30,7 +30,7 @@ from labeling.rules import broken_box_rules, broken_rules
 from labeling.sdd import masks
 from labeling.sdd.schema import Candidate, Detections, Entities, Entity, Layer, Mask, Nouns
 from labeling.sdd.shards import ShardStore
-from labeling.stages.segment import Detected, SegmentStage
+from labeling.stages.segment import SegmentInput, SegmentStage
 from labeling.steps import steps_of
 from miniature.refusal import refusing
 from miniature.scoring.figures import Figure, Table, mean_by_image, share_by_image, write_json
@@ -124,7 +124,7 @@ def score_untaught(segmenter: SegmentConfig, scenes: int) -> list[Figure]:
 
 def _true_box_masks(stage: SegmentStage, scene: Scene) -> Tally:
     truth = truth_of("", scene)
-    row = Detected(
+    row = SegmentInput(
         key=b"",
         image=jpeg(scene.image, WorldConfig().jpeg_quality),
         width_px=truth.width_px,

@@ -18,7 +18,7 @@ from transformers import SamModel
 
 from infra.config import Config
 from infra.ranges import Count, Factor, Seed, Share
-from labeling.backends.sam.masks import Preprocessing
+from labeling.backends.sam.predict import Preprocessing
 from miniature.networks.sam import SIZES, architecture, save
 from miniature.training.train import Phase, Task
 from miniature.world.scenes import Scene, ScenesConfig, compose

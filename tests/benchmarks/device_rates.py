@@ -31,7 +31,7 @@ from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetec
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
 from labeling.backends.runtime import torch_device, torch_dtype
 from labeling.backends.sam.huggingface import SamHfSegmenter
-from labeling.backends.sam.masks import SamImage, segment
+from labeling.backends.sam.predict import SamImage, segment
 from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import CaptionConfig, DetectConfig, NounConfig, SegmentConfig
 from labeling.stages.base import Stage

@@ -3,7 +3,7 @@
 import pytest
 
 from labeling.backends.load import load_captioner
-from labeling.build import anchored, label_part, refuse_missing_gpus
+from labeling.build import label_part, refuse_missing_gpus, with_absolute_paths
 from labeling.config import CaptionConfig, Executor, LabelingConfig, StageWorkers, Workers
 from labeling.errors import DeviceError, StageFailed
 from labeling.execution.network_job import NetworkJob
@@ -47,7 +47,9 @@ def test_each_bad_row_costs_itself_and_each_shard_is_made_once(dataset):
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_relative_root_is_that_of_the_driver(dataset, monkeypatch):
     monkeypatch.chdir(dataset)
-    config = anchored(LabelingConfig(root=".", executor=Executor.RAY, workers=StageWorkers(captions=WORKERS)))
+    config = with_absolute_paths(
+        LabelingConfig(root=".", executor=Executor.RAY, workers=StageWorkers(captions=WORKERS))
+    )
     (step,) = chain([(MoodyStage(MoodyConfig()), "")])
     (report,) = label_part(config, step, SHARDS[:1], "run")
     assert report.counts == {"kept": 8, "quarantined": 1, "failed": 1}

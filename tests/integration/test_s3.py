@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from infra.storage import place, publish, reading
-from labeling.audit import audit, changed_files
+from infra.storage import open_binary, publish, storage_path
+from labeling.audit import audit, check_contents
 from labeling.config import Executor, RulesConfig, Workers
 from labeling.errors import ShardCorrupt
 from labeling.execution.journal import Journal, journal_path
@@ -113,7 +113,7 @@ SIZES = [
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_first_of_two_writers_wins(s3, root, size):
-    path = place(root) / "file"
+    path = storage_path(root) / "file"
     put(path, b"1" * size)
     with pytest.raises(FileExistsError):
         put(path, b"2" * size)
@@ -126,7 +126,7 @@ def test_the_first_of_two_writers_wins(s3, root, size):
 def test_a_store_may_refuse_in_other_words_than_amazon(root, monkeypatch):
     from moto.s3 import exceptions, responses
 
-    path = place(root) / "file"
+    path = storage_path(root) / "file"
     put(path, b"1")
     monkeypatch.setattr(responses, "PreconditionFailed", lambda condition: exceptions.PreconditionFailed(""))
     with pytest.raises(FileExistsError, match=f"{root}/file is there already"):
@@ -135,11 +135,11 @@ def test_a_store_may_refuse_in_other_words_than_amazon(root, monkeypatch):
 
 def test_other_troubles_of_a_store_are_told_as_they_are(root):
     with pytest.raises(FileNotFoundError, match="bucket"):
-        put(place("s3://no-such-bucket/file"), b"1")
+        put(storage_path("s3://no-such-bucket/file"), b"1")
 
 
 def test_of_many_writers_at_once_one_wins(root):
-    path, won = place(root) / "file", []
+    path, won = storage_path(root) / "file", []
 
     def write(content):
         try:
@@ -162,9 +162,9 @@ def test_a_writer_that_raises_leaves_nothing(root):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        publish(place(root) / "file", fail, replace=False)
-    assert not (place(root) / "file").exists()
-    with pytest.raises(FileNotFoundError), reading(place(root) / "file"):
+        publish(storage_path(root) / "file", fail, replace=False)
+    assert not (storage_path(root) / "file").exists()
+    with pytest.raises(FileNotFoundError), open_binary(storage_path(root) / "file"):
         pass
 
 
@@ -250,7 +250,7 @@ def test_a_killed_labeller_leaves_no_file_and_its_journal_is_taken_up(root, proc
 
 
 def test_a_journal_is_read_by_the_next_process(root):
-    path = journal_path(place(root), "captions", SHARD)
+    path = journal_path(storage_path(root), "captions", SHARD)
     first = Journal.begin(path, "run")
     first.note_in_flight([key(1), key(2)], done=7)
     again = Journal.begin(path, "run")
@@ -266,14 +266,14 @@ def test_its_files_are_compared(s3, root):
     dataset_of_two(root)
     found = audit(root)
     assert found.problems == ()
-    assert [problem for _, problem in changed_files(found) if problem] == []
+    assert [problem for _, problem in check_contents(found) if problem] == []
     folder = root.split("/", 3)[3]
     s3.delete_object(Bucket=BUCKET, Key=f"{folder}/captions/{SHARD}.parquet")
     flipped = bytearray(s3.get_object(Bucket=BUCKET, Key=f"{folder}/sdd/{SHARD}.parquet")["Body"].read())
     flipped[500] ^= 1
     s3.put_object(Bucket=BUCKET, Key=f"{folder}/sdd/{SHARD}.parquet", Body=bytes(flipped))
     found = audit(root)
-    (missing,), (changed,) = found.problems, [problem for _, problem in changed_files(found) if problem]
+    (missing,), (changed,) = found.problems, [problem for _, problem in check_contents(found) if problem]
     assert missing.startswith(f"{root}/captions/{SHARD}.parquet is missing")
     assert changed.startswith(f"{root}/sdd/{SHARD}.parquet has changed")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from infra.storage import place, publish_bytes
+from infra.storage import publish_bytes, storage_path
 from training.checkpoints.checksums import FileSum, first_mismatch
 from training.errors import CheckpointError
 from training.parallel import Worker, told_by_leader
@@ -76,7 +76,7 @@ def write_record(path: Path, record: Record) -> None:
         "files": {name: asdict(file) for name, file in (record.files or {}).items()},
     }
     text = json.dumps(content | {"sha256": _sha256(content)}, indent=2).encode() + b"\n"
-    publish_bytes(place(path / RECORD), text)
+    publish_bytes(storage_path(path / RECORD), text)
 
 
 def record_of(path: Path) -> Record:

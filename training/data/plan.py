@@ -186,7 +186,7 @@ def planned_shard(store: ShardStore, max_subjects: int, name: str) -> PlannedSha
         StorageFault: it cannot be read now.
     """
     try:
-        with store.opened(Layer.SDD, name) as file:
+        with store.open_file(Layer.SDD, name) as file:
             found = store.stamp_of(file, Layer.SDD, name)
             refuse_unlike_ledger(store, name, found)
             groups = tuple(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))

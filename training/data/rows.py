@@ -69,7 +69,7 @@ class RowGroups:
     def _read(self, files: Files, shard: str, row_group: int) -> pa.Table:
         path = self._store.path(files.layer, shard)
         try:
-            with self._store.opened(files.layer, shard) as file:
+            with self._store.open_file(files.layer, shard) as file:
                 if self._store.stamp_of(file, files.layer, shard).stamp != files.stamps[shard]:
                     raise DatasetError(f"{path} was made anew since this job read its plan: start the job again")
                 return file.read_row_group(row_group, columns=list(files.columns), use_threads=False)

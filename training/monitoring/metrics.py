@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
-from infra.storage import place, publish_bytes
+from infra.storage import publish_bytes, storage_path
 from training.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class MetricsLog:
         kept = [line for line in read_metrics(out) if line["step"] <= done]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         with self._told():
-            publish_bytes(place(self._path), text.encode())
+            publish_bytes(storage_path(self._path), text.encode())
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
 
     def write(self, values: Values) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.compiler import set_stance
 
 from infra.precision import Precision
-from infra.storage import place, publish
+from infra.storage import publish, storage_path
 from model.config import ModelConfig
 from model.errors import ModelError
 from model.inputs.batch import SubjectBatch
@@ -91,7 +91,7 @@ class SampleGrids:
         try:
             sheet = self._sheet(state)
             if metrics is not None:
-                path = place(Path(self._config.out) / "samples" / f"step-{step:08d}.png")
+                path = storage_path(Path(self._config.out) / "samples" / f"step-{step:08d}.png")
                 publish(path, lambda file: sheet.save(file, "PNG"), replace=True)
                 metrics.add_picture("samples", sheet, step)
                 log.info("wrote %s", path)

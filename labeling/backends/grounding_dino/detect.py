@@ -76,7 +76,7 @@ class PromptedDetector:
             for question, answer in zip(batch, self._ask(batch, images), strict=True):
                 answers[question.image].append(answer)
         return [
-            found(torch.cat(answer), image, self._config) if answer else []
+            select_boxes(torch.cat(answer), image, self._config) if answer else []
             for answer, image in zip(answers, images, strict=True)
         ]
 
@@ -118,7 +118,7 @@ def best_labels(logits: Tensor, owners: Tensor, labels: int) -> tuple[Tensor, Te
     return best.values.sigmoid(), best.indices
 
 
-def found(answer: Tensor, image: PreparedImage, config: DetectConfig) -> list[DetectedBox]:
+def select_boxes(answer: Tensor, image: PreparedImage, config: DetectConfig) -> list[DetectedBox]:
     """The boxes of one image that are good enough, best first.
 
     Args:

@@ -13,7 +13,7 @@ from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
 from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetector, prepare_image
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
-from labeling.backends.runtime import pretrained, torch_device
+from labeling.backends.runtime import pretrained_source, torch_device
 from labeling.config import DetectConfig
 from labeling.errors import CheckpointError
 from labeling.stages.networks import DetectedBox
@@ -48,7 +48,7 @@ class GroundingDinoHfDetector:
 
 def _load(config: DetectConfig) -> tuple[Any, Any]:
     name, revision = config.checkpoint, config.revision
-    with pretrained(name, "labeling.detect.checkpoint") as source:
+    with pretrained_source(name, "labeling.detect.checkpoint") as source:
         processor = GroundingDinoProcessor.from_pretrained(source, revision=revision)
         net, loaded = GroundingDinoForObjectDetection.from_pretrained(
             source, revision=revision, dtype=float32, output_loading_info=True

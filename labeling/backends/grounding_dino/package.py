@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BatchEncoding, Gr
 
 from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetector, prepare_image
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
-from labeling.backends.runtime import pretrained, torch_device
+from labeling.backends.runtime import pretrained_source, torch_device
 from labeling.config import DetectConfig
 from labeling.errors import CheckpointError
 from labeling.stages.networks import DetectedBox
@@ -81,7 +81,7 @@ class GroundingDinoPackageDetector:
 
 def text_encoder(name: str) -> tuple[Any, Any]:
     """Tokenizer and configuration of the BERT `name`, a folder or hub id; no weights."""
-    with pretrained(name, "labeling.detect.text_encoder") as source:
+    with pretrained_source(name, "labeling.detect.text_encoder") as source:
         return AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, SamConfig, SamImageProcessor, SamModel
 
-from labeling.backends.runtime import pretrained, torch_device, torch_dtype
-from labeling.backends.sam.masks import Preprocessing, SamImage, segment
+from labeling.backends.runtime import pretrained_source, torch_device, torch_dtype
+from labeling.backends.sam.predict import Preprocessing, SamImage, segment
 from labeling.config import SegmentConfig
 from labeling.errors import CheckpointError
 from labeling.stages.networks import SegmentedBox
@@ -54,7 +54,7 @@ class SamHfSegmenter:
 
 def _load(config: SegmentConfig) -> tuple[Any, Preprocessing]:
     name, revision = config.checkpoint, config.revision
-    with pretrained(name, _SETTING) as source:
+    with pretrained_source(name, _SETTING) as source:
         found = AutoConfig.from_pretrained(source, revision=revision)
         if not isinstance(found, SamConfig):
             raise CheckpointError(f"{_SETTING}={name!r} holds a model of type {found.model_type!r}, not 'sam'")

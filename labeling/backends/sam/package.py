@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labeling.backends.runtime import torch_device, torch_dtype
 from labeling.backends.sam.checkpoint import SamArchitecture, architecture, load_weights, read_checkpoint
-from labeling.backends.sam.masks import Preprocessing, SamImage, segment
+from labeling.backends.sam.predict import Preprocessing, SamImage, segment
 from labeling.config import SegmentConfig
 from labeling.stages.networks import SegmentedBox
 from labeling.weights import checkpoint_file

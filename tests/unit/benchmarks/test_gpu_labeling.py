@@ -24,9 +24,9 @@ from labeling.config import BoxRules, CaptionConfig, DetectConfig, Device, Label
 from labeling.execution.report import ShardReport
 from labeling.sdd.schema import Box, Detection, Detections, Noun
 from labeling.stages.base import Drop
-from labeling.stages.caption import CaptionStage, Pixels
-from labeling.stages.detect import DetectStage, Tagged
-from labeling.stages.segment import Detected, SegmentStage
+from labeling.stages.caption import CaptionInput, CaptionStage
+from labeling.stages.detect import DetectInput, DetectStage
+from labeling.stages.segment import SegmentInput, SegmentStage
 from labeling.steps import steps_of
 from miniature.networks import grounding_dino, sam
 from miniature.networks.vocabulary import detection_vocabulary
@@ -253,19 +253,19 @@ def scene(seed: int) -> Any:
     return compose(seed, ScenesConfig(width_px=(400, 400), height_px=(400, 400))).image
 
 
-def pixels(count: int) -> list[Pixels]:
-    return [Pixels(key=key(n), image=jpeg(n)) for n in range(1, count + 1)]
+def pixels(count: int) -> list[CaptionInput]:
+    return [CaptionInput(key=key(n), image=jpeg(n)) for n in range(1, count + 1)]
 
 
-def tagged(number: int, *labels: str) -> Tagged:
+def tagged(number: int, *labels: str) -> DetectInput:
     nouns = tuple(Noun(label=label, span_start=0, span_end=len(label)) for label in labels)
-    return Tagged(key=key(number), image=jpeg(number), nouns=nouns)
+    return DetectInput(key=key(number), image=jpeg(number), nouns=nouns)
 
 
-def detected(number: int, box: Box) -> Detected:
+def detected(number: int, box: Box) -> SegmentInput:
     detection = Detection(label="dog", span_start=0, span_end=3, score=0.9, box=box)
     image = jpeg(number, (400, 200))
-    return Detected(key=key(number), image=image, width_px=400, height_px=200, detections=(detection,))
+    return SegmentInput(key=key(number), image=image, width_px=400, height_px=200, detections=(detection,))
 
 
 def found(*boxes: tuple[float, float, float, float], label: str = "dog") -> Detections:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage import contents, is_local, place, publish, publish_bytes, reading, sweep
+from infra.storage import contents, is_local, open_binary, publish, publish_bytes, storage_path, sweep
 
 
 @pytest.fixture
 def file(tmp_path):
-    return place(tmp_path / "folder" / "file.parquet")
+    return storage_path(tmp_path / "folder" / "file.parquet")
 
 
 def put(path, content, *, replace=False):
@@ -27,26 +27,26 @@ def names(path):
 
 def test_a_place_is_local_and_absolute_or_a_url(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert place("out/sdd").path == str(tmp_path / "out" / "sdd")
-    assert is_local(place("out/sdd"))
+    assert storage_path("out/sdd").path == str(tmp_path / "out" / "sdd")
+    assert is_local(storage_path("out/sdd"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert place("~/sdd").path == str(tmp_path / "sdd")
-    assert place(f"file://{tmp_path}/x").path == str(tmp_path / "x")
-    assert is_local(place(f"file://{tmp_path}/x"))
-    memory = place("memory://bucket/sdd")
+    assert storage_path("~/sdd").path == str(tmp_path / "sdd")
+    assert storage_path(f"file://{tmp_path}/x").path == str(tmp_path / "x")
+    assert is_local(storage_path(f"file://{tmp_path}/x"))
+    memory = storage_path("memory://bucket/sdd")
     assert not is_local(memory)
     assert str(memory / "images") == "memory://bucket/sdd/images"
 
 
 @pytest.mark.parametrize("root", ["local", "memory://storage"])
 def test_publishing_is_exclusive_unless_replacing(tmp_path, root):
-    path = place(tmp_path if root == "local" else f"{root}/{tmp_path.name}") / "folder" / "file"
+    path = storage_path(tmp_path if root == "local" else f"{root}/{tmp_path.name}") / "folder" / "file"
     put(path, b"first")
     with pytest.raises(FileExistsError):
         put(path, b"second")
     assert contents(path) == b"first"
     put(path, b"third", replace=True)
-    with reading(path) as opened:
+    with open_binary(path) as opened:
         opened.seek(2)
         assert opened.read() == b"ird"
 
@@ -107,14 +107,14 @@ def test_of_many_writers_at_once_one_wins(file):
 
 DIES = """
 import os, signal, sys
-from infra.storage import place, publish
+from infra.storage import storage_path, publish
 
 def write(file):
     file.write(b"half")
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
-publish(place(sys.argv[1]), write, replace=True)
+publish(storage_path(sys.argv[1]), write, replace=True)
 """
 
 
@@ -133,8 +133,8 @@ def test_a_killed_writer_leaves_a_hidden_file_that_sweeping_removes(file):
 
 
 def test_sweeping_nothing_is_no_error(tmp_path):
-    sweep(place(tmp_path / "nowhere" / "file"))
-    sweep(place("memory://nowhere/file"))
+    sweep(storage_path(tmp_path / "nowhere" / "file"))
+    sweep(storage_path("memory://nowhere/file"))
 
 
 def test_a_file_reaches_the_disk_before_it_has_its_name(file, monkeypatch):
@@ -149,5 +149,5 @@ def test_a_file_reaches_the_disk_before_it_has_its_name(file, monkeypatch):
 def test_a_file_that_is_not_there_is_said_so(file):
     with pytest.raises(FileNotFoundError):
         contents(file)
-    with pytest.raises(FileNotFoundError), reading(file):
+    with pytest.raises(FileNotFoundError), open_binary(file):
         pass

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from labeling.audit import audit, changed_files
+from labeling.audit import audit, check_contents
 from labeling.config import LabelingConfig
 from labeling.execution.record import record_run
 from labeling.sdd.schema import Caption, Image, Layer, ListedUrl
@@ -37,7 +37,7 @@ def problems(root: Path) -> tuple[str, ...]:
 
 
 def changes(root: Path) -> list[str]:
-    return [problem for _, problem in changed_files(audit(str(root))) if problem]
+    return [problem for _, problem in check_contents(audit(str(root))) if problem]
 
 
 def test_nothing_is_wrong_with_a_finished_dataset(whole):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from labeling.backends.load import load_tagger
-from labeling.build import HereCaller, anchored, build, finish_part, label_part, refuse_stale
+from labeling.build import LocalCaller, build, finish_part, label_part, refuse_stale, with_absolute_paths
 from labeling.config import DownloadConfig, LabelingConfig, NounConfig
 from labeling.download.stage import images_stamp, remember
 from labeling.errors import BadInput, ShardCorrupt, ShardStale, StageFailed
@@ -128,33 +128,33 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def test_paths_mean_the_same_in_every_working_directory(here):
     config = LabelingConfig(root="out/sdd", urls="list.csv", **NETWORKS)
-    absolute = anchored(config)
+    absolute = with_absolute_paths(config)
     assert (absolute.root, absolute.urls) == (f"{here}/out/sdd", f"{here}/list.csv")
     for table, values in NETWORKS.items():
         paths = {name: f"{here}/{value}" for name, value in values.items() if "/" in value}
         assert paths.items() <= getattr(absolute, table).model_dump().items()
-    assert anchored(absolute) == absolute
+    assert with_absolute_paths(absolute) == absolute
 
 
 def test_where_weights_lie_is_in_no_stamp(here):
     config = LabelingConfig(root="out/sdd", **NETWORKS)
     before = [step.identity for step in steps_of(config)]
-    assert [step.identity for step in steps_of(anchored(config))] == before
+    assert [step.identity for step in steps_of(with_absolute_paths(config))] == before
     (here / "nets/sam/a").rename(here / "nets/sam/b")
     weights_id.cache_clear()
-    after = [step.identity for step in steps_of(anchored(config))]
+    after = [step.identity for step in steps_of(with_absolute_paths(config))]
     assert [a == b for a, b in zip(after, before, strict=True)] == [True, True, True, False]
 
 
 def test_what_is_not_on_this_machine_is_named_as_before():
     config = LabelingConfig(root="s3://bucket/sdd", urls="s3://bucket/urls")
-    assert anchored(config) == config
+    assert with_absolute_paths(config) == config
 
 
 @pytest.mark.usefixtures("here")
 def test_a_build_begins_with_it(tmp_path):
     with pytest.raises(BadInput, match=f"{tmp_path}/nowhere.csv"):
-        build(LabelingConfig(root="out/sdd", urls="nowhere.csv", **NETWORKS), HereCaller())
+        build(LabelingConfig(root="out/sdd", urls="nowhere.csv", **NETWORKS), LocalCaller())
 
 
 def records(root: Path) -> list[dict[str, Any]]:
@@ -188,7 +188,7 @@ def test_a_failed_run_is_on_record_with_its_weights(closed_port, here):
         build(closed_port, Calls("download"))
     (record,) = records(here / "sdd")
     assert record["state"] == "failed"
-    assert record["stages"] == {step.stage.name: step.identity for step in steps_of(anchored(closed_port))}
+    assert record["stages"] == {step.stage.name: step.identity for step in steps_of(with_absolute_paths(closed_port))}
 
 
 def test_a_record_holds_no_credentials(here):

@@ -192,7 +192,7 @@ def test_a_shard_of_refused_urls_is_finished(tmp_path):
 def test_one_builder_at_a_time(root, monkeypatch):
     from labeling.sdd import lock
 
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(lock, "TIMEOUT_S", 0.1)
     with shard_lock(ShardStore(root).root, "sdd", SHARD):
         assert "another build" in finish(root).error
     assert finish(root).error is None

@@ -2,7 +2,7 @@
 
 import sys
 
-from infra.imports import wandb_left_out
+from infra.imports import without_wandb
 
 
 def imported_with_the_trainer() -> list[str]:
@@ -18,7 +18,7 @@ def test_the_trainer_does_not_import_wandb(processes):
 
 def test_the_package_is_left_out_inside_the_block_alone(monkeypatch):
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    with wandb_left_out():
+    with without_wandb():
         import wandb
 
         assert not hasattr(wandb, "init")
@@ -27,7 +27,7 @@ def test_the_package_is_left_out_inside_the_block_alone(monkeypatch):
 
 def test_where_it_was_imported_before_it_stays(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", sys)
-    with wandb_left_out():
+    with without_wandb():
         import wandb
 
         assert wandb is sys

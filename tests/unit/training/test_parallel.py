@@ -1,5 +1,7 @@
 """Several workers do what one does."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest

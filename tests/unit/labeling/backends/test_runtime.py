@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from labeling.backends.runtime import card, torch_device
+from labeling.backends.runtime import gpu_index, torch_device
 from labeling.config import Device
 from labeling.errors import DeviceError
 from labeling.stages.worker import RESERVED_GPUS, WORKER_NUMBER
@@ -19,8 +19,8 @@ def _no_device_is_remembered() -> None:
 
 
 def test_workers_take_the_cards_in_turn():
-    assert [card(worker, 3) for worker in range(5)] == [0, 1, 2, 0, 1]
-    assert [card(worker, 1) for worker in range(3)] == [0, 0, 0], "on Ray a worker sees its own alone"
+    assert [gpu_index(worker, 3) for worker in range(5)] == [0, 1, 2, 0, 1]
+    assert [gpu_index(worker, 1) for worker in range(3)] == [0, 0, 0], "on Ray a worker sees its own alone"
 
 
 @without_a_gpu

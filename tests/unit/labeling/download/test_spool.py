@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage import place
+from infra.storage import storage_path
 from labeling.download import spool
 from labeling.download.spool import Spool, has_spool, remove_spool
 from labeling.errors import LabelingError, StageFailed
@@ -20,7 +20,7 @@ SHARD = ("shard-00003", "stamp")
 @pytest.fixture(params=["local", "far"])
 def root(request, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return place(tmp_path / "sdd" if request.param == "local" else f"memory://{tmp_path.name}")
+    return storage_path(tmp_path / "sdd" if request.param == "local" else f"memory://{tmp_path.name}")
 
 
 def files(folder: Path) -> list[str]:
@@ -70,7 +70,7 @@ def test_what_was_fetched_under_other_settings_is_not_used(root, tmp_path):
 
 
 def test_the_spool_of_a_finished_shard_can_be_removed(tmp_path):
-    root = place(tmp_path)
+    root = storage_path(tmp_path)
     assert not has_spool(root, SHARD[0])
     killed(root)
     assert has_spool(root, SHARD[0])
@@ -80,7 +80,7 @@ def test_the_spool_of_a_finished_shard_can_be_removed(tmp_path):
 
 def test_one_process_at_a_time_looks_at_big_images(root, monkeypatch):
     monkeypatch.setattr(spool, "BIG_PATIENCE_S", 0.1)
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(lock, "TIMEOUT_S", 0.1)
     with Spool.opened(root, *SHARD) as one, Spool.opened(root, "shard-00004", "stamp") as other:
         with one.big_images(), pytest.raises(LabelingError, match=r"big-images\.lock"), other.big_images():
             pass
@@ -92,7 +92,7 @@ def test_one_process_at_a_time_looks_at_big_images(root, monkeypatch):
 def far_folder(tmp_path, monkeypatch) -> Path:
     """Where a spool of `memory://dataset` makes its folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with Spool.opened(place("memory://dataset"), *SHARD):
+    with Spool.opened(storage_path("memory://dataset"), *SHARD):
         (folder,) = tmp_path.iterdir()
     return folder
 
@@ -100,29 +100,29 @@ def far_folder(tmp_path, monkeypatch) -> Path:
 def test_a_spool_of_a_dataset_far_away_is_the_users_alone(far_folder):
     assert far_folder.stat().st_mode & 0o777 == 0o700
     far_folder.chmod(0o755)
-    with Spool.opened(place("memory://dataset"), *SHARD):
+    with Spool.opened(storage_path("memory://dataset"), *SHARD):
         assert far_folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_link_in_its_place_is_not_followed(far_folder, tmp_path):
     far_folder.rename(tmp_path / "elsewhere")
     far_folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StageFailed, match="TMPDIR"), Spool.opened(place("memory://dataset"), *SHARD):
+    with pytest.raises(StageFailed, match="TMPDIR"), Spool.opened(storage_path("memory://dataset"), *SHARD):
         pass
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
 def test_a_folder_of_another_user_is_refused(far_folder):
     os.chown(far_folder, 65534, 65534)
-    with pytest.raises(StageFailed, match="TMPDIR"), Spool.opened(place("memory://dataset"), *SHARD):
+    with pytest.raises(StageFailed, match="TMPDIR"), Spool.opened(storage_path("memory://dataset"), *SHARD):
         pass
 
 
 def test_two_processes_do_not_share_a_spool_of_a_dataset_far_away(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
-    far = place("memory://dataset")
+    monkeypatch.setattr(lock, "TIMEOUT_S", 0.1)
+    far = storage_path("memory://dataset")
     with Spool.opened(far, *SHARD), pytest.raises(LabelingError, match="another build"), Spool.opened(far, *SHARD):
         pass
-    with Spool.opened(far, *SHARD), Spool.opened(place("memory://other"), *SHARD):
+    with Spool.opened(far, *SHARD), Spool.opened(storage_path("memory://other"), *SHARD):
         pass

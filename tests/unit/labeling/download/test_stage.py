@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.storage import place
+from infra.storage import storage_path
 from labeling.config import LabelingConfig
 from labeling.download.stage import download_shards
 from labeling.execution.presence import mark_run_alive
@@ -10,7 +10,7 @@ from labeling.execution.presence import mark_run_alive
 
 @pytest.mark.parametrize("far", [False, True])
 def test_what_a_killed_run_kept_for_itself_is_removed_by_the_next(tmp_path, far):
-    root = place(f"memory://{tmp_path.name}" if far else tmp_path / "sdd")
+    root = storage_path(f"memory://{tmp_path.name}" if far else tmp_path / "sdd")
     folder = root / "work" / "images"
     for run in ("0123456789ab", "abcdefabcdef"):
         for name in (f"lists-{run}/3.feather", f"shard-00003.{run}.report.json"):

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage import place
+from infra.storage import storage_path
 from labeling.execution.journal import MAX_LONE_DEATHS, MAX_LONE_ORPHANS, Journal, journal_path, read_journal
 from tests.factories import SHARD, key
 
 
 @pytest.fixture
 def path(tmp_path):
-    return journal_path(place(tmp_path), "captions", SHARD)
+    return journal_path(storage_path(tmp_path), "captions", SHARD)
 
 
 def begin(path, run="run"):

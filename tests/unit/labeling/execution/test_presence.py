@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from infra.storage import place
+from infra.storage import storage_path
 from labeling.execution import presence
 from labeling.execution.presence import is_run_alive, mark_run_alive, remove_stale_markers
 from tests.processes import wait_until
@@ -17,7 +17,7 @@ from tests.processes import wait_until
 
 @pytest.fixture(params=["local", "far"])
 def root(request, tmp_path):
-    return place(tmp_path if request.param == "local" else f"memory://{tmp_path.name}")
+    return storage_path(tmp_path if request.param == "local" else f"memory://{tmp_path.name}")
 
 
 def signs(root):
@@ -44,17 +44,17 @@ def test_a_run_that_fails_is_gone(root):
 
 HOLDER = """
 import sys
-from infra.storage import place
+from infra.storage import storage_path
 from labeling.execution.presence import mark_run_alive
 
-with mark_run_alive(place(sys.argv[1]), "one"):
+with mark_run_alive(storage_path(sys.argv[1]), "one"):
     print("present", flush=True)
     sys.stdin.read()
 """
 
 
 def test_a_killed_run_is_gone_at_once_and_its_sign_is_swept(tmp_path, processes):
-    root, pipes = place(tmp_path), {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    root, pipes = storage_path(tmp_path), {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     run = processes.start([sys.executable, "-c", HOLDER, root.path], **pipes)
     assert run.stdout.readline() == b"present\n"
     assert is_run_alive(root, "one")
@@ -67,7 +67,7 @@ def test_a_killed_run_is_gone_at_once_and_its_sign_is_swept(tmp_path, processes)
 
 
 def test_on_an_object_store_a_run_without_a_heartbeat_is_gone(tmp_path, monkeypatch):
-    root = place(f"memory://{tmp_path.name}")
+    root = storage_path(f"memory://{tmp_path.name}")
     sign = root / "work" / "runs" / "one.alive"
     monkeypatch.setattr(presence, "HEARTBEAT_INTERVAL_S", 0.001)
     with mark_run_alive(root, "one"):
@@ -85,7 +85,7 @@ def test_on_an_object_store_a_run_without_a_heartbeat_is_gone(tmp_path, monkeypa
 
 def test_of_those_who_look_at_once_none_takes_the_sign_of_a_run_that_begins(tmp_path):
     """A sweeper removes the lock's file between its making and its locking: the run makes another."""
-    root, stop = place(tmp_path), threading.Event()
+    root, stop = storage_path(tmp_path), threading.Event()
 
     def sweep_all_the_time():
         while not stop.is_set():

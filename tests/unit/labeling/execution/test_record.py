@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from infra.storage import place
+from infra.storage import storage_path
 from labeling.config import LabelingConfig
 from labeling.execution.presence import mark_run_alive
 from labeling.execution.record import read_runs, record_run
@@ -12,7 +12,7 @@ from labeling.execution.record import read_runs, record_run
 
 @pytest.fixture(params=["local", "far"])
 def root(request, tmp_path):
-    return place(tmp_path if request.param == "local" else f"memory://{tmp_path.name}")
+    return storage_path(tmp_path if request.param == "local" else f"memory://{tmp_path.name}")
 
 
 def run_once(root):
@@ -63,8 +63,8 @@ def test_half_written_records_of_killed_runs_are_removed(tmp_path):
     folder.mkdir()
     for name in ("killed", "live"):
         (folder / f".{name}.json.12345678.tmp").write_text("{")
-    with mark_run_alive(place(tmp_path), "live"):
-        run_once(place(tmp_path))
+    with mark_run_alive(storage_path(tmp_path), "live"):
+        run_once(storage_path(tmp_path))
     assert [path.name for path in folder.iterdir() if path.suffix == ".tmp"] == [".live.json.12345678.tmp"]
 
 
@@ -72,6 +72,6 @@ def test_what_is_no_record_is_left_where_it_is(tmp_path):
     (tmp_path / "runs").mkdir()
     for name, content in {"torn": "{", "list": "[]", "other": "{}"}.items():
         (tmp_path / "runs" / f"{name}.json").write_text(content)
-    name = run_once(place(tmp_path))
-    assert states(place(tmp_path)) == {name: "done"}
+    name = run_once(storage_path(tmp_path))
+    assert states(storage_path(tmp_path)) == {name: "done"}
     assert len(list((tmp_path / "runs").iterdir())) == 4

@@ -89,7 +89,7 @@ def test_a_dropped_row_may_leave_something_in_the_file(tmp_path):
     made(moody(tmp_path, ["good 1", "boring", "boring remembered"]))
     assert reasons(tmp_path) == {2: ("dropped", "boring"), 3: ("dropped", "boring")}
     assert captions(tmp_path) == ["good 1"]
-    with ShardStore(str(tmp_path)).opened("captions", SHARD) as file:
+    with ShardStore(str(tmp_path)).open_file("captions", SHARD) as file:
         assert file.read(["caption"])["caption"].to_pylist() == ["good 1", None, "boring remembered"]
 
 
@@ -300,7 +300,7 @@ def test_what_somebody_has_to_act_on_is_told_first(tmp_path):
 def test_a_shard_that_another_build_holds_is_left_alone(tmp_path, monkeypatch):
     from labeling.sdd import lock
 
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(lock, "TIMEOUT_S", 0.1)
     job = moody(tmp_path, ["good 1"])
     with lock.shard_lock(ShardStore(str(tmp_path)).root, "captions", SHARD):
         assert "another build" in made(job).error

@@ -67,7 +67,7 @@ def _field(field: pa.Field, depth: int) -> list[str]:
 def test_the_schema_is_the_recorded_one():
     assert rendered() == GOLDEN.read_text(), (
         "The format of the dataset has changed. If that is meant: raise VERSION in labeling/sdd/schema.py and run "
-        "python -m tests.unit.labeling.test_arrow"
+        "python -m tests.unit.labeling.sdd.test_arrow"
     )
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from infra.storage import place
+from infra.storage import storage_path
 from labeling.errors import LabelingError
 from labeling.sdd import lock
 from labeling.sdd.lock import shard_lock
@@ -16,10 +16,10 @@ from tests.processes import PATIENCE_S
 
 HOLDER = """
 import sys
-from infra.storage import place
+from infra.storage import storage_path
 from labeling.sdd.lock import shard_lock
 
-with shard_lock(place(sys.argv[1]), "captions", "shard-00000"):
+with shard_lock(storage_path(sys.argv[1]), "captions", "shard-00000"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -27,17 +27,17 @@ with shard_lock(place(sys.argv[1]), "captions", "shard-00000"):
 
 @pytest.fixture
 def root(tmp_path):
-    return place(tmp_path)
+    return storage_path(tmp_path)
 
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(lock, "TIMEOUT_S", 0.05)
 
 
 @pytest.fixture
 def patient(monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(lock, "TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -98,6 +98,6 @@ def test_child_processes_do_not_hold_it(root, processes):
 
 
 def test_object_stores_have_none():
-    store = place("memory://locks/sdd")
+    store = storage_path("memory://locks/sdd")
     with shard_lock(store, "captions", SHARD), shard_lock(store, "captions", SHARD):
         assert not store.exists()

@@ -336,7 +336,7 @@ def write_for_ever(root):
 WRITERS = """
 import os, sys
 import pandas  # which the first Arrow table loads: here, once, and not in every writer
-from tests.unit.labeling.test_shards import write_for_ever
+from tests.unit.labeling.sdd.test_shards import write_for_ever
 
 for line in sys.stdin:
     if not (pid := os.fork()):

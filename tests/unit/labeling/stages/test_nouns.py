@@ -8,7 +8,7 @@ from labeling.config import NounConfig
 from labeling.sdd.schema import Noun, Nouns, RemovedNoun
 from labeling.stages.base import Drop
 from labeling.stages.networks import NounPhrase
-from labeling.stages.nouns import NounStage, Text
+from labeling.stages.nouns import NounInput, NounStage
 from tests.factories import key
 
 
@@ -97,7 +97,7 @@ def test_places_count_characters_of_the_caption_as_it_is_spelled():
 
 
 def test_an_image_without_tags_is_dropped_with_its_removed_nouns():
-    rows = [Text(key=key(n), caption=caption) for n, caption in enumerate(("a photo", "a of", "a cat"))]
+    rows = [NounInput(key=key(n), caption=caption) for n, caption in enumerate(("a photo", "a of", "a cat"))]
     only_stop, nothing, cat = stage(stop_words=("photo",)).process(rows)
     removed = (RemovedNoun(label="photo", reason="stop_word"),)
     assert only_stop == Drop("only_stop_nouns", "a photo", Nouns(key=key(0), nouns=(), removed_nouns=removed))

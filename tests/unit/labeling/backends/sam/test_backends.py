@@ -17,12 +17,12 @@ from transformers import BertConfig, BertModel, SamModel, SamProcessor
 
 from infra.precision import Precision
 from labeling.backends.load import load_segmenter
-from labeling.backends.sam import masks as sam_masks
+from labeling.backends.sam import predict
 from labeling.backends.sam.checkpoint import SamArchitecture, architecture
 from labeling.backends.sam.convert import configuration, export_checkpoint, export_folder, to_original
 from labeling.backends.sam.huggingface import SamHfSegmenter
-from labeling.backends.sam.masks import Preprocessing, SamImage, stability, upscale
 from labeling.backends.sam.package import SegmentAnythingSegmenter, build
+from labeling.backends.sam.predict import Preprocessing, SamImage, stability, upscale
 from labeling.config import Device, SegmentConfig, SegmenterBackend
 from labeling.errors import CheckpointError
 from labeling.stages.networks import SegmentedBox
@@ -199,7 +199,7 @@ def test_the_folders_own_normalisation_counts(folder: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("size", [(64, 64), (300, 200), (33, 101)])
 @pytest.mark.parametrize("limit", [2**27, 1])
 def test_upscale_is_the_packages(size: tuple[int, int], limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sam_masks, "UPSCALE_BYTES", limit)
+    monkeypatch.setattr(predict, "UPSCALE_BYTES", limit)
     image = Preprocessing(side_px=64).prepare(picture(*size))
     logits = torch.randn(5, 32, 32, generator=torch.Generator().manual_seed(1))
     theirs = original(TINY).postprocess_masks(logits[:, None], image.pixels.shape[:2], size)[:, 0] > 0
@@ -326,7 +326,7 @@ def test_more_boxes_than_are_decoded_together(
 ) -> None:
     segmenter: Segmenter = request.getfixturevalue(name)
     whole = run(segmenter)
-    monkeypatch.setattr(sam_masks, "BOXES_AT_ONCE", 2)  # cuts within images and across them
+    monkeypatch.setattr(predict, "BOXES_AT_ONCE", 2)  # cuts within images and across them
     agree(run(segmenter), whole)
 
 
