@@ -1,66 +1,48 @@
-"""The command line: `subject-diffusion VERB`. Verbs import what they need when they run, so that help is quick."""
+"""The command line: `subject-diffusion VERB`. Each verb imports what it needs when it runs, so that help is quick."""
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from infra.config import SettingsError, load
+from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
+from flows.options import ConfigOption, RootArgument, SetOption
+from flows.score import app as score_app
+from infra.config import load
 from infra.logs import setup_logs
-from infra.redaction import redact
-from labeling.errors import LabelingError
-from model.errors import ModelError
-from training.errors import TrainingError
+from infra.precision import Precision
+from model.config import Recompute
 
 app = typer.Typer(
     help="Subject-Diffusion: from image URLs to a labelled dataset, and from the dataset to personalised images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
-ConfigOption = Annotated[
-    str | None, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a setting; may be repeated.")
-]
-RootArgument = Annotated[str, typer.Argument(help="Folder of the dataset: a path or an fsspec URL.")]
+app.add_typer(score_app, name="score")
 
 
-@contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """Errors that somebody has to act on end the program with their message alone, and exit code 2."""
-    try:
-        yield
-    except (SettingsError, LabelingError, ModelError, TrainingError) as error:
-        typer.secho(f"error: {redact(str(error))}", fg="red", err=True)
-        raise typer.Exit(2) from None
+class Preset(StrEnum):
+    """Settings of a published model, in infra/configs."""
 
-
-@contextmanager
-def looking_at(root: str) -> Iterator[None]:
-    """As `told_in_one_line`, where a file that cannot be read is the storage's fault."""
-    with told_in_one_line():
-        try:
-            yield
-        except OSError as error:
-            raise LabelingError(f"{root} cannot be read ({error}): see to the storage") from error
+    PAPER = "paper"
+    OFFICIAL = "official"
 
 
 @app.command()
 def build(config: ConfigOption = None, set_: SetOption = None) -> None:
-    """Make the dataset: download, caption, nouns, boxes, masks, rules. Goes on where an earlier run stopped.
+    """Make a dataset: download, caption, nouns, boxes, masks, rules. Resumes where an earlier run stopped.
 
-    Runs in this process; with PREFECT_API_URL set it is a flow run of that Prefect server.
+    Runs in this process, or as a flow run of the Prefect server that PREFECT_API_URL names.
     """
     from flows.experiment import Experiment
 
     setup_logs()
-    with told_in_one_line():
+    with exit_on_expected_error():
         labeling = load(Experiment, config, set_ or ()).labeling
         if os.environ.get("PREFECT_API_URL"):
             from flows.build_sdd import build_sdd
@@ -83,15 +65,15 @@ def status(
         bool, typer.Option("--deep", help="Read every file and compare it with its checksum. Takes as long as a copy.")
     ] = False,
 ) -> None:
-    """Show how far a dataset is, what became of its URLs, and what is wrong with its files.
+    """Show the progress of a dataset, the verdicts of its URLs, and the faults of its files.
 
-    Names, sizes and footers of all files are compared with each other. Exit code 1: files are missing, damaged,
-    swapped or of another dataset; each is named on standard error.
+    Compares names, sizes and footers of all files. Exits with code 1 if files are missing, damaged, swapped or of
+    another dataset, and names each on standard error.
     """
     from flows.status import show
     from labeling.sdd.query import refuse_no_dataset
 
-    with looking_at(root):
+    with exit_on_storage_error(root):
         refuse_no_dataset(root)
         if not show(root, deep):
             raise typer.Exit(1)
@@ -119,7 +101,7 @@ def inspect(
 ) -> None:
     """Query a dataset with DuckDB: views sdd, entities, labels, candidates, ledger, funnel, hosts and more.
 
-    Changes nothing. Keys are printed as hex(key); find an image by its key with WHERE key = from_hex('...').
+    Reads only. Keys are printed as hex(key); WHERE key = from_hex('...') finds an image by its key.
     """
     from flows.sql import Format, Output, prompt, run
     from labeling.sdd.query import connect, refuse_no_dataset
@@ -127,7 +109,7 @@ def inspect(
     if csv and json:
         raise typer.BadParameter("give one of --csv and --json")
     output = Output(Format.CSV if csv else Format.JSON if json else Format.TABLE, rows, columns)
-    with looking_at(root):
+    with exit_on_storage_error(root):
         refuse_no_dataset(root)
         session = connect(root, unsafe=unsafe)
         if sql is None and sys.stdin.isatty():
@@ -139,14 +121,14 @@ def inspect(
 @app.command()
 def picture(
     root: RootArgument,
-    file: Annotated[str, typer.Argument(help="Where to write it: PNG, JPEG or WebP by its suffix.")],
+    file: Annotated[str, typer.Argument(help="File to write: PNG, JPEG or WebP, by its suffix.")],
     count: Annotated[int, typer.Option(min=1, max=1000, help="Images at most.")] = 12,
     columns: Annotated[int, typer.Option(min=1, max=100, help="Images in a row of the picture.")] = 4,
 ) -> None:
     """Draw the first images of a dataset with their captions, boxes and masks."""
     from labeling.sdd.picture import contact_sheet, read_sheet_rows, save
 
-    with looking_at(root):
+    with exit_on_storage_error(root):
         save(contact_sheet(read_sheet_rows(root, count), columns), file)
         typer.echo(file)
 
@@ -159,17 +141,17 @@ def train(
         str | None,
         typer.Option(
             metavar="latest|latest-good|PATH",
-            help="Go on from the run's last checkpoint, from the last that is not damaged, or from this one.",
+            help="Resume from the run's last checkpoint, from the last undamaged one, or from this folder.",
         ),
     ] = None,
-    here: Annotated[bool, typer.Option("--here", help="One worker in this process, without Ray.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="Train with one worker in this process, without Ray.")] = False,
 ) -> None:
-    """Train a model on a dataset. Runs on the Ray cluster of RAY_ADDRESS, or on one of this machine."""
+    """Train a model on a dataset, on the Ray cluster that RAY_ADDRESS names or on one that this machine starts."""
     setup_logs()  # before the libraries that it silences are imported
     from training.config import TrainingJob
     from training.job import run
 
-    with told_in_one_line():
+    with exit_on_expected_error():
         run(load(TrainingJob, config, set_ or ()), resume, here)
 
 
@@ -177,29 +159,29 @@ def train(
 def cache(
     config: ConfigOption = None,
     set_: SetOption = None,
-    here: Annotated[bool, typer.Option("--here", help="In this process, without Ray.")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make stale or damaged files anew.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="Run in this process, without Ray.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Replace stale and damaged files.")] = False,
 ) -> None:
-    """Encode a dataset's pictures ahead of training, as `training.data.cache` says. Goes on where it was stopped."""
+    """Encode a dataset's pictures ahead of training, as `training.data.cache` sets it. Resumes after a stop."""
     setup_logs()  # before the libraries that it silences are imported
     from training.cache.job import make_cache
     from training.config import TrainingJob
 
-    with told_in_one_line():
+    with exit_on_expected_error():
         make_cache(load(TrainingJob, config, set_ or ()), here, rebuild)
 
 
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint: OUT/checkpoints/step-…")],
-    folder: Annotated[Path, typer.Argument(help="Where the model is to be; must not be there yet.")],
-    half: Annotated[bool, typer.Option("--half", help="In float16: half as large.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")],
+    half: Annotated[bool, typer.Option("--half", help="Write float16: half as large.")] = False,
 ) -> None:
     """Write a checkpoint's model as a folder that generates images."""
     setup_logs()
     from training.export import export as export_model
 
-    with told_in_one_line():
+    with exit_on_expected_error():
         export_model(checkpoint, folder, half)
 
 
@@ -208,13 +190,54 @@ def settings(
     table: Annotated[
         str | None, typer.Argument(metavar="[TABLE]", help="One table with the tables inside it: labeling.download")
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As the documentation's reference page.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the reference page of the documentation.")
+    ] = False,
 ) -> None:
     """Print every setting with its default, its type and what it does."""
     from flows.settings import settings_markdown, settings_text
 
-    with told_in_one_line():
+    with exit_on_expected_error():
         typer.echo(settings_markdown() if markdown else settings_text(table))
+
+
+@app.command()
+def describe(
+    preset: Annotated[
+        Preset | None, typer.Option(help="Settings of a published model.  [default: paper]", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images of a training step on one GPU (App. A: 12).")] = 12,
+    subjects: Annotated[int, typer.Option(min=1, help="Subjects of each image.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="GPUs that train together, for the memory of each.")] = 8,
+    recompute: Annotated[Recompute, typer.Option(help="As training.recompute.")] = Recompute.ACTIVATIONS,
+    precision: Annotated[Precision, typer.Option(help="As training.precision.")] = Precision.BFLOAT16,
+) -> None:
+    """Print parameters, FLOPs and GPU memory of a model's settings, without allocating any of it."""
+    from model.describe import StepShape, describe_settings
+
+    if preset and config:
+        raise typer.BadParameter("give one of --preset and --config")
+    with exit_on_expected_error(ValueError, OSError):
+        step = StepShape(batch, subjects, workers, recompute, precision)
+        typer.echo(describe_settings(config or preset or Preset.PAPER, set_ or (), step))
+
+
+@app.command()
+def serve_world(
+    folder: Annotated[Path, typer.Argument(help="Folder of the world: scenes, their list and their truth.")],
+    count: Annotated[int, typer.Option(min=1, help="Scenes of a new world.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a new world.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port in the URLs of a new world; 0 takes any free one.")
+    ] = 8601,
+) -> None:
+    """Serve the miniature world over HTTP on this machine until Ctrl-C; write it first if the folder has none."""
+    from miniature.world.serve import serve_world as serve
+
+    with exit_on_expected_error():
+        serve(folder, count, seed, port)
 
 
 @app.command()
@@ -223,25 +246,21 @@ def demo(
         str, typer.Option("--config", help="Settings: a TOML file, or a name in infra/configs.")
     ] = "demo",
     set_: SetOption = None,
-    scenes: Annotated[int, typer.Option(help="Scenes in the world, where it is not written yet.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
-    labels_only: Annotated[bool, typer.Option("--labels-only", help="Do not go on to train on them.")] = False,
+    scenes: Annotated[int, typer.Option(help="Scenes of the world, if it is not written yet.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+    labels_only: Annotated[bool, typer.Option("--labels-only", help="Stop before the training.")] = False,
 ) -> None:
-    """Try it all: compose scenes, serve them over HTTP, label them with small networks, score the labels, train."""
+    """Compose scenes, serve them over HTTP, label them with small networks, score the labels and train on them."""
     setup_logs()  # before the libraries that it silences are imported
     from flows.demo import demo as run_demo
     from flows.experiment import DemoExperiment
-    from miniature.world.serve import WorldError
 
-    with told_in_one_line():
-        try:
-            run_demo(load(DemoExperiment, config, set_ or ()), scenes, seed, labels_only)
-        except WorldError as error:
-            raise LabelingError(str(error)) from None
+    with exit_on_expected_error():
+        run_demo(load(DemoExperiment, config, set_ or ()), scenes, seed, labels_only)
 
 
 def main() -> None:
-    """The entry point of `python -m flows.cli`."""
+    """Run the command line: the entry point of `python -m flows.cli`."""
     sys.exit(app())
 
 

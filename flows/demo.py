@@ -16,8 +16,9 @@ from labeling.config import LabelingConfig
 from labeling.sdd.picture import contact_sheet, read_sheet_rows
 from labeling.sdd.query import connect
 from miniature.scoring.cases import cases
-from miniature.scoring.label_score import TABLE, score_build, score_stages, score_untaught
-from miniature.scoring.subject_score import SAMPLING, generate, sheet
+from miniature.scoring.exam import SAMPLING
+from miniature.scoring.label_score import TABLE, score_labels
+from miniature.scoring.subject_score import generate, sheet
 from miniature.scoring.true_layers import read_truth
 from miniature.world.names import labelled_names
 from miniature.world.serve import METADATA, TRUTH, WorldConfig, serving, write_world
@@ -86,10 +87,9 @@ def score(labeling: LabelingConfig, world: Path, untaught_scenes: int) -> None:
     held-out subjects in `untaught_scenes` scenes on untaught backgrounds."""
     scoring, truth = Path(labeling.root).parent / "scoring", read_truth(world / TRUTH)
     shutil.rmtree(scoring, ignore_errors=True)
-    figures = [*score_build(labeling, truth), *score_stages(labeling, truth, scoring)]
-    figures += score_untaught(labeling.segment, untaught_scenes) if untaught_scenes else []
-    help_command = "python -m miniature.scoring.label_score --help"
-    typer.echo(f"\nHow right the labels are ({help_command} says what counts)\n{TABLE.text(figures)}")
+    figures = score_labels(labeling, truth, scoring, untaught_scenes)
+    help_command = "subject-diffusion score labels --help"
+    typer.echo(f"\nThe labels against the truth ({help_command} says what counts)\n{TABLE.text(figures)}")
 
 
 def draw(root: str) -> None:

@@ -25,7 +25,6 @@ from model.openclip import open_clip
 from model.sampling.config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 
-PRESETS = Path(__file__).parent.parent / "infra" / "configs"
 MILLION, TERA, GIBI = 1e6, 1e12, 2**30
 PNDM_EVALUATIONS = SamplingConfig().steps + 1
 
@@ -79,16 +78,25 @@ def describe(config: ModelConfig, step: StepShape) -> str:
     return "\n\n".join([*tables, _sampling_table(config, step.subjects)])
 
 
+def describe_settings(source: str | Path, overrides: Sequence[str], step: StepShape) -> str:
+    """Return the tables of the settings in `source`, a file or a name of infra/configs, below a line that names them.
+
+    Raises:
+        SettingsError: the settings cannot be read, or are wrong.
+        ModelError: the base or the image encoder is unknown.
+    """
+    config = load(_Settings, source, overrides).model
+    return f"{source}: {config.base} + {config.image_encoder}\n\n{describe(config, step)}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return its exit code. `subject-diffusion describe` takes the same options."""
     asked = _parser().parse_args(arguments)
     try:
-        config = load(_Settings, asked.config or PRESETS / f"{asked.preset}.toml", asked.set).model
-        print(f"{asked.config or asked.preset}: {config.base} + {config.image_encoder}\n")
         step = StepShape(
             asked.batch, asked.subjects, asked.workers, Recompute(asked.recompute), Precision(asked.precision)
         )
-        print(describe(config, step))
+        print(describe_settings(asked.config or asked.preset, asked.set, step))
     except (ModelError, ValidationError, ValueError, OSError) as error:
         print(f"describe: {error}", file=sys.stderr)
         return 2

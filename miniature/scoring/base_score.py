@@ -1,12 +1,11 @@
 """Scores a base's pictures by the independent judge: is the place that the caption names, is the subject of its class?
 
-    python -m miniature.scoring.base_score miniature/weights/base
+    subject-diffusion score base miniature/weights/base
 
 Captions are those of scenes that nobody trained on, and the scenes themselves are judged too: no base can be expected
 to do better than `real`. The pictures come from diffusers' own `StableDiffusionPipeline`.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
-from miniature.networks.judge import Judge, load_judge
-from miniature.refusal import refusing
-from miniature.scoring.figures import Figure, Table, share_of_hits, write_json
+from miniature.networks.judge import Judge
+from miniature.scoring.figures import Figure, Table, share_of_hits
 from miniature.training.judge import found_words
 from miniature.training.pictures import SCENES, SIDE_PX, Shown, pixels, shown
 
@@ -110,27 +108,3 @@ def write_sheet(images: Sequence[NDArray[np.uint8]], path: Path, columns: int = 
     sheet = np.concatenate(rows, axis=0).repeat(2, axis=0).repeat(2, axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), sheet[..., ::-1])
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Score a base's pictures by the independent judge.")
-    parser.add_argument("base", type=Path, help="folder of the base, in diffusers' layout")
-    parser.add_argument("--judge", type=Path, default=Path("miniature/weights/judge"))
-    parser.add_argument("--count", type=int, default=128, help="captions of each of the four kinds (default: 128)")
-    parser.add_argument("--steps", type=int, default=25, help="of the sampler (default: 25)")
-    parser.add_argument("--guidance", type=float, default=2.5, help="classifier-free guidance (default: 2.5)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    parser.add_argument("--out", type=Path, help="folder for the pictures and figures.json")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    with refusing(parser):
-        pipeline, judge = load_base(given.base), load_judge(given.judge)
-    found = score(pipeline, judge, given.count, given.steps, given.guidance, given.out)
-    print(TABLE.text(found))
-    if given.out is not None:
-        write_json(found, given.out / "figures.json")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from miniature.scoring.exam import Asked
 from miniature.training.pictures import SCENES, Shown, alone, pool, shown
 from miniature.world.names import labelled_names
 from miniature.world.scenes import Pool
@@ -17,16 +17,6 @@ COUNT = 60
 """Subjects that are ranked against each other."""
 SEED = 4242
 _TRIES = 20
-
-
-class Asked(StrEnum):
-    """Which subjects."""
-
-    HELD_OUT = "held_out"
-    """No network has seen them: what is reported."""
-    UNTAUGHT = "untaught"
-    """No labelling network was taught them, so no dataset has them; base and judges have seen them. For choosing
-    settings by."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Scores a build of the miniature world against its truth, stage by stage and end to end.
 
-    python -m miniature.scoring.label_score --config demo --truth out/demo/world/truth.parquet --scoring out/scoring
+    subject-diffusion score labels --config demo --truth out/demo/world/truth.parquet --scoring out/scoring
 
 It reads the files that a real `build` left, nothing in memory. With `--scoring FOLDER` each stage but the captioner is
 run once more on its *true* input, through its ordinary backend, so that a loss can be traced to its stage.
@@ -16,14 +16,12 @@ Scenes with a sprite that no network was trained on are counted apart, and so ar
 trained on (`--untaught-scenes`).
 """
 
-import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.config import Config, load
 from labeling.backends.load import load_segmenter
 from labeling.config import BoxRules, LabelingConfig, RulesConfig, SegmentConfig
 from labeling.rules import broken_box_rules, broken_rules
@@ -32,9 +30,8 @@ from labeling.sdd.schema import Candidate, Detections, Entities, Entity, Layer, 
 from labeling.sdd.shards import ShardStore
 from labeling.stages.segment import SegmentInput, SegmentStage
 from labeling.steps import steps_of
-from miniature.refusal import refusing
-from miniature.scoring.figures import Figure, Table, mean_by_image, share_by_image, write_json
-from miniature.scoring.true_layers import read_truth, run_on_truth, true_candidates, true_detections, truths_of
+from miniature.scoring.figures import Figure, Table, mean_by_image, share_by_image
+from miniature.scoring.true_layers import run_on_truth, true_candidates, true_detections, truths_of
 from miniature.training.matching import matched_boxes, matched_words
 from miniature.world.backgrounds import BACKGROUNDS, UNTAUGHT
 from miniature.world.scenes import Pool, Scene, ScenesConfig, compose
@@ -88,6 +85,17 @@ def score_entities(store: ShardStore, truth: dict[str, Truth], rules: RulesConfi
     """Recall and precision of sdd/: the right noun, box and mask."""
     tallies = _tallies(store, truth, Product, "sdd", lambda t, row: _entities(t, _or(row, "entities"), rules))
     return _figures("end to end", "built", tallies)
+
+
+def score_labels(
+    config: LabelingConfig, truth: dict[str, Truth], scoring: Path | None, untaught_scenes: int
+) -> list[Figure]:
+    """Return the figures of the build, those of each stage if `scoring` is given, and those on untaught backgrounds."""
+    return [
+        *score_build(config, truth),
+        *(score_stages(config, truth, scoring) if scoring else ()),
+        *(score_untaught(config.segment, untaught_scenes) if untaught_scenes else ()),
+    ]
 
 
 def score_build(config: LabelingConfig, truth: dict[str, Truth]) -> list[Figure]:
@@ -235,35 +243,3 @@ def _figures(
     shares = [share_by_image(of[sprites], name, pairs) for (sprites, name), pairs in hits.items()]
     means = [mean_by_image(of[sprites], name, own) for (sprites, name), own in values.items() if any(own)]
     return sorted(shares + means, key=lambda figure: figure.of["sprites"] != TRAINED)
-
-
-class ScoredExperiment(Config):
-    """The tables that the score reads."""
-
-    labeling: LabelingConfig
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="the build's settings")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="labeling.KEY=VALUE")
-    parser.add_argument("--truth", type=Path, required=True, help="truth.parquet of the world")
-    parser.add_argument("--scoring", type=Path, help="new folder; run each stage on its true input there")
-    parser.add_argument("--untaught-scenes", type=int, default=0, help="scenes for masks on untaught backgrounds")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    given = parser.parse_args()
-    if given.scoring and given.scoring.exists():  # its stages would be taken for those of this build
-        parser.error(f"--scoring {given.scoring} is there already: remove it, or give another folder")
-    with refusing(parser):
-        config, truth = load(ScoredExperiment, given.config, given.overrides).labeling, read_truth(given.truth)
-        figures = score_build(config, truth)
-        figures += score_stages(config, truth, given.scoring) if given.scoring else []
-        figures += score_untaught(config.segment, given.untaught_scenes) if given.untaught_scenes > 0 else []
-    print(TABLE.text(figures))
-    if given.json:
-        write_json(figures, given.json)
-
-
-if __name__ == "__main__":
-    main()

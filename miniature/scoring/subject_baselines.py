@@ -1,24 +1,21 @@
 """What R@1 is worth: the score of pictures that no model made, on the subjects of `subject_score`.
 
-    python -m miniature.scoring.subject_baselines
+    subject-diffusion score baselines
 
 Each picture shows something of the subject at the place where it is wanted, and the embedder ranks the 60 by it.
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from miniature.networks.judge import Embedder, load_embedder
-from miniature.refusal import refusing
-from miniature.scoring.cases import COUNT, Asked, Case, Wanted, cases, known
-from miniature.scoring.figures import Figure, Table, share_of_hits, write_json
+from miniature.networks.judge import Embedder
+from miniature.scoring.cases import COUNT, Case, Wanted, cases, known
+from miniature.scoring.exam import Asked
+from miniature.scoring.figures import Figure, Table, share_of_hits
 from miniature.scoring.subject_score import looks_of, ranked_first
 from miniature.training.pictures import SIDE_PX
 from miniature.world.scenes import Layer, paint
@@ -95,24 +92,3 @@ def _in_box(wanted: Wanted, side: int) -> Layer:
     scale = min((x1 - x0) / width, (y1 - y0) / height)
     to_box = np.array([[scale, 0, (x0 + x1 - scale * width) / 2], [0, scale, (y0 + y1 - scale * height) / 2]])
     return Layer(cv2.warpAffine(cut_out, to_box, (side, side), flags=cv2.INTER_LINEAR), 0, 0)
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--embedder", type=Path, default=Path("miniature/weights/embedder"))
-    parser.add_argument("--asked", type=Asked, choices=list(Asked), default=Asked.HELD_OUT, help="(default: held_out)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    parser.add_argument("--out", type=Path, help="folder for figures.json")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    with refusing(parser):
-        embedder = load_embedder(given.embedder)
-    found = list(score(embedder, given.asked))
-    print(TABLE.text(found))
-    if given.out is not None:
-        write_json(found, given.out / "figures.json")
-
-
-if __name__ == "__main__":
-    main()

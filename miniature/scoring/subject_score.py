@@ -1,6 +1,6 @@
 """Scores a trained model on subjects that no network was shown: which of the 60 is it, and is the ground the right one?
 
-    python -m miniature.scoring.subject_score miniature/weights/subject_diffusion
+    subject-diffusion score subjects miniature/weights/subject_diffusion
 
 Each subject is given in one pose and wanted in another, at the place of a fresh scene, by its class word. An embedder
 that never saw the 60 ranks them by likeness to what was made; chance is .017. Figures are given with all conditions
@@ -8,13 +8,11 @@ and with each of them left out, and for the scenes themselves: nothing can be ex
 Settings are chosen on other subjects (`--asked untaught`).
 
 By default the model is given the outline that the subject has in the scene, which helps to find it. `--given box` gives
-the bounds of that outline alone, as a person would. `subject_baselines` has what can be had without a model.
+the bounds of that outline alone, as a person would. `subject_baselines` scores pictures that no model made.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -25,11 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
-from miniature.refusal import refusing
+from miniature.networks.judge import Embedder, Judge
 from miniature.scoring.base_score import judged
-from miniature.scoring.cases import COUNT, Asked, Case, cases, known
-from miniature.scoring.figures import Figure, Table, share_of_hits, write_json
+from miniature.scoring.cases import COUNT, Case, cases, known
+from miniature.scoring.exam import WITHOUT, Asked, Exam, Given, LeftOut
+from miniature.scoring.figures import Figure, Table, share_of_hits
 from miniature.training.embedder import Pairs, crop
 from miniature.training.pictures import SIDE_PX, pixels
 from miniature.world.sprites import Sprite
@@ -40,31 +38,7 @@ from model.inputs.prompt import Prompt
 from model.inputs.subject import SubjectPictures
 from model.sampling.config import SamplingConfig
 from model.sampling.generation import generate_images, subject_denoiser
-from model.sampling.guidance import Guidance
 from model.subject_diffusion import SubjectDiffusion
-
-SAMPLING = SamplingConfig(scheduler="DDIM", steps=25, guidance=Guidance(text=2.0, image=4.0))
-"""Guidance by the image is the strongest tried with which all backgrounds of `--asked untaught` are right; at 5 .95."""
-WITHOUT: dict[str, frozenset[str]] = {
-    "nothing": frozenset(),
-    "adapter": frozenset({"adapter"}),
-    "CLS": frozenset({"CLS"}),
-    "mask": frozenset({"mask"}),
-    "all three": frozenset({"adapter", "CLS", "mask"}),
-}
-"""What is left out, by its name in the table."""
-
-
-class Given(StrEnum):
-    """What the model is given of the place where a subject is wanted."""
-
-    OUTLINE = "outline"
-    """The outline that the subject has in the scene, and its bounds."""
-    BOX = "box"
-    """The bounds alone: the outline of the reference is fitted into them."""
-    FILLED_BOX = "filled box"
-    """The bounds alone, marked as a whole, which no model here was trained with."""
-
 
 _BATCH = 20
 _GALLERY_POSES = 6
@@ -103,13 +77,13 @@ def generate(
     net: SubjectDiffusion,
     asked: Sequence[Case],
     sampling: SamplingConfig,
-    without: frozenset[str] = frozenset(),
+    without: frozenset[LeftOut] = frozenset(),
     given: Given = Given.OUTLINE,
 ) -> list[NDArray[np.uint8]]:
     """A picture of each case, RGB [64, 64, 3]; its noise is its number's.
 
     Args:
-        without: of "adapter", "CLS" and "mask"; CLS is then a vector of zeros.
+        without: conditions that are left out. CLS is then a vector of zeros.
     """
     made: list[NDArray[np.uint8]] = []
     for first in range(0, len(asked), _BATCH):
@@ -121,11 +95,11 @@ def generate(
         l_m = net.location_mask(batch.boxes, batch.masks, batch.present, size)
         conditions = net.conditions(
             prompts=batch.prompts,
-            features=replace(seen, cls=torch.zeros_like(seen.cls)) if "CLS" in without else seen,
+            features=replace(seen, cls=torch.zeros_like(seen.cls)) if LeftOut.CLS in without else seen,
             boxes=batch.boxes,
             present=batch.present,
-            location_mask=torch.zeros_like(l_m) if "mask" in without else l_m,
-            strengths=torch.zeros_like(batch.boxes[..., 0]) if "adapter" in without else None,
+            location_mask=torch.zeros_like(l_m) if LeftOut.MASK in without else l_m,
+            strengths=torch.zeros_like(batch.boxes[..., 0]) if LeftOut.ADAPTER in without else None,
             full=True,
         )
         denoise = subject_denoiser(net, conditions, net.empty_text(), sampling.guidance.subject_coefficients())
@@ -167,16 +141,6 @@ def ranked_first(
     return [[subject.sprite.name == names[next(best)] for subject in case.subjects] for case in asked]
 
 
-@dataclass(frozen=True)
-class Exam:
-    """What is asked of a model."""
-
-    asked: Asked = Asked.HELD_OUT
-    given: Given = Given.OUTLINE
-    without: Sequence[str] = tuple(WITHOUT)
-    sampling: SamplingConfig = SAMPLING
-
-
 def score(
     net: SubjectDiffusion, judge: Judge, embedder: Embedder, exam: Exam, out: Path | None = None
 ) -> Iterator[Figure]:
@@ -194,7 +158,7 @@ def score(
                 "R@1": ranked_first(embedder, looks, made, asked),
                 "background": judged(judge, made, wanted)["background"],
             }
-            of = {"pictures": "generated", "subjects": str(subjects), "given": exam.given.value, "without": name}
+            of = {"pictures": "generated", "subjects": str(subjects), "given": exam.given.value, "without": name.value}
             yield from (share_of_hits(of, what, hits) for what, hits in right.items())
         of = {"pictures": "real", "subjects": str(subjects), "given": "", "without": "nothing"}
         real = [one.image for one in wanted]
@@ -215,36 +179,3 @@ def _references(case: Case) -> list[NDArray[np.uint8]]:
     return [
         np.asarray(cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8) for image in shown
     ]
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="folder of an exported model")
-    parser.add_argument("--judge", type=Path, default=Path("miniature/weights/judge"))
-    parser.add_argument("--embedder", type=Path, default=Path("miniature/weights/embedder"))
-    parser.add_argument("--asked", type=Asked, choices=list(Asked), default=Asked.HELD_OUT, help="(default: held_out)")
-    parser.add_argument("--given", type=Given, choices=list(Given), default=Given.OUTLINE, help="(default: outline)")
-    parser.add_argument("--without", choices=list(WITHOUT), action="append", help="may be repeated (default: each)")
-    parser.add_argument("--text", type=float, default=SAMPLING.guidance.text, help="guidance (default: %(default)s)")
-    parser.add_argument("--image", type=float, default=SAMPLING.guidance.image, help="guidance (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    parser.add_argument("--out", type=Path, help="folder for the pictures and figures.json")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    with refusing(parser):
-        net = SubjectDiffusion.from_pretrained(given.model).eval().requires_grad_(False)
-        judge, embedder = load_judge(given.judge), load_embedder(given.embedder)
-    print(TABLE.head)
-    found = []
-    sampling = SAMPLING.model_copy(update={"guidance": Guidance(text=given.text, image=given.image)})
-    exam = Exam(given.asked, given.given, given.without or tuple(WITHOUT), sampling)
-    for figure in score(net, judge, embedder, exam, given.out):
-        print(TABLE.line(figure), flush=True)
-        found.append(figure)
-    if given.out is not None:
-        write_json(found, given.out / "figures.json")
-
-
-if __name__ == "__main__":
-    main()

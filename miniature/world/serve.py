@@ -2,7 +2,7 @@
 
 A world that is in FOLDER is served as it is; otherwise one is written first, of what the small networks know:
 
-    python -m miniature.serve FOLDER --count 300 --seed 0 --port 8601
+    subject-diffusion serve-world FOLDER --count 300 --seed 0 --port 8601
 
     FOLDER/images/000000.jpg ...    the scenes
     FOLDER/metadata.parquet         what `build` reads: one row a scene, the columns of LAION-Aesthetics
@@ -18,7 +18,7 @@ import io
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +38,7 @@ from infra.ranges import Share
 from labeling.sdd import masks
 from labeling.sdd.arrow import Float32, Int32, Int64, Label, record_of, schema_of
 from labeling.sdd.schema import Box, Mask
+from miniature.errors import WorldError
 from miniature.world.names import taught_scenes
 from miniature.world.scenes import Pool, Scene, ScenesConfig, Subject, compose
 
@@ -45,10 +46,6 @@ HOST = "127.0.0.1"
 METADATA = "metadata.parquet"
 TRUTH = "truth.parquet"
 Float64 = Annotated[float, pa.float64()]
-
-
-class WorldError(Exception):
-    """The world cannot be written or served; the message says what to do."""
 
 
 class WorldConfig(Config):
@@ -198,7 +195,7 @@ def _free_port() -> int:
 def _port_of(folder: Path) -> int:
     path = folder / METADATA
     if not path.exists():
-        raise WorldError(f"{path} is missing: write a world there first (python -m miniature.serve {folder})")
+        raise WorldError(f"{path} is missing: write a world there first (subject-diffusion serve-world {folder})")
     url: str = pq.read_table(path, columns=["URL"])["URL"][0].as_py()
     port = urlsplit(url).port
     assert port is not None, f"{path} was not written by write_world"
@@ -264,8 +261,23 @@ def _write(path: Path, rows: Iterable[Any], row: type) -> None:
     pq.write_table(pa.Table.from_pylist([record_of(r) for r in rows], schema=schema_of(row)), path)
 
 
+def serve_world(folder: Path, count: int, seed: int, port: int) -> None:
+    """Serve the world in `folder` until Ctrl-C. Write `count` scenes of known subjects first if there is no world yet.
+
+    Raises:
+        WorldError: `count` is under 1, or the port of the URLs is taken.
+    """
+    metadata = folder / METADATA
+    if not metadata.exists():
+        write_world(folder, count, seed, WorldConfig(port=port, scenes=taught_scenes()))
+    with suppress(KeyboardInterrupt), serving(folder) as base_url:
+        count = pq.read_metadata(metadata).num_rows
+        print(f"{count} scenes at {base_url}, listed in {metadata}; Ctrl-C ends", flush=True)
+        threading.Event().wait()
+
+
 def main() -> None:
-    """The command line."""
+    """Run the command line. `subject-diffusion serve-world` takes the same options."""
     parser = argparse.ArgumentParser(description="Write a small world and serve it until stopped.")
     parser.add_argument("folder", type=Path)
     new = parser.add_argument_group("of a new world")
@@ -275,18 +287,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.port not in range(1 << 16):
         parser.error(f"--port {given.port}: give 0 to 65535")
-    metadata = given.folder / METADATA
     try:
-        if not metadata.exists():
-            write_world(given.folder, given.count, given.seed, WorldConfig(port=given.port, scenes=taught_scenes()))
-        with serving(given.folder) as base_url:
-            count = pq.read_metadata(metadata).num_rows
-            print(f"{count} scenes at {base_url}, listed in {metadata}; Ctrl-C ends", flush=True)
-            threading.Event().wait()
+        serve_world(given.folder, given.count, given.seed, given.port)
     except WorldError as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

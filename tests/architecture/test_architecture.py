@@ -1,4 +1,4 @@
-"""The rules of the house that a test can hold."""
+"""Rules of the project that a test can check."""
 
 import ast
 import re
@@ -28,7 +28,9 @@ LIGHT = (
     "labeling.execution.supervisor",
     "labeling.execution.child",
     "labeling.execution.run",
+    "miniature.scoring.exam",
     "flows.experiment",
+    "flows.score",
     "flows.cli",
 )
 HEAVY = ("torch", "transformers", "ray", "spacy", "img2dataset", "prefect", "diffusers", "segment_anything", "pandas")
@@ -66,7 +68,7 @@ def test_no_other_distribution_ships_one_of_our_names(name):
     assert Path(find_spec(name).origin).parent == ROOT / name
 
 
-def test_no_module_has_a_name_that_says_nothing():
+def test_no_module_has_a_vague_name():
     modules = [*SOURCES, *(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("*.py"))]
     assert [m for m in modules if VAGUE & set(re.split(r"[/_.]", m))] == []
 
@@ -79,58 +81,75 @@ def test_a_package_holds_a_docstring_and_nothing_else(source):
 
 
 def test_openclip_is_imported_in_one_place():
-    """What it imports in vain is left out there."""
+    """That module leaves out what open_clip imports and the project does not need."""
     importing = [
         source for source in SOURCES if re.search(r"^\s*(import|from) open_clip\b", (ROOT / source).read_text(), re.M)
     ]
     assert importing == ["model/openclip.py"]
 
 
-def speaks_by_its_members(node):
-    """An enum's members and a settings class's fields have texts of their own."""
+def documents_its_members(node):
+    """Return whether a class is an enum or a settings class, whose members have docstrings of their own."""
     bases = {base.id for base in getattr(node, "bases", []) if isinstance(base, ast.Name)}
     return bool(bases & {"StrEnum", "IntEnum", "Enum", "Config"})
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_what_is_public_says_what_it_is(source):
+def test_every_public_definition_has_a_docstring(source):
     tree = tree_of(source)
     assert ast.get_docstring(tree), f"{source} has no docstring"
     definitions = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
-    public = [n for n in definitions if not n.name.startswith("_") and not speaks_by_its_members(n)]
+    public = [n for n in definitions if not n.name.startswith("_") and not documents_its_members(n)]
     assert [n.name for n in public if not ast.get_docstring(n)] == []
 
 
-README = (ROOT / "README.md").read_text()
-FENCED = re.findall(r"^```\w*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-CODE = [line.split(" #")[0] for block in FENCED for line in block.splitlines()]
-CODE += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in [ROOT / "README.md", ROOT / "miniature/weights/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+}
 
 
-def test_every_make_target_of_the_readme_exists():
+def code_in(page):
+    """Return the lines of a page's fenced blocks, continuation lines joined, and its inline code."""
+    fence = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    blocks = [block.replace("\\\n", " ") for block in fence.findall(page)]
+    lines = [line.split(" #")[0] for block in blocks for line in block.splitlines()]
+    return [*lines, *re.findall(r"`([^`\n]+)`", fence.sub("", page))]
+
+
+CODE = [(name, line) for name, page in PAGES.items() for line in code_in(page)]
+
+
+def test_every_make_target_of_the_documentation_exists():
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {m[1] for code in CODE if (m := re.search(r"\bmake(?: [A-Z_]+=\S+)* ([a-z][\w-]*)", code))}
+    named = {m[1] for _, code in CODE if (m := re.search(r"\bmake(?: [A-Z_]+=\S+)* ([a-z][\w-]*)", code))}
     assert named >= {"demo", "test"}
     assert named - targets == set()
 
 
-def test_every_command_of_the_readme_exists_with_its_options():
+def test_every_command_of_the_documentation_exists_with_its_options():
     from typer.main import get_command
 
     from flows.cli import app
 
-    verbs = get_command(app).commands
-    named = [m.groups() for code in CODE if (m := re.search(r"subject-diffusion ([a-z]\w*)(.*)", code))]
-    assert {verb for verb, _ in named} >= {"build", "status", "inspect"}
-    for verb, rest in named:
-        assert verb in verbs
-        options = {option for parameter in verbs[verb].params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", rest.split('"')[0])) <= options, f"{verb}{rest}"
+    named = [(page, m[1].split()) for page, code in CODE if (m := re.search(r"subject-diffusion ([a-z].*)", code))]
+    assert {words[0] for _, words in named} >= {"build", "status", "inspect", "describe", "serve-world", "score"}
+    for page, words in named:
+        command = get_command(app)
+        while words and getattr(command, "commands", None):
+            assert words[0] in command.commands, f"{page}: {words}"
+            command = command.commands[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
+        rest = " ".join(words).split('"')[0]
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{page}: {rest}"
 
 
-def test_every_link_of_the_readme_leads_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page):
+    links = [link for link in re.findall(r"\]\(([^)#]+)", PAGES[page]) if "://" not in link]
+    generated = {"reference/settings.md", "reference/command-line.md"}
+    broken = [link for link in links if not ((ROOT / page).parent / link).exists()]
+    assert [link for link in broken if link.removeprefix("../") not in generated] == []
 
 
 def test_sprites_and_weights_stay_small():

@@ -1,4 +1,4 @@
-"""Every numeric setting has a lower and an upper bound, so that a slip of the keyboard is refused at once."""
+"""Every numeric setting has a lower and an upper bound, so that a typing error is refused at once."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -25,7 +25,7 @@ def classes(base: type[Config]) -> Iterator[type[Config]]:
 
 
 def unbounded(schema: Any, path: str = "") -> Iterator[str]:
-    """The places of a JSON schema that take any number."""
+    """Return the places of a JSON schema that take any number."""
     if isinstance(schema, list):
         for part in schema:
             yield from unbounded(part, path)

@@ -4,7 +4,8 @@ from collections import Counter
 
 import numpy as np
 
-from miniature.scoring.cases import COUNT, Asked, cases, known
+from miniature.scoring.cases import COUNT, cases, known
+from miniature.scoring.exam import Asked
 from miniature.scoring.subject_baselines import DRAWN, mean_colour, named_by_class_word, outline_alone, pasted_reference
 
 

@@ -10,8 +10,9 @@ import torch
 from miniature.networks import base, image_encoder, latent
 from miniature.networks.judge import load_embedder
 from miniature.networks.text import tokenizer
-from miniature.scoring.cases import COUNT, Asked, cases, known
-from miniature.scoring.subject_score import SAMPLING, WITHOUT, Given, batch_of, gallery, generate, ranked_first, sheet
+from miniature.scoring.cases import COUNT, cases, known
+from miniature.scoring.exam import SAMPLING, WITHOUT, Asked, Given, LeftOut
+from miniature.scoring.subject_score import batch_of, gallery, generate, ranked_first, sheet
 from miniature.world.names import labelled_names
 from miniature.world.scenes import phrases
 from model.config import ModelConfig
@@ -119,16 +120,16 @@ def test_a_box_alone_is_marked_by_the_outline_of_the_reference_or_as_a_whole(net
 def test_each_condition_that_is_left_out_changes_the_picture(net: SubjectDiffusion) -> None:
     asked = list(cases(1))[:2]
     made = {name: generate(net, asked, QUICK, without) for name, without in WITHOUT.items()}
-    assert all(np.array_equal(a, b) for a, b in zip(made["nothing"], generate(net, asked, QUICK), strict=True))
-    for one in ("adapter", "CLS", "mask"):
-        assert not np.array_equal(made["nothing"][0], made[one][0])
+    assert all(np.array_equal(a, b) for a, b in zip(made[LeftOut.NOTHING], generate(net, asked, QUICK), strict=True))
+    for one in (LeftOut.ADAPTER, LeftOut.CLS, LeftOut.MASK):
+        assert not np.array_equal(made[LeftOut.NOTHING][0], made[one][0])
 
 
 def test_with_all_left_out_no_picture_knows_its_subject(net: SubjectDiffusion) -> None:
     one, other, *_ = cases(1)
     given = replace(one.subjects[0], image=other.subjects[0].image, mask=other.subjects[0].mask)
     swapped = replace(one, subjects=(given,))
-    for name, equal in (("nothing", False), ("all three", True)):
+    for name, equal in ((LeftOut.NOTHING, False), (LeftOut.ALL, True)):
         pair = [generate(net, [case], QUICK, WITHOUT[name])[0] for case in (one, swapped)]
         assert np.array_equal(*pair) == equal
 

@@ -22,9 +22,10 @@ from PIL import Image
 from labeling.config import DownloadConfig
 from labeling.sdd import masks
 from labeling.sdd.arrow import row_of
+from miniature.errors import WorldError
 from miniature.world.names import labelled_names
 from miniature.world.scenes import Pool, ScenesConfig, compose
-from miniature.world.serve import METADATA, TRUTH, Truth, WorldConfig, WorldError, serving, write_world
+from miniature.world.serve import METADATA, TRUTH, Truth, WorldConfig, serving, write_world
 from tests.processes import PATIENCE_S, Processes
 
 COUNT = 24
@@ -169,9 +170,10 @@ def test_what_cannot_be_a_world_is_refused(tmp_path: Path) -> None:
         write_world(tmp_path, 0, 0)
 
 
-def test_the_command_writes_serves_and_stops(tmp_path: Path, processes: Processes) -> None:
-    command = [sys.executable, "-m", "miniature.world.serve", str(tmp_path), "--count", "3", "--port", "0"]
-    server = processes.start(command, stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("command", [["miniature.serve"], ["flows.cli", "serve-world"]])
+def test_the_command_writes_serves_and_stops(command: list[str], tmp_path: Path, processes: Processes) -> None:
+    words = [sys.executable, "-m", *command, str(tmp_path), "--count", "3", "--port", "0"]
+    server = processes.start(words, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     assert "3 scenes at http://127.0.0.1:" in server.stdout.readline()
     with urllib.request.urlopen(urls(tmp_path)[2]) as answer:

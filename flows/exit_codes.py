@@ -1,0 +1,40 @@
+"""Exit codes of the command line: an error that a person can mend is one line on standard error and exit code 2."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from infra.config import SettingsError
+from infra.redaction import redact
+from labeling.errors import LabelingError
+from miniature.errors import WorldError
+from model.errors import ModelError
+from training.errors import TrainingError
+
+EXPECTED: tuple[type[Exception], ...] = (SettingsError, LabelingError, ModelError, TrainingError, WorldError)
+"""Errors whose message says what to do, so that a traceback would only hide it."""
+
+
+@contextmanager
+def exit_on_expected_error(*more: type[Exception]) -> Iterator[None]:
+    """Print the message of an expected error and exit with code 2; let any other error through.
+
+    Args:
+        more: further kinds of errors that are expected inside the context.
+    """
+    try:
+        yield
+    except (*EXPECTED, *more) as error:
+        typer.secho(f"error: {redact(str(error))}", fg="red", err=True)
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def exit_on_storage_error(root: str) -> Iterator[None]:
+    """As `exit_on_expected_error`, and name `root` where a file cannot be read."""
+    with exit_on_expected_error():
+        try:
+            yield
+        except OSError as error:
+            raise LabelingError(f"{root} cannot be read ({error}): check the storage") from error

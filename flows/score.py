@@ -1,0 +1,150 @@
+"""`subject-diffusion score`: the figures of the miniature world's labels, base and small model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.exit_codes import exit_on_expected_error
+from flows.options import SetOption
+from infra.config import load
+from miniature.scoring.exam import SAMPLING, Asked, Exam, Given, LeftOut
+from model.sampling.guidance import Guidance
+
+app = typer.Typer(
+    help="Score labels, a base or a model in the miniature world.", no_args_is_help=True, rich_markup_mode="markdown"
+)
+JudgeOption = Annotated[Path, typer.Option("--judge", help="Folder of the network that judges pictures.")]
+EmbedderOption = Annotated[Path, typer.Option("--embedder", help="Folder of the network that ranks subjects.")]
+AskedOption = Annotated[
+    Asked, typer.Option("--asked", help="Subjects: held_out for figures, untaught for choosing settings.")
+]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of PyTorch.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for pictures and figures.json.")]
+JUDGE, EMBEDDER = Path("miniature/weights/judge"), Path("miniature/weights/embedder")
+
+
+@app.command()
+def labels(
+    config: Annotated[str, typer.Option("--config", help="Settings of the build: a TOML file, or a name.")],
+    truth: Annotated[Path, typer.Option("--truth", exists=True, dir_okay=False, help="truth.parquet of the world.")],
+    set_: SetOption = None,
+    scoring: Annotated[
+        Path | None, typer.Option("--scoring", help="New folder: also run each stage on its true input there.")
+    ] = None,
+    untaught_scenes: Annotated[
+        int, typer.Option("--untaught-scenes", min=0, help="Scenes for masks on untaught backgrounds.")
+    ] = 0,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Score a dataset of the miniature world against its truth, stage by stage and end to end.
+
+    A noun is right if it names a subject, by its name or class word, or the background. A box is right if its
+    label is one of its subject's words and their IoU is at least .5. An entity is right if noun and box are
+    right and the mask's IoU is at least .75. Scenes with held-out subjects are counted apart.
+    """
+    from flows.experiment import Experiment
+    from miniature.scoring.figures import write_json
+    from miniature.scoring.label_score import TABLE, score_labels
+    from miniature.scoring.true_layers import read_truth
+
+    if scoring and scoring.exists():  # its stages would be taken for those of this build
+        raise typer.BadParameter(f"--scoring {scoring} exists: remove it, or give another folder")
+    with exit_on_expected_error(OSError):
+        labeling = load(Experiment, config, set_ or ()).labeling
+        figures = score_labels(labeling, read_truth(truth), scoring, untaught_scenes)
+    typer.echo(TABLE.text(figures))
+    if json:
+        write_json(figures, json)
+
+
+@app.command()
+def base(
+    folder: Annotated[Path, typer.Argument(metavar="BASE", help="Folder of the base, in diffusers' layout.")],
+    judge: JudgeOption = JUDGE,
+    count: Annotated[int, typer.Option(min=1, help="Captions of each of the four kinds.")] = 128,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the sampler.")] = 25,
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance.")] = 2.5,
+    threads: ThreadsOption = 1,
+    out: OutOption = None,
+) -> None:
+    """Score a base's pictures by the independent judge: is the background right, is each subject of its class?"""
+    import torch
+
+    from miniature.networks.judge import load_judge
+    from miniature.scoring.base_score import TABLE, load_base, score
+    from miniature.scoring.figures import write_json
+
+    torch.set_num_threads(threads)
+    with exit_on_expected_error(OSError, ValueError):  # diffusers raises both for a folder that it cannot read
+        pipeline, network = load_base(folder), load_judge(judge)
+    figures = score(pipeline, network, count, steps, guidance, out)
+    typer.echo(TABLE.text(figures))
+    if out:
+        write_json(figures, out / "figures.json")
+
+
+@app.command()
+def subjects(
+    model: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
+    judge: JudgeOption = JUDGE,
+    embedder: EmbedderOption = EMBEDDER,
+    asked: AskedOption = Asked.HELD_OUT,
+    given: Annotated[
+        Given, typer.Option(help="What the model is given of the place where a subject is wanted.")
+    ] = Given.OUTLINE,
+    without: Annotated[
+        list[LeftOut] | None, typer.Option(help="Conditions that are left out; may be repeated.  [default: each]")
+    ] = None,
+    text: Annotated[float, typer.Option(min=0, help="Scale of guidance by text.")] = SAMPLING.guidance.text,
+    image: Annotated[float, typer.Option(min=0, help="Scale of guidance by image.")] = SAMPLING.guidance.image,
+    threads: ThreadsOption = 1,
+    out: OutOption = None,
+) -> None:
+    """Score a model on 60 subjects: is each ranked first by an independent network, is the background right?
+
+    Each subject is given in one pose and wanted in another. Chance is .017.
+    """
+    import torch
+
+    from miniature.networks.judge import load_embedder, load_judge
+    from miniature.scoring.figures import write_json
+    from miniature.scoring.subject_score import TABLE, score
+    from model.subject_diffusion import SubjectDiffusion
+
+    torch.set_num_threads(threads)
+    with exit_on_expected_error(OSError):
+        net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
+        networks = load_judge(judge), load_embedder(embedder)
+        sampling = SAMPLING.model_copy(update={"guidance": Guidance(text=text, image=image)})
+    exam = Exam(asked, given, without or tuple(LeftOut), sampling)
+    figures = []
+    typer.echo(TABLE.head)
+    for figure in score(net, *networks, exam, out):
+        typer.echo(TABLE.line(figure))
+        figures.append(figure)
+    if out:
+        write_json(figures, out / "figures.json")
+
+
+@app.command()
+def baselines(
+    embedder: EmbedderOption = EMBEDDER,
+    asked: AskedOption = Asked.HELD_OUT,
+    threads: ThreadsOption = 1,
+    out: OutOption = None,
+) -> None:
+    """Score pictures that no model made, as a comparison for `score subjects`: outlines, mean colours, references."""
+    import torch
+
+    from miniature.networks.judge import load_embedder
+    from miniature.scoring.figures import write_json
+    from miniature.scoring.subject_baselines import TABLE, score
+
+    torch.set_num_threads(threads)
+    with exit_on_expected_error(OSError):
+        network = load_embedder(embedder)
+    figures = list(score(network, asked))
+    typer.echo(TABLE.text(figures))
+    if out:
+        write_json(figures, out / "figures.json")

@@ -1,0 +1,5 @@
+"""Errors of the small world that a person can mend: the message says how."""
+
+
+class WorldError(Exception):
+    """The world cannot be written or served."""
