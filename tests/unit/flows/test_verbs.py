@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,14 @@ def test_score_labels_prints_and_writes_the_figures_of_a_build(tmp_path: Path) -
     world, store = tmp_path / "world", ShardStore(str(tmp_path / "sdd"))
     write_world(world, 3, 3, WorldConfig(scenes=ScenesConfig(width_px=(160, 200), height_px=(160, 200))))
     truth = read_truth(world / TRUTH)
-    pictures = [image(n, (world / "images" / Path(url).name).read_bytes(), url) for n, url in enumerate(truth)]
+    pictures = [
+        replace(
+            image(number, (world / "images" / Path(url).name).read_bytes(), url),
+            width_px=scene.width_px,
+            height_px=scene.height_px,
+        )
+        for number, (url, scene) in enumerate(truth.items())
+    ]
     store.write_outcomes("images", SHARD, pictures, Image, "downloaded")
     write_truth(store, store, truth, LAYERS)
     store.write("urls", SHARD, [listed(n, url) for n, url in enumerate(truth)], ListedUrl, STAMP)
