@@ -1,14 +1,22 @@
-"""Loads the network that a stage's settings name.
+"""Loaders of the networks that the stages' settings name.
 
-Each function imports its backend when it is called, in the worker that runs the network: PyTorch and spaCy take seconds
-and hundreds of megabytes, and the process that plans a build needs neither.
+Each function imports its backend only when called, in the worker that runs the network: PyTorch and spaCy take seconds
+and hundreds of megabytes to import, and the process that plans a build needs neither.
 """
+
+from typing import TYPE_CHECKING
 
 from labeling.config import CaptionConfig, DetectConfig, DetectorBackend, NounConfig, SegmentConfig, SegmenterBackend
 from labeling.stages.networks import Captioner, Detector, Segmenter, Tagger
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def load_captioner(config: CaptionConfig) -> Captioner:
+    from labeling.backends.grounding_dino.detect import PreparedImage
+    from labeling.backends.sam.predict import SamImage
+
+
+def load_captioner(config: CaptionConfig) -> "Captioner[Tensor]":
     """Load BLIP-2 with the weights of `config`."""
     from labeling.backends.blip2 import Blip2Captioner
 
@@ -22,7 +30,7 @@ def load_tagger(config: NounConfig) -> Tagger:
     return SpacyTagger(config)
 
 
-def load_detector(config: DetectConfig) -> Detector:
+def load_detector(config: DetectConfig) -> "Detector[PreparedImage]":
     """Load Grounding DINO, in the backend and with the weights of `config`."""
     if config.backend is DetectorBackend.GROUNDINGDINO:
         from labeling.backends.grounding_dino.package import GroundingDinoPackageDetector
@@ -33,7 +41,7 @@ def load_detector(config: DetectConfig) -> Detector:
     return GroundingDinoHfDetector(config)
 
 
-def load_segmenter(config: SegmentConfig) -> Segmenter:
+def load_segmenter(config: SegmentConfig) -> "Segmenter[SamImage]":
     """Load SAM, in the backend and with the weights of `config`."""
     if config.backend is SegmenterBackend.SEGMENT_ANYTHING:
         from labeling.backends.sam.package import SegmentAnythingSegmenter

@@ -1,1 +1,1 @@
-"""The steps of Fig. 2, each a `Stage`: caption, nouns, detect, segment."""
+"""The stages of Fig. 2, each a `Stage`: captions, nouns, detections, entities."""

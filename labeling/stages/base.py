@@ -1,52 +1,57 @@
-"""What a stage is.
+"""The contract of a stage.
 
-A stage turns images into rows of its own file, or says why not. Its two row classes are its
-contract: `reads` names the columns it gets, whichever earlier files hold them, and `writes` is
-the row of the file it makes. It touches no disk and knows neither Ray nor Prefect, so a test is
-a plain call and a retry is safe.
+A stage turns images into rows of its own file, or says why it refuses them. Its two row classes are part of the
+contract: `reads` names the columns that it gets, whichever earlier files hold them, and `writes` is the row of the file
+that it makes. A stage reads and writes no files and knows neither Ray nor Prefect, so a test is a plain call and a
+retry is safe.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from infra.config import Config
 
 In = TypeVar("In", contravariant=True)
+Prepared = TypeVar("Prepared")
 Out = TypeVar("Out", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The image leaves the dataset; `reason` is a word that statistics can count."""
+    """The image leaves the dataset."""
 
     reason: str
+    """One word that statistics can count."""
     detail: str = ""
-    row: Any = None
-    """What the stage's file keeps of the image all the same: a row of `writes`."""
+    """Further explanation for a person."""
+    row: object = None
+    """Row of `writes` that the stage's file keeps of the image all the same; None for no row."""
 
 
-class Stage(Protocol[In, Out]):
-    """What makes the rows of one kind of file."""
+class Stage(Protocol[In, Prepared, Out]):
+    """Maker of the rows of one layer."""
 
     name: ClassVar[str]
-    """Also the name of the folder of its files."""
+    """Name of the stage, and of its layer."""
     reads: ClassVar[type]
+    """Row class of its input."""
     writes: ClassVar[type]
+    """Row class of its output."""
 
     @property
     def config(self) -> Config:
-        """Every setting that changes what the stage finds; part of the stamp on its files."""
+        """Settings that change the stage's results; part of the stamp of its files."""
 
     def setup(self) -> None:
         """Load weights. Called once in each worker process, before the first image."""
 
-    def prepare(self, row: In) -> Any:
-        """CPU work on one image (decode, resize). Runs ahead of `process`, in threads; may raise."""
+    def prepare(self, row: In) -> Prepared:
+        """Decode and resize one image, on the CPU. Runs ahead of `process`, in threads; may raise."""
 
-    def process(self, batch: Sequence[Any]) -> Sequence[Out | Drop]:
-        """One result per prepared image of `batch`, in order. May raise; the caller then narrows it to the row."""
+    def process(self, batch: Sequence[Prepared]) -> Sequence[Out | Drop]:
+        """Return one result per prepared image of `batch`, in order. May raise; the caller then retries row by row."""
 
 
-AnyStage: TypeAlias = Stage[Any, Any]
-"""Stage of any row classes."""
+AnyStage = Stage[Any, Any, Any]
+"""A stage whose row types are known at run time only."""

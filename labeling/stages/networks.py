@@ -1,41 +1,47 @@
-"""What the stages ask of the networks that work for them; `labeling.backends` has those that answer."""
+"""Interfaces of the networks that stages call. `labeling.backends` implements them.
+
+`Prepared` is a backend's own form of an image that is ready for its network.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+Prepared = TypeVar("Prepared")
 
-class Captioner(Protocol):
-    """A network that says what is in a picture."""
 
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Upright RGB [H, W, 3] as the network wants it; CPU, thread-safe."""
+class Captioner(Protocol[Prepared]):
+    """Network that describes images."""
 
-    def caption(self, prepared: Sequence[Any]) -> list[str]:
-        """One caption per prepared image."""
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        """Prepare an upright RGB image [H, W, 3] for the network. Runs on the CPU; thread-safe."""
+
+    def caption(self, prepared: Sequence[Prepared]) -> list[str]:
+        """Return one caption per prepared image."""
 
 
 @dataclass(frozen=True, slots=True)
 class NounPhrase:
-    """A noun of a caption, as a tagger finds it. Places are offsets in the caption, in characters."""
+    """A noun of a caption. Positions are offsets in the caption, in characters."""
 
     start: int
+    """Offset of the first character."""
     noun_start: int
-    """Where the nouns at its end begin: after its adjectives, where it has any."""
+    """Offset of its nouns, which follow any adjectives."""
     end: int
-    """Just past its last character."""
+    """Offset just past the last character."""
     singular: str
     """The phrase in lower case, its last word in the singular: "fire hydrant"."""
 
 
 class Tagger(Protocol):
-    """A part-of-speech tagger."""
+    """Part-of-speech tagger."""
 
     def nouns(self, captions: Sequence[str]) -> list[list[NounPhrase]]:
-        """All nouns of each caption, in caption order."""
+        """Return all nouns of each caption, in caption order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +49,21 @@ class DetectedBox:
     """One box of one label."""
 
     label_index: int
-    """Into the labels that were asked for."""
+    """Index of its label among the requested labels."""
     score: float
-    """The label's own tokens only, in [0, 1]."""
+    """Score of the label's own tokens, 0 to 1."""
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1 in pixels of the upright image, clipped to it."""
 
 
-class Detector(Protocol):
-    """An open-vocabulary detector."""
+class Detector(Protocol[Prepared]):
+    """Open-vocabulary detector."""
 
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Upright RGB [H, W, 3] as the network wants it, with its original size; CPU, thread-safe."""
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        """Prepare an upright RGB image [H, W, 3] for the network, with its size. Runs on the CPU; thread-safe."""
 
-    def detect(self, prepared: Sequence[Any], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
-        """For each image the boxes of its labels, best first; thresholds and NMS are the backend's settings."""
+    def detect(self, prepared: Sequence[Prepared], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
+        """Return the boxes of each image's labels, best first; thresholds and NMS are the backend's settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +71,23 @@ class SegmentedBox:
     """The mask of one box."""
 
     mask: NDArray[np.bool_]
-    """[H, W] of the upright image."""
+    """Mask [H, W] of the upright image."""
     predicted_iou: float
+    """The network's own estimate of the mask's IoU."""
     stability: float
     """IoU of the masks at logit +1 and -1."""
 
 
-class Segmenter(Protocol):
-    """A network that turns a box into a mask."""
+class Segmenter(Protocol[Prepared]):
+    """Network that turns boxes into masks."""
 
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Upright RGB [H, W, 3] as the network wants it, with its original size; CPU, thread-safe."""
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        """Prepare an upright RGB image [H, W, 3] for the network, with its size. Runs on the CPU; thread-safe."""
 
-    def segment(self, prepared: Sequence[Any], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
-        """For each image one mask per box of its [n, 4] xyxy boxes in pixels of the upright image; n may be 0."""
+    def segment(self, prepared: Sequence[Prepared], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
+        """Return one mask per box of each image.
+
+        Args:
+            prepared: images.
+            boxes: boxes [n, 4] of each image as x0, y0, x1, y1 in pixels of the upright image; n may be 0.
+        """

@@ -1,4 +1,4 @@
-"""Step 2 of Fig. 2: the nouns of a caption are the entity tags."""
+"""Step 2 of Fig. 2: the nouns of a caption become its entity tags."""
 
 import re
 from collections import defaultdict
@@ -16,21 +16,21 @@ class Tags(NamedTuple):
     """The nouns of one caption, in caption order."""
 
     nouns: tuple[Noun, ...]
-    """The entity tags, each label once."""
+    """Entity tags, each label once."""
     removed: tuple[RemovedNoun, ...]
-    """Those that are no entity tags, each with its reason."""
+    """Nouns that are not entity tags, each with its reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NounInput:
-    """What the stage reads."""
+    """Columns that the stage reads."""
 
     key: bytes
     caption: str
 
 
 class NounStage:
-    """Tags captions with spaCy: "we perform part-of-speech analysis" (Sec. 3.1)."""
+    """Stage that tags captions with spaCy: "we perform part-of-speech analysis" (Sec. 3.1)."""
 
     name: ClassVar[str] = Layer.NOUNS
     reads: ClassVar[type] = NounInput
@@ -40,35 +40,38 @@ class NounStage:
         self.config = config
         self.tagger: Tagger | None = None
         self._load = load
-        self._selection = Selection(config)
+        self._selector = TagSelector(config)
 
     def setup(self) -> None:
+        """Load the tagger."""
         if self.tagger is None:
             self.tagger = self._load(self.config)
 
     def prepare(self, row: NounInput) -> NounInput:
+        """Return the row: a caption needs no preparation."""
         return row
 
     def process(self, batch: Sequence[NounInput]) -> list[Nouns | Drop]:
-        found = self.tags([row.caption for row in batch])
-        return [_outcome(row, tags) for row, tags in zip(batch, found, strict=True)]
+        """Tag the captions; an image without an entity tag is dropped."""
+        tags_of_rows = self.tags([row.caption for row in batch])
+        return [_outcome(row, tags) for row, tags in zip(batch, tags_of_rows, strict=True)]
 
     def tags(self, captions: Sequence[str]) -> list[Tags]:
-        """The nouns of each caption."""
+        """Return the nouns of each caption."""
         assert self.tagger is not None, "setup() was not called"
-        found = self.tagger.nouns(captions)
-        return [self._selection(caption, phrases) for caption, phrases in zip(captions, found, strict=True)]
+        nouns = zip(captions, self.tagger.nouns(captions), strict=True)
+        return [self._selector.select(caption, phrases) for caption, phrases in nouns]
 
 
 def _outcome(row: NounInput, tags: Tags) -> Nouns | Drop:
-    found = Nouns(key=row.key, nouns=tags.nouns, removed_nouns=tags.removed)
+    nouns = Nouns(key=row.key, nouns=tags.nouns, removed_nouns=tags.removed)
     if tags.nouns:
-        return found
-    return Drop("only_stop_nouns" if tags.removed else "no_noun", row.caption[:200], found)
+        return nouns
+    return Drop("only_stop_nouns" if tags.removed else "no_noun", row.caption[:200], nouns)
 
 
-class Selection:
-    """Labels the nouns of a caption and chooses those that are entity tags."""
+class TagSelector:
+    """Labels the nouns of a caption and selects the entity tags among them."""
 
     def __init__(self, config: NounConfig) -> None:
         self._config = config
@@ -79,13 +82,13 @@ class Selection:
             for word in set(phrase.split()):
                 self._phrases[word].append(re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)"))
 
-    def __call__(self, caption: str, phrases: Sequence[NounPhrase]) -> Tags:
-        """The nouns of `caption`; a label counts where it comes first."""
+    def select(self, caption: str, phrases: Sequence[NounPhrase]) -> Tags:
+        """Return the nouns of `caption`; of a repeated label the first noun is the tag."""
         tags: dict[str, Noun] = {}
         removed = []
         for phrase in phrases:
             label = self._label(caption, phrase)
-            if reason := self._stopped(caption, phrase) or ("repeated" if label in tags else ""):
+            if reason := self._stop_reason(caption, phrase) or ("repeated" if label in tags else ""):
                 removed.append(RemovedNoun(label=label, reason=reason))
             else:
                 tags[label] = Noun(label=label, span_start=phrase.start, span_end=phrase.end)
@@ -97,8 +100,8 @@ class Selection:
         label = spelled if is_plural else phrase.singular
         return self._config.renamed.get(label, label)
 
-    def _stopped(self, caption: str, phrase: NounPhrase) -> str:
-        """Why the noun is no entity tag; empty if it is one."""
+    def _stop_reason(self, caption: str, phrase: NounPhrase) -> str:
+        """Return the kind of list that has the noun; empty if none has it."""
         before = caption[: phrase.noun_start].lower()
         noun = phrase.singular[len(caption[phrase.start : phrase.noun_start].lower()) :]
         word = noun.split()[-1]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,12 @@ from labeling.sdd import masks
 from labeling.sdd.pixels import decode
 from labeling.sdd.schema import Candidate, Detection, Entities, Layer, Segment
 from labeling.stages.base import Drop
-from labeling.stages.networks import SegmentedBox, Segmenter
+from labeling.stages.networks import Prepared, SegmentedBox, Segmenter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentInput:
-    """What the stage reads."""
+    """Columns that the stage reads."""
 
     key: bytes
     image: bytes
@@ -28,55 +28,59 @@ class SegmentInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """An image as the segmenter wants it, and which of its boxes are worth a mask."""
+class SegmentQuery(Generic[Prepared]):
+    """A prepared image, and the boxes that get a mask."""
 
     key: bytes
     detections: tuple[Detection, ...]
     above_floor: tuple[bool, ...]
-    image: Any
+    """Whether each detection keeps the rules of `SegmentConfig.floor`, and gets a mask."""
+    image: Prepared | None
+    """None if no detection gets a mask."""
 
 
-class SegmentStage:
-    """Masks boxes with SAM (Sec. 3.1). Boxes that break rules 1 to 5 at `config.floor` are not worth a mask."""
+class SegmentStage(Generic[Prepared]):
+    """Stage that masks boxes with SAM (Sec. 3.1). Boxes that break rules 1 to 5 at `config.floor` get no mask."""
 
     name: ClassVar[str] = Layer.ENTITIES
     reads: ClassVar[type] = SegmentInput
     writes: ClassVar[type] = Entities
 
-    def __init__(self, config: SegmentConfig, load: Callable[[SegmentConfig], Segmenter]) -> None:
+    def __init__(self, config: SegmentConfig, load: Callable[[SegmentConfig], Segmenter[Prepared]]) -> None:
         self.config = config
-        self.segmenter: Segmenter | None = None
+        self.segmenter: Segmenter[Prepared] | None = None
         self._load = load
 
     def setup(self) -> None:
+        """Load the segmenter."""
         if self.segmenter is None:
             self.segmenter = self._load(self.config)
 
-    def prepare(self, row: SegmentInput) -> Prepared:
-        """The pixels only where a box deserves a mask: an image without one is never decoded."""
+    def prepare(self, row: SegmentInput) -> SegmentQuery[Prepared]:
+        """Decode and prepare an image, if one of its boxes gets a mask."""
         assert self.segmenter is not None, "setup() was not called"
         broken = broken_box_rules(row.detections, row.width_px, row.height_px, self.config.floor)
         above = tuple(not rules for rules in broken)
         image = self.segmenter.prepare(decode(row.image)) if any(above) else None
-        return Prepared(key=row.key, detections=row.detections, above_floor=above, image=image)
+        return SegmentQuery(key=row.key, detections=row.detections, above_floor=above, image=image)
 
-    def process(self, batch: Sequence[Prepared]) -> list[Entities | Drop]:
+    def process(self, batch: Sequence[SegmentQuery[Prepared]]) -> list[Entities | Drop]:
+        """Mask the boxes of each image."""
         assert self.segmenter is not None, "setup() was not called"
+        images = [row.image for row in batch if row.image is not None]
         rows = [row for row in batch if row.image is not None]
-        boxes = [_boxes(row) for row in rows]
-        found = self.segmenter.segment([row.image for row in rows], boxes) if rows else []
-        segments = {row.key: found_ for row, found_ in zip(rows, found, strict=True)}
-        return [Entities(key=row.key, candidates=_candidates(row, segments.get(row.key, []))) for row in batch]
+        masks_of_rows = self.segmenter.segment(images, [_boxes(row) for row in rows]) if rows else []
+        masked = {row.key: boxes for row, boxes in zip(rows, masks_of_rows, strict=True)}
+        return [Entities(key=row.key, candidates=_candidates(row, masked.get(row.key, []))) for row in batch]
 
 
-def _boxes(row: Prepared) -> NDArray[np.float32]:
+def _boxes(row: SegmentQuery[Prepared]) -> NDArray[np.float32]:
     chosen = [d.box for d, above in zip(row.detections, row.above_floor, strict=True) if above]
     return np.array([(b.x0, b.y0, b.x1, b.y1) for b in chosen], np.float32).reshape(-1, 4)
 
 
-def _candidates(row: Prepared, found: Sequence[SegmentedBox]) -> tuple[Candidate, ...]:
-    masked = iter(found)
+def _candidates(row: SegmentQuery[Prepared], masked: Sequence[SegmentedBox]) -> tuple[Candidate, ...]:
+    boxes = iter(masked)
     return tuple(
         Candidate(
             label=d.label,
@@ -84,18 +88,18 @@ def _candidates(row: Prepared, found: Sequence[SegmentedBox]) -> tuple[Candidate
             span_end=d.span_end,
             score=d.score,
             box=d.box,
-            segment=_segment(next(masked)) if above else None,
+            segment=_segment(next(boxes)) if above else None,
         )
         for d, above in zip(row.detections, row.above_floor, strict=True)
     )
 
 
-def _segment(found: SegmentedBox) -> Segment | None:
-    if not found.mask.any():
+def _segment(masked: SegmentedBox) -> Segment | None:
+    if not masked.mask.any():
         return None
     return Segment(
-        mask=masks.encode(found.mask),
-        area_px=int(found.mask.sum()),
-        predicted_iou=found.predicted_iou,
-        stability=found.stability,
+        mask=masks.encode(masked.mask),
+        area_px=int(masked.mask.sum()),
+        predicted_iou=masked.predicted_iou,
+        stability=masked.stability,
     )

@@ -1,6 +1,6 @@
-"""Environment variables that tell the network of a worker process which GPU is its own."""
+"""Environment variables that tell the network of a worker process which GPU to use."""
 
 WORKER_NUMBER = "SUBJECT_DIFFUSION_WORKER"
-"""The variable of the environment that numbers the processes of a stage on this machine: 0, 1, …"""
+"""Variable with the number of the worker among those of its stage on this machine: 0, 1, …"""
 RESERVED_GPUS = "SUBJECT_DIFFUSION_RESERVED_GPUS"
-"""The variable of the environment that is set where a worker reserved GPUs: their numbers on its node."""
+"""Variable with the numbers, on its node, of the GPUs that the worker reserved; unset if it reserved none."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from labeling.backends.load import load_segmenter
+from labeling.backends.sam.predict import SamImage
 from labeling.config import BoxRules, LabelingConfig, RulesConfig, SegmentConfig
 from labeling.rules import broken_box_rules, broken_rules
 from labeling.sdd import masks
@@ -130,7 +131,7 @@ def score_untaught(segmenter: SegmentConfig, scenes: int) -> list[Figure]:
     return _figures("masks", "true", tallies, UNTAUGHT_PLACES)
 
 
-def _true_box_masks(stage: SegmentStage, scene: Scene) -> Tally:
+def _true_box_masks(stage: SegmentStage[SamImage], scene: Scene) -> Tally:
     truth = truth_of("", scene)
     row = SegmentInput(
         key=b"",

@@ -34,7 +34,7 @@ from labeling.backends.sam.huggingface import SamHfSegmenter
 from labeling.backends.sam.predict import SamImage, segment
 from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import CaptionConfig, DetectConfig, NounConfig, SegmentConfig
-from labeling.stages.base import Stage
+from labeling.stages.base import AnyStage
 from labeling.stages.networks import DetectedBox, NounPhrase, SegmentedBox
 
 
@@ -202,7 +202,7 @@ class Rate:
 
 
 def rate(
-    stage: Stage[Any, Any], backend: Recorded, batches: Sequence[Sequence[Any]], seconds: float
+    stage: AnyStage, backend: Recorded, batches: Sequence[Sequence[Any]], seconds: float
 ) -> tuple[Rate, list[Any]]:
     """How fast the network of `backend`, the backend of `stage`, does `batches` of rows; and the rows' outcomes.
 
