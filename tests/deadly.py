@@ -3,17 +3,17 @@
 import ctypes
 from pathlib import Path
 
-from labeling.download.screening import Body, Screened, ScreenStage
+from labeling.download.screening import ScreenedImage, ScreenStage, SpooledBody
 from labeling.sdd.schema import Verdict
 
 
 class DeadlyScreenStage(ScreenStage):
     """As a decoder with faults."""
 
-    def look(self, body: Body) -> Screened | Verdict | None:
+    def screen_file(self, body: SpooledBody) -> ScreenedImage | Verdict | None:
         encoded = Path(body.path).read_bytes()
         if encoded.endswith(b"segfault"):
             ctypes.string_at(0)
         if encoded.endswith(b"hang"):
             ctypes.PyDLL(None).sleep(1000)  # holds the interpreter lock, as native code can
-        return super().look(body)
+        return super().screen_file(body)

@@ -1,4 +1,4 @@
-"""What a stage asks of an encoded image beside its pixels: its type and size, and whether it was seen before."""
+"""Type, size and perceptual hash of an encoded image."""
 
 from dataclasses import dataclass
 
@@ -19,26 +19,28 @@ from labeling.sdd.pixels import (
 _HASH_SHAPE = (9, 8)
 _JPEG = b"\xff\xd8"
 _DECODING_BYTES = {"WEBP": 16, "AVIF": 12}
-"""Bytes a pixel, as measured, of formats whose decoders keep copies. The others take 6: four channels and the grey
-pixels before and after they are turned, or a progressive JPEG's coefficients."""
+"""Measured bytes per pixel of formats whose decoders keep copies. The others take 6: four channels and the grey pixels
+before and after they are turned, or the coefficients of a progressive JPEG."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the header says, sizes after EXIF orientation."""
+    """Properties from an image's header."""
 
     media_type: str
     width_px: int
+    """Width after EXIF orientation."""
     height_px: int
+    """Height after EXIF orientation."""
     decoding_bytes: int
-    """Memory that `difference_hash` takes at most, roughly."""
+    """Estimate of the most memory that `difference_hash` takes."""
 
 
 def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
-    """Type and upright size of an encoded image, by its header. A PNG is read to its end, where EXIF may stand.
+    """Read type and upright size from an image's header. A PNG is read to its end, where EXIF may stand.
 
     Raises:
-        UndecodableImage: no known image format, or more than `max_pixels` pixels.
+        UndecodableImage: the format is unknown, or the image has more than `max_pixels` pixels.
     """
     with open_image(encoded, max_pixels) as image:
         try:
@@ -48,31 +50,31 @@ def probe(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Probe:
             media_type = image.get_format_mimetype() or "application/octet-stream"
             decoding_bytes = width * height * _DECODING_BYTES.get(image.format or "", 6)
             return Probe(media_type=media_type, width_px=width, height_px=height, decoding_bytes=decoding_bytes)
-        except Exception as error:  # Pillow's plugins raise whatever their format makes them raise
+        except Exception as error:  # Pillow's plugins raise exceptions of any class
             raise as_undecodable(error) from error
 
 
 def refuse_scans(encoded: bytes, limit: int) -> None:
-    """Let pass what is no JPEG with more than `limit` scans.
+    """Refuse a JPEG with too many scans, which can take minutes to decode.
 
     Raises:
-        UndecodableImage: it is.
+        UndecodableImage: it has more than `limit` scans.
     """
     if encoded.startswith(_JPEG) and jpeg_scans(encoded, limit) > limit:
         raise UndecodableImage("too_many_scans", f"a JPEG with more than {limit} scans, each of which costs a decoding")
 
 
 def difference_hash(encoded: bytes, max_pixels: int = MAX_PIXELS) -> int:
-    """64-bit dHash of the upright image: bit i says whether cell i of 8 rows of 9 is brighter than its right neighbour.
+    """Compute the 64-bit dHash of the upright image: bit i is set where cell i is brighter than its right neighbour.
 
-    Reads the whole image, so an image that has one is not truncated. JPEGs are decoded at an eighth of their size,
-    which costs a third of the time.
+    The image is reduced to 8 rows of 9 cells. It is read to its end, so a truncated image has no hash. JPEGs are
+    decoded at an eighth of their size, which takes a third of the time.
 
     Returns:
-        A signed integer, as Parquet and DuckDB want it.
+        A signed integer, the type of the column in Parquet and DuckDB.
 
     Raises:
-        UndecodableImage: as `decode`.
+        UndecodableImage: the image cannot be decoded.
     """
     with open_image(encoded, max_pixels) as image:
         image.draft("L", (8 * _HASH_SHAPE[0], 8 * _HASH_SHAPE[1]))

@@ -1,13 +1,13 @@
-"""A lost file of `images/` is made again with the images that later files were made from, or not at all.
+"""Restores a lost file of `images/` with the same images that later files were made from, or refuses to.
 
-Pictures that were kept to the end are in `sdd/`, and `ledger/` says why others were refused when they came. So only
-those are fetched again that a later stage or rule dropped.
+Images that were kept to the end are in `sdd/`, and `ledger/` has the verdicts of those that were refused when they
+came. So only images that a later stage or rule dropped are fetched again.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from upath import UPath
 
@@ -19,8 +19,8 @@ from labeling.sdd.shards import ShardStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SavedPicture:
-    """What sdd/ has of a lost image."""
+class SavedImage:
+    """Columns of sdd/ that restore an image."""
 
     key: bytes
     image: bytes
@@ -28,7 +28,7 @@ class SavedPicture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormerOutcome:
-    """What ledger/ says of a URL."""
+    """Columns of ledger/ that restore a verdict."""
 
     key: bytes
     state: str
@@ -39,40 +39,45 @@ class FormerOutcome:
 
 @dataclass(frozen=True, slots=True)
 class LostImages:
-    """What later files of a shard say of its lost file."""
+    """Lost file of a shard, as far as it is known from later files."""
 
     path: UPath
     store: ShardStore
     shard: str
     stamp: str | None
-    """The file's; None where captions/ was written by a version of the program that did not record it."""
+    """Stamp of the file; None where an earlier version of this program wrote captions/ without it."""
     kept: frozenset[bytes]
     """Keys of its images."""
     is_finished: bool
     """Whether sdd/ and ledger/ were made from it."""
 
     @classmethod
-    def find(cls, store: ShardStore, shard: str, begin: str) -> Self | None:
-        """None where the file is there, where no later file is, or where other settings would make another file.
+    def find(cls, store: ShardStore, shard: str, stamp_prefix: str) -> Self | None:
+        """Return the lost file of a shard.
+
+        None is returned where the file exists, where no later file does, and where other settings would make another
+        file.
 
         Args:
-            begin: `images_stamp` of the shard.
+            store: dataset.
+            shard: name of the shard.
+            stamp_prefix: `images_stamp` of the shard.
         """
         later = None if store.stamp(Layer.IMAGES, shard) else store.stamp(Layer.CAPTIONS, shard)
-        if later is None or not (later.parent or begin).startswith(begin):
+        if later is None or not (later.parent or stamp_prefix).startswith(stamp_prefix):
             return None
         kept = frozenset(store.keys(Layer.CAPTIONS, shard))
         product, ledger = store.stamp(Layer.SDD, shard), store.stamp(Layer.LEDGER, shard)
-        return cls(store.path(Layer.IMAGES, shard), store, shard, later.parent, kept, _are_of_one_run(product, ledger))
+        return cls(store.path(Layer.IMAGES, shard), store, shard, later.parent, kept, _have_same_stamp(product, ledger))
 
-    def fill(self, spool: Spool) -> None:
-        """Put the pictures of sdd/ into the spool, so that they are not fetched."""
+    def fill_spool(self, spool: Spool) -> None:
+        """Put the images of sdd/ into the spool, so they are not fetched."""
         if self.is_finished:
-            for row in self.store.read(SavedPicture, (Layer.SDD,), self.shard):
+            for row in self.store.read(SavedImage, (Layer.SDD,), self.shard):
                 spool.put(row.key, row.image)
 
-    def refused(self) -> dict[bytes, Verdict]:
-        """Why URLs had no image in the file."""
+    def former_verdicts(self) -> dict[bytes, Verdict]:
+        """Return the verdicts of the URLs that had no image in the file."""
         if not self.is_finished:
             return {}
         rows = self.store.read(FormerOutcome, (Layer.LEDGER,), self.shard)
@@ -82,30 +87,30 @@ class LostImages:
             if row.stage == Layer.IMAGES and row.state != State.KEPT
         }
 
-    def refuse_other_images(self, stamp: str, found: Mapping[bytes, Any]) -> None:
-        """Look whether what came is what the lost file held.
+    def refuse_other_images(self, stamp: str, outcomes: Mapping[bytes, object]) -> None:
+        """Compare the images that came with those of the lost file.
 
         Args:
-            stamp: that the file of what came would have.
-            found: what became of each URL.
+            stamp: stamp of a file with the images that came.
+            outcomes: outcome of each URL.
 
         Raises:
-            ImagesLost: it is not, so later files would be orphans.
+            ImagesLost: they differ, so later files would have no source.
         """
-        lost = {key: found[key] for key in self.kept if isinstance(found.get(key), Verdict)}
+        lost = [verdict for key in self.kept if isinstance(verdict := outcomes.get(key), Verdict)]
         if not lost and stamp == (self.stamp or stamp):
             return
-        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(v.reason for v in lost.values()).most_common())
+        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(v.reason for v in lost).most_common())
         what = f"downloading it again lost {len(lost)} of {len(self.kept)} images ({reasons})"
         if not lost:
-            what = "what its URLs give now are other images"
-        kept = "; the rows of sdd/ stay, as their pictures are taken from there" if self.is_finished else ""
+            what = "its URLs have other images now"
+        kept = "; the rows of sdd/ stay, as their images are taken from there" if self.is_finished else ""
         raise ImagesLost(
             f"{self.path} was deleted, and {what}. Nothing was changed: put the file back from a copy, or run again "
-            "when the servers answer. With --set labeling.stale=rebuild the later files of the shard are made again "
-            f"from the images that there are{kept}"
+            "when the servers respond. With --set labeling.stale=rebuild the later files of the shard are made again "
+            f"from the remaining images{kept}"
         )
 
 
-def _are_of_one_run(product: Stamp | None, ledger: Stamp | None) -> bool:
+def _have_same_stamp(product: Stamp | None, ledger: Stamp | None) -> bool:
     return product is not None and ledger is not None and product.stamp == ledger.stamp

@@ -1,4 +1,4 @@
-"""URLs that a list holds more than once: one row of each is fetched, the first that its list values do not refuse."""
+"""Chooses the row to fetch of each URL that the list repeats: the first that its values do not refuse."""
 
 import duckdb
 import pyarrow.parquet as pq
@@ -18,13 +18,13 @@ FROM (SELECT url_id, list_row, coalesce(
        OR pwatermark > $max_pwatermark::FLOAT, false) AS is_refused FROM variants)
 GROUP BY url_id HAVING chosen > min(list_row)
 """
-"""The condition is that of `screening.verdict_of_values`, for lists of any length; a test compares the two."""
+"""Query for lists of any length; its condition is that of `screening.verdict_of_values`, as a test checks."""
 
 
-def fetched_repeats(store: ShardStore, config: DownloadConfig) -> frozenset[int]:
-    """The rows of the list that are fetched although an earlier row has their URL: all earlier ones are refused.
+def repeats_to_fetch(store: ShardStore, config: DownloadConfig) -> frozenset[int]:
+    """Return the rows of the list that are fetched although an earlier row has their URL, as that row is refused.
 
-    None where the list was planned by an earlier version of this program and is not there any more.
+    The set is empty where an earlier version of this program planned the list, and the list is gone.
     """
     path = variants_path(store)
     if not path.exists():

@@ -1,6 +1,6 @@
-"""Fetches the URLs of a shard: many at once, few of one host, and again what failed for a passing reason.
+"""Fetches the URLs of a shard: many at once, few of one host, and retryable failures again in later rounds.
 
-A host that does not answer gets a rest, and in the end is given up (`labeling.download.hosts`).
+A host that does not respond is paused, and given up in the end (`labeling.download.hosts`).
 """
 
 import contextlib
@@ -15,144 +15,149 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from labeling.config import DownloadConfig, DownloadWorkers
-from labeling.download.fetch import Fetched, NotFetched, host_of, is_passing
+from labeling.download.fetch import host_of
+from labeling.download.fetch_result import FetchedBody, FetchFailure, FetchResult, is_retryable
 from labeling.download.hosts import Host
 from labeling.sdd.schema import ListedUrl
 
+Fetch: TypeAlias = Callable[[str], FetchResult]
+"""Function that fetches a URL and never raises."""
+ResultQueue: TypeAlias = "queue.Queue[tuple[ListedUrl, FetchResult]]"
+
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A URL that waits to be fetched."""
+class PendingUrl:
+    """URL that waits to be fetched."""
 
     listed: ListedUrl
     host: str
     due: float = 0.0
     """Moment of the monotonic clock before which it must not be fetched."""
     tries: int = 0
-    last: NotFetched | None = None
-    """The answer for the last try."""
+    """Times that it was fetched."""
+    last_failure: FetchFailure | None = None
+    """Result of the last try; None before the first."""
 
 
-Answers: TypeAlias = "queue.Queue[tuple[ListedUrl, Fetched | NotFetched]]"
+class FetchQueue:
+    """Queue of the URLs of a shard, which hands out those that are due within the limits of their hosts.
 
+    It is safe to use from many threads.
+    """
 
-class Turns:
-    """Hands out URLs that are due, each host's within its limits; for many threads."""
-
-    def __init__(self, turns: Sequence[Turn], config: DownloadConfig, per_host: int) -> None:
-        self._hosts = {turn.host: Host(config, per_host) for turn in turns}
-        self._waiting: dict[str, deque[Turn]] = {}
-        """By host, without the hosts that have none."""
-        for turn in turns:
-            self._waiting.setdefault(turn.host, deque()).append(turn)
+    def __init__(self, urls: Sequence[PendingUrl], config: DownloadConfig, per_host: int) -> None:
+        self._hosts = {url.host: Host(config, per_host) for url in urls}
+        self._pending: dict[str, deque[PendingUrl]] = {}
+        """URLs by host; a host without any has no entry."""
+        for url in urls:
+            self._pending.setdefault(url.host, deque()).append(url)
         self._closed = False
         self._changed = threading.Condition()
 
-    def take(self) -> tuple[Turn, Fetched | NotFetched | None] | None:
-        """Wait for the next URL whose turn it is; None when nothing more will come.
+    def take(self) -> tuple[PendingUrl, FetchFailure | None] | None:
+        """Wait for the next URL that is due; return None once the queue is closed.
 
         Returns:
-            The URL and, where its host was given up, its answer: it is not to be fetched.
+            The URL, and its failure if its host is given up, so that the URL must not be fetched.
         """
         with self._changed:
             while not self._closed:
-                now = time.monotonic()  # once: what comes due between two looks would be seen by neither
-                if (turn := self._pop(now)) is not None:
-                    host = self._hosts[turn.host]
+                now = time.monotonic()  # read once: between two readings a URL could come due unnoticed
+                if (url := self._pop(now)) is not None:
+                    host = self._hosts[url.host]
                     if host.refusal:
-                        return turn, turn.last or host.refusal
-                    host.begin()
-                    return turn, None
-                self._changed.wait(self._until_due(now))
+                        return url, url.last_failure or host.refusal
+                    host.begin_fetch()
+                    return url, None
+                self._changed.wait(self._seconds_until_due(now))
             return None
 
-    def done(self, turn: Turn, answer: Fetched | NotFetched) -> None:
-        """A URL that was fetched has this answer."""
+    def end_fetch(self, url: PendingUrl, result: FetchResult) -> None:
+        """Count the result of a URL that was taken."""
         with self._changed:
-            changed = self._hosts[turn.host].end(turn.listed.key, answer, time.monotonic())
+            changed = self._hosts[url.host].end_fetch(url.listed.key, result, time.monotonic())
             self._changed.notify_all() if changed else self._changed.notify()
 
-    def put_back(self, turn: Turn) -> None:
-        """The URL is to be fetched again when it is due."""
+    def put(self, url: PendingUrl) -> None:
+        """Add a URL for another try."""
         with self._changed:
-            self._waiting.setdefault(turn.host, deque()).append(turn)
+            self._pending.setdefault(url.host, deque()).append(url)
             self._changed.notify()
 
     def close(self) -> None:
-        """Nothing more will come: whoever waits is let go."""
+        """Hand out no more URLs, and wake the threads that wait for one."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    def _pop(self, now: float) -> Turn | None:
-        for name, turns in self._waiting.items():
+    def _pop(self, now: float) -> PendingUrl | None:
+        for name, urls in self._pending.items():
             host = self._hosts[name]
             is_given_up = host.refusal is not None
             if not is_given_up and not host.has_room(now):
                 continue
-            place = next((i for i, turn in enumerate(turns) if is_given_up or turn.due <= now), None)
+            place = next((i for i, url in enumerate(urls) if is_given_up or url.due <= now), None)
             if place is not None:
-                turn = turns[place]
-                del turns[place]
-                if not turns:
-                    del self._waiting[name]
-                return turn
+                url = urls[place]
+                del urls[place]
+                if not urls:
+                    del self._pending[name]
+                return url
         return None
 
-    def _until_due(self, now: float) -> float | None:
-        """Seconds until a URL comes due; None if none will by time alone."""
-        moments = (
-            max(turn.due, self._hosts[turn.host].resumes_at) for turns in self._waiting.values() for turn in turns
-        )
+    def _seconds_until_due(self, now: float) -> float | None:
+        """Return the seconds until a URL comes due; None if time alone makes none due."""
+        moments = (max(url.due, self._hosts[url.host].resumes_at) for urls in self._pending.values() for url in urls)
         return min((moment - now for moment in moments if moment > now), default=None)
 
 
 def fetch_all(
-    urls: Sequence[ListedUrl],
-    fetch: Callable[[str], Fetched | NotFetched],
-    config: DownloadConfig,
-    workers: DownloadWorkers,
-) -> Generator[tuple[ListedUrl, Fetched | NotFetched]]:
-    """Each URL once, with its last answer, as they come in.
+    urls: Sequence[ListedUrl], fetch: Fetch, config: DownloadConfig, workers: DownloadWorkers
+) -> Generator[tuple[ListedUrl, FetchResult]]:
+    """Yield each URL once with its last result, in the order in which they end.
 
-    No more answers than threads wait for the caller, so bodies do not pile up in memory.
+    No more results than threads wait for the caller, so bodies do not pile up in memory.
     """
-    turns = Turns([Turn(url, host_of(url.url)) for url in urls], config, workers.per_host)
-    answers: Answers = queue.Queue(workers.threads)
+    pending = FetchQueue([PendingUrl(url, host_of(url.url)) for url in urls], config, workers.per_host)
+    results: ResultQueue = queue.Queue(workers.threads)
     threads = min(workers.threads, len(urls))
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="fetch") as pool:
-        working: list[Future[None]] = []
+        futures: list[Future[None]] = []
         try:
             for _ in range(threads):
-                working.append(pool.submit(_work, turns, fetch, config, answers))  # all of them, or some
+                futures.append(pool.submit(_fetch_pending, pending, fetch, config, results))  # may raise midway
             for _ in urls:
-                yield answers.get()
+                yield results.get()
         finally:
-            turns.close()
-            while not all(future.done() for future in working):  # a full queue would hold the threads
+            pending.close()
+            while not all(future.done() for future in futures):  # threads may wait at the full queue
                 with contextlib.suppress(queue.Empty):
-                    answers.get(timeout=0.05)
+                    results.get(timeout=0.05)
 
 
-def _work(turns: Turns, fetch: Callable[[str], Fetched | NotFetched], config: DownloadConfig, answers: Answers) -> None:
-    while taken := turns.take():
-        turn, answer = taken
-        if answer is None:
-            answer = fetch(turn.listed.url)
-            turns.done(turn, answer)
-            if again := _again(turn, answer, config):
-                turns.put_back(again)
+def _fetch_pending(pending: FetchQueue, fetch: Fetch, config: DownloadConfig, results: ResultQueue) -> None:
+    while taken := pending.take():
+        url, refusal = taken
+        result: FetchResult
+        if refusal is None:
+            result = fetch(url.listed.url)
+            pending.end_fetch(url, result)
+            if next_try := _next_try(url, result, config):
+                pending.put(next_try)
                 continue
-        answers.put((turn.listed, answer))
+        else:
+            result = refusal
+        results.put((url.listed, result))
 
 
-def _again(turn: Turn, answer: Fetched | NotFetched, config: DownloadConfig) -> Turn | None:
-    """The next try of a URL; None if its answer is final in this run."""
-    tries = turn.tries + 1
-    if isinstance(answer, Fetched) or not is_passing(answer.reason) or tries >= config.rounds:
+def _next_try(url: PendingUrl, result: FetchResult, config: DownloadConfig) -> PendingUrl | None:
+    """Return the next try of a URL; None if its result is final in this run."""
+    tries = url.tries + 1
+    if isinstance(result, FetchedBody) or not is_retryable(result.reason) or tries >= config.rounds:
         return None
-    asked = answer.retry_after_s or 0.0
-    if asked > config.max_wait_s:
+    retry_after = result.retry_after_s or 0.0
+    if retry_after > config.max_wait_s:
         return None
-    wait = max(asked, config.backoff_s * 2**turn.tries) * random.uniform(1.0, 1.5)  # so that a host's URLs spread
-    return Turn(turn.listed, turn.host, time.monotonic() + wait, tries, answer)
+    backoff = config.backoff_s * 2**url.tries
+    wait = max(retry_after, backoff) * random.uniform(1.0, 1.5)  # spreads the URLs of a host
+    return PendingUrl(url.listed, url.host, time.monotonic() + wait, tries, result)

@@ -267,7 +267,7 @@ def test_many_deaths_in_a_part_are_not_too_many_for_a_shard(
         picture(handler)
 
     site.pages["*"] = kill_once
-    monkeypatch.setattr(download, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(download, "MAX_ATTEMPTS_WITHOUT_PROGRESS", 2)
     download_shards(config, shards)
     assert not killers
     assert_all_there(config, site, 120)

@@ -11,7 +11,8 @@ import pytest
 from labeling.backends.load import load_tagger
 from labeling.build import LocalCaller, build, finish_part, label_part, refuse_stale, with_absolute_paths
 from labeling.config import DownloadConfig, LabelingConfig, NounConfig
-from labeling.download.stage import images_stamp, remember
+from labeling.download.image_shards import images_stamp
+from labeling.download.work_files import add_former_stamp
 from labeling.errors import BadInput, ShardCorrupt, ShardStale, StageFailed
 from labeling.execution.record import record_run
 from labeling.sdd.schema import Caption, Image, LedgerRow, Nouns
@@ -62,7 +63,7 @@ def test_a_run_that_tried_failed_urls_again_and_was_killed_is_told_how_to_go_on(
     begin = images_stamp(plain.download, store, SHARD)
     store.write_outcomes("images", SHARD, [image(1, url="good 1")], Image, f"{begin}-one", replace=True)
     label_part(plain, step, [SHARD], "run")
-    remember(store, SHARD, f"{begin}-one")
+    add_former_stamp(store, SHARD, f"{begin}-one")
     gained = [image(n, url=f"good {n}") for n in (1, 2)]
     store.write_outcomes("images", SHARD, gained, Image, f"{begin}-two", replace=True)
     with pytest.raises(ShardStale, match=r"go on with it, by --set labeling\.download\.retry_failed=true"):

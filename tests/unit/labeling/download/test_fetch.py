@@ -18,17 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeling.config import DownloadConfig
-from labeling.download.fetch import (
-    Fetched,
-    Fetcher,
-    NotFetched,
-    any_addresses,
-    is_host_failure,
-    is_passing,
-    is_public,
-    noai_word,
-    public_addresses,
-)
+from labeling.download.addresses import any_addresses, is_public, public_addresses
+from labeling.download.fetch import Fetcher, noai_word
+from labeling.download.fetch_result import FetchedBody, FetchFailure, FetchResult, is_host_failure, is_retryable
 from tests.processes import PATIENCE_S
 from tests.web import Page, Site, page, redirect, serving
 
@@ -42,13 +34,13 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def reason_of(answer: Fetched | NotFetched) -> str:
-    assert isinstance(answer, NotFetched), answer
+def reason_of(answer: FetchResult) -> str:
+    assert isinstance(answer, FetchFailure), answer
     return answer.reason
 
 
 def test_a_good_answer_is_its_body(site: Site) -> None:
-    assert Fetcher(OPEN).fetch(site.url("/a")) == Fetched(b"picture")
+    assert Fetcher(OPEN).fetch(site.url("/a")) == FetchedBody(b"picture")
     assert site.seen[0]["User-Agent"] == OPEN.user_agent
     assert site.seen[0]["Host"] == f"127.0.0.1:{site.port}"
 
@@ -123,7 +115,7 @@ def test_the_guard_stands_at_every_hop(site: Site) -> None:
 
     site.pages["/in"] = redirect(site.url("/a"))
     fetcher = Fetcher(GUARDED, resolve)
-    assert fetcher.fetch(site.url("/a", "first.example")) == Fetched(b"picture")
+    assert fetcher.fetch(site.url("/a", "first.example")) == FetchedBody(b"picture")
     answer = fetcher.fetch(site.url("/in", "first.example"))
     assert reason_of(answer) == "private_address"
     assert site.hits["/a"] == 1
@@ -137,7 +129,7 @@ def test_it_connects_to_the_address_that_was_checked(site: Site) -> None:
         looked_up.append(host)
         return ["127.0.0.1"]
 
-    assert Fetcher(GUARDED, resolve).fetch(site.url("/a", "no-such-name.invalid")) == Fetched(b"picture")
+    assert Fetcher(GUARDED, resolve).fetch(site.url("/a", "no-such-name.invalid")) == FetchedBody(b"picture")
     assert looked_up == ["no-such-name.invalid"]
     assert site.seen[0]["Host"] == f"no-such-name.invalid:{site.port}"
 
@@ -146,7 +138,7 @@ def test_a_dead_address_does_not_hide_a_live_one(site: Site) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.2", 0))  # bound, not listening: refuses
         answer = Fetcher(GUARDED, lambda host, port: ["127.0.0.2", "127.0.0.1"]).fetch(site.url("/a", "two.example"))
-    assert answer == Fetched(b"picture")
+    assert answer == FetchedBody(b"picture")
 
 
 def test_redirects(site: Site) -> None:
@@ -164,8 +156,8 @@ def test_redirects(site: Site) -> None:
         "/nowhere": page(status=302),
     } | {f"/chain{i}": redirect(f"/chain{i + 1}") for i in range(9)}
     fetch = Fetcher(OPEN).fetch
-    assert fetch(site.url("/other")) == Fetched(b"picture")
-    assert fetch(site.url("/raw-utf8")) == fetch(site.url("/utf8")) == Fetched(b"accent")
+    assert fetch(site.url("/other")) == FetchedBody(b"picture")
+    assert fetch(site.url("/raw-utf8")) == fetch(site.url("/utf8")) == FetchedBody(b"accent")
     reasons = {path: reason_of(fetch(site.url(path))) for path in ("/loop", "/self", "/ftp", "/bad", "/nowhere")}
     assert reasons == {
         "/loop": "redirect_loop",
@@ -198,9 +190,9 @@ def test_statuses_and_whether_they_pass(site: Site) -> None:
     site.pages |= {f"/{status}": page(status=status) for status in (403, 404, 408, 410, 429, 500, 503)}
     reasons = [reason_of(Fetcher(OPEN).fetch(site.url(f"/{s}"))) for s in (403, 404, 408, 410, 429, 500, 503)]
     assert reasons == ["http_403", "http_404", "http_408", "http_410", "http_429", "http_500", "http_503"]
-    assert [is_passing(reason) for reason in reasons] == [False, False, True, False, True, True, True]
-    assert all(map(is_passing, ("timeout", "connection", "dns")))
-    assert not any(map(is_passing, ("tls", "no_such_host", "noai", "too_large", "private_address", "bad_response")))
+    assert [is_retryable(reason) for reason in reasons] == [False, False, True, False, True, True, True]
+    assert all(map(is_retryable, ("timeout", "connection", "dns")))
+    assert not any(map(is_retryable, ("tls", "no_such_host", "noai", "too_large", "private_address", "bad_response")))
 
 
 def test_what_a_server_asks_to_wait(site: Site) -> None:
@@ -213,7 +205,7 @@ def test_what_a_server_asks_to_wait(site: Site) -> None:
     }
     answers = [Fetcher(OPEN).fetch(site.url(path)) for path in site.pages if path != "/a"]
     assert [reason_of(answer) for answer in answers] == ["http_429", "http_503", "http_503", "http_503"]
-    seconds, date, junk, square = (a.retry_after_s for a in answers if isinstance(a, NotFetched))
+    seconds, date, junk, square = (a.retry_after_s for a in answers if isinstance(a, FetchFailure))
     assert seconds == 7
     assert date is not None
     assert 3500 < date <= 3600
@@ -228,7 +220,7 @@ def test_what_this_machine_lacks_is_not_the_url_s_fault(error: Exception) -> Non
 
     reason = reason_of(Fetcher(OPEN, resolve).fetch("http://example.com/a.jpg"))
     assert reason == "no_resources"
-    assert is_passing(reason)
+    assert is_retryable(reason)
 
 
 def drip(handler: BaseHTTPRequestHandler) -> None:
@@ -303,7 +295,7 @@ def test_informational_responses_are_not_the_answer(site: Site) -> None:
         "/endless": with_early_hints(page(b"picture"), times=1000),
     }
     fetch = Fetcher(OPEN).fetch
-    assert [fetch(site.url(path)) for path in ("/hints", "/processing", "/moved")] == [Fetched(b"picture")] * 3
+    assert [fetch(site.url(path)) for path in ("/hints", "/processing", "/moved")] == [FetchedBody(b"picture")] * 3
     assert reason_of(fetch(site.url("/gone"))) == "http_404"
     assert reason_of(fetch(site.url("/upgrade"))) == "http_101", "what follows is no longer HTTP"
     assert reason_of(fetch(site.url("/endless"))) == "bad_response"
@@ -312,7 +304,7 @@ def test_informational_responses_are_not_the_answer(site: Site) -> None:
 def test_port_0_is_not_the_default_port(site: Site) -> None:
     site.pages["/to-0"] = redirect("http://127.0.0.1:0/a")
     for url in ("http://127.0.0.1:0/a", "https://127.0.0.1:0/a", site.url("/to-0")):
-        assert Fetcher(OPEN).fetch(url) == NotFetched("invalid_url", "127.0.0.1: port 0 cannot be connected to")
+        assert Fetcher(OPEN).fetch(url) == FetchFailure("invalid_url", "127.0.0.1: port 0 cannot be connected to")
 
 
 def junk(handler: BaseHTTPRequestHandler) -> None:
@@ -352,7 +344,7 @@ def test_too_large_declared_streamed_or_unpacked(site: Site) -> None:
         "/bomb": page(gzip.compress(bytes(50_000_000)), headers={"Content-Encoding": "gzip"}),
     }
     config = OPEN.model_copy(update={"max_bytes": 100_000})
-    assert Fetcher(config).fetch(site.url("/fits")) == Fetched(bytes(100_000))
+    assert Fetcher(config).fetch(site.url("/fits")) == FetchedBody(bytes(100_000))
     assert [reason_of(Fetcher(config).fetch(site.url(p))) for p in ("/declared", "/endless", "/bomb")] == [
         "too_large"
     ] * 3
@@ -387,7 +379,7 @@ def test_noai_is_respected(site: Site) -> None:
     site.pages["/mine"] = page(b"mine", headers={"X-Robots-Tag": "noai"})
     assert reason_of(Fetcher(OPEN).fetch(site.url("/mine"))) == "noai"
     anyway = OPEN.model_copy(update={"respect_noai": False})
-    assert Fetcher(anyway).fetch(site.url("/mine")) == Fetched(b"mine")
+    assert Fetcher(anyway).fetch(site.url("/mine")) == FetchedBody(b"mine")
 
 
 def nowhere(host: str, port: int) -> list[str]:
@@ -399,8 +391,8 @@ OFFLINE = Fetcher(GUARDED, nowhere)
 
 @given(st.text(max_size=60))
 def test_no_text_makes_it_raise(url: str) -> None:
-    assert isinstance(OFFLINE.fetch(url), NotFetched)
-    assert isinstance(OFFLINE.fetch(f"http://{url}"), NotFetched)
+    assert isinstance(OFFLINE.fetch(url), FetchFailure)
+    assert isinstance(OFFLINE.fetch(f"http://{url}"), FetchFailure)
 
 
 @pytest.fixture(scope="module")
@@ -454,7 +446,7 @@ def test_tls_checks_the_name_of_the_url(tls_port: int, certificate: Path, monkey
     assert reason_of(Fetcher(GUARDED, resolve).fetch(f"https://pictures.example:{tls_port}/")) == "tls"
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     trusting = Fetcher(GUARDED, resolve)
-    assert trusting.fetch(f"https://pictures.example:{tls_port}/") == Fetched(b"secret")
+    assert trusting.fetch(f"https://pictures.example:{tls_port}/") == FetchedBody(b"secret")
     assert reason_of(trusting.fetch(f"https://other.example:{tls_port}/")) == "tls"
     hasty = Fetcher(GUARDED.model_copy(update={"timeout_s": 0.4}), resolve)
     assert reason_of(hasty.fetch(f"https://pictures.example:{tls_port}/drip")) == "timeout"

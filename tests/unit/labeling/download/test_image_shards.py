@@ -13,9 +13,11 @@ import pytest
 from PIL import Image as Pillow
 
 from labeling.config import DownloadConfig, DownloadWorkers, Workers
-from labeling.download.fetch import Fetched, Fetcher, NotFetched
-from labeling.download.image_shards import Gathering, ImageShard, images_stamp, passing_failures
-from labeling.download.screening import Body, ScreenStage
+from labeling.download.collector import ImageCollector
+from labeling.download.fetch import Fetcher
+from labeling.download.fetch_result import FetchedBody, FetchResult
+from labeling.download.image_shards import ImageShard, images_stamp, retryable_keys
+from labeling.download.screening import ScreenStage, SpooledBody
 from labeling.download.spool import Spool
 from labeling.download.url_list import key_of
 from labeling.execution.journal import Journal, journal_path
@@ -63,38 +65,38 @@ def planned(root: Path, urls: Sequence[str]) -> ImageShard:
 
 
 @contextmanager
-def gathering(
+def collecting(
     shard: ImageShard,
     config: DownloadConfig = CONFIG,
-    fetch: Callable[[str], Fetched | NotFetched] | None = None,
+    fetch: Callable[[str], FetchResult] | None = None,
     stage: type[ScreenStage] = ScreenStage,
     elsewhere: bool = False,
-) -> Iterator[Gathering]:
+) -> Iterator[ImageCollector]:
     """Args:
-    elsewhere: on another machine, which has a spool and a process of its own.
+    elsewhere: whether it runs on another machine, which has a spool and a process of its own.
     """
     journal = Journal.begin(journal_path(shard.store.root, "images", SHARD), "run")
     workers = DownloadWorkers(threads=16, per_host=16)
     screening = Workers(batch_size=16, batch_deadline_s=5 if stage is DeadlyScreenStage else PATIENCE_S)
     screener = SCREENERS.setdefault((stage, elsewhere), StageProcess(stage(CONFIG), screening, 1, 16))
     near = shard.store.root / "elsewhere" if elsewhere else shard.store.root
-    with Spool.opened(near, SHARD, shard.begin) as spool:
-        yield Gathering(fetch or Fetcher(config).fetch, config, workers, journal, spool, screener)
+    with Spool.open(near, SHARD, shard.stamp_prefix) as spool:
+        yield ImageCollector(fetch or Fetcher(config).fetch, config, workers, journal, spool, screener)
 
 
 def make(
     shard: ImageShard,
     config: DownloadConfig = CONFIG,
-    fetch: Callable[[str], Fetched | NotFetched] | None = None,
+    fetch: Callable[[str], FetchResult] | None = None,
     stage: type[ScreenStage] = ScreenStage,
 ) -> dict[str, int]:
-    with gathering(shard, config, fetch, stage) as gathered:
-        return shard.make(gathered)
+    with collecting(shard, config, fetch, stage) as collector:
+        return shard.make(collector)
 
 
 def retry(shard: ImageShard) -> dict[str, int]:
-    with gathering(shard) as gathered:
-        return shard.retry(gathered)
+    with collecting(shard) as collector:
+        return shard.retry(collector)
 
 
 def outcomes(shard: ImageShard) -> dict[str, str]:
@@ -211,10 +213,10 @@ def test_the_stamp_depends_on_settings_on_the_list_and_on_what_came(tmp_path: Pa
     stamps = [s.store.stamp("images", SHARD) for s in (shard, same, more)]
     first, second, third = (stamp.stamp for stamp in stamps if stamp)
     assert first == second != third
-    assert third.startswith(shard.begin)
+    assert third.startswith(shard.stamp_prefix)
     strict = images_stamp(CONFIG.model_copy(update={"min_side_px": 33}), shard.store, SHARD)
     patient = images_stamp(CONFIG.model_copy(update={"timeout_s": 60.0, "rounds": 9}), shard.store, SHARD)
-    assert strict != shard.begin == patient
+    assert strict != shard.stamp_prefix == patient
 
 
 def test_of_two_builds_the_first_to_be_done_counts(tmp_path: Path, site: Site) -> None:
@@ -224,8 +226,8 @@ def test_of_two_builds_the_first_to_be_done_counts(tmp_path: Path, site: Site) -
 
     def meanwhile(handler: BaseHTTPRequestHandler) -> None:
         site.pages["/late"] = page(status=503)
-        with gathering(first, elsewhere=True) as gathered:
-            first.make(gathered)
+        with collecting(first, elsewhere=True) as collector:
+            first.make(collector)
         page(factories.jpeg(7))(handler)
 
     site.pages["/late"] = meanwhile
@@ -238,7 +240,7 @@ def test_failed_urls_alone_are_fetched_again(tmp_path: Path, site: Site) -> None
     shard = planned(tmp_path, [site.url(p) for p in ("/good", "/late", "/later", "/gone")])
     make(shard)
     before = shard.store.stamp("images", SHARD)
-    assert len(passing_failures(shard.store, SHARD)) == 2
+    assert len(retryable_keys(shard.store, SHARD)) == 2
     file = Path(shard.store.path("images", SHARD).path)
     written = file.stat().st_ino
     retry(shard)
@@ -251,7 +253,7 @@ def test_failed_urls_alone_are_fetched_again(tmp_path: Path, site: Site) -> None
     after = shard.store.stamp("images", SHARD)
     assert before
     assert after
-    assert after.stamp.startswith(shard.begin)
+    assert after.stamp.startswith(shard.stamp_prefix)
     assert after.stamp != before.stamp
     found = {image.url: image.image for image in shard.store.read(Image, ("images",), SHARD)}
     assert found == {site.url("/good"): factories.jpeg(), site.url("/late"): factories.jpeg(7)}
@@ -265,9 +267,9 @@ class Server:
         self.bodies = bodies
         self.hits: Counter[str] = Counter()
 
-    def fetch(self, url: str) -> Fetched:
+    def fetch(self, url: str) -> FetchedBody:
         self.hits[url] += 1
-        return Fetched(self.bodies[url])
+        return FetchedBody(self.bodies[url])
 
 
 def server_of(count: int, special: Mapping[int, bytes]) -> Server:
@@ -307,15 +309,15 @@ def png_of_one_colour(side: int) -> bytes:
     return file.getvalue()
 
 
-def body_in(folder: Path, encoded: bytes) -> Body:
+def body_in(folder: Path, encoded: bytes) -> SpooledBody:
     path = folder / "body"
     path.write_bytes(encoded)
-    return Body(key=factories.key(1), path=str(path))
+    return SpooledBody(key=factories.key(1), path=str(path))
 
 
 def test_a_big_image_is_looked_at_alone_and_kept(tmp_path: Path) -> None:
     big = png_of_one_colour(7000)
-    assert ScreenStage(CONFIG).process([body_in(tmp_path, big)])[0].found is None
+    assert ScreenStage(CONFIG).process([body_in(tmp_path, big)])[0].outcome is None
     server = server_of(3, {1: big})
     shard = planned(tmp_path, list(server.bodies))
     assert make(shard, fetch=server.fetch) == {"kept": 3}
@@ -329,7 +331,7 @@ def test_what_an_earlier_process_fetched_is_not_fetched_again(tmp_path: Path) ->
     shard = planned(tmp_path, list(server.bodies))
     in_the_way = tmp_path / f"work/images/.{SHARD}.json.tmp"
 
-    def fetch(url: str) -> Fetched:
+    def fetch(url: str) -> FetchedBody:
         if sum(server.hits.values()) == 40:
             in_the_way.mkdir(exist_ok=True)
         return server.fetch(url)
@@ -350,6 +352,6 @@ def test_what_an_earlier_process_fetched_is_not_fetched_again(tmp_path: Path) ->
 
 def test_a_death_while_the_network_is_awaited_blames_nobody(tmp_path: Path) -> None:
     shard = planned(tmp_path, [f"http://a.example/{i}" for i in range(3)])
-    with gathering(shard, fetch=lambda url: Fetched(factories.jpeg())) as gathered:
-        gathered.gather(shard.listed)
+    with collecting(shard, fetch=lambda url: FetchedBody(factories.jpeg())) as collector:
+        collector.collect(shard.listed)
     assert Journal.begin(journal_path(shard.store.root, "images", SHARD), "next").suspects == set()

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from labeling.config import DownloadConfig, RulesConfig
-from labeling.download.fetch import Fetched, NotFetched
+from labeling.download.fetch_result import FetchedBody, FetchFailure, FetchResult
 from labeling.download.image_shards import ImageShard, images_stamp
 from labeling.errors import ImagesLost
 from labeling.finish import FinishJob
 from labeling.sdd.schema import Caption, Detections, Entities, Image, Layer, Nouns, SddRow
 from tests.factories import DOG, SHARD, jpeg
-from tests.unit.labeling.download.test_image_shards import CONFIG, close_screeners, gathering, planned
+from tests.unit.labeling.download.test_image_shards import CONFIG, close_screeners, collecting, planned
 
 COUNT = 5
 """Images that the servers had; the sixth URL had none."""
@@ -32,12 +32,12 @@ class Servers:
         self.asked: list[str] = []
         self.down = False
 
-    def fetch(self, url: str) -> Fetched | NotFetched:
+    def fetch(self, url: str) -> FetchResult:
         number = int(url.rsplit("/", 1)[-1])
         self.asked.append(url)
         if self.down:
-            return NotFetched("connection", "refused")
-        return NotFetched("http_404", "") if number == COUNT else Fetched(jpeg(number))
+            return FetchFailure("connection", "refused")
+        return FetchFailure("http_404", "") if number == COUNT else FetchedBody(jpeg(number))
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def shard(tmp_path, servers) -> Iterator[ImageShard]:
 
 
 def make(shard: ImageShard, servers: Servers, **options: bool) -> dict[str, int]:
-    with gathering(shard, fetch=servers.fetch) as gathered:
-        return shard.make(gathered, **options)
+    with collecting(shard, fetch=servers.fetch) as collector:
+        return shard.make(collector, **options)
 
 
 def files(shard: ImageShard) -> dict[Path, bytes]:
@@ -126,8 +126,8 @@ def test_the_rows_of_sdd_stay_where_the_loss_is_accepted(shard, servers):
 
 def test_other_pictures_under_the_same_urls_are_refused(shard, servers):
     lose(shard)
-    servers.fetch = lambda url: Fetched(jpeg(77))
-    with pytest.raises(ImagesLost, match="what its URLs give now are other images"):
+    servers.fetch = lambda url: FetchedBody(jpeg(77))
+    with pytest.raises(ImagesLost, match="its URLs have other images now"):
         make(shard, servers)
 
 
@@ -148,5 +148,5 @@ def test_other_settings_make_other_files(shard, servers):
     lose(shard)
     other = DownloadConfig(**CONFIG.model_dump() | {"min_side_px": 33})
     servers.down = True
-    shard = replace(shard, begin=images_stamp(other, shard.store, SHARD))
+    shard = replace(shard, stamp_prefix=images_stamp(other, shard.store, SHARD))
     assert make(shard, servers) == {"not_downloaded": COUNT + 1}

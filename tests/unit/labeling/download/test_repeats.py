@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from infra.storage import publish
 from labeling.config import DownloadConfig, LabelingConfig
-from labeling.download.repeats import fetched_repeats
+from labeling.download.repeats import repeats_to_fetch
 from labeling.download.screening import verdict_of_listing, verdict_of_values
 from labeling.download.url_list import plan_urls, variants_path
 from labeling.sdd.arrow import schema_of
@@ -48,7 +48,7 @@ def planned(root: Path) -> tuple[ShardStore, LabelingConfig]:
 
 def verdicts(store: ShardStore, config: DownloadConfig) -> list[str]:
     """The reason why each row of the list is not fetched; "fetched" for those that are."""
-    repeats = fetched_repeats(store, config)
+    repeats = repeats_to_fetch(store, config)
     rows = [row for shard in store.shards("urls") for row in store.read(ListedUrl, ("urls",), shard)]
     found = [verdict_of_listing(row, config, repeats) for row in sorted(rows, key=lambda row: row.list_row)]
     return [verdict.reason if verdict else "fetched" for verdict in found]
@@ -93,17 +93,17 @@ def test_rows_are_judged_in_bulk_as_they_are_one_by_one(tmp_path: Path) -> None:
     for limits in (PAPER, DownloadConfig(min_aesthetic_score=None, max_punsafe=0.8), DownloadConfig(min_side_px=0)):
         passed = [row.list_row for row in rows if verdict_of_values(row, limits) is None]
         first_of = {row // 4: row for row in reversed(passed)}
-        chosen = fetched_repeats(store, limits)
+        chosen = repeats_to_fetch(store, limits)
         assert chosen == {row for row in first_of.values() if row % 4}
         assert len(chosen) > 100
 
 
 def test_other_limits_choose_other_rows(tmp_path: Path) -> None:
     store, _ = planned(tmp_path)
-    assert fetched_repeats(store, PAPER) == {9}
-    assert fetched_repeats(store, DownloadConfig(min_side_px=512)) == {6, 7}
-    assert fetched_repeats(store, DownloadConfig(min_aesthetic_score=None)) == frozenset()
-    assert fetched_repeats(store, DownloadConfig(min_side_px=2500, min_aesthetic_score=None)) == {11}
+    assert repeats_to_fetch(store, PAPER) == {9}
+    assert repeats_to_fetch(store, DownloadConfig(min_side_px=512)) == {6, 7}
+    assert repeats_to_fetch(store, DownloadConfig(min_aesthetic_score=None)) == frozenset()
+    assert repeats_to_fetch(store, DownloadConfig(min_side_px=2500, min_aesthetic_score=None)) == {11}
 
 
 def test_a_plan_of_an_earlier_version_is_completed_from_the_list(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_plan_of_an_earlier_version_is_completed_from_the_list(tmp_path: Path)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "sdd/urls").iterdir()}
     Path(variants_path(store).path).unlink()
     plan_urls(config.model_copy(update={"urls": None}))
-    assert fetched_repeats(store, PAPER) == frozenset(), "without the list, only first rows are fetched, as before"
+    assert repeats_to_fetch(store, PAPER) == frozenset(), "without the list, only first rows are fetched, as before"
     plan_urls(config)
-    assert fetched_repeats(store, PAPER) == {9}
+    assert repeats_to_fetch(store, PAPER) == {9}
     assert {path: path.stat().st_mtime_ns for path in files} == files, "the shards stay as they are"

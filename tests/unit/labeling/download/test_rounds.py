@@ -6,15 +6,16 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from labeling.config import DownloadConfig, DownloadWorkers
-from labeling.download.fetch import Fetched, Fetcher, NotFetched
-from labeling.download.rounds import Turn, Turns, fetch_all
+from labeling.download.fetch import Fetcher
+from labeling.download.fetch_result import FetchedBody, FetchFailure, FetchResult
+from labeling.download.rounds import Fetch, FetchQueue, PendingUrl, fetch_all
 from labeling.sdd.schema import ListedUrl
 from tests import factories
 from tests.processes import PATIENCE_S
@@ -22,12 +23,11 @@ from tests.web import page, serving
 
 CONFIG = DownloadConfig(allow_private_hosts=True, backoff_s=0.05, timeout_s=PATIENCE_S)
 WORKERS = DownloadWorkers(threads=8, per_host=8)
-Fetch = Callable[[str], Fetched | NotFetched]
 
 
 def answers(
     urls: list[str], fetch: Fetch, config: DownloadConfig = CONFIG, workers: DownloadWorkers = WORKERS
-) -> dict[str, Fetched | NotFetched]:
+) -> dict[str, FetchResult]:
     listed = [factories.listed(i, url) for i, url in enumerate(urls)]
     found = list(fetch_all(listed, fetch, config, workers))
     assert len(found) == len(urls), "each URL has one answer"
@@ -46,7 +46,7 @@ def test_a_server_that_fails_twice_and_then_answers() -> None:
         urls = [site.url(path) for path in ("/shaky", "/gone", "/broken", "/a")]
         found = answers(urls, Fetcher(CONFIG).fetch)
         hits = Counter(site.hits)
-    assert found[urls[0]] == Fetched(b"at last")
+    assert found[urls[0]] == FetchedBody(b"at last")
     assert [getattr(found[url], "reason", None) for url in urls] == [None, "http_404", "http_500", None]
     assert hits == {"/shaky": 3, "/gone": 1, "/broken": CONFIG.rounds, "/a": 1}
     assert moments[1] - moments[0] >= 0.05
@@ -57,12 +57,12 @@ def test_a_server_that_fails_twice_and_then_answers() -> None:
 def test_retry_after_is_kept_to_or_the_url_left_alone(asked: float, tries: int) -> None:
     moments: list[float] = []
 
-    def fetch(url: str) -> Fetched | NotFetched:
+    def fetch(url: str) -> FetchResult:
         moments.append(time.monotonic())
-        return NotFetched("http_429", retry_after_s=asked)
+        return FetchFailure("http_429", retry_after_s=asked)
 
     found = answers(["http://a.example/"], fetch, CONFIG.model_copy(update={"rounds": 2}))
-    assert found["http://a.example/"] == NotFetched("http_429", retry_after_s=asked)
+    assert found["http://a.example/"] == FetchFailure("http_429", retry_after_s=asked)
     assert len(moments) == tries
     assert all(later - earlier >= asked for earlier, later in itertools.pairwise(moments))
 
@@ -70,7 +70,7 @@ def test_retry_after_is_kept_to_or_the_url_left_alone(asked: float, tries: int) 
 def test_of_one_host_only_a_few_at_once_while_others_go_on() -> None:
     lock, busy, most, others = threading.Lock(), Counter[str](), Counter[str](), threading.Event()
 
-    def fetch(url: str) -> Fetched | NotFetched:
+    def fetch(url: str) -> FetchResult:
         host = url.split("/")[2]
         with lock:
             busy[host] += 1
@@ -85,7 +85,7 @@ def test_of_one_host_only_a_few_at_once_while_others_go_on() -> None:
         with lock:
             busy[host] -= 1
             busy["all"] -= 1
-        return Fetched(b"")
+        return FetchedBody(b"")
 
     urls = [f"http://HOT.example/{i}".replace("HOT", "hot" if i % 2 else "Hot") for i in range(60)]
     urls += [f"http://h{i}.example/" for i in range(30)]
@@ -97,9 +97,9 @@ def test_of_one_host_only_a_few_at_once_while_others_go_on() -> None:
 def test_answers_wait_for_whoever_reads_them() -> None:
     begun: list[str] = []
 
-    def fetch(url: str) -> Fetched | NotFetched:
+    def fetch(url: str) -> FetchResult:
         begun.append(url)
-        return Fetched(bytes(1000))
+        return FetchedBody(bytes(1000))
 
     listed: list[ListedUrl] = [factories.listed(i) for i in range(200)]
     reading = fetch_all(listed, fetch, CONFIG, DownloadWorkers(threads=4, per_host=200))
@@ -115,9 +115,9 @@ def test_what_comes_due_between_two_looks_at_the_clock_is_seen(monkeypatch: pyte
     clock = itertools.chain([9.9999999], itertools.repeat(10.0000001))
     monkeypatch.setattr("labeling.download.rounds.time.monotonic", lambda: next(clock))
     waits: list[float | None] = []
-    turns = Turns([Turn(factories.listed(0), "host", due=10.0)], CONFIG, per_host=1)
-    monkeypatch.setattr(turns._changed, "wait", waits.append)
-    assert turns.take() is not None
+    pending = FetchQueue([PendingUrl(factories.listed(0), "host", due=10.0)], CONFIG, per_host=1)
+    monkeypatch.setattr(pending._changed, "wait", waits.append)
+    assert pending.take() is not None
     assert None not in waits
 
 
@@ -132,7 +132,7 @@ def test_a_machine_without_a_thread_left_is_told_and_not_waited_for(monkeypatch:
     monkeypatch.setattr(threading.Thread, "start", start)
     listed = [factories.listed(i) for i in range(50)]
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        list(fetch_all(listed, lambda url: Fetched(b""), CONFIG, DownloadWorkers(threads=4, per_host=50)))
+        list(fetch_all(listed, lambda url: FetchedBody(b""), CONFIG, DownloadWorkers(threads=4, per_host=50)))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
 
 
@@ -164,16 +164,16 @@ def test_a_host_that_never_answers_is_given_up_while_others_go_on() -> None:
     good = [f"http://good.example/{i}" for i in range(20)]
     asked: list[str] = []
 
-    def fetch(url: str) -> Fetched | NotFetched:
+    def fetch(url: str) -> FetchResult:
         if url in good:
-            return Fetched(b"")
+            return FetchedBody(b"")
         asked.append(url)
         return real.fetch(url)
 
     with black_hole() as port:
         dead = [f"http://dead.example:{port}/{i}" for i in range(200)]
         found = answers(dead + good, fetch, config, DownloadWorkers(threads=8, per_host=4))
-    assert [found[url] for url in good] == [Fetched(b"")] * 20
+    assert [found[url] for url in good] == [FetchedBody(b"")] * 20
     reasons = Counter(getattr(found[url], "reason", "fetched") for url in dead)
     assert len(asked) <= 4 + (4 - 1) + (config.rounds - 1), "not one for each URL and round"
     assert set(reasons) == {"host_unreachable", "timeout"}
@@ -183,8 +183,8 @@ def test_a_host_that_never_answers_is_given_up_while_others_go_on() -> None:
 def test_a_url_that_was_fetched_keeps_its_own_answer_when_its_host_is_given_up() -> None:
     config = CONFIG.model_copy(update={"host_failures": 2, "host_pause_s": 0.01, "rounds": 2, "backoff_s": 60.0})
     urls = [f"http://a.example/{i}" for i in range(5)]
-    found = answers(urls, lambda url: NotFetched("timeout", url), config, DownloadWorkers(threads=1, per_host=1))
-    assert [found[url] for url in urls[:3]] == [NotFetched("timeout", url) for url in urls[:3]]
+    found = answers(urls, lambda url: FetchFailure("timeout", url), config, DownloadWorkers(threads=1, per_host=1))
+    assert [found[url] for url in urls[:3]] == [FetchFailure("timeout", url) for url in urls[:3]]
     assert [getattr(found[url], "reason", None) for url in urls[3:]] == ["host_unreachable"] * 2
 
 
@@ -200,7 +200,7 @@ def test_a_host_that_recovers_gets_its_urls_fetched() -> None:
     with serving({"*": down_at_first}) as site:
         urls = [site.url(f"/{i}") for i in range(20)]
         found = answers(urls, Fetcher(config).fetch, config, DownloadWorkers(threads=1, per_host=1))
-        assert set(found.values()) == {Fetched(b"back")}
+        assert set(found.values()) == {FetchedBody(b"back")}
         assert sum(site.hits.values()) == 25
 
 

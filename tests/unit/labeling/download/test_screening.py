@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 
 from labeling.config import DownloadConfig
 from labeling.download.imaging import difference_hash
-from labeling.download.screening import Screened, screen, verdict_of_listing
+from labeling.download.screening import ScreenedImage, screen, verdict_of_listing
 from labeling.download.url_list import key_of
 from labeling.sdd.pixels import UndecodableImage, decode
 from labeling.sdd.schema import ListedUrl, Verdict
@@ -32,9 +32,9 @@ def encoded(image: Pillow.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def kept(body: bytes, config: DownloadConfig = SMALL) -> Screened:
+def kept(body: bytes, config: DownloadConfig = SMALL) -> ScreenedImage:
     found = screen(body, config)
-    assert isinstance(found, Screened), found
+    assert isinstance(found, ScreenedImage), found
     return found
 
 

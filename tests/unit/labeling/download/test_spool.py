@@ -28,7 +28,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_a_spool_leaves_nothing(root, tmp_path):
-    with Spool.opened(root, *SHARD) as bodies:
+    with Spool.open(root, *SHARD) as bodies:
         path = bodies.put(key(1), b"body")
         assert path.read_bytes() == bodies.get(key(1)) == b"body"
         assert files(tmp_path)
@@ -37,7 +37,7 @@ def test_a_spool_leaves_nothing(root, tmp_path):
 
 def killed(root) -> Path:
     """Put two bodies into a spool whose process then dies; returns the file of the first."""
-    with contextlib.suppress(KeyboardInterrupt), Spool.opened(root, *SHARD) as bodies:
+    with contextlib.suppress(KeyboardInterrupt), Spool.open(root, *SHARD) as bodies:
         path = bodies.put(key(1), b"one")
         bodies.put(key(2), b"two")
         raise KeyboardInterrupt
@@ -47,7 +47,7 @@ def killed(root) -> Path:
 def test_what_a_killed_process_fetched_is_there_for_the_next(root):
     path = killed(root)
     (path.parent / f".{key(3).hex()}.tmp").write_bytes(b"half a bo")
-    with Spool.opened(root, *SHARD) as bodies:
+    with Spool.open(root, *SHARD) as bodies:
         assert bodies.find(key(1)) == path
         assert [bodies.get(key(number)) for number in (1, 2)] == [b"one", b"two"]
         assert bodies.find(key(3)) is None
@@ -55,7 +55,7 @@ def test_what_a_killed_process_fetched_is_there_for_the_next(root):
 
 def test_a_body_that_a_power_cut_tore_is_fetched_again(root):
     killed(root).write_bytes(b"o")
-    with Spool.opened(root, *SHARD) as bodies:
+    with Spool.open(root, *SHARD) as bodies:
         assert bodies.find(key(1)) is None
         assert bodies.find(key(2))
         bodies.put(key(1), b"one")
@@ -64,7 +64,7 @@ def test_a_body_that_a_power_cut_tore_is_fetched_again(root):
 
 def test_what_was_fetched_under_other_settings_is_not_used(root, tmp_path):
     killed(root)
-    with Spool.opened(root, SHARD[0], "another stamp") as bodies:
+    with Spool.open(root, SHARD[0], "another stamp") as bodies:
         assert bodies.find(key(1)) is None
         assert files(tmp_path) == []
 
@@ -79,12 +79,12 @@ def test_the_spool_of_a_finished_shard_can_be_removed(tmp_path):
 
 
 def test_one_process_at_a_time_looks_at_big_images(root, monkeypatch):
-    monkeypatch.setattr(spool, "BIG_PATIENCE_S", 0.1)
+    monkeypatch.setattr(spool, "BIG_IMAGE_TIMEOUT_S", 0.1)
     monkeypatch.setattr(lock, "TIMEOUT_S", 0.1)
-    with Spool.opened(root, *SHARD) as one, Spool.opened(root, "shard-00004", "stamp") as other:
-        with one.big_images(), pytest.raises(LabelingError, match=r"big-images\.lock"), other.big_images():
+    with Spool.open(root, *SHARD) as one, Spool.open(root, "shard-00004", "stamp") as other:
+        with one.big_image_lock(), pytest.raises(LabelingError, match=r"big-images\.lock"), other.big_image_lock():
             pass
-        with other.big_images():
+        with other.big_image_lock():
             pass
 
 
@@ -92,7 +92,7 @@ def test_one_process_at_a_time_looks_at_big_images(root, monkeypatch):
 def far_folder(tmp_path, monkeypatch) -> Path:
     """Where a spool of `memory://dataset` makes its folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with Spool.opened(storage_path("memory://dataset"), *SHARD):
+    with Spool.open(storage_path("memory://dataset"), *SHARD):
         (folder,) = tmp_path.iterdir()
     return folder
 
@@ -100,21 +100,21 @@ def far_folder(tmp_path, monkeypatch) -> Path:
 def test_a_spool_of_a_dataset_far_away_is_the_users_alone(far_folder):
     assert far_folder.stat().st_mode & 0o777 == 0o700
     far_folder.chmod(0o755)
-    with Spool.opened(storage_path("memory://dataset"), *SHARD):
+    with Spool.open(storage_path("memory://dataset"), *SHARD):
         assert far_folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_link_in_its_place_is_not_followed(far_folder, tmp_path):
     far_folder.rename(tmp_path / "elsewhere")
     far_folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StageFailed, match="TMPDIR"), Spool.opened(storage_path("memory://dataset"), *SHARD):
+    with pytest.raises(StageFailed, match="TMPDIR"), Spool.open(storage_path("memory://dataset"), *SHARD):
         pass
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
 def test_a_folder_of_another_user_is_refused(far_folder):
     os.chown(far_folder, 65534, 65534)
-    with pytest.raises(StageFailed, match="TMPDIR"), Spool.opened(storage_path("memory://dataset"), *SHARD):
+    with pytest.raises(StageFailed, match="TMPDIR"), Spool.open(storage_path("memory://dataset"), *SHARD):
         pass
 
 
@@ -122,7 +122,7 @@ def test_two_processes_do_not_share_a_spool_of_a_dataset_far_away(tmp_path, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(lock, "TIMEOUT_S", 0.1)
     far = storage_path("memory://dataset")
-    with Spool.opened(far, *SHARD), pytest.raises(LabelingError, match="another build"), Spool.opened(far, *SHARD):
+    with Spool.open(far, *SHARD), pytest.raises(LabelingError, match="another build"), Spool.open(far, *SHARD):
         pass
-    with Spool.opened(far, *SHARD), Spool.opened(storage_path("memory://other"), *SHARD):
+    with Spool.open(far, *SHARD), Spool.open(storage_path("memory://other"), *SHARD):
         pass

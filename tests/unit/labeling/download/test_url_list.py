@@ -145,17 +145,21 @@ def test_a_longer_list_keeps_the_full_shards_and_another_is_refused(tmp_path: Pa
     [
         ("gone.csv", None, r"gone\.csv'?: no such file or folder"),
         ("list.txt", b"http://a.example/1\n", r"list\.txt'?: the name does not end in \.parquet, \.csv"),
-        ("list.csv", b"", r"list\.csv is no readable list of URLs \(Empty CSV file\)"),
+        ("list.csv", b"", r"list\.csv is not a readable list of URLs \(Empty CSV file\)"),
         ("list.csv", b"URL\n", r"list\.csv'? has no rows: a list needs at least one URL"),
         ("list.csv", b"link,TEXT\na,b\n", r"list\.csv has no URL column, only link, TEXT: rename"),
         ("list.csv", b"URL,url\na,b\n", r"list\.csv has the columns URL and url: rename all but one"),
         ("list.csv", b"URL,WIDTH\na,1\nb,wide\n", r"list\.csv, row 2: WIDTH is 'wide', not a number"),
         ("list.csv", b"URL,AESTHETIC_SCORE\na,high\n", r"row 1: AESTHETIC_SCORE is 'high', not a number"),
         ("list.csv", b"URL,HEIGHT\na,99999999999\n", r"row 1: HEIGHT is '99999999999', not a number \(int32\)"),
-        ("list.csv", b"URL,TEXT\na,b\nc,d,e\n", r"list\.csv is no readable list .*Row #3: Expected 2 columns, got 3"),
-        ("list.csv", "URL,TEXT\na,é\n".encode("latin-1"), r"list\.csv is no readable list .*UTF8"),
-        ("list.csv.gz", b"URL\na\n", r"list\.csv\.gz is no readable list"),
-        ("list.parquet", b"PAR1 no parquet", r"list\.parquet is no readable list of URLs"),
+        (
+            "list.csv",
+            b"URL,TEXT\na,b\nc,d,e\n",
+            r"list\.csv is not a readable list .*Row #3: Expected 2 columns, got 3",
+        ),
+        ("list.csv", "URL,TEXT\na,é\n".encode("latin-1"), r"list\.csv is not a readable list .*UTF8"),
+        ("list.csv.gz", b"URL\na\n", r"list\.csv\.gz is not a readable list"),
+        ("list.parquet", b"PAR1 no parquet", r"list\.parquet is not a readable list of URLs"),
     ],
 )
 def test_lists_that_cannot_be_used(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -184,7 +188,9 @@ def test_text_in_another_encoding_is_named_with_its_row(tmp_path: Path) -> None:
 
 def test_numbers_that_are_written_in_several_ways_are_refused_as_a_whole(tmp_path: Path) -> None:
     pq.write_table(pa.table({"URL": ["a", "b"], "WIDTH": ["0x10", "12.5"]}), tmp_path / "list.parquet")
-    with pytest.raises(BadInput, match=r"list\.parquet: WIDTH is not a number .* throughout .*; write it alike"):
+    with pytest.raises(
+        BadInput, match=r"list\.parquet: WIDTH is not a number .* throughout .*; write all values in one way"
+    ):
         planned(tmp_path, tmp_path / "list.parquet")
 
 

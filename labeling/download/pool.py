@@ -1,0 +1,119 @@
+"""Runs img2dataset's pool of processes in a process of its own: `python -m labeling.download.pool`.
+
+The pool waits for ever for the shard of a process that was killed. A process of its own can be ended in that case, and
+the rest of the shards begun again.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from infra.imports import without_wandb
+from infra.logs import setup_logs
+from labeling.download.shard_download import ShardDownload, read_tasks
+from labeling.download.work_files import has_report
+from labeling.errors import StageFailed
+from labeling.sdd.schema import Layer
+from labeling.sdd.shards import ShardStore
+
+log = logging.getLogger(__name__)
+POLL_S = 0.2
+"""Seconds between two looks at the processes, and at the event that stops them."""
+GRACE_S = 5.0
+"""Seconds in which the pool may end by itself after the last report."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolJob:
+    """Job of the pool's process, which receives it as a pickle on its standard input."""
+
+    download: ShardDownload
+    shards: tuple[str, ...]
+    processes: int
+
+
+def run_pool(job: PoolJob, stop: threading.Event) -> None:
+    """Run the job; return when its process has ended, for whatever reason.
+
+    Raises:
+        StageFailed: `stop` was set.
+    """
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "TQDM_DISABLE": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "labeling.download.pool"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,  # the Reader prints
+        env=environment,
+        start_new_session=True,  # an interrupt reaches this process, whose end closes the standard input of the other
+    )
+    assert process.stdin is not None
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(pickle.dumps(job))
+            process.stdin.flush()
+        while process.poll() is None:
+            if stop.wait(POLL_S):
+                raise StageFailed(f"{Layer.IMAGES}: stopped")
+    finally:
+        process.kill()
+        process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _hide_torch() -> None:
+    """Make `import torch` fail: webdataset, which img2dataset imports for tar files, would import it.
+
+    Without torch webdataset works as well, and each process saves 470 MB and half of its start.
+    """
+    sys.modules["torch"] = None  # type: ignore[assignment]
+
+
+def _exit_with_caller() -> None:
+    """End this process when its standard input is closed."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
+
+
+def _exit_with_worker(store: ShardStore, job: PoolJob) -> None:
+    """End this process when one of the pool was killed, as img2dataset would wait for its shard for ever."""
+    seen: set[multiprocessing.process.BaseProcess] = set()
+    while True:
+        seen |= set(multiprocessing.active_children())
+        if any(child.exitcode for child in seen):
+            if all(has_report(store, shard, job.download.run) for shard in job.shards):
+                time.sleep(GRACE_S)  # the pool is done and terminates its processes; this one is about to end
+            log.warning("%s: a process of the pool was killed; its shard is begun again", Layer.IMAGES)
+            os._exit(1)
+        time.sleep(POLL_S)
+
+
+def _main() -> None:
+    job: PoolJob = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_exit_with_caller, daemon=True).start()
+    _hide_torch()
+    with without_wandb():
+        from img2dataset.distributor import multiprocessing_distributor
+
+    store = ShardStore(job.download.root)
+    tasks = list(read_tasks(store, job.shards, job.download.run))
+    threading.Thread(target=_exit_with_worker, args=(store, job), daemon=True).start()
+    multiprocessing_distributor(job.processes, job.download, tasks, len(tasks), 0)
+
+
+if __name__ == "__main__":
+    setup_logs()
+    _main()
+    os._exit(0)  # the threads above still run, and an ordinary exit would wait for them
