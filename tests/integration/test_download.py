@@ -111,8 +111,8 @@ def test_a_list_becomes_shards_of_images_and_a_second_run_does_nothing(
 
 
 @pytest.mark.slow
-def test_other_settings_and_what_failed(tmp_path: Path, site: Site) -> None:
-    """Rebuilt under other settings; then what failed for a passing reason comes, in its shard alone."""
+def test_other_settings_and_retries(tmp_path: Path, site: Site) -> None:
+    """Rebuilt under other settings; then a retryable failure is fetched, in its shard alone."""
     site.pages["/7.jpg"] = page(status=503)
     config = config_of(tmp_path, site, 80)
     shards = plan_urls(config)
@@ -251,10 +251,10 @@ def test_two_builds_in_one_root_do_not_disturb_each_other(tmp_path: Path, site: 
 
 
 @pytest.mark.slow
-def test_many_deaths_in_a_part_are_not_too_many_for_a_shard(
+def test_a_finished_shard_resets_the_count_of_deaths(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each time a shard comes to an end, and the process dies in the next."""
+    """A process dies in each shard after the first, whenever the one before is finished."""
     config = config_of(tmp_path, site, 120, workers=StageWorkers(images=DownloadWorkers(processes=1)))
     shards = plan_urls(config)
     killers = {path_in(config, shard) for shard in shards[1:]}

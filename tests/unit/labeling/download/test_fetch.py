@@ -39,7 +39,7 @@ def reason_of(answer: FetchResult) -> str:
     return answer.reason
 
 
-def test_a_good_answer_is_its_body(site: Site) -> None:
+def test_a_good_response_gives_its_body(site: Site) -> None:
     assert Fetcher(OPEN).fetch(site.url("/a")) == FetchedBody(b"picture")
     assert site.seen[0]["User-Agent"] == OPEN.user_agent
     assert site.seen[0]["Host"] == f"127.0.0.1:{site.port}"
@@ -71,7 +71,7 @@ def test_a_good_answer_is_its_body(site: Site) -> None:
         ("https://192.168.1.1/a.jpg", "private_address"),
     ],
 )
-def test_urls_that_are_not_for_us(url: str, reason: str) -> None:
+def test_urls_that_must_not_be_fetched(url: str, reason: str) -> None:
     assert reason_of(Fetcher(GUARDED).fetch(url)) == reason
 
 
@@ -107,7 +107,7 @@ def test_public_addresses(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
-def test_the_guard_stands_at_every_hop(site: Site) -> None:
+def test_every_redirect_is_checked(site: Site) -> None:
     """Only the first host is let through, as if it were a public one that redirects inwards."""
 
     def resolve(host: str, port: int) -> list[str]:
@@ -171,7 +171,7 @@ def test_redirects(site: Site) -> None:
     assert site.hits["/chain6"] == 0
 
 
-def test_a_failure_behind_a_redirect_is_that_of_the_host_it_leads_to(site: Site) -> None:
+def test_a_failure_after_a_redirect_does_not_count_for_the_url_s_own_host(site: Site) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and does not listen
         port = closed.getsockname()[1]
@@ -186,7 +186,7 @@ def test_a_failure_behind_a_redirect_is_that_of_the_host_it_leads_to(site: Site)
     ]
 
 
-def test_statuses_and_whether_they_pass(site: Site) -> None:
+def test_which_statuses_are_retryable(site: Site) -> None:
     site.pages |= {f"/{status}": page(status=status) for status in (403, 404, 408, 410, 429, 500, 503)}
     reasons = [reason_of(Fetcher(OPEN).fetch(site.url(f"/{s}"))) for s in (403, 404, 408, 410, 429, 500, 503)]
     assert reasons == ["http_403", "http_404", "http_408", "http_410", "http_429", "http_500", "http_503"]
@@ -195,7 +195,7 @@ def test_statuses_and_whether_they_pass(site: Site) -> None:
     assert not any(map(is_retryable, ("tls", "no_such_host", "noai", "too_large", "private_address", "bad_response")))
 
 
-def test_what_a_server_asks_to_wait(site: Site) -> None:
+def test_retry_after_is_parsed(site: Site) -> None:
     at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
     site.pages |= {
         "/seconds": page(status=429, headers={"Retry-After": "7"}),
@@ -214,7 +214,7 @@ def test_what_a_server_asks_to_wait(site: Site) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
-def test_what_this_machine_lacks_is_not_the_url_s_fault(error: Exception) -> None:
+def test_a_lack_of_threads_or_memory_is_retryable(error: Exception) -> None:
     def resolve(host: str, port: int) -> list[str]:
         raise error
 
@@ -248,14 +248,14 @@ def wander(handler: BaseHTTPRequestHandler) -> None:
 
 
 @pytest.mark.parametrize("way", [drip, drip_headers, never, wander])
-def test_one_deadline_for_all_of_it(site: Site, way: Page) -> None:
+def test_one_deadline_for_the_whole_response(site: Site, way: Page) -> None:
     """Each byte, and each hop, comes in time; the whole does not. Without the deadline this never ends."""
     site.pages["*"] = way
     config = OPEN.model_copy(update={"timeout_s": 0.4, "max_redirects": 1000})
     assert reason_of(Fetcher(config).fetch(site.url("/start"))) == "timeout"
 
 
-def test_the_look_up_of_a_name_is_within_the_deadline() -> None:
+def test_the_deadline_covers_name_resolution() -> None:
     """Without it this never ends."""
     config = OPEN.model_copy(update={"timeout_s": 0.2})
     fetched = threading.Event()
@@ -285,7 +285,7 @@ def with_early_hints(final: Page, times: int = 1, status: int = 103) -> Page:
     return answer
 
 
-def test_informational_responses_are_not_the_answer(site: Site) -> None:
+def test_informational_responses_are_skipped(site: Site) -> None:
     site.pages |= {
         "/hints": with_early_hints(page(b"picture")),
         "/processing": with_early_hints(page(b"picture"), times=3, status=102),
@@ -311,7 +311,7 @@ def junk(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"not http at all\r\n\r\n")
 
 
-def test_answers_that_break_off(site: Site) -> None:
+def test_incomplete_responses(site: Site) -> None:
     site.pages |= {
         "/short": page(b"half", headers={"Content-Length": "8"}),
         "/hang-up": lambda handler: None,
@@ -390,7 +390,7 @@ OFFLINE = Fetcher(GUARDED, nowhere)
 
 
 @given(st.text(max_size=60))
-def test_no_text_makes_it_raise(url: str) -> None:
+def test_no_url_makes_it_raise(url: str) -> None:
     assert isinstance(OFFLINE.fetch(url), FetchFailure)
     assert isinstance(OFFLINE.fetch(f"http://{url}"), FetchFailure)
 

@@ -68,7 +68,7 @@ def test_a_host_that_fails_again_is_given_up() -> None:
     assert is_retryable(host.refusal.reason), "so `retry_failed` fetches what is left"
 
 
-def test_failures_of_fetches_begun_before_the_circuit_opened_do_not_count_as_tries() -> None:
+def test_fetches_from_before_the_circuit_opened_are_no_probes() -> None:
     host = host_with(busy=4)
     fail(host, 3, now=0.0)
     assert not host.has_room(10.0), "the URL to try with waits for the fourth"
@@ -86,7 +86,7 @@ def test_a_host_that_redirects_to_hosts_that_fail_is_up() -> None:
     assert host.has_room(0.0)
 
 
-def test_failures_that_answers_interrupt_never_open_the_circuit() -> None:
+def test_failures_between_responses_never_open_the_circuit() -> None:
     host = Host(CONFIG, per_host=4)
     for i, answer in enumerate([TIMEOUT, TIMEOUT, GOOD] * 10):
         host.begin_fetch()

@@ -36,7 +36,7 @@ CONFIG = DownloadConfig(
 
 
 SCREENERS: dict[tuple[type[ScreenStage], bool], StageProcess] = {}
-"""Processes that look at bodies, for all tests of a module."""
+"""Processes that screen bodies, for all tests of a module."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,7 +100,7 @@ def retry(shard: ImageShard) -> dict[str, int]:
 
 
 def outcomes(shard: ImageShard) -> dict[str, str]:
-    """What became of each URL's path: the state and the reason."""
+    """State and reason of each URL's outcome, by path."""
     verdicts = shard.store.verdicts("images", SHARD)
     again = {url.key for url in shard.listed if url.key != key_of(url.url, 0)}
     names = {url.key: url.url.rsplit("/", 1)[-1] + " again" * (url.key in again) for url in shard.listed}
@@ -178,7 +178,7 @@ def test_every_kind_of_bad_input_becomes_a_verdict(tmp_path: Path, site: Site) -
     assert site.hits["/good"] == 1, "the second occurrence is not fetched"
 
 
-def test_what_does_not_come_in_time_becomes_a_verdict(tmp_path: Path, site: Site) -> None:
+def test_a_timeout_becomes_a_verdict(tmp_path: Path, site: Site) -> None:
     site.pages |= {"/never": never, "/drip": drip}
     shard = planned(tmp_path, [site.url(path) for path in ("/never", "/drip")])
     make(shard, CONFIG.model_copy(update={"timeout_s": 0.5}))
@@ -219,7 +219,7 @@ def test_the_stamp_depends_on_settings_on_the_list_and_on_what_came(tmp_path: Pa
     assert strict != shard.stamp_prefix == patient
 
 
-def test_of_two_builds_the_first_to_be_done_counts(tmp_path: Path, site: Site) -> None:
+def test_the_file_of_the_first_of_two_builds_counts(tmp_path: Path, site: Site) -> None:
     """On an object store nothing is locked, and by the time of the second later files may be of the first."""
     first = planned(tmp_path, [site.url(p) for p in ("/good", "/late")])
     second = replace(first)
@@ -315,7 +315,7 @@ def body_in(folder: Path, encoded: bytes) -> SpooledBody:
     return SpooledBody(key=factories.key(1), path=str(path))
 
 
-def test_a_big_image_is_looked_at_alone_and_kept(tmp_path: Path) -> None:
+def test_a_big_image_is_decoded_alone_and_kept(tmp_path: Path) -> None:
     big = png_of_one_colour(7000)
     assert ScreenStage(CONFIG).process([body_in(tmp_path, big)])[0].outcome is None
     server = server_of(3, {1: big})
@@ -325,8 +325,8 @@ def test_a_big_image_is_looked_at_alone_and_kept(tmp_path: Path) -> None:
     assert server.hits == Counter(list(server.bodies))
 
 
-def test_what_an_earlier_process_fetched_is_not_fetched_again(tmp_path: Path) -> None:
-    """Its journal cannot be written any more, so it ends in the middle."""
+def test_bodies_of_an_earlier_process_are_not_fetched_again(tmp_path: Path) -> None:
+    """The earlier process ends in the middle, as its journal can no longer be written."""
     server = server_of(60, {})
     shard = planned(tmp_path, list(server.bodies))
     in_the_way = tmp_path / f"work/images/.{SHARD}.json.tmp"
@@ -350,7 +350,7 @@ def test_what_an_earlier_process_fetched_is_not_fetched_again(tmp_path: Path) ->
     assert not list(tmp_path.rglob("*.spool")), "the shard is made"
 
 
-def test_a_death_while_the_network_is_awaited_blames_nobody(tmp_path: Path) -> None:
+def test_a_death_during_the_fetches_makes_no_suspect(tmp_path: Path) -> None:
     shard = planned(tmp_path, [f"http://a.example/{i}" for i in range(3)])
     with collecting(shard, fetch=lambda url: FetchedBody(factories.jpeg())) as collector:
         collector.collect(shard.listed)

@@ -122,7 +122,7 @@ def test_grey_is_three_equal_channels():
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_of_16_bits_the_upper_8_are_kept(form):
+def test_the_upper_8_of_16_bits_are_kept(form):
     wide = np.array([[0, 200, 255, 256], [1000, 32768, 65280, 65535]], np.uint16)
     _, pixels = agree(encoded(wide, form))
     np.testing.assert_array_equal(pixels, (wide >> 8).astype(np.uint8)[..., None].repeat(3, 2))
@@ -133,7 +133,7 @@ def test_a_dark_picture_of_16_bits_stays_dark():
     assert pixels.max() == 0
 
 
-def test_of_three_times_16_bits_the_upper_8_are_kept():
+def test_the_upper_8_of_16_bits_per_channel_are_kept():
     wide = np.random.default_rng(1).integers(0, 65536, (4, 5, 3), dtype=np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in wide)
     _, pixels = agree(png(5, 4, 16, 2, rows))
@@ -141,7 +141,7 @@ def test_of_three_times_16_bits_the_upper_8_are_kept():
 
 
 @pytest.mark.parametrize("samples", [np.float32(0.5), np.float32("nan"), np.int32(70_000)])
-def test_samples_of_32_bits_are_refused_as_nobody_knows_their_white(samples):
+def test_samples_of_32_bits_are_refused_as_their_white_is_unknown(samples):
     with pytest.raises(UndecodableImage, match="32 bits"):
         decode(encoded(np.full((4, 4), samples), "TIFF"))
 
@@ -186,7 +186,7 @@ def test_a_colour_that_is_declared_transparent_lies_over_white():
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
-def test_of_an_animation_the_first_frame_is_taken(form):
+def test_the_first_frame_of_an_animation_is_read(form):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if form == "WEBP" else {}
     _, pixels = agree(encoded(frames[0], form, save_all=True, append_images=frames[1:], **options))
@@ -205,7 +205,7 @@ def calls(function, *args):
 
 
 @pytest.mark.parametrize("read", [probe, decode, difference_hash])
-def test_what_an_animation_costs_is_its_first_frame(read):
+def test_only_the_first_frame_of_an_animation_is_decoded(read):
     short, long = (
         encoded(first, "GIF", save_all=True, append_images=more)
         for first, *more in ([Image.new("L", (8, 8), 9 * shade) for shade in range(n)] for n in (2, 20))
@@ -227,7 +227,7 @@ def test_what_an_animation_costs_is_its_first_frame(read):
     ],
     ids=["nothing", "HTML", "EPS", "JPEG magic", "bomb", "small bomb"],
 )
-def test_what_is_no_picture_says_so(read, body, reason):
+def test_bodies_that_are_not_images_have_a_reason(read, body, reason):
     with pytest.raises(UndecodableImage) as error:
         read(body)
     assert error.value.reason == reason
@@ -264,7 +264,7 @@ def transparent(mode, size=(60, 90)):
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK", "L", "P", "I;16"])
-def test_pictures_are_converted_strip_by_strip_as_they_are_whole(mode, orientation, monkeypatch):
+def test_conversion_in_strips_equals_conversion_of_the_whole(mode, orientation, monkeypatch):
     if mode == "I;16":
         picture = Image.fromarray(SMOOTH[..., 0].astype(np.uint16) * 257)
     else:
@@ -297,7 +297,7 @@ print(peak_bytes() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak")
-def test_what_it_costs_to_look_at_a_transparent_picture(tmp_path):
+def test_peak_memory_of_a_transparent_image(tmp_path):
     """Its own four bytes a pixel and the grey one, turned; every conversion of the whole would add four more."""
     small, side = tmp_path / "small.png", 3000
     small.write_bytes(encoded(transparent("RGBA"), "PNG"))
@@ -337,7 +337,7 @@ def test_damaged_bytes_are_a_picture_or_a_reason_and_never_a_crash(data):
 @example([(17, 41)])
 @example([(41, 69)])
 @given(st.lists(st.tuples(st.integers(6, 59), st.integers(0, 255)), min_size=1, max_size=6))
-def test_garbled_exif_costs_no_picture(changes):
+def test_malformed_exif_is_ignored(changes):
     tags = exif(6)
     tags[0x010F] = "maker"
     tags[0x011A] = 72.0

@@ -1,4 +1,4 @@
-"""A lost file of images/ comes back as it was, or nothing is changed and the message says what would help."""
+"""A lost file of images/ is restored to the byte, or nothing is changed and the message says what would help."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,7 +81,7 @@ def lose(shard: ImageShard, layer: str = "images") -> None:
     shard.store.path(layer, SHARD).unlink()
 
 
-def test_it_comes_back_to_the_byte_and_only_what_sdd_lacks_is_fetched(shard, servers):
+def test_the_file_is_restored_to_the_byte_and_only_images_outside_sdd_are_fetched(shard, servers):
     before = files(shard)
     lose(shard)
     make(shard, servers)
@@ -89,7 +89,7 @@ def test_it_comes_back_to_the_byte_and_only_what_sdd_lacks_is_fetched(shard, ser
     assert sorted(servers.asked) == ["http://example.com/3", "http://example.com/4"]
 
 
-def test_where_the_servers_are_down_nothing_is_changed(shard, servers):
+def test_nothing_is_changed_while_the_servers_are_down(shard, servers):
     lose(shard)
     before, servers.down = files(shard), True
     with pytest.raises(ImagesLost) as error:
@@ -106,7 +106,7 @@ def test_where_the_servers_are_down_nothing_is_changed(shard, servers):
     assert files(shard) == before
 
 
-def test_it_comes_back_when_the_servers_do(shard, servers):
+def test_the_file_is_restored_once_the_servers_respond(shard, servers):
     before, servers.down = files(shard), True
     lose(shard)
     with pytest.raises(ImagesLost):

@@ -1,4 +1,4 @@
-"""Of a URL that a list holds more than once, the first row that is not refused by its own values is fetched."""
+"""One row of each repeated URL is fetched: the first that its own values do not refuse."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Many URLs at once, few of one host, and again what failed for a passing reason."""
+"""Many URLs at once, few of one host, and retryable failures again."""
 
 import contextlib
 import itertools
@@ -54,7 +54,7 @@ def test_a_server_that_fails_twice_and_then_answers() -> None:
 
 
 @pytest.mark.parametrize(("asked", "tries"), [(0.2, 2), (61.0, 1)])
-def test_retry_after_is_kept_to_or_the_url_left_alone(asked: float, tries: int) -> None:
+def test_retry_after_is_obeyed_or_the_url_not_retried(asked: float, tries: int) -> None:
     moments: list[float] = []
 
     def fetch(url: str) -> FetchResult:
@@ -67,7 +67,7 @@ def test_retry_after_is_kept_to_or_the_url_left_alone(asked: float, tries: int) 
     assert all(later - earlier >= asked for earlier, later in itertools.pairwise(moments))
 
 
-def test_of_one_host_only_a_few_at_once_while_others_go_on() -> None:
+def test_few_urls_of_one_host_at_once_while_others_go_on() -> None:
     lock, busy, most, others = threading.Lock(), Counter[str](), Counter[str](), threading.Event()
 
     def fetch(url: str) -> FetchResult:
@@ -94,7 +94,7 @@ def test_of_one_host_only_a_few_at_once_while_others_go_on() -> None:
     assert most["hot.example"] == 2, "case does not make another host"
 
 
-def test_answers_wait_for_whoever_reads_them() -> None:
+def test_results_wait_for_the_caller() -> None:
     begun: list[str] = []
 
     def fetch(url: str) -> FetchResult:
@@ -111,7 +111,7 @@ def test_answers_wait_for_whoever_reads_them() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
 
 
-def test_what_comes_due_between_two_looks_at_the_clock_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_that_comes_due_between_two_readings_of_the_clock_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.chain([9.9999999], itertools.repeat(10.0000001))
     monkeypatch.setattr("labeling.download.rounds.time.monotonic", lambda: next(clock))
     waits: list[float | None] = []
@@ -121,7 +121,7 @@ def test_what_comes_due_between_two_looks_at_the_clock_is_seen(monkeypatch: pyte
     assert None not in waits
 
 
-def test_a_machine_without_a_thread_left_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_start_raises_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     begin, begun = threading.Thread.start, itertools.count()
 
     def start(thread: threading.Thread) -> None:
@@ -180,7 +180,7 @@ def test_a_host_that_never_answers_is_given_up_while_others_go_on() -> None:
     assert reasons["timeout"] <= len(asked), "the others were not asked for"
 
 
-def test_a_url_that_was_fetched_keeps_its_own_answer_when_its_host_is_given_up() -> None:
+def test_a_url_that_was_fetched_keeps_its_own_failure_when_its_host_is_given_up() -> None:
     config = CONFIG.model_copy(update={"host_failures": 2, "host_pause_s": 0.01, "rounds": 2, "backoff_s": 60.0})
     urls = [f"http://a.example/{i}" for i in range(5)]
     found = answers(urls, lambda url: FetchFailure("timeout", url), config, DownloadWorkers(threads=1, per_host=1))

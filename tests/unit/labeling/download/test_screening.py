@@ -1,4 +1,4 @@
-"""What is fetched, and what is kept of what came."""
+"""Verdicts on rows of the list, and on bodies."""
 
 import io
 import struct
@@ -70,7 +70,7 @@ def listed(**values: object) -> ListedUrl:
         ({"url": "", "key": key_of("", 7)}, "invalid_url"),
     ],
 )
-def test_what_the_list_alone_rules_out(values: dict[str, object], reason: str | None) -> None:
+def test_verdicts_on_rows_of_the_list(values: dict[str, object], reason: str | None) -> None:
     found = verdict_of_listing(listed(**values), PAPER)
     assert (found.reason if found else None) == reason
 
@@ -188,7 +188,7 @@ def test_the_hash_by_hand() -> None:
     assert difference_hash(mixed) == -(1 << 32)
 
 
-def test_the_hash_hardly_minds_format_and_size() -> None:
+def test_the_hash_hardly_depends_on_format_and_size() -> None:
     large = picture(1200, 800)
     hashes = [difference_hash(encoded(large, k)) for k in ("JPEG", "PNG", "WEBP")]
     hashes.append(difference_hash(encoded(large.resize((300, 200)), "JPEG")))
@@ -197,7 +197,7 @@ def test_the_hash_hardly_minds_format_and_size() -> None:
     assert (hashes[0] ^ other).bit_count() > 16
 
 
-def test_what_is_kept_can_be_decoded_and_what_is_truncated_cannot() -> None:
+def test_kept_images_can_be_decoded_and_truncated_ones_cannot() -> None:
     body = encoded(picture(640, 480), "JPEG")
     kept(body)
     assert decode(body).shape == (480, 640, 3)

@@ -1,4 +1,4 @@
-"""Where the download keeps bodies until their shard is made."""
+"""Bodies wait in the spool until their shard is made, also for another process."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ def killed(root) -> Path:
     return path
 
 
-def test_what_a_killed_process_fetched_is_there_for_the_next(root):
+def test_the_next_process_finds_the_bodies_of_a_killed_one(root):
     path = killed(root)
     (path.parent / f".{key(3).hex()}.tmp").write_bytes(b"half a bo")
     with Spool.open(root, *SHARD) as bodies:
@@ -62,7 +62,7 @@ def test_a_body_that_a_power_cut_tore_is_fetched_again(root):
         assert bodies.find(key(1))
 
 
-def test_what_was_fetched_under_other_settings_is_not_used(root, tmp_path):
+def test_bodies_fetched_under_other_settings_are_removed(root, tmp_path):
     killed(root)
     with Spool.open(root, SHARD[0], "another stamp") as bodies:
         assert bodies.find(key(1)) is None
@@ -78,7 +78,7 @@ def test_the_spool_of_a_finished_shard_can_be_removed(tmp_path):
     assert not has_spool(root, SHARD[0])
 
 
-def test_one_process_at_a_time_looks_at_big_images(root, monkeypatch):
+def test_one_process_at_a_time_decodes_big_images(root, monkeypatch):
     monkeypatch.setattr(spool, "BIG_IMAGE_TIMEOUT_S", 0.1)
     monkeypatch.setattr(lock, "TIMEOUT_S", 0.1)
     with Spool.open(root, *SHARD) as one, Spool.open(root, "shard-00004", "stamp") as other:
@@ -90,14 +90,14 @@ def test_one_process_at_a_time_looks_at_big_images(root, monkeypatch):
 
 @pytest.fixture
 def far_folder(tmp_path, monkeypatch) -> Path:
-    """Where a spool of `memory://dataset` makes its folder."""
+    """Folder of the spools of `memory://dataset`."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with Spool.open(storage_path("memory://dataset"), *SHARD):
         (folder,) = tmp_path.iterdir()
     return folder
 
 
-def test_a_spool_of_a_dataset_far_away_is_the_users_alone(far_folder):
+def test_the_spool_of_a_remote_dataset_is_private_to_the_user(far_folder):
     assert far_folder.stat().st_mode & 0o777 == 0o700
     far_folder.chmod(0o755)
     with Spool.open(storage_path("memory://dataset"), *SHARD):
@@ -118,7 +118,7 @@ def test_a_folder_of_another_user_is_refused(far_folder):
         pass
 
 
-def test_two_processes_do_not_share_a_spool_of_a_dataset_far_away(tmp_path, monkeypatch):
+def test_two_processes_do_not_share_the_spool_of_a_remote_dataset(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(lock, "TIMEOUT_S", 0.1)
     far = storage_path("memory://dataset")

@@ -1,4 +1,4 @@
-"""What a killed run leaves beside the shards."""
+"""Files that a killed run leaves beside the shards."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from labeling.execution.presence import mark_run_alive
 
 
 @pytest.mark.parametrize("far", [False, True])
-def test_what_a_killed_run_kept_for_itself_is_removed_by_the_next(tmp_path, far):
+def test_files_of_a_killed_run_are_removed_by_the_next(tmp_path, far):
     root = storage_path(f"memory://{tmp_path.name}" if far else tmp_path / "sdd")
     folder = root / "work" / "images"
     for run in ("0123456789ab", "abcdefabcdef"):

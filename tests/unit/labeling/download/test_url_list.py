@@ -45,7 +45,7 @@ def in_list_order(shards: Sequence[Sequence[ListedUrl]]) -> list[ListedUrl]:
     return [row for rows in shards for row in rows]
 
 
-def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
+def test_parquet_and_csv_give_the_same_rows(tmp_path: Path) -> None:
     table = pa.table(LAION)
     pq.write_table(table, tmp_path / "list.parquet")
     pa_csv.write_csv(table, tmp_path / "list.csv")
@@ -71,7 +71,7 @@ def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
     assert second[0].aesthetic_score is None
 
 
-def test_only_the_url_is_required_and_case_is_none(tmp_path: Path) -> None:
+def test_only_the_url_is_required_and_case_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("width,Url\n1024.0,http://a.example/1\nnan,\n")
     ((row, empty),) = planned(tmp_path, tmp_path / "list.csv")
     assert (row.url, row.listed_width_px, row.alt_text) == ("http://a.example/1", 1024, None)

@@ -44,7 +44,7 @@ def test_a_stage_that_runs_on_no_gpu_reserves_none(device: Device | None) -> Non
 
 
 @pytest.mark.parametrize("device", [Device.AUTO, Device.CUDA])
-def test_a_setting_counts(device: Device) -> None:
+def test_a_setting_is_used_as_it_is(device: Device) -> None:
     assert [share(gpus=gpus, cards=(2,), device=device) for gpus in (0.0, 0.25, 2.0)] == [0.0, 0.25, 2.0]
 
 

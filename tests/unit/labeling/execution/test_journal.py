@@ -1,4 +1,4 @@
-"""The journal says what was on the network when a process ended."""
+"""The journal names the rows that were in flight when a process ended."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def begin(path, run="run"):
     return Journal.begin(path, run)
 
 
-def test_a_new_journal_blames_nobody(path):
+def test_a_new_journal_has_no_suspect(path):
     journal = begin(path)
     assert (journal.attempts, journal.done, journal.suspects) == (1, 0, set())
     assert not journal.is_suspect(key(1))
@@ -31,7 +31,7 @@ def test_attempts_are_counted_by_run(path):
     assert begin(path, "the next run").attempts == 1
 
 
-def test_what_was_in_flight_when_its_supervisor_died_is_suspect(path):
+def test_rows_in_flight_at_the_death_of_the_supervisor_are_suspects(path):
     begin(path).note_in_flight([key(1), key(2)], done=5)
     again = begin(path)
     assert [again.is_suspect(key(n)) for n in (1, 2, 3)] == [True, True, False]
@@ -39,7 +39,7 @@ def test_what_was_in_flight_when_its_supervisor_died_is_suspect(path):
     assert (again.in_flight, again.done) == ([], 0)
 
 
-def test_what_had_its_outcome_is_not_suspect(path):
+def test_rows_that_are_done_are_not_suspects(path):
     journal = begin(path)
     journal.note_in_flight([key(1), key(2)], done=0)
     journal.note_in_flight([], done=2)
@@ -83,7 +83,7 @@ def test_rows_that_die_together_are_never_quarantined_for_it(path):
     assert journal.quarantine_cause(key(1)) is journal.quarantine_cause(key(2)) is None
 
 
-def test_a_row_is_blamed_later_for_deaths_that_nobody_saw(path):
+def test_deaths_together_with_the_supervisor_quarantine_a_row_later(path):
     assert MAX_LONE_ORPHANS > MAX_LONE_DEATHS
     for _ in range(MAX_LONE_ORPHANS):
         assert begin(path).quarantine_cause(key(1)) is None
@@ -101,7 +101,7 @@ def test_a_death_is_on_disk_before_the_next_batch(path):
     assert (kept["in_flight"], kept["lone_deaths"], kept["done"]) == ([], {key(1).hex(): 1}, 3)
 
 
-def test_it_is_always_whole(path):
+def test_the_file_is_always_complete(path):
     begin(path).note_in_flight([key(n) for n in range(1000)], done=0)
     folder = Path(path.path).parent
     assert [p.name for p in folder.iterdir()] == [path.name]
@@ -109,7 +109,7 @@ def test_it_is_always_whole(path):
 
 
 @pytest.mark.parametrize("ruins", ["", "{", '{"run": "run", "attem', "\x00" * 64])
-def test_the_ruins_of_a_journal_are_begun_anew(path, ruins, caplog):
+def test_a_damaged_journal_is_replaced_by_a_new_one(path, ruins, caplog):
     begin(path)
     Path(path.path).write_text(ruins)
     journal = begin(path)
@@ -117,7 +117,7 @@ def test_the_ruins_of_a_journal_are_begun_anew(path, ruins, caplog):
     assert str(path) in caplog.text
 
 
-def test_a_finished_shard_has_none(path):
+def test_a_finished_shard_has_no_journal(path):
     journal = begin(path)
     journal.remove()
     assert read_journal(path) == {}

@@ -1,4 +1,4 @@
-"""A run is present as long as its process lives, on folders by a lock and on object stores by a heartbeat."""
+"""A run is alive as long as its process: by a lock in folders, by a heartbeat on object stores."""
 
 import os
 import signal
@@ -20,23 +20,23 @@ def root(request, tmp_path):
     return storage_path(tmp_path if request.param == "local" else f"memory://{tmp_path.name}")
 
 
-def signs(root):
+def markers(root):
     folder = root / "work" / "runs"
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_a_run_is_present_until_its_block_ends(root):
+def test_a_run_is_alive_until_its_block_ends(root):
     assert not is_run_alive(root, "one")
     with mark_run_alive(root, "one"):
         assert is_run_alive(root, "one")
         assert not is_run_alive(root, "two")
         remove_stale_markers(root)
-        assert len(signs(root)) == 1
+        assert len(markers(root)) == 1
     assert not is_run_alive(root, "one")
-    assert signs(root) == []
+    assert markers(root) == []
 
 
-def test_a_run_that_fails_is_gone(root):
+def test_a_run_that_fails_is_not_alive(root):
     with pytest.raises(RuntimeError), mark_run_alive(root, "one"):
         raise RuntimeError
     assert not is_run_alive(root, "one")
@@ -53,7 +53,7 @@ with mark_run_alive(storage_path(sys.argv[1]), "one"):
 """
 
 
-def test_a_killed_run_is_gone_at_once_and_its_sign_is_swept(tmp_path, processes):
+def test_a_killed_run_is_not_alive_and_its_marker_is_removed(tmp_path, processes):
     root, pipes = storage_path(tmp_path), {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     run = processes.start([sys.executable, "-c", HOLDER, root.path], **pipes)
     assert run.stdout.readline() == b"present\n"
@@ -61,29 +61,29 @@ def test_a_killed_run_is_gone_at_once_and_its_sign_is_swept(tmp_path, processes)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     assert not is_run_alive(root, "one")
-    assert signs(root) == ["one.lock"]
+    assert markers(root) == ["one.lock"]
     remove_stale_markers(root)
-    assert signs(root) == []
+    assert markers(root) == []
 
 
-def test_on_an_object_store_a_run_without_a_heartbeat_is_gone(tmp_path, monkeypatch):
+def test_on_an_object_store_a_run_with_a_stale_heartbeat_is_not_alive(tmp_path, monkeypatch):
     root = storage_path(f"memory://{tmp_path.name}")
-    sign = root / "work" / "runs" / "one.alive"
+    marker = root / "work" / "runs" / "one.alive"
     monkeypatch.setattr(presence, "HEARTBEAT_INTERVAL_S", 0.001)
     with mark_run_alive(root, "one"):
-        first = sign.read_bytes()
+        first = marker.read_bytes()
         # memory:// replaces a file in two steps: it is empty in between.
-        wait_until("another heartbeat", lambda: sign.read_bytes() not in (first, b""))
+        wait_until("another heartbeat", lambda: marker.read_bytes() not in (first, b""))
     now = time.time()
-    sign.write_text(repr(now))
+    marker.write_text(repr(now))
     assert is_run_alive(root, "one")
-    sign.write_text(repr(now - presence.HEARTBEAT_TIMEOUT_S))
+    marker.write_text(repr(now - presence.HEARTBEAT_TIMEOUT_S))
     assert not is_run_alive(root, "one")
     remove_stale_markers(root)
-    assert signs(root) == []
+    assert markers(root) == []
 
 
-def test_of_those_who_look_at_once_none_takes_the_sign_of_a_run_that_begins(tmp_path):
+def test_a_concurrent_sweep_never_removes_the_marker_of_a_run_that_begins(tmp_path):
     """A sweeper removes the lock's file between its making and its locking: the run makes another."""
     root, stop = storage_path(tmp_path), threading.Event()
 

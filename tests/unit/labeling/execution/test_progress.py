@@ -99,7 +99,7 @@ def test_a_bar_is_drawn_on_a_terminal_and_ends_at_the_count(monkeypatch):
     assert f" {count.value}/1000 " in terminal.getvalue()
 
 
-def test_what_goes_wrong_in_the_block_is_told_and_the_showing_ends(monkeypatch):
+def test_an_error_in_the_block_is_raised_and_the_display_ends(monkeypatch):
     before = threading.active_count()
     with pytest.raises(RuntimeError), show_progress("captions", 10, lambda: Progress(3)):
         raise RuntimeError

@@ -1,4 +1,4 @@
-"""What the records of runs say, also of runs that were killed."""
+"""Records of runs, and of runs that were killed."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_a_killed_run_is_shown_as_killed_and_the_next_run_writes_it_down(root):
     assert states(root)["20200101T000000-abcdef"] == "killed"
 
 
-def test_a_run_beside_it_is_left_alone(root):
+def test_the_record_of_a_concurrent_run_is_left_alone(root):
     left_by_a_killed_run(root, "20200101T000000-abcdef")
     with mark_run_alive(root, "20200101T000000-abcdef"):
         run_once(root)
@@ -68,7 +68,7 @@ def test_half_written_records_of_killed_runs_are_removed(tmp_path):
     assert [path.name for path in folder.iterdir() if path.suffix == ".tmp"] == [".live.json.12345678.tmp"]
 
 
-def test_what_is_no_record_is_left_where_it_is(tmp_path):
+def test_files_that_are_not_records_are_left_alone(tmp_path):
     (tmp_path / "runs").mkdir()
     for name, content in {"torn": "{", "list": "[]", "other": "{}"}.items():
         (tmp_path / "runs" / f"{name}.json").write_text(content)

@@ -118,7 +118,7 @@ def test_a_network_that_loads_is_shown_as_loading(tmp_path):
     assert look() == Progress(done=2)
 
 
-def test_neighbouring_killers_are_told_apart(tmp_path):
+def test_neighbouring_rows_that_kill_are_each_found(tmp_path):
     urls = ["exit", "good 1", "raise", "exit", "good 2", "segfault", "good 3"]
     made(moody(tmp_path, urls))
     assert {n: state for n, (state, _) in reasons(tmp_path).items()} == {
@@ -159,7 +159,7 @@ def test_a_killed_process_costs_no_row(tmp_path):
     assert captions(tmp_path) == urls
 
 
-def test_a_stopped_stage_ends_and_blames_no_row(tmp_path):
+def test_a_stopped_stage_ends_without_suspects(tmp_path):
     urls = [f"good {i}" for i in range(40)]
     workers, stop = Workers(batch_size=1), threading.Event()
     path = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
@@ -178,14 +178,14 @@ def test_a_stopped_stage_ends_and_blames_no_row(tmp_path):
     assert made(moody(tmp_path, urls, config=MoodyConfig(seconds_per_row=0.0))).counts == {"kept": 40}
 
 
-def test_an_interrupt_at_the_terminal_is_not_for_the_network(tmp_path):
+def test_an_interrupt_at_the_terminal_does_not_reach_the_worker(tmp_path):
     job = moody(tmp_path, ["good 1"])
     job.make(SHARD)
     assert os.getpgid(job.process.pid) != os.getpgid(0)
     job.close()
 
 
-def test_what_a_dead_supervisor_left_in_flight_is_replayed_alone_and_not_blamed(tmp_path):
+def test_rows_in_flight_at_the_death_of_the_supervisor_are_replayed_and_kept(tmp_path):
     job = moody(tmp_path, [f"good {i}" for i in range(6)])
     path = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
     keys = [(i).to_bytes(16, "big").hex() for i in range(1, 5)]
@@ -233,14 +233,14 @@ def test_a_network_that_does_not_load_ends_the_stage(tmp_path, start, says):
     assert ShardStore(str(tmp_path)).stamp("captions", SHARD) is None
 
 
-def test_a_broken_promise_ends_the_stage(tmp_path):
+def test_a_stage_that_returns_too_few_results_ends(tmp_path):
     job = moody(tmp_path, ["good 1"], config=MoodyConfig(results="too few"))
     with pytest.raises(StageFailed, match="0 results for 1 images"):
         run_job(job, [SHARD], Workers(), Executor.HERE)
 
 
 @pytest.mark.parametrize("device", ["dies", "is poisoned"])
-def test_a_device_that_kills_every_row_ends_the_stage_and_no_row_is_blamed_later(tmp_path, device):
+def test_a_device_that_fails_every_row_ends_the_stage_without_suspects(tmp_path, device):
     urls = [f"good {i}" for i in range(4)]
     job = moody(tmp_path, urls, Workers(batch_size=1), MoodyConfig(device=device))
     assert "It is not the images" in made(job).error
@@ -249,11 +249,11 @@ def test_a_device_that_kills_every_row_ends_the_stage_and_no_row_is_blamed_later
 
 
 def in_the_way_of(root, path):
-    """A folder where a file must be: the storage refuses, in words that are not ours."""
+    """Make a folder where a file must be, so that the storage raises an error of its own."""
     (root / path).mkdir(parents=True)
 
 
-def test_a_storage_that_refuses_is_worth_another_try(tmp_path):
+def test_an_error_of_the_storage_is_retryable(tmp_path):
     job = moody(tmp_path, ["good 1"])
     in_the_way_of(tmp_path, f"work/captions/{SHARD}.lock")
     with pytest.raises(StageInterrupted, match="IsADirectoryError"):
@@ -264,7 +264,7 @@ def test_a_storage_that_refuses_is_worth_another_try(tmp_path):
 
 
 def test_a_shard_that_failed_leaves_no_answers_for_the_next(tmp_path):
-    """Its journal cannot be written while two batches are on the network."""
+    """The journal of the first shard cannot be written while two batches are in flight."""
     journal = tmp_path / f"work/captions/.{SHARD}.json.tmp"
     failing = [f"blocks {journal}", *(f"good {number}" for number in range(2, 13))]
     job = moody(tmp_path, failing, Workers(batch_size=4, batch_deadline_s=PATIENCE_S))
@@ -278,18 +278,18 @@ def test_a_shard_that_failed_leaves_no_answers_for_the_next(tmp_path):
     assert [row.caption for row in rows] == [f"another {number}" for number in range(101, 105)]
 
 
-def test_each_worker_here_has_a_number_of_its_own(tmp_path):
+def test_each_local_worker_has_a_number_of_its_own(tmp_path):
     shards = [SHARD, "shard-00001"]
     for number, shard in enumerate(shards):
         downloaded(tmp_path, [image(number, b"", "who")], shard)
     workers = Workers(count=2)
     run_job(moody(tmp_path, [], workers), shards, workers, Executor.HERE)
     store = ShardStore(str(tmp_path))
-    told = [verdict.detail for shard in shards for verdict in store.verdicts("captions", shard).values()]
-    assert sorted(told) == ["worker 0", "worker 1"]
+    workers_seen = [verdict.detail for shard in shards for verdict in store.verdicts("captions", shard).values()]
+    assert sorted(workers_seen) == ["worker 0", "worker 1"]
 
 
-def test_what_somebody_has_to_act_on_is_told_first(tmp_path):
+def test_an_error_that_is_not_retryable_is_raised_first(tmp_path):
     job = moody(tmp_path, ["good 1"])
     in_the_way_of(tmp_path, f"work/captions/{SHARD}.lock")
     with pytest.raises(StageFailed, match=r"shard-00001\.parquet is not there \(and 1 more shards\)") as raised:
