@@ -1,1 +1,1 @@
-"""Images from the web: the list of URLs, fetching, screening, and the files of `images/`."""
+"""Download: the list of URLs, fetching, screening, and the files of `images/`."""

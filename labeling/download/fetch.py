@@ -1,6 +1,6 @@
 """One HTTP GET, guarded against hostile lists of URLs.
 
-The host of every redirect is resolved and checked, and the connection goes to the very address that was checked. One
+The hosts of the URL and of every redirect are resolved and checked, and the connection goes to a checked address. One
 deadline covers everything from the look-up to the last byte, and one limit the size of the body. Errors are returned
 as a `FetchFailure` with a reason (see `labeling.download.fetch_result`).
 

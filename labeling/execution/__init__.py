@@ -1,1 +1,1 @@
-"""How work survives: worker processes, restarts, journals, locks, progress and the record of a run."""
+"""Execution of stages: worker processes and their restarts, journals, progress, reports and records of runs."""
