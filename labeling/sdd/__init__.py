@@ -1,1 +1,1 @@
-"""The Subject-Diffusion Dataset on disk: row schema, masks, shards, ledger. Depends on pyarrow and numpy only."""
+"""The Subject-Diffusion Dataset on disk: row schema, shards, masks, pixels, queries. Needs no PyTorch."""

@@ -1,4 +1,7 @@
-"""One worker per shard: orphans of a killed driver live on for seconds, and two builds may share a folder."""
+"""Locks that let one worker at a time make a shard.
+
+Orphans of a killed driver live on for seconds, and two builds may share a folder.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +14,17 @@ from infra.storage import is_local
 from labeling.errors import LabelingError
 
 TIMEOUT_S = 60.0
+"""Longest wait for a lock, in seconds."""
 
 
 @contextmanager
 def shard_lock(root: UPath, layer: str, shard: str) -> Iterator[None]:
-    """Hold the shard's lock of this layer; it ends with the process. On object stores there is none: there the
-    conditional PUT decides who was first.
+    """Hold the lock of a shard's layer; it ends with the process.
+
+    Object stores have no locks: there a conditional PUT decides which of two writers was first.
 
     Raises:
-        LabelingError: somebody else holds it for longer than `TIMEOUT_S`.
+        LabelingError: another process holds the lock for longer than `TIMEOUT_S`.
     """
     if not is_local(root):
         yield

@@ -1,4 +1,4 @@
-"""Masks as COCO run lengths, cropped to the mask's bounds: about a kilobyte, and fast to decode."""
+"""Masks encoded as COCO run lengths, cropped to their bounds: about a kilobyte each, and fast to decode."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,14 +7,14 @@ from pycocotools import mask as coco
 from labeling.sdd.schema import Mask
 
 _SIGNED = (np.arange(32, dtype=np.int32) ^ 16) - 16
-"""Five bits as a number with a sign."""
+"""Signed value of each five-bit number."""
 
 
 def encode(mask: NDArray[np.bool_]) -> Mask:
-    """`mask` [H, W], cropped to its bounds.
+    """Crop `mask` [H, W] to its bounds and encode it.
 
     Raises:
-        ValueError: the mask is empty; an entity without a pixel has no place in the dataset.
+        ValueError: the mask is empty.
     """
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(ys):
@@ -26,10 +26,10 @@ def encode(mask: NDArray[np.bool_]) -> Mask:
 
 
 def decode_crop(mask: Mask) -> NDArray[np.bool_]:
-    """The mask within its bounds, [mask.height_px, mask.width_px].
+    """Return the mask within its bounds, [mask.height_px, mask.width_px].
 
-    Runs are laid out by `numpy.repeat`, whole runs at a time, where pycocotools writes pixel after pixel: for the
-    masks that the box rules keep this is two to four times faster.
+    `numpy.repeat` writes whole runs, where pycocotools writes pixel after pixel: two to four times faster for the
+    masks that the box rules keep.
     """
     lengths = run_lengths(mask.counts)
     inside = np.zeros(len(lengths), np.bool_)
@@ -38,10 +38,10 @@ def decode_crop(mask: Mask) -> NDArray[np.bool_]:
 
 
 def run_lengths(counts: bytes) -> NDArray[np.int32]:
-    """Pixels of each run, column by column, outside first: COCO's compressed counts, unpacked.
+    """Unpack COCO's compressed counts: the pixels of each run, column by column, the first run outside the mask.
 
-    Five bits a character above "0", the lowest first; 32 says that another follows, 16 in the last one is the sign.
-    From the third run on the numbers are differences to the run two before.
+    Each character above "0" holds five bits, the lowest first. Bit 32 marks that another character follows, and bit 16
+    of the last character is the sign. From the third run on, numbers are differences to the run two before.
     """
     codes = np.frombuffer(counts, np.uint8) - np.uint8(48)
     last = (codes < 32).nonzero()[0]
@@ -60,10 +60,10 @@ def run_lengths(counts: bytes) -> NDArray[np.int32]:
 
 
 def decode(mask: Mask, height_px: int, width_px: int) -> NDArray[np.bool_]:
-    """The mask in its image, [height_px, width_px].
+    """Return the mask in its image, [height_px, width_px].
 
     Raises:
-        ValueError: the mask reaches over the image's edge.
+        ValueError: the mask extends beyond the image.
     """
     y1, x1 = mask.y0 + mask.height_px, mask.x0 + mask.width_px
     if mask.y0 < 0 or mask.x0 < 0 or y1 > height_px or x1 > width_px:
@@ -74,5 +74,5 @@ def decode(mask: Mask, height_px: int, width_px: int) -> NDArray[np.bool_]:
 
 
 def area_px(mask: Mask) -> int:
-    """The number of pixels inside, without decoding."""
+    """Return the number of pixels inside the mask, without decoding it."""
     return int(coco.area({"size": [mask.height_px, mask.width_px], "counts": mask.counts}))

@@ -1,4 +1,7 @@
-"""Which files are a dataset's own. Readers refuse what somebody else put beside them, as they would count it."""
+"""Checks that all files in a dataset's folder belong to the dataset.
+
+Readers count every file of a layer, so they refuse files that something else put there.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,20 +17,20 @@ _READERS = 16
 
 
 def own_shards(store: ShardStore, layer: str) -> list[str]:
-    """The shards that the layer has a file of, in order. Looks at names alone.
+    """Return the shards that have a file in the layer, in order. Reads names only.
 
     Raises:
-        ShardCorrupt: a file of the layer is no shard, or not one of the list.
+        ShardCorrupt: a file of the layer is not a shard of the list.
     """
     refuse_unlisted_files(store, (layer,))
     return store.shards(layer)
 
 
 def refuse_unlisted_files(store: ShardStore, layers: Iterable[str] = tuple(Layer)) -> None:
-    """Look at the names of all files of these layers.
+    """Check the names of all files of these layers.
 
     Raises:
-        ShardCorrupt: a file is no shard, or not one of the list.
+        ShardCorrupt: a file is not a shard of the list.
     """
     listed = set(store.shards(Layer.URLS))
     for layer in layers:
@@ -37,30 +40,31 @@ def refuse_unlisted_files(store: ShardStore, layers: Iterable[str] = tuple(Layer
 
 
 def foreign_file_message(store: ShardStore, layer: str, name: str) -> str:
-    """What to say of a file that is not in the list."""
+    """Return the message about a file that is not in the list."""
     return f"{store.path(layer, name)} is no shard of this dataset, as {Layer.URLS}/ has none of its name: move it away"
 
 
 def refuse_foreign_files(store: ShardStore) -> None:
-    """Look at the names of all files, and at the footers of sdd/ and ledger/.
+    """Check the names of all files, and the footers of sdd/ and ledger/.
 
     Raises:
-        ShardCorrupt: a file is damaged or not the dataset's.
+        ShardCorrupt: a file is damaged or not part of the dataset.
     """
     refuse_unlisted_files(store)
     with ThreadPoolExecutor(_READERS) as readers:
-        found = readers.map(partial(_product, store), store.shards(Layer.SDD))
-        refuse_mixture(store, {shard: stamp.dataset for shard, stamp in found if stamp is not None})
+        stamps = readers.map(partial(_checked_stamp, store), store.shards(Layer.SDD))
+        refuse_mixture(store, {shard: stamp.dataset for shard, stamp in stamps if stamp is not None})
 
 
 def refuse_mixture(store: ShardStore, datasets: Mapping[str, str | None]) -> None:
-    """Look whether the files of sdd/ are of one dataset.
+    """Check that the files of sdd/ belong to one dataset.
 
     Args:
-        datasets: by shard, what the footer of its file has as `Stamp.dataset`.
+        store: the dataset's folder.
+        datasets: `Stamp.dataset` of each shard's file.
 
     Raises:
-        ShardCorrupt: they are of several, or not of that of the list.
+        ShardCorrupt: they belong to several datasets, or to another than the list.
     """
     known = Counter(dataset for dataset in datasets.values() if dataset is not None)
     expected = store.dataset() or max(known, key=lambda dataset: known[dataset], default=None)
@@ -72,10 +76,10 @@ def refuse_mixture(store: ShardStore, datasets: Mapping[str, str | None]) -> Non
 
 
 def refuse_other_datasets(store: ShardStore, shards: Iterable[str]) -> None:
-    """Look whether the files of these shards, in all layers, are of the dataset that most of them are of.
+    """Check that the files of these shards, in all layers, belong to the dataset of most of them.
 
     Raises:
-        ShardCorrupt: one is of another.
+        ShardCorrupt: a file belongs to another dataset.
     """
     places = [(layer, shard) for shard in shards for layer in Layer]
     with ThreadPoolExecutor(_READERS) as readers:
@@ -91,10 +95,10 @@ def refuse_other_datasets(store: ShardStore, shards: Iterable[str]) -> None:
 
 
 def refuse_unlike_ledger(store: ShardStore, shard: str, product: Stamp) -> None:
-    """Look whether a file of sdd/ was made together with that of ledger/, which is the last of a shard to be written.
+    """Check that a file of sdd/ was made together with that of ledger/, the last file of a shard to be written.
 
     Raises:
-        ShardCorrupt: it was not.
+        ShardCorrupt: the two have different stamps.
     """
     ledger = store.stamp(Layer.LEDGER, shard)
     if ledger is not None and ledger.stamp != product.stamp:
@@ -105,7 +109,7 @@ def refuse_unlike_ledger(store: ShardStore, shard: str, product: Stamp) -> None:
         )
 
 
-def _product(store: ShardStore, shard: str) -> tuple[str, Stamp | None]:
+def _checked_stamp(store: ShardStore, shard: str) -> tuple[str, Stamp | None]:
     stamp = store.stamp(Layer.SDD, shard)
     if stamp is not None:
         refuse_unlike_ledger(store, shard, stamp)

@@ -1,4 +1,4 @@
-"""A contact sheet of a dataset: images with their entities outlined and their captions below, to be looked at."""
+"""Contact sheets of a dataset: images with their entities outlined and their captions below."""
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ _GAP_PX = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetRow:
-    """What a cell of the sheet needs of a row of sdd/."""
+    """Columns of sdd/ that a cell of the sheet shows."""
 
     caption: str
     entities: tuple[Entity, ...]
@@ -36,17 +36,17 @@ class SheetRow:
 
 
 def read_sheet_rows(root: str, count: int) -> list[SheetRow]:
-    """The first `count` images of a dataset.
+    """Read the first `count` images of a dataset.
 
     Raises:
-        LabelingError: there is none, or a file is damaged or not the dataset's.
+        LabelingError: there are no images, or a file is damaged or not part of the dataset.
     """
     store = ShardStore(root)
     refuse_unreadable(store.root, "the dataset")
-    found = list(islice(_rows(store), count))
-    if not found:
+    rows = list(islice(_rows(store), count))
+    if not rows:
         raise LabelingError(f"{root} holds no images in {Layer.SDD}/: `subject-diffusion status {root}` says why")
-    return found
+    return rows
 
 
 def _rows(store: ShardStore) -> Iterator[SheetRow]:
@@ -58,7 +58,7 @@ def _rows(store: ShardStore) -> Iterator[SheetRow]:
 
 
 def contact_sheet(rows: Sequence[SheetRow], columns: int = 4) -> Image.Image:
-    """`rows` in a grid of at most `columns` columns, RGB; each subject in a colour of its own."""
+    """Draw `rows` in a grid of at most `columns` columns, RGB, each subject in its own colour."""
     columns = min(columns, len(rows))
     height = CELL_PX + TEXT_PX
     lines = -(-len(rows) // columns)
@@ -73,7 +73,7 @@ def save(sheet: Image.Image, file: str) -> None:
     """Write a picture in the format of the file's suffix.
 
     Raises:
-        LabelingError: there is no such format or folder, or no place.
+        LabelingError: the format or folder does not exist, or the disk is full.
     """
     try:
         sheet.save(file)
@@ -84,13 +84,13 @@ def save(sheet: Image.Image, file: str) -> None:
 
 
 def _cell(row: SheetRow) -> Image.Image:
-    """The image on a square, scaled, and its caption.
+    """Draw the image, scaled to fit a square, and its caption.
 
     Raises:
-        LabelingError: the image has been damaged since it was written.
+        LabelingError: the image is damaged.
     """
     try:
-        pixels = _tinted(decode(row.image), row.entities)
+        pixels = _tint_masks(decode(row.image), row.entities)
     except UndecodableImage as error:
         raise LabelingError(
             f"the image of {row.caption!r} is damaged ({error}): `subject-diffusion status --deep` names its file"
@@ -100,7 +100,7 @@ def _cell(row: SheetRow) -> Image.Image:
     image = Image.fromarray(pixels)
     cell.paste(image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS))
     draw, font = ImageDraw.Draw(cell), ImageFont.load_default(_FONT_PX)
-    for entity, colour in _coloured(row.entities):
+    for entity, colour in _with_colours(row.entities):
         box = entity.box
         draw.rectangle([scale * side for side in (box.x0, box.y0, box.x1, box.y1)], outline=colour, width=2)
         place = (scale * box.x0 + 3, scale * box.y0 + 2)
@@ -110,10 +110,10 @@ def _cell(row: SheetRow) -> Image.Image:
     return cell
 
 
-def _tinted(pixels: NDArray[np.uint8], entities: Iterable[Entity]) -> NDArray[np.uint8]:
-    """`pixels` [H, W, 3] with each mask tinted and outlined in its colour."""
+def _tint_masks(pixels: NDArray[np.uint8], entities: Iterable[Entity]) -> NDArray[np.uint8]:
+    """Return `pixels` [H, W, 3] with each mask tinted and outlined in its colour."""
     tinted = pixels.copy()
-    for entity, colour in _coloured(entities):
+    for entity, colour in _with_colours(entities):
         mask = masks.decode(entity.mask, *pixels.shape[:2])
         tinted[mask] = ((1 - _TINT) * tinted[mask] + _TINT * np.array(colour)).astype(np.uint8)
         edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -121,6 +121,6 @@ def _tinted(pixels: NDArray[np.uint8], entities: Iterable[Entity]) -> NDArray[np
     return tinted
 
 
-def _coloured(entities: Iterable[Entity]) -> Iterator[tuple[Entity, tuple[int, int, int]]]:
+def _with_colours(entities: Iterable[Entity]) -> Iterator[tuple[Entity, tuple[int, int, int]]]:
     for index, entity in enumerate(entities):
         yield entity, COLOURS[index % len(COLOURS)]

@@ -1,24 +1,23 @@
-"""What a pixel of the dataset is: the encoded image as downloaded, upright, in RGB.
+"""Decoding of the dataset's images: from the bytes as downloaded to upright RGB pixels.
 
-Sizes, boxes and masks of the dataset are in pixels after EXIF orientation; this is the one place that applies it.
+Sizes, boxes and masks of the dataset are in pixels after EXIF orientation. Only this module applies the orientation.
 """
 
 import io
 import re
 import warnings
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 MAX_PIXELS = 178_956_970
-"""Largest decoded image, 512 MiB of RGB: what Pillow itself takes for a decompression bomb. A pixel with four
-channels counts as 4/3."""
+"""Largest decoded image, 512 MiB of RGB: Pillow's own limit for decompression bombs. A pixel with four channels
+counts as 4/3."""
 _STRIP_PIXELS = 1 << 20
-"""Pixels that are converted at once, so that a conversion needs little more memory than its result."""
+"""Pixels per conversion step; a conversion needs little more memory than its result."""
 _ORIENTATION = 0x0112
-_TURNS: dict[Any, Image.Transpose] = {
+_TRANSPOSES: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -27,27 +26,30 @@ _TURNS: dict[Any, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = frozenset({_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]})
+SIDEWAYS = frozenset({_TRANSPOSES[5], _TRANSPOSES[6], _TRANSPOSES[7], _TRANSPOSES[8]})
+"""Transposes that exchange width and height."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
-"""What the web calls an image. Pillow knows more, some of which run other programs on what they are given (EPS)."""
+"""Image formats of the web. Pillow knows more, some of which run other programs on their input (EPS)."""
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
 
 
 class UndecodableImage(ValueError):
-    """The bytes are no image that the stages can work on; the message says why."""
+    """The bytes are not an image that the stages can decode; the message says why."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        """One countable word: not_an_image, undecodable, truncated, too_many_pixels, too_many_scans."""
+        """Reason in one countable word: not_an_image, undecodable, truncated, too_many_pixels, too_many_scans."""
 
 
 def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> NDArray[np.uint8]:
-    """Upright RGB pixels [H, W, 3]: first frame, EXIF orientation applied, alpha over white, the upper 8 bits of 16.
+    """Decode to upright RGB pixels [H, W, 3]: first frame, EXIF orientation, alpha over white, upper 8 of 16 bits.
 
     Args:
-        reduction: 1, 2, 4 or 8: how many pixels a side become one, where that saves time. Sizes are rounded up. The
-            format may not offer it, or the image may have to be turned and not come out even: then it is whole.
+        encoded: bytes of the image file.
+        max_pixels: limit on the size of the image.
+        reduction: factor by which sides may shrink to save time: 1, 2, 4 or 8. Sizes are rounded up. The image keeps
+            its size if its format cannot reduce, or if it must be turned and its sides are no multiples of the factor.
 
     Raises:
         UndecodableImage: truncated, not an image, or more than `max_pixels` pixels of RGB.
@@ -59,7 +61,7 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> 
 
 
 def open_image(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
-    """The image, of which only the header has been read.
+    """Open an image and read its header only.
 
     Raises:
         UndecodableImage: no known image format, or more than `max_pixels` pixels of RGB.
@@ -71,7 +73,7 @@ def open_image(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
     except Image.DecompressionBombError as error:
         raise UndecodableImage("too_many_pixels", str(error)) from error
     except Exception as error:  # as in `upright_image`
-        raise UndecodableImage(_without_header(encoded), f"{type(error).__name__}: {error}".split("<_io")[0]) from error
+        raise UndecodableImage(_header_problem(encoded), f"{type(error).__name__}: {error}".split("<_io")[0]) from error
     if decoded_bytes(image) > 3 * max_pixels:
         size = f"{image.width}x{image.height} {image.mode}"
         raise UndecodableImage("too_many_pixels", f"{size} is more than {max_pixels:,} pixels of RGB")
@@ -79,31 +81,32 @@ def open_image(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def decoded_bytes(image: Image.Image) -> int:
-    """Size of the pixels, in RGB or, with transparency or in CMYK, in four channels."""
+    """Return the size of the pixels in bytes: three channels, or four with transparency or in CMYK."""
     channels = 4 if _is_transparent(image) else max(3, len(image.getbands()))
     return image.width * image.height * channels
 
 
 def upright_image(image: ImageFile.ImageFile, mode: str = "RGB") -> Image.Image:
-    """The pixels as they are to be seen.
+    """Load the pixels and turn them upright.
 
     Args:
-        mode: RGB, or L for their brightness.
+        image: an opened image.
+        mode: RGB, or L for brightness.
 
     Raises:
-        UndecodableImage: truncated, or otherwise not as its format wants it.
+        UndecodableImage: truncated, or otherwise damaged.
     """
     try:
-        turn = orientation_of(image)
+        transpose = orientation_of(image)
         image.load()
-        converted = _converted(image, mode)
-        return converted if turn is None else converted.transpose(turn)
+        converted = _convert(image, mode)
+        return converted if transpose is None else converted.transpose(transpose)
     except Exception as error:  # Pillow's plugins raise whatever their format makes them raise
         raise as_undecodable(error) from error
 
 
-def _without_header(encoded: bytes) -> str:
-    """Why bytes do not open as an image."""
+def _header_problem(encoded: bytes) -> str:
+    """Return the reason why bytes do not open as an image."""
     if not _MAGIC.match(encoded):
         return "not_an_image"
     is_cut_webp = encoded.startswith(b"RIFF") and int.from_bytes(encoded[4:8], "little") + 8 > len(encoded)
@@ -111,20 +114,20 @@ def _without_header(encoded: bytes) -> str:
 
 
 def as_undecodable(error: Exception) -> UndecodableImage:
-    """What Pillow raised, in our words."""
+    """Return the `UndecodableImage` for an exception of Pillow."""
     reason = "truncated" if "truncated" in str(error) else "undecodable"
     return UndecodableImage(reason, f"{type(error).__name__}: {error}")
 
 
 def orientation_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
-    """What makes the image upright. Pillow's own `exif_transpose` fails where other tags are garbled."""
+    """Return the transpose that turns the image upright. Pillow's `exif_transpose` fails if other tags are garbled."""
     if image.format == "TIFF":
         return None  # Pillow turns these when it loads them
-    return _TURNS.get(image.getexif().get(_ORIENTATION))
+    return _TRANSPOSES.get(image.getexif().get(_ORIENTATION))
 
 
 def _reduce(image: ImageFile.ImageFile, reduction: int) -> None:
-    """Let a JPEG be decoded smaller. Where it is turned afterwards, blocks must begin at the upright image's corner."""
+    """Make a JPEG decode smaller. If it is turned afterwards, blocks must begin at the upright image's corner."""
     comes_out_even = image.width % reduction == image.height % reduction == 0
     try:
         if comes_out_even or orientation_of(image) is None:
@@ -133,18 +136,18 @@ def _reduce(image: ImageFile.ImageFile, reduction: int) -> None:
         raise as_undecodable(error) from error
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
+def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == mode and not _is_transparent(image):
         return image
     converted = Image.new(mode, image.size)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        converted.paste(_rgb(strip).convert(mode), (0, top))
+        converted.paste(_to_rgb(strip).convert(mode), (0, top))
     return converted
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

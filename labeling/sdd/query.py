@@ -1,4 +1,4 @@
-"""A dataset folder in DuckDB: the views of infra/duckdb/sdd.sql over whichever layers are there."""
+"""DuckDB sessions over a dataset folder, with the views of infra/duckdb/sdd.sql over its existing layers."""
 
 import glob
 import re
@@ -41,10 +41,10 @@ _PRAGMA = re.compile(
 
 
 def refuse_no_dataset(root: str) -> None:
-    """Look whether there is anything to be shown.
+    """Check that a folder has a dataset, or the list of one.
 
     Raises:
-        LabelingError: `root` holds neither the list of a build nor a dataset.
+        LabelingError: `root` has neither.
         SettingsError: the storage does not answer.
     """
     folder = storage_path(root)
@@ -54,7 +54,7 @@ def refuse_no_dataset(root: str) -> None:
 
 
 def refuse_writes(sql: str) -> None:
-    """Look whether `sql` holds anything but queries; whether they are right is for DuckDB to say.
+    """Check that `sql` holds only queries. DuckDB itself reports queries that are wrong.
 
     Raises:
         LabelingError: a statement may write files.
@@ -69,21 +69,22 @@ def refuse_writes(sql: str) -> None:
 
 
 def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
-    """A DuckDB session with the views of the layers that `root` has; the others are left out.
+    """Open a DuckDB session with the views of the layers that `root` has.
 
     The session reads no other files, loads no extensions, and its settings are locked. DuckDB's own limits do not keep
     it from writing where it may read: see `refuse_writes`.
 
     Args:
-        unsafe: leave out all these limits.
+        root: folder of the dataset.
+        unsafe: remove all these limits.
 
     Raises:
-        ShardCorrupt: a file is damaged, or is not the dataset's.
+        ShardCorrupt: a file is damaged, or not part of the dataset.
     """
     store = ShardStore(root)
     refuse_unlisted_files(store)
     session = _session(root)
-    if not _is_of_one_dataset(session, store):
+    if not _is_one_dataset(session, store):
         refuse_foreign_files(store)
     if not unsafe:
         _confine(session, storage_path(root))
@@ -91,10 +92,10 @@ def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
 
 
 def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
-    """state, stage, reason, URLs and share of what became of the input; empty before the first ledger file.
+    """Return state, stage, reason, URLs and share for each verdict; empty before the first ledger file.
 
     Raises:
-        ShardCorrupt: a file of ledger/ is damaged, or is not the dataset's.
+        ShardCorrupt: a file of ledger/ is damaged, or not part of the dataset.
     """
     store = ShardStore(root)
     shards = own_shards(store, Layer.LEDGER)
@@ -108,10 +109,10 @@ def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
         raise ShardCorrupt(f"{store.root / Layer.LEDGER} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _is_of_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) -> bool:
-    """Whether `refuse_foreign_files` would pass sdd/ and ledger/.
+def _is_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) -> bool:
+    """Return whether `refuse_foreign_files` would accept sdd/ and ledger/.
 
-    DuckDB reads footers in a third of the time, but does not say which one is damaged.
+    DuckDB reads footers in a third of the time, but does not tell which one is damaged.
     """
     layers = [layer for layer in (Layer.SDD, Layer.LEDGER) if store.shards(layer)]
     if not layers:
@@ -150,7 +151,7 @@ def _session(root: str) -> duckdb.DuckDBPyConnection:
 
 
 def _define(session: duckdb.DuckDBPyConnection, file: str) -> None:
-    """Run the statements of `file`, without the views over files that are not there or are of another version."""
+    """Run the statements of `file`, except views over files that are missing or of another version."""
     for statement in duckdb.extract_statements((VIEWS / file).read_text()):
         try:
             session.execute(statement)
@@ -162,10 +163,10 @@ def _define(session: duckdb.DuckDBPyConnection, file: str) -> None:
 
 
 def _confine(session: duckdb.DuckDBPyConnection, folder: UPath) -> None:
-    """Let the session read nothing but `folder`, for good."""
+    """Restrict the session to reading `folder`, irrevocably."""
     path = _duckdb_path(folder)
-    found = path if is_local(folder) else folder.fs.unstrip_protocol(folder.path)  # as its listings spell it
-    session.execute(f"SET allowed_directories = {_strings({f'{path}/', f'{glob.escape(path)}/', f'{found}/'})}")
+    listed = path if is_local(folder) else folder.fs.unstrip_protocol(folder.path)  # as its listings spell it
+    session.execute(f"SET allowed_directories = {_strings({f'{path}/', f'{glob.escape(path)}/', f'{listed}/'})}")
     session.execute("SET enable_external_access = false")
     session.execute("SET lock_configuration = true")
 
@@ -175,5 +176,5 @@ def _duckdb_path(folder: UPath) -> str:
 
 
 def _strings(values: Iterable[str]) -> str:
-    """A list of strings in SQL; SET takes no parameters."""
+    """Return a list of strings in SQL, as SET takes no parameters."""
     return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in sorted(values)) + "]"

@@ -1,8 +1,8 @@
 """The files of the dataset, one row class per kind of file; `SddRow` is the dataset's own row.
 
-This module is the only place where a column is named, typed and explained. A change here is a
-change of format: raise VERSION and record the new tests/golden/sdd_schema.txt. Files of earlier versions stay readable:
-mark a renamed field with its `Former` name, and give a field that comes later a type that may be None.
+Only this module names, types and explains columns. A change here changes the format: raise VERSION and record the new
+tests/golden/sdd_schema.txt. Files of earlier versions stay readable: mark a renamed field with its `Former` name, and
+give a new field a type that may be None.
 
 Boxes, masks and sizes are in pixels of the stored image *after* its EXIF orientation is applied.
 """
@@ -15,8 +15,8 @@ from labeling.sdd.arrow import Float32, Former, Int32, Int64, Key, Label, LargeB
 
 VERSION = 2
 READABLE = (1, VERSION)
-"""Versions that this program reads. Version 1 called a noun's span `start` and `end`, the latter a word of SQL, and its
-ledger had neither the sizes of images nor removed nouns nor what the segmenter said of candidates."""
+"""Versions that this program reads. Version 1 called a noun's span `start` and `end`, a keyword of SQL, and its ledger
+had no image sizes, no removed nouns and no scores of the segmenter."""
 SpanStart = Annotated[Int32, Former("start")]
 SpanEnd = Annotated[Int32, Former("end")]
 
@@ -35,7 +35,7 @@ class Layer(StrEnum):
 
 
 class State(StrEnum):
-    """Where an input URL can end; each ends in exactly one (design: the ledger)."""
+    """Final state of an input URL; each URL has exactly one."""
 
     KEPT = "kept"
     DROPPED = "dropped"
@@ -46,14 +46,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Why an image goes no further."""
+    """Reason why an image leaves the dataset."""
 
     state: Label
     """A `State` other than kept."""
     reason: Label
-    """One countable word: the rule, the exception's class, the HTTP status."""
+    """Reason in one countable word: a rule, the class of an exception, an HTTP status."""
     detail: str = ""
-    """What a person would want to know beside the reason: the message, the value that was refused."""
+    """Further explanation for a person: the message, the refused value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ class Box:
 
     @property
     def area_px(self) -> float:
+        """Area in square pixels; 0 for a box with crossed sides."""
         return max(0.0, self.x1 - self.x0) * max(0.0, self.y1 - self.y0)
 
     @property
@@ -76,7 +77,7 @@ class Box:
         return (self.x1 - self.x0) / height if height > 0 else float("inf")
 
     def iou(self, other: "Box") -> float:
-        """Area of overlap over area of union, in [0, 1]; 0 where one of the two has no area."""
+        """Return the area of overlap over the area of union, 0 to 1; 0 if one of the boxes has no area."""
         if not (self.area_px > 0 and other.area_px > 0):
             return 0.0
         w = min(self.x1, other.x1) - max(self.x0, other.x0)
@@ -113,29 +114,29 @@ class Noun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemovedNoun:
-    """A noun of the caption that is no entity tag."""
+    """A noun of the caption that is not an entity tag."""
 
     label: Label
-    """As that of a `Noun`."""
+    """Label, as in `Noun`."""
     reason: Label
-    """stop_word or stop_phrase: it is on a list of `labeling.nouns`; repeated: an earlier noun has its label."""
+    """stop_word or stop_phrase: a list of `labeling.nouns` has it; repeated: an earlier noun has its label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """A place where the detector found a noun."""
+    """A box in which the detector found a noun."""
 
     label: Label
     span_start: SpanStart
     span_end: SpanEnd
     score: Float32
-    """Detector confidence in [0, 1]: the noun's own tokens only."""
+    """Confidence of the detector, 0 to 1, by the noun's own tokens only."""
     box: Box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A mask and what SAM thinks of it."""
+    """A mask with SAM's scores."""
 
     mask: Mask
     area_px: Int32
@@ -147,7 +148,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A detection after the segmenter; without a segment where it fell under `segment.floor` or SAM found nothing."""
+    """A detection after the segmenter; without a segment if it broke a rule of `segment.floor` or SAM found nothing."""
 
     label: Label
     span_start: SpanStart
@@ -175,13 +176,13 @@ class Entity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A candidate and the rules of App. B.1 that it broke; none for an entity of the dataset."""
+    """A candidate and the rules of App. B.1 that it breaks; none for an entity of the dataset."""
 
     label: Label
     score: Float32
     box: Box
     mask_fill: Float32 | None
-    """Share of the box that the mask fills, as rule 6 judges it; None without a mask."""
+    """Area of the mask over the area of the box, as in rule 6; None without a mask."""
     predicted_iou: Float32 | None
     """SAM's own estimate of the mask's IoU; None without a mask."""
     stability: Float32 | None
@@ -194,25 +195,25 @@ class ListedUrl:
     """`urls/`: a row of the input list."""
 
     key: Key
-    """128-bit hash of the URL and its occurrence number in the list; joins all files."""
+    """128-bit hash of the URL and its occurrence number in the list. Joins all files."""
     list_row: Int64
     """Row of the input list, from 0."""
     url: str
     alt_text: str | None
-    """LAION's own caption; noisy, kept for comparison only."""
+    """LAION's own caption; noisy, and kept for comparison only."""
     similarity: Float32 | None
     laion_hash: Int64 | None
     punsafe: Float32 | None
     pwatermark: Float32 | None
     aesthetic_score: Float32 | None
     listed_width_px: Int32 | None
-    """WIDTH of the list: what the picture once was."""
+    """WIDTH of the list, which may differ from the image's width today."""
     listed_height_px: Int32 | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """`images/`: a downloaded image, as it came."""
+    """`images/`: a downloaded image, unchanged."""
 
     key: Key
     url: str
@@ -225,7 +226,7 @@ class Image:
     perceptual_hash: Int64
     """64-bit difference hash of the upright image, as a signed integer."""
     media_type: Label
-    """"image/jpeg", by content and not by the server's word."""
+    """"image/jpeg", by content, not by the server's header."""
     width_px: Int32
     height_px: Int32
     image: LargeBytes
@@ -234,7 +235,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    """`captions/`."""
+    """`captions/`: the caption of an image."""
 
     key: Key
     caption: str
@@ -242,17 +243,17 @@ class Caption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nouns:
-    """`nouns/`."""
+    """`nouns/`: the nouns of a caption."""
 
     key: Key
     nouns: tuple[Noun, ...]
     removed_nouns: tuple[RemovedNoun, ...] | None = None
-    """In caption order, of refused images too; None where they were not recorded (version 1)."""
+    """Removed nouns in caption order, of refused images too; None in version 1, which has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detections:
-    """`detections/`."""
+    """`detections/`: the boxes of an image."""
 
     key: Key
     detections: tuple[Detection, ...]
@@ -260,7 +261,7 @@ class Detections:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entities:
-    """`entities/`: every candidate, whatever the rules will say of it."""
+    """`entities/`: every candidate, whatever rules it breaks."""
 
     key: Key
     candidates: tuple[Candidate, ...]
@@ -268,12 +269,12 @@ class Entities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SddRow:
-    """`sdd/`: one training example. Columns stand in reading order: small ones first, pixels last."""
+    """`sdd/`: one training example. Columns are in reading order: small ones first, pixels last."""
 
     key: Key
     caption: str
     entities: tuple[Entity, ...]
-    """At least one; largest box first."""
+    """Entities of the image, at least one, largest box first."""
     width_px: Int32
     height_px: Int32
     url: str
@@ -290,22 +291,22 @@ class SddRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRow:
-    """`ledger/`: what became of one input URL."""
+    """`ledger/`: the verdict on one input URL."""
 
     key: Key
     list_row: Int64
     url: str
     width_px: Int32 | None
-    """Width of the image; None where the rules did not judge it."""
+    """Width of the image; None if the rules did not judge it."""
     height_px: Int32 | None
     state: Label
     """A `State`."""
     stage: Label
-    """The stage that decided: images, captions, nouns, detections, entities, sdd."""
+    """Layer of the stage that decided: images, captions, nouns, detections, entities, sdd."""
     reason: Label
-    """The verdict's reason; for a kept image the empty word."""
+    """Reason of the verdict; empty for a kept image."""
     detail: str
     candidates: tuple[Judged, ...]
-    """Every candidate with the rules it broke, kept or not; empty before detection."""
+    """Every candidate with the rules that it breaks, kept or not; empty before detection."""
     removed_nouns: tuple[RemovedNoun, ...] | None
-    """Nouns of the caption that were not looked for; None without a caption, or where they were not recorded."""
+    """Nouns of the caption that the detector did not look for; None without a caption, or in version 1."""

@@ -1,7 +1,7 @@
-"""The size and the SHA-256 of a whole Parquet file, kept in that file's own footer.
+"""The size and the SHA-256 of a whole Parquet file, stored in that file's own footer.
 
-A file is written with a blank in their place, and the blank is filled in before the file gets its name. The hash is of
-all bytes with its own 64 digits taken as zeros, so it covers the footer too, and the file needs no companion.
+The writer leaves a blank for them, and fills it in before the file gets its name. The hash covers all bytes, the footer
+included, with its own 64 digits taken as zeros. So the file needs no companion.
 """
 
 import hashlib
@@ -11,17 +11,17 @@ from typing import IO
 KEY = "seal"
 _SIZE_DIGITS, _HASH_DIGITS = 16, 64
 BLANK = "0" * _SIZE_DIGITS + " " + "0" * _HASH_DIGITS
-"""What the writer of a file puts in its metadata under `KEY`."""
+"""Placeholder that the writer of a file puts in its metadata under `KEY`."""
 _MARK = KEY.encode() + bytes([0x18, len(BLANK)])
-"""How the footer's encoding, Thrift's compact protocol, introduces the value of `KEY`."""
+"""Bytes before the value of `KEY` in the footer, which is in Thrift's compact protocol."""
 _TAIL = 8
-"""Bytes after the footer: its length and the magic number."""
+"""Number of bytes after the footer: its length and the magic number."""
 _PIECE = 8 << 20
 
 
 def seal(file: IO[bytes]) -> None:
     """Fill in the blank of a file that is open for reading and writing."""
-    at = _place(file)
+    at = _seal_offset(file)
     assert at is not None, "the writer of the file left a blank"
     size = file.seek(0, os.SEEK_END)
     file.seek(at)
@@ -32,17 +32,17 @@ def seal(file: IO[bytes]) -> None:
 
 
 def sealed_size(value: str) -> int:
-    """The size of the file in bytes, of the value that its metadata has under `KEY`.
+    """Return the size of the file in bytes, from the value of `KEY` in its metadata.
 
     Raises:
-        ValueError: it says none.
+        ValueError: the value has no size.
     """
     return int(value[:_SIZE_DIGITS])
 
 
 def is_intact(file: IO[bytes]) -> bool:
-    """Whether a sealed file is what it was, to the bit. Reads all of it."""
-    at = _place(file)
+    """Return whether a sealed file is unchanged, to the bit. Reads the whole file."""
+    at = _seal_offset(file)
     if at is None:
         return False
     file.seek(at)
@@ -50,18 +50,18 @@ def is_intact(file: IO[bytes]) -> bool:
     return size.isdigit() and int(size) == file.seek(0, os.SEEK_END) and sha256 == _sha256(file, at)
 
 
-def _place(file: IO[bytes]) -> int | None:
-    """Where the value of `KEY` begins; None where the file has none."""
+def _seal_offset(file: IO[bytes]) -> int | None:
+    """Return the offset of the value of `KEY`; None if the file has none."""
     end = max(0, file.seek(0, os.SEEK_END) - _TAIL)
     file.seek(end)
     begin = max(0, end - int.from_bytes(file.read(4), "little"))
     file.seek(begin)
-    found = file.read(max(0, end - begin - len(BLANK))).rfind(_MARK)
-    return None if found < 0 else begin + found + len(_MARK)
+    offset = file.read(max(0, end - begin - len(BLANK))).rfind(_MARK)
+    return None if offset < 0 else begin + offset + len(_MARK)
 
 
 def _sha256(file: IO[bytes], at: int) -> bytes:
-    """64 hexadecimal digits."""
+    """Return 64 hexadecimal digits."""
     hashed, digits = hashlib.sha256(), at + _SIZE_DIGITS + 1
     file.seek(0)
     while left := digits - file.tell():
