@@ -1,1 +1,1 @@
-"""What runs after what: Prefect flows and the command line. No computation here."""
+"""Command line and Prefect flow: they parse, call the packages below and print. No computation here."""

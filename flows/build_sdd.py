@@ -1,8 +1,8 @@
 """`prefect deployment run build-sdd/build-sdd`: LAION URLs in, SDD shards out.
 
-The chain itself is labeling/build.py; here its calls become Prefect tasks: one per stage and part of the list, never
-one per image. Storage is the truth and Prefect's state a hint, so results are not cached and a retry finds what is
-done.
+labeling/build.py holds the chain; this module turns its calls into Prefect tasks: one per stage and part of the list,
+never one per image. Finished files in storage decide what remains to do, not Prefect's state, so results are not cached
+and a retry skips finished shards.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ R = TypeVar("R")
 RETRIES = 2
 
 
-def worth_another_try(task: "Task[..., Any]", run: TaskRun, state: "State[Any]") -> bool:
-    """An error that somebody has to act on is not; a storage that did not answer is."""
+def is_retryable(task: "Task[..., Any]", run: TaskRun, state: "State[Any]") -> bool:
+    """Return whether a failed task may succeed on a retry: after an interruption or a storage error, yes."""
     try:
         state.result()
     except StageInterrupted:
@@ -39,9 +39,10 @@ def worth_another_try(task: "Task[..., Any]", run: TaskRun, state: "State[Any]")
 
 
 class TaskCaller:
-    """Runs the calls of the chain as Prefect tasks."""
+    """Caller that runs the steps of a build as Prefect tasks."""
 
     def submit(self, name: str, function: Callable[..., R], *args: Any) -> Result[R]:
+        """Start `function(*args)` as a task with retries and return its future."""
         with_retries = task(
             name=name.split(",")[0],
             task_run_name=name,
@@ -49,7 +50,7 @@ class TaskCaller:
             persist_result=False,
             retries=RETRIES,
             retry_delay_seconds=exponential_backoff(10),
-            retry_condition_fn=worth_another_try,
+            retry_condition_fn=is_retryable,
         )
         future: Result[R] = with_retries(function).submit(*args)
         return future
@@ -57,7 +58,7 @@ class TaskCaller:
 
 @flow(name="build-sdd", persist_result=False, validate_parameters=True)
 def build_sdd(labeling: LabelingConfig) -> dict[str, int]:
-    """Make every file of the dataset that is not there yet; returns the input URLs by state."""
+    """Make every missing file of the dataset and return the number of input URLs by state."""
     try:
         return build(labeling, TaskCaller())
     finally:
@@ -65,18 +66,18 @@ def build_sdd(labeling: LabelingConfig) -> dict[str, int]:
 
 
 def show_artifacts(root: str) -> None:
-    """The funnel, the state of each layer, and what is wrong with its files, where the Prefect page shows them."""
-    found = audit(root)
+    """Write the funnel, the progress of each layer and the faults of its files as artifacts of the flow run."""
+    report = audit(root)
     try:
-        rows, problems = funnel(root), list(found.problems)
+        rows, problems = funnel(root), list(report.problems)
     except LabelingError as error:  # a file of ledger/ cannot be counted
-        rows, problems = [], [*found.problems, str(error)]
+        rows, problems = [], [*report.problems, str(error)]
     columns = ("state", "stage", "reason", "URLs", "share")
     if rows:
         create_table_artifact(
             key="sdd-funnel",
             table=[dict(zip(columns, row, strict=True)) for row in rows],
-            description=f"What became of each input URL of {root}",
+            description=f"Input URLs of {root} by verdict",
         )
-    text = "\n".join([progress_table(found), "", *(f"- wrong: {problem}" for problem in problems)])
+    text = "\n".join([progress_table(report), "", *(f"- wrong: {problem}" for problem in problems)])
     create_markdown_artifact(key="sdd-progress", markdown=text, description=f"Files of {root}")

@@ -70,12 +70,12 @@ def status(
     Compares names, sizes and footers of all files. Exits with code 1 if files are missing, damaged, swapped or of
     another dataset, and names each on standard error.
     """
-    from flows.status import show
+    from flows.status import print_status
     from labeling.sdd.query import refuse_no_dataset
 
     with exit_on_storage_error(root):
         refuse_no_dataset(root)
-        if not show(root, deep):
+        if not print_status(root, deep):
             raise typer.Exit(1)
 
 

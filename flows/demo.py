@@ -1,4 +1,4 @@
-"""The demo: a small world over HTTP, small networks, the ordinary build and training, and a look at what they made."""
+"""The demo: serve a small world over HTTP, label it with small networks, score the labels, train on them, draw."""
 
 import logging
 import shutil
@@ -40,42 +40,42 @@ _SAMPLES = 20
 
 
 def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) -> None:
-    """Write the world if it is not there yet, build its dataset, show, score and draw it; then train on it.
+    """Write the world if it is missing, build its dataset, print, score and draw it; then train on it.
 
     Raises:
-        SettingsError: training would be on another dataset than the one that is built.
+        SettingsError: `training.data.dataset` is not the dataset that the demo builds.
     """
     labeling, trained_on = experiment.labeling, experiment.training.data.dataset
     if not labels_only and trained_on != labeling.root:
         raise SettingsError(
-            f"labeling.root={labeling.root!r} is built, but training.data.dataset={trained_on!r} would be trained on: "
-            "set both alike and training.out beside them, or leave the training out with --labels-only"
+            f"the demo builds labeling.root={labeling.root!r}, but training.data.dataset={trained_on!r}: set both to "
+            "the same folder and training.out to one beside it, or stop before the training with --labels-only"
         )
     world = Path(labeling.urls or "").parent
     if (world / METADATA).exists():
-        log.info("the scenes are those in %s; remove it to have others", world)
+        log.info("using the scenes in %s; remove the folder to compose others", world)
     else:
         log.info("composing %d scenes in %s", scenes, world)
-        write_world(world, scenes, seed, taught(experiment.world))
+        write_world(world, scenes, seed, with_taught_subjects(experiment.world))
     with serving(world) as url:
         log.info("serving them at %s", url)
         build(labeling, LocalCaller())
-    show(labeling.root)
+    print_summary(labeling.root)
     score(labeling, world, experiment.world.untaught_scenes)
     draw(labeling.root)
     if not labels_only:
         learn(TrainingJob(model=experiment.model, training=experiment.training))
 
 
-def taught(world: WorldConfig) -> WorldConfig:
-    """`world`, its subjects those that the labelling networks were taught unless it names some."""
+def with_taught_subjects(world: WorldConfig) -> WorldConfig:
+    """Return `world` with the subjects that the labelling networks were taught, unless it names its own."""
     named = world.scenes.names or labelled_names()
     return world.model_copy(update={"scenes": world.scenes.model_copy(update={"names": named})})
 
 
-def show(root: str) -> None:
-    """The funnel and a few queries."""
-    typer.echo(f"\nWhat became of each URL\n{funnel_text(root)}")
+def print_summary(root: str) -> None:
+    """Print the funnel and the results of a few queries."""
+    typer.echo(f"\nURLs by verdict\n{funnel_text(root)}")
     session = connect(root)
     for title, sql in QUERIES.items():
         typer.echo(f'\n{title}:  subject-diffusion inspect {root} "{sql}"')
@@ -83,8 +83,7 @@ def show(root: str) -> None:
 
 
 def score(labeling: LabelingConfig, world: Path, untaught_scenes: int) -> None:
-    """The labels against what is true of the scenes: as built, and each stage from its true input; and the masks of
-    held-out subjects in `untaught_scenes` scenes on untaught backgrounds."""
+    """Print the score of the labels: of the build, of each stage on its true input, and on untaught backgrounds."""
     scoring, truth = Path(labeling.root).parent / "scoring", read_truth(world / TRUTH)
     shutil.rmtree(scoring, ignore_errors=True)
     figures = score_labels(labeling, truth, scoring, untaught_scenes)
@@ -93,14 +92,14 @@ def score(labeling: LabelingConfig, world: Path, untaught_scenes: int) -> None:
 
 
 def draw(root: str) -> None:
-    """A picture of labelled scenes beside the dataset."""
+    """Write a picture of labelled scenes beside the dataset."""
     file = Path(root).parent / "labelled.png"
     contact_sheet(read_sheet_rows(root, 12)).save(file)
     typer.echo(f"\nLabelled scenes:  {file}")
 
 
 def learn(job: TrainingJob) -> None:
-    """Train, or go on with it, and draw what the model makes of subjects that it has not seen."""
+    """Start or resume training, export the model, and draw subjects that it has not seen."""
     out = Path(job.training.out)
     checkpoints = Checkpoints(out, job.training.keep, Worker())
     train(job, LATEST if checkpoints.latest() else None, here=True)
@@ -114,4 +113,4 @@ def learn(job: TrainingJob) -> None:
     net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
     asked = list(cases(1))[:_SAMPLES]
     Image.fromarray(sheet(generate(net, asked, SAMPLING), asked)).save(pictures)
-    typer.echo(f"The model:  {model}\nSubjects it never saw, and below each a picture of it:  {pictures}")
+    typer.echo(f"The model:  {model}\nSubjects that it never saw, each above its generated picture:  {pictures}")

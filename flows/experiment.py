@@ -8,19 +8,19 @@ from training.config import TrainingConfig
 
 
 class Experiment(Config):
-    """What `subject-diffusion` reads of a settings file."""
+    """Tables that `subject-diffusion build` reads from a settings file."""
 
     labeling: LabelingConfig
     model: ModelConfig = ModelConfig()
     training: TrainingConfig | None = None
-    """What `train` needs and the others do without."""
+    """Settings of training; `build` ignores them."""
 
 
 class DemoExperiment(Config):
-    """What the demo reads of a settings file: every table there is."""
+    """Tables that the demo reads from a settings file: all of them."""
 
     labeling: LabelingConfig
     model: ModelConfig = ModelConfig()
     training: TrainingConfig
     world: WorldConfig = WorldConfig()
-    """Scenes of the demo. Where it names no subjects, they are those that the labelling networks were taught."""
+    """Scenes of the demo. Without `world.scenes.names` they show subjects that the labelling networks were taught."""

@@ -13,14 +13,14 @@ A settings file is TOML and states only what differs from these defaults; `exten
 differs from. `--config NAME` reads a file of `infra/configs`; `--set table.key=value` overrides one setting on the
 command line. `subject-diffusion settings [TABLE]` prints this list.
 
-*(required)* marks a setting without a default, *unset* one that may be left out."""
+*(required)* marks a setting without a default, *unset* an optional one."""
 
 
 def settings_text(name: str | None = None) -> str:
     """Return the settings of table `name` and of the tables inside it, or of all tables, for a terminal.
 
     Raises:
-        SettingsError: no such table; lists the tables.
+        SettingsError: there is no such table; the message lists all.
     """
     return "\n\n".join("\n".join(_table_lines(table)) for table in find_tables(name))
 
@@ -31,16 +31,16 @@ def settings_markdown() -> str:
 
 
 def find_tables(name: str | None) -> list[Table]:
-    """Return table `name` and the tables inside it; all of them for None.
+    """Return table `name` and the tables inside it, or all tables for None.
 
     Raises:
-        SettingsError: no such table; lists the tables.
+        SettingsError: there is no such table; the message lists all.
     """
     known = list(tables(DemoExperiment))
-    found = [t for t in known if name is None or t.name == name or t.name.startswith(f"{name}.")]
-    if not found:
+    chosen = [t for t in known if name is None or t.name == name or t.name.startswith(f"{name}.")]
+    if not chosen:
         raise SettingsError(f"there is no table {name!r}; there are {', '.join(t.name for t in known)}")
-    return found
+    return chosen
 
 
 def _table_lines(table: Table) -> Iterator[str]:

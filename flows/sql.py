@@ -1,4 +1,4 @@
-"""SQL on a terminal: statements given, read from a pipe, or typed at a prompt."""
+"""Run SQL for `subject-diffusion inspect`: from an argument, from standard input, or typed at a prompt."""
 
 import atexit
 import contextlib
@@ -30,6 +30,8 @@ _SHORT_BYTES = 32
 
 
 class Format(StrEnum):
+    """Format of printed results."""
+
     TABLE = "table"
     CSV = "csv"
     """A header and one line per row."""
@@ -39,31 +41,33 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How results are printed. Binary values are hexadecimal, as `hex(key)` has them."""
+    """Format and limits of printed results. Binary values are printed as by `hex(key)`."""
 
     format: Format = Format.TABLE
     rows: int | None = None
-    """Rows printed at most; 0 prints all, None the first 40 of a table and all of CSV and JSON."""
+    """Most rows printed. 0 prints all; None prints 40 of a table and all of CSV and JSON."""
     columns: int | None = None
-    """Columns printed at most; 0 prints all, None as many of a table as the terminal is wide and all elsewhere."""
+    """Most columns printed. 0 prints all; None prints as many of a table as fit the terminal, and all elsewhere."""
 
     @property
     def limit(self) -> int:
-        """Rows printed at most; 0 for all."""
+        """Most rows printed; 0 for all."""
         if self.rows is None:
             return ROWS_OF_A_TABLE if self.format is Format.TABLE else 0
         return self.rows
 
     @property
     def width(self) -> int:
-        """Characters of a table's line."""
+        """Characters in a line of a table."""
         fits = self.columns is None and sys.stdout.isatty()
         return shutil.get_terminal_size().columns if fits else _UNLIMITED
 
 
 def run(session: duckdb.DuckDBPyConnection, sql: str, output: Output = Output(), *, unsafe: bool = False) -> bool:
-    """Run the statements of `sql` in turn and print their results; whether all worked. Those that may write files run
-    only if `unsafe`, and none of `sql` where one is refused."""
+    """Run the statements of `sql` in turn, print their results, and return whether all succeeded.
+
+    If one of them may write files and `unsafe` is false, none runs.
+    """
     try:
         if not unsafe:
             refuse_writes(sql)
@@ -76,7 +80,7 @@ def run(session: duckdb.DuckDBPyConnection, sql: str, output: Output = Output(),
 
 
 def prompt(session: duckdb.DuckDBPyConnection, output: Output = Output(), *, unsafe: bool = False) -> None:
-    """Read statements line by line until the input ends. Earlier lines come back with the arrow keys."""
+    """Read and run statements line by line until the input ends. The arrow keys recall earlier lines."""
     _load_history()
     views = session.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall()
     typer.echo("Views: " + ", ".join(name for (name,) in views) + ". End with Ctrl-D.")
@@ -91,7 +95,7 @@ def prompt(session: duckdb.DuckDBPyConnection, output: Output = Output(), *, uns
 
 
 def _run_until_interrupted(session: duckdb.DuckDBPyConnection, statement: duckdb.Statement, output: Output) -> None:
-    """Run a statement in a thread of its own: the main thread gets no Ctrl-C while it is inside DuckDB."""
+    """Run a statement in a second thread, because the main thread receives no Ctrl-C while it is inside DuckDB."""
     with ThreadPoolExecutor(1) as thread:
         try:
             thread.submit(_run, session, statement, output).result()
@@ -114,24 +118,26 @@ def _run(session: duckdb.DuckDBPyConnection, statement: duckdb.Statement, output
         relation = session.sql(query)
     columns = list(zip(relation.columns, map(str, relation.types), strict=True))
     _PRINTERS[output.format](
-        session, _selection(query, columns[: output.columns or None], len(columns), output), output
+        session, _select_columns(query, columns[: output.columns or None], len(columns), output), output
     )
 
 
 def _without_semicolon(query: str) -> str:
-    """The statement as a subquery wants it."""
+    """Return the statement without its semicolon, so that it can be a subquery."""
     encoded = query.encode()
     operators = (at for at, kind in duckdb.tokenize(query) if kind == duckdb.token_type.operator)
     return encoded[: next((at for at in operators if encoded[at : at + 1] == b";"), None)].decode()
 
 
-def _selection(query: str, columns: Sequence[tuple[str, str]], width: int, output: Output) -> str:
-    """SQL for the first `columns`, by name and type, of the `width` that the query has, as they are to be printed."""
-    items = ", ".join(f"{_printed(f'c{i}', kind, output)} AS {_quoted(name)}" for i, (name, kind) in enumerate(columns))
+def _select_columns(query: str, columns: Sequence[tuple[str, str]], width: int, output: Output) -> str:
+    """Return SQL that selects and formats `columns` (name and type), the first of the `width` columns of `query`."""
+    items = ", ".join(
+        f"{_formatted(f'c{i}', kind, output)} AS {_quoted(name)}" for i, (name, kind) in enumerate(columns)
+    )
     return f"SELECT {items} FROM ({query}\n) AS result({', '.join(f'c{i}' for i in range(width))})"
 
 
-def _printed(value: str, kind: str, output: Output) -> str:
+def _formatted(value: str, kind: str, output: Output) -> str:
     if kind == "BLOB" and output.format is Format.TABLE:
         size = f"octet_length({value})"
         return f"CASE WHEN {size} <= {_SHORT_BYTES} THEN hex({value}) ELSE format('<{{:,}} bytes>', {size}) END"
@@ -142,12 +148,12 @@ def _printed(value: str, kind: str, output: Output) -> str:
 
 def _print_table(session: duckdb.DuckDBPyConnection, query: str, output: Output) -> None:
     table = session.sql(f"{query} LIMIT {output.limit + 1}" if output.limit else query).to_arrow_table()
-    shown = table.slice(0, output.limit) if output.limit else table
+    head = table.slice(0, output.limit) if output.limit else table
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        duckdb.from_arrow(shown).show(max_width=output.width, max_rows=len(shown) or None)
+        duckdb.from_arrow(head).show(max_width=output.width, max_rows=len(head) or None)
     typer.echo(printed.getvalue().rstrip())
-    if len(shown) < len(table):
-        typer.echo(f"the first {len(shown)} rows; --rows 0 prints all", err=True)
+    if len(head) < len(table):
+        typer.echo(f"the first {len(head)} rows; --rows 0 prints all", err=True)
 
 
 def _print_csv(session: duckdb.DuckDBPyConnection, query: str, output: Output) -> None:
@@ -179,7 +185,7 @@ def _quoted(name: str) -> str:
 
 
 def _load_history() -> None:
-    """Bring back the lines of earlier sessions, and keep those of this one where the disk allows it."""
+    """Load the lines of earlier sessions, and save those of this one at exit if the disk allows it."""
     try:
         import readline  # gives `input` its line editing; Windows has none
     except ImportError:

@@ -1,4 +1,4 @@
-"""How far a dataset folder is, what became of its URLs, and what is wrong with its files, as text."""
+"""Progress, funnel, runs and faults of a dataset folder as text, for `subject-diffusion status` and Prefect."""
 
 import typer
 from tqdm import tqdm
@@ -11,47 +11,47 @@ from labeling.sdd.query import funnel
 from labeling.sdd.schema import Layer, State
 
 
-def show(root: str, deep: bool) -> bool:
-    """Print all of it, what is wrong on standard error; whether nothing is.
+def print_status(root: str, deep: bool) -> bool:
+    """Print progress, funnel and runs, and each fault on standard error; return whether there is no fault.
 
     Args:
-        deep: read every byte of the files, and compare it with their checksums.
+        deep: read every byte of the files and compare it with their checksums.
     """
-    found = audit(root)
-    typer.echo(progress_table(found))
-    problems = list(found.problems)
+    report = audit(root)
+    typer.echo(progress_table(report))
+    problems = list(report.problems)
     try:
         typer.echo(f"\n{funnel_text(root)}")
     except LabelingError as error:  # a file of ledger/ cannot be counted
         problems.append(str(error))
     typer.echo(f"\n{runs_table(root)}")
     if deep:
-        problems += changes(found)
+        problems += changed_contents(report)
     for problem in dict.fromkeys(problems):
         typer.secho(f"wrong: {problem}", fg="red", err=True)
     return not problems
 
 
-def changes(found: Audit) -> list[str]:
-    """What is wrong with the content of the files, after reading all of it."""
-    files = [file for layer in found.files.values() for file in layer.values()]
-    compared = tqdm(check_contents(found), "reading", len(files), unit="file", disable=None)
+def changed_contents(report: Audit) -> list[str]:
+    """Read every file and return the faults of their contents."""
+    files = [file for layer in report.files.values() for file in layer.values()]
+    compared = tqdm(check_contents(report), "reading", len(files), unit="file", disable=None)
     problems = [problem for _, problem in compared if problem]
     if unsealed := sum(file.stamp.size is None for file in files):
         typer.echo(
-            f"\n{unsealed} of {len(files)} files have no checksum, as an earlier version wrote them; their keys and "
-            "pictures were compared with those of other files instead"
+            f"\n{unsealed} of {len(files)} files have no checksum, because an earlier version wrote them; their "
+            "keys and pictures were compared with those of other files instead"
         )
     return problems
 
 
-def progress_table(found: Audit) -> str:
-    """Markdown: finished shards and images by state of each layer, counted from the files."""
-    planned = len(found.files[Layer.URLS])
+def progress_table(report: Audit) -> str:
+    """Return a Markdown table of finished shards and of images by state, per layer, counted from the files."""
+    planned = len(report.files[Layer.URLS])
     lines = ["| layer | shards | " + " | ".join(s.value.replace("_", " ") for s in State) + " |"]
     lines.append("|---|--:|" + "--:|" * len(State))
     for layer in Layer:
-        files = found.files[layer].values()
+        files = report.files[layer].values()
         counts = {state: sum(file.stamp.counts.get(state, 0) for file in files) for state in State}
         cells = " | ".join(f"{counts[state]:,}" if counts[state] else "" for state in State)
         lines.append(f"| {layer} | {len(files)} of {planned} | {cells} |")
@@ -59,7 +59,7 @@ def progress_table(found: Audit) -> str:
 
 
 def funnel_text(root: str) -> str:
-    """What became of each input URL, a line per reason; says so where no shard is finished."""
+    """Return the number of input URLs by verdict, a line per reason, or a note that no shard is finished."""
     rows = funnel(root)
     if not rows:
         return "No shard is finished yet: the ledger is written last."
@@ -72,7 +72,7 @@ def funnel_text(root: str) -> str:
 
 
 def runs_table(root: str, last: int = 5) -> str:
-    """Markdown: the last runs, each with its state and when it last wrote its record."""
+    """Return a Markdown table of the last runs, each with its state and the time of its last record."""
     lines = ["| run | state | began | until | host |", "|---|---|---|---|---|"]
     for run in read_runs(storage_path(root))[-last:]:
         lines.append(f"| {' | '.join(str(run.get(key, '')) for key in ('name', 'state', 'began', 'until', 'host'))} |")

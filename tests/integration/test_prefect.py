@@ -40,9 +40,9 @@ def test_the_deployment_has_the_parameters_of_the_demo():
 def test_what_may_pass_is_tried_again_and_nothing_else(error, again):
     from prefect.states import Failed
 
-    from flows.build_sdd import worth_another_try
+    from flows.build_sdd import is_retryable
 
-    assert worth_another_try(None, None, Failed(data=error)) is again
+    assert is_retryable(None, None, Failed(data=error)) is again
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the commands that look say where there is nothing to see, or no place to write: one line."""
+"""Verbs that read a dataset: their one-line messages for missing, foreign and damaged files."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ OLD = Path(__file__).parents[2] / "golden" / "sdd_version_1"
 
 
 def refused(*words: str) -> str:
-    """The one line in which a command refuses to go on."""
+    """Run a verb that is refused and return its one-line message."""
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2, done.exception or done.output
     assert done.stdout == ""
@@ -58,7 +58,7 @@ def test_a_picture_that_cannot_be_written_is_named(dataset, tmp_path, name):
 
 @pytest.mark.parametrize("root", ["file", "file/sdd", "/proc/sdd"])
 def test_a_root_that_cannot_be_written_is_named(tmp_path, root):
-    """The first is a file, the others are where no folder can be made, even by the superuser."""
+    """The first root is a file; in the others not even the superuser can make a folder."""
     (tmp_path / "file").touch()
     (tmp_path / "list.csv").write_text("URL\nhttp://127.0.0.1:1/a.jpg\n")
     given = [f"labeling.root={tmp_path / root}", f"labeling.urls={tmp_path / 'list.csv'}"]
@@ -73,7 +73,7 @@ def two(tmp_path) -> Path:
 
 @pytest.mark.parametrize("words", [["inspect", "FROM labels"], ["picture", "x.png"]])
 @pytest.mark.parametrize("kind", ["folder", "link to nothing", "loop of links"])
-def test_a_shard_in_whose_place_something_else_is_is_named(two, words, kind):
+def test_a_folder_or_link_in_place_of_a_shard_is_named(two, words, kind):
     path = two / "sdd" / "shard-00000.parquet"
     path.unlink()
     if kind == "folder":
@@ -105,7 +105,7 @@ def test_every_reader_refuses_a_foreign_shard(two, tmp_path, kind, reader):
 @pytest.mark.parametrize("layer", ["sdd", "ledger"])
 @pytest.mark.parametrize("reader", READERS)
 def test_every_reader_refuses_a_shard_of_other_settings(two, tmp_path, layer, reader):
-    """Of a dataset from the same list: names and lists are alike, and the stamps are not."""
+    """The foreign shard is of a dataset from the same list: names are equal, stamps differ."""
     other = dataset_of_two(tmp_path / "other" / "sdd", rules=RulesConfig(max_repeats=1))
     shutil.copy(other / layer / "shard-00001.parquet", two / layer)
     line = refused(*(word.format(root=two, out=tmp_path / "out") for word in READERS[reader]))
@@ -199,7 +199,7 @@ def test_unsafe_lifts_it(dataset, tmp_path):
     assert "dog" in out.read_text()
 
 
-def test_a_dataset_alone_can_be_looked_at(dataset, tmp_path):
+def test_a_dataset_can_be_read_without_its_other_layers(dataset, tmp_path):
     done = CliRunner().invoke(app, ["inspect", dataset, "FROM labels"])
     assert done.exit_code == 0
     assert "dog" in done.stdout
@@ -208,7 +208,7 @@ def test_a_dataset_alone_can_be_looked_at(dataset, tmp_path):
     assert (tmp_path / "a.png").is_file()
 
 
-def test_status_shows_what_became_of_the_last_runs(dataset):
+def test_status_shows_the_state_of_the_last_runs(dataset):
     with record_run(LabelingConfig(root=dataset), [], shards=1) as running:
         while_running = CliRunner().invoke(app, ["status", dataset]).stdout
     done = CliRunner().invoke(app, ["status", dataset]).stdout

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.demo import DemoExperiment, demo, taught
+from flows.demo import DemoExperiment, demo, with_taught_subjects
 from infra.config import SettingsError, load
 from miniature.training.pictures import SCENES
 from miniature.world.names import labelled_names
@@ -26,15 +26,15 @@ def test_training_reads_the_dataset_that_is_built(name):
 
 def test_training_on_another_dataset_than_is_built_is_refused(tmp_path):
     elsewhere = load(DemoExperiment, "demo", [f"labeling.root={tmp_path}/sdd"])
-    with pytest.raises(SettingsError, match=r"is built, but training\.data\.dataset='out/demo/sdd' would be"):
+    with pytest.raises(SettingsError, match=r"the demo builds .*, but training\.data\.dataset='out/demo/sdd'"):
         demo(elsewhere, scenes=4, seed=0, labels_only=False)
 
 
-def test_what_the_networks_were_taught_is_shown_where_nothing_is_named():
+def test_the_world_shows_what_the_networks_were_taught_unless_it_names_subjects():
     world = load(DemoExperiment, "miniature").world
-    assert taught(world).scenes.names == labelled_names()
+    assert with_taught_subjects(world).scenes.names == labelled_names()
     named = world.model_copy(update={"scenes": world.scenes.model_copy(update={"names": ("fox",)})})
-    assert taught(named).scenes.names == ("fox",)
+    assert with_taught_subjects(named).scenes.names == ("fox",)
 
 
 def test_the_small_model_is_trained_on_scenes_like_those_of_its_base():
@@ -52,7 +52,7 @@ def test_the_exact_one_departs_from_the_paper_in_nothing():
     assert exact.model.model_copy(update={"departures": small.model.departures}) == small.model
 
 
-def test_the_score_is_of_scenes_that_nothing_refuses_and_that_hold_strangers():
+def test_the_scored_world_has_no_refused_rows_and_some_held_out_subjects():
     world = load(DemoExperiment, "score").world
     assert world.low_share == 0
     assert world.held_out_share > 0.1

@@ -1,4 +1,4 @@
-"""What `inspect` prints: tables, CSV and JSON, of statements given, piped in, or typed at a prompt."""
+"""Output of `inspect`: tables, CSV and JSON, for statements from arguments, pipes and the prompt."""
 
 import contextlib
 import csv
@@ -138,7 +138,7 @@ def test_every_kind_of_result_is_printed(dataset, sql, form):
 
 
 class Terminal:
-    """A terminal in which `inspect` runs with its prompt. Type only after the prompt is shown."""
+    """Terminal in which `inspect` runs with its prompt. Type only after the prompt has appeared."""
 
     def __init__(self, dataset: str, state: Path) -> None:
         self.shown = b""
@@ -149,12 +149,12 @@ class Terminal:
             os.execv(sys.executable, [sys.executable, "-m", "flows.cli", "inspect", dataset, "--columns", "1"])
 
     def type(self, keys: str, until: str = "sdd> ") -> str:
-        """Press these keys; what is shown from then on until this text."""
+        """Press these keys and return the output up to this text."""
         os.write(self.terminal, keys.encode())
         return self.until(until)
 
     def until(self, text: str) -> str:
-        """What is shown until this text."""
+        """Return the output up to this text."""
         while text.encode() not in self.shown:
             assert select.select([self.terminal], [], [], PATIENCE_S)[0], self.shown
             self.shown += os.read(self.terminal, 1024)
