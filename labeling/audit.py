@@ -1,4 +1,4 @@
-"""Whether the files of a dataset are all there, whole, and made from each other.
+"""The audit of a dataset: all files exist, are whole, and were made from each other.
 
 `audit` reads names, sizes, footers and a few keys. `check_contents` reads every byte, and takes as long as copying the
 dataset.
@@ -24,14 +24,14 @@ from labeling.sdd.seal import is_intact
 from labeling.sdd.shards import PARENTS, ShardStore, is_shard_name
 
 COMPLETE = (Layer.URLS, Layer.IMAGES, Layer.LEDGER)
-"""Layers that have a row for each URL of the list."""
+"""Layers with a row for each URL of the list."""
 _READERS = 16
 _CURE = "put it back from a copy, or move it away and run the build again"
 
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A file, as its name and its footer have it."""
+    """A file, described by its name and footer."""
 
     layer: str
     shard: str
@@ -39,66 +39,66 @@ class ShardFile:
     stamp: Stamp
     rows: int
     size: int
-    """Bytes on the storage."""
+    """Size on the storage, in bytes."""
     keys: tuple[bytes, bytes] | None
-    """The first and the last of a file that has a row for each URL; None in other layers, and where it has no rows."""
+    """First and last key, for the layers of `COMPLETE`; None in other layers, and in files without rows."""
 
     @property
     def kept(self) -> int:
-        """Rows that the next layer has, too."""
+        """Number of rows that the next layer has too."""
         return self.stamp.counts.get(State.KEPT, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was found."""
+    """Result of an audit."""
 
     store: ShardStore
     files: Mapping[str, Mapping[str, ShardFile]]
-    """By layer and shard; those whose footer can be read."""
+    """Files with a readable footer, by layer and shard."""
     problems: tuple[str, ...]
-    """What is wrong, one line each: the file, and the cure."""
+    """Problems, one line each, with the file and the cure."""
 
 
 def audit(root: str) -> Audit:
-    """Look at the names, sizes and footers of all files."""
+    """Check the names, sizes and footers of all files."""
     store = ShardStore(root)
-    # Against the order in which a build makes them: of a file that is listed, all that it is made of is listed, too.
+    # In the reverse order of a build: when a file is listed, the files that it was made from are listed later.
     names: dict[str, list[str]] = {
         layer: store.names(layer) for layer in (Layer.SDD, Layer.LEDGER, *reversed(tuple(Layer)[:-2]))
     }
     places = [(layer, name) for layer in Layer for name in names[layer] if is_shard_name(name)]
     with ThreadPoolExecutor(_READERS) as readers:
-        looked = [each for each in readers.map(lambda place: _look(store, *place), places) if each is not None]
+        results = [each for each in readers.map(lambda place: _inspect(store, *place), places) if each is not None]
     files: dict[str, dict[str, ShardFile]] = {layer: {} for layer in Layer}
-    for file in looked:
+    for file in results:
         if isinstance(file, ShardFile):
             files[file.layer][file.shard] = file
     problems = [
-        *_by_name(store, names, files),
-        *(each for each in looked if isinstance(each, str)),
-        *filter(None, (_unfit(file, files) for layer in files.values() for file in layer.values())),
-        *_of_other_datasets(store, files),
+        *_name_problems(store, names, files),
+        *(each for each in results if isinstance(each, str)),
+        *filter(None, (_contradiction(file, files) for layer in files.values() for file in layer.values())),
+        *_foreign_datasets(store, files),
     ]
     return Audit(store, files, tuple(problems))
 
 
-def check_contents(found: Audit) -> Iterator[tuple[ShardFile, str | None]]:
-    """Read every file; with each, what is wrong with its content.
+def check_contents(result: Audit) -> Iterator[tuple[ShardFile, str | None]]:
+    """Read every file, and yield it with the problem of its content; None for an intact file.
 
-    Files of earlier versions have no checksum. They are decoded, and their keys and pictures compared with what the
-    dataset says of them.
+    Files of earlier versions have no checksum. They are decoded, and their keys and pictures compared with those of
+    other layers.
     """
-    files = [file for layer in found.files.values() for file in layer.values()]
+    files = [file for layer in result.files.values() for file in layer.values()]
     readers = ThreadPoolExecutor()
     try:
-        yield from zip(files, readers.map(partial(_changed, found), files), strict=True)
+        yield from zip(files, readers.map(partial(_content_problem, result), files), strict=True)
     finally:
-        readers.shutdown(cancel_futures=True)  # an interrupt waits for the files that are being read, not for all
+        readers.shutdown(cancel_futures=True)  # an interrupt waits for the files being read, not for all files
 
 
-def _look(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
-    """The file, what is wrong with it, or None where it has been removed meanwhile."""
+def _inspect(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
+    """Return the file, or its problem; None if it has been removed meanwhile."""
     path = store.path(layer, shard)
     try:
         with store.open_file(layer, shard) as file:
@@ -114,8 +114,10 @@ def _look(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
 
 
 def _keys(file: pq.ParquetFile) -> tuple[bytes, bytes] | None:
-    """The first and the last key, from the rows: where a footer is damaged, pyarrow aborts the process that asks it for
-    a column's statistics.
+    """Return the first and the last key, from the rows.
+
+    The column's statistics would have them too, but if the footer is damaged, pyarrow aborts the process that reads
+    them.
     """
     if not file.num_row_groups or "key" not in file.schema_arrow.names:
         return None
@@ -124,10 +126,10 @@ def _keys(file: pq.ParquetFile) -> tuple[bytes, bytes] | None:
     return (keys[0], keys[-1]) if keys else None
 
 
-def _by_name(
+def _name_problems(
     store: ShardStore, names: Mapping[str, list[str]], files: Mapping[str, Mapping[str, ShardFile]]
 ) -> Iterator[str]:
-    """Files that should not be there, and files that should."""
+    """Yield the problems with extra and missing files."""
     layers: Iterable[str] = tuple(Layer)
     if any(names[layer] for layer in tuple(Layer)[:-2]):
         own = _own_shards(store, names, files)
@@ -145,29 +147,29 @@ def _by_name(
 
 
 def _after(layer: str) -> tuple[str, ...]:
-    """The layers whose files are written after that of `layer`; sdd/ for ledger/, as a build writes both at once."""
+    """Return the layers that a build writes after `layer`; sdd/ for ledger/, as a build writes both together."""
     return tuple(Layer)[tuple(Layer).index(layer) + 1 :] or (Layer.SDD,)
 
 
 def _own_shards(
     store: ShardStore, names: Mapping[str, list[str]], files: Mapping[str, Mapping[str, ShardFile]]
 ) -> set[str]:
-    """The shards of the list, even where urls/ has lost them."""
+    """Return the shards of the list, including those that urls/ has lost."""
     dataset = store.dataset()
-    alike = {shard for layer in files.values() for shard, file in layer.items() if file.stamp.dataset == dataset}
+    same_dataset = {shard for layer in files.values() for shard, file in layer.items() if file.stamp.dataset == dataset}
     listed = {name for name in names[Layer.URLS] if is_shard_name(name)}
-    return listed | set(planned_shards(store)) | (alike if dataset is not None else set())
+    return listed | set(planned_shards(store)) | (same_dataset if dataset is not None else set())
 
 
 def _finished_shards(store: ShardStore) -> set[str]:
-    """The shards all of whose files were there when a run ended."""
+    """Return the shards that a run has finished."""
     counts = [run.get("shards", 0) for run in read_runs(store.root) if run["state"] == DONE]
     return set(map(shard_name, range(max(counts, default=0))))
 
 
-def _unfit(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]) -> str | None:
-    """How a file contradicts itself, or those that it was made from."""
-    shards = {layer: found[file.shard] for layer, found in files.items() if file.shard in found}
+def _contradiction(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]) -> str | None:
+    """Return how a file contradicts itself or the files that it was made from; None if it does not."""
+    shards = {layer: by_shard[file.shard] for layer, by_shard in files.items() if file.shard in by_shard}
     parent, ledger, listed = shards.get(PARENTS.get(file.layer, "")), shards.get(Layer.LEDGER), shards.get(Layer.URLS)
     counted = sum(file.stamp.counts.values())
     if file.stamp.size not in (None, file.size):
@@ -189,7 +191,7 @@ def _unfit(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]) -> str
     return None
 
 
-def _of_other_datasets(store: ShardStore, files: Mapping[str, Mapping[str, ShardFile]]) -> Iterator[str]:
+def _foreign_datasets(store: ShardStore, files: Mapping[str, Mapping[str, ShardFile]]) -> Iterator[str]:
     dataset = store.dataset()
     for layer in files.values():
         for file in layer.values():
@@ -197,11 +199,11 @@ def _of_other_datasets(store: ShardStore, files: Mapping[str, Mapping[str, Shard
                 yield f"{file.path} is of the dataset {file.stamp.dataset}, this one is {dataset}: {_CURE}"
 
 
-def _changed(found: Audit, file: ShardFile) -> str | None:
-    """What is wrong with the content of a file."""
+def _content_problem(result: Audit, file: ShardFile) -> str | None:
+    """Return the problem of a file's content; None if it is intact."""
     try:
         if file.stamp.size is None:
-            return _unlike_others(found, file)
+            return _mismatch_with_others(result, file)
         with open_binary(file.path) as content:
             return None if is_intact(content) else f"{file.path} has changed since it was written (SHA-256): {_CURE}"
     except ShardCorrupt as error:
@@ -210,25 +212,25 @@ def _changed(found: Audit, file: ShardFile) -> str | None:
         return f"{file.path} cannot be read ({error}): see to the storage"
 
 
-def _unlike_others(found: Audit, file: ShardFile) -> str | None:
-    """What is wrong with a file that has no checksum, as far as others tell."""
+def _mismatch_with_others(result: Audit, file: ShardFile) -> str | None:
+    """Return how a file without a checksum differs from other layers; None if it does not."""
     keys = []
-    with found.store.open_file(file.layer, file.shard) as shard:
+    with result.store.open_file(file.layer, file.shard) as shard:
         for group in range(shard.num_row_groups):
             for row in shard.read_row_group(group).to_pylist():
                 keys.append(row["key"])
                 if row.get("image") and hashlib.sha256(row["image"]).digest() != row["sha256"]:
                     return f"{file.path} has another picture of {row['key'].hex()} than was downloaded: {_CURE}"
-    expected = _keys_for(found, file)
+    expected = _expected_keys(result, file)
     return f"{file.path} has other keys than it should: {_CURE}" if expected not in (None, keys) else None
 
 
-def _keys_for(found: Audit, file: ShardFile) -> list[bytes] | None:
-    """The keys that a file should have; None where nothing says it."""
+def _expected_keys(result: Audit, file: ShardFile) -> list[bytes] | None:
+    """Return the keys that a file should have; None if no other file tells."""
     layer = Layer.URLS if file.layer in COMPLETE else Layer.LEDGER if file.layer == Layer.SDD else PARENTS[file.layer]
-    if file.layer == Layer.URLS or file.shard not in found.files[layer]:
+    if file.layer == Layer.URLS or file.shard not in result.files[layer]:
         return None
-    with found.store.open_file(layer, file.shard) as shard:
+    with result.store.open_file(layer, file.shard) as shard:
         judged = "state" in shard.schema_arrow.names
         rows = shard.read(columns=["key", "state"] if judged else ["key"]).to_pylist()
     return [row["key"] for row in rows if row.get("state", State.KEPT) == State.KEPT]

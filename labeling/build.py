@@ -1,7 +1,7 @@
-"""The build, Fig. 2 from top to bottom, as a chain of coarse calls: one per stage and part of the list.
+"""The build of a dataset: Fig. 2 as a chain of coarse calls, one per stage and part of the list.
 
-Who makes the calls is the caller's choice (`Caller`): this process, or Prefect tasks. A run that stopped goes on
-where it stopped, as each shard of each layer is a file, and a file that is there is not made again.
+A `Caller` runs these calls: threads of this process, or Prefect tasks. Each shard of each layer is a file, and a run
+makes only missing files, so a run that stopped resumes where it stopped.
 """
 
 import logging
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from infra.storage import refuse_unwritable, storage_path
 from labeling.config import Executor, LabelingConfig, NounConfig, Stale, WeightsConfig, WeightsKind, Workers
@@ -40,30 +40,31 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Result(Protocol[R_co]):
-    """What a submitted call will give."""
+    """Future result of a submitted call."""
 
     def result(self) -> R_co:
-        """Wait for it; raises what the call raised."""
+        """Wait for the result and return it; raises the call's exception."""
 
 
 class Caller(Protocol):
-    """Runs the calls of the chain and shows them to whoever watches."""
+    """Runner of the calls of a build."""
 
-    def submit(self, name: str, function: Callable[..., R], *args: Any) -> Result[R]:
-        """Start `function(*args)`; it may be tried again, and finds then what is done already."""
+    def submit(self, name: str, function: Callable[..., R], *args: object) -> Result[R]:
+        """Start `function(*args)`. It may be retried, and then skips finished files."""
 
 
 class LocalCaller:
-    """Runs the calls in threads of this process, once each. They keep no process alive: Ray cannot be stopped."""
+    """Caller that runs each call once, in a daemon thread: a call on Ray cannot be stopped, and must not block exit."""
 
-    def submit(self, name: str, function: Callable[..., R], *args: Any) -> Result[R]:
+    def submit(self, name: str, function: Callable[..., R], *args: object) -> Result[R]:
+        """Start `function(*args)` in a thread."""
         log.debug("%s begins", name)
         future: Future[R] = Future()
         threading.Thread(target=_call, args=(future, function, args), name=name, daemon=True).start()
         return future
 
 
-def _call(future: "Future[R]", function: Callable[..., R], args: Sequence[Any]) -> None:
+def _call(future: "Future[R]", function: Callable[..., R], args: Sequence[object]) -> None:
     try:
         future.set_result(function(*args))
     except BaseException as error:
@@ -71,14 +72,14 @@ def _call(future: "Future[R]", function: Callable[..., R], args: Sequence[Any]) 
 
 
 def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
-    """Make every file of the dataset that is not there yet; the input URLs by state.
+    """Make the missing files of a dataset, and return the number of input URLs by state.
 
     Raises:
-        SettingsError: the folder of the dataset cannot be written.
-        BadInput: the list of URLs cannot be used.
-        ShardCorrupt: a file is damaged, or is not the dataset's.
-        DeviceError: a stage asks for GPUs that the Ray cluster lacks.
-        ShardStale: files were made under other settings and `config.stale` is refuse; nothing has been done.
+        SettingsError: the folder of the dataset is not writable.
+        BadInput: the list of URLs is unusable.
+        ShardCorrupt: a file is damaged, or not part of the dataset.
+        DeviceError: a stage requests GPUs that the Ray cluster lacks.
+        ShardStale: other settings made some files, and `config.stale` is refuse. Raised before any work.
         StageFailed: a stage could not make its files.
     """
     config = with_absolute_paths(config)
@@ -93,7 +94,7 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
         try:
             _make_parts(config, caller, steps, shards, record, stop)
         except BaseException:  # an interrupt too
-            stop.set()  # what is under way beside it
+            stop.set()  # for calls that run in parallel
             raise
     return record.counts.get(Layer.SDD, {})
 
@@ -111,7 +112,7 @@ def _make_parts(
     for n, part in enumerate(parts, start=1):
         assert download is not None
         record.add(Layer.IMAGES, download.result())
-        if n < len(parts):  # the next part comes in while this one is labelled
+        if n < len(parts):  # the next part downloads while this one is labelled
             download = caller.submit(f"download, part {n + 1}", download_part, config, parts[n], stop)
         for step in steps:
             name = f"{step.stage.name}, part {n}"
@@ -143,12 +144,12 @@ def _absolute_path(weights: str | None, kind: WeightsKind) -> str | None:
 def download_part(
     config: LabelingConfig, shards: Sequence[str], stop: threading.Event | None = None
 ) -> list[ShardReport]:
-    """Make images/ of these shards."""
+    """Download images/ of these shards."""
     store = ShardStore(config.root)
     counter = ProgressCounter(store, Layer.IMAGES, shards)
-    with show_progress(Layer.IMAGES, _rows(store, Layer.URLS, shards), counter.count):
+    with show_progress(Layer.IMAGES, _count_rows(store, Layer.URLS, shards), counter.count):
         reports = download_shards(config, shards, stop)
-    return _checked(store, Layer.IMAGES, reports)
+    return _require_files(store, Layer.IMAGES, reports)
 
 
 def label_part(
@@ -177,10 +178,10 @@ def finish_part(
 
 
 def refuse_missing_gpus(config: LabelingConfig, steps: Sequence[Step]) -> None:
-    """Compare the settings of all stages with the cards of the Ray cluster before anything is done.
+    """Compare the settings of all stages with the GPUs of the Ray cluster, before any work.
 
     Raises:
-        DeviceError: a stage asks for GPUs that the cluster lacks, or that the stage would not use.
+        DeviceError: a stage requests GPUs that the cluster lacks, or that the stage would not use.
     """
     if config.executor is Executor.RAY:
         available = gpus_per_node()
@@ -190,26 +191,26 @@ def refuse_missing_gpus(config: LabelingConfig, steps: Sequence[Step]) -> None:
 
 
 def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> None:
-    """Look at the footers of all files before anything is done.
+    """Check the stamps of all files, before any work.
 
     Raises:
-        ShardStale: some were made under other settings, and `config.stale` is refuse; says which stages would run.
-        ShardCorrupt: a file that these settings would not have made is of another dataset.
+        ShardStale: other settings made some files, and `config.stale` is refuse; names the stages that would run.
+        ShardCorrupt: a stale file belongs to another dataset.
     """
     if config.stale is Stale.REBUILD:
         return
-    counts = _stale(config, steps, shards)
+    counts = _count_stale(config, steps, shards)
     if counts:
         refuse_other_datasets(ShardStore(config.root), shards)
         download = config.download.model_copy(update={"retry_failed": True})
-        if not _stale(config.model_copy(update={"download": download}), steps, shards):
+        if not _count_stale(config.model_copy(update={"download": download}), steps, shards):
             raise ShardStale(
-                f"{config.root}: shards gained images in a run that tried failed URLs again and has not ended: go on "
-                "with it, by --set labeling.download.retry_failed=true"
+                f"{config.root}: shards gained images in a run that retried failed URLs and has not finished. Resume "
+                "it with --set labeling.download.retry_failed=true"
             )
-        if not _stale(config, [_before_stop_lists(step) for step in steps], shards):
+        if not _count_stale(config, [_without_stop_lists(step) for step in steps], shards):
             raise ShardStale(
-                f"{config.root} was begun before nouns had stop lists: resume it with "
+                f"{config.root} was begun before nouns had stop lists. Resume it with "
                 "--set 'labeling.nouns.stop_words=[]' --set 'labeling.nouns.stop_phrases=[]' "
                 "--set labeling.nouns.singular=false --set 'labeling.nouns.renamed={}', or let the stages run again "
                 "with --set labeling.stale=rebuild"
@@ -222,8 +223,8 @@ def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence
         )
 
 
-def _before_stop_lists(step: Step) -> Step:
-    """The step as it was before nouns were left out, renamed or made singular; other steps are what they were."""
+def _without_stop_lists(step: Step) -> Step:
+    """Return the step as it was before stop lists, renamed nouns and singulars existed; other steps unchanged."""
     config = step.stage.config
     if not isinstance(config, NounConfig):
         return step
@@ -231,17 +232,20 @@ def _before_stop_lists(step: Step) -> Step:
     return replace(step, identity=step.identity.replace(config.fingerprint(), former.fingerprint()))
 
 
-def _stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> Counter[str]:
-    """How many shards of each layer are stale."""
+def _count_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> Counter[str]:
+    """Return the number of stale shards of each layer."""
     store = ShardStore(config.root)
     with ThreadPoolExecutor(16) as pool:
-        found = pool.map(lambda shard: stale_layers(store, config, steps, shard), shards)
-        return Counter(layer for layers in found for layer in layers)
+        stale = pool.map(lambda shard: stale_layers(store, config, steps, shard), shards)
+        return Counter(layer for layers in stale for layer in layers)
 
 
 def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step], shard: str) -> list[str]:
-    """The layers of a shard whose files these settings would not have made; an absent file is not stale, and without
-    its images nothing is known of a shard: who makes a later file looks at the stamp again."""
+    """Return the layers of a shard whose files these settings would not have made.
+
+    A missing file is not stale. Without its images a shard has no known stamps, so it counts as not stale; the stages
+    check the stamps of its later files again.
+    """
     stale: list[str] = []
     images = store.stamp(Layer.IMAGES, shard)
     if images is None:
@@ -250,20 +254,20 @@ def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step
     if not images.stamp.startswith(stamp):
         stale.append(Layer.IMAGES)
     parents = {stamp if stale else images.stamp}
-    if config.download.retry_failed:  # files from before the shard gained images were made under the same settings
+    if config.download.retry_failed:  # files that are older than the new images have the same settings
         parents |= {former for former in former_stamps(store, shard) if former.startswith(stamp)}
     for step in steps:
         parents = {step.stamp(parent) for parent in parents}
-        if (found := store.stamp(step.stage.name, shard)) and found.stamp not in parents:
+        if (file := store.stamp(step.stage.name, shard)) and file.stamp not in parents:
             stale.append(step.stage.name)
     finished = {finish_stamp(config.rules, parent) for parent in parents}
-    if (found := store.stamp(Layer.LEDGER, shard)) and found.stamp not in finished:
+    if (file := store.stamp(Layer.LEDGER, shard)) and file.stamp not in finished:
         stale.append(Layer.SDD)
     return stale
 
 
 def _may_replace(config: LabelingConfig) -> bool:
-    """Whether a file with another stamp is made again; `refuse_stale` has looked before."""
+    """Return whether stages may replace stale files; without that, `refuse_stale` has refused them."""
     return config.stale is Stale.REBUILD or config.download.retry_failed
 
 
@@ -279,22 +283,22 @@ def _run(
     store = ShardStore(config.root)
     start = time.monotonic()
     counter = ProgressCounter(store, layer, shards, job.expected_stamp)
-    with show_progress(layer, _rows(store, parent, shards), counter.count):
+    with show_progress(layer, _count_rows(store, parent, shards), counter.count):
         reports = run_job(job, shards, workers, config.executor, stop)
     log.info("%s: %s in %.1f s", layer, _summary(reports), time.monotonic() - start)
-    return _checked(store, layer, reports)
+    return _require_files(store, layer, reports)
 
 
-def _checked(store: ShardStore, layer: str, reports: list[ShardReport]) -> list[ShardReport]:
-    """Reports are words; files are what counts."""
+def _require_files(store: ShardStore, layer: str, reports: list[ShardReport]) -> list[ShardReport]:
+    """Return `reports`, if the files that they report exist."""
     if gaps := [r.shard for r in reports if store.stamp(layer, r.shard) is None]:
         raise StageFailed(
-            f"{layer}: {len(gaps)} shards are not there although they were reported made, {gaps[0]} first"
+            f"{layer}: {len(gaps)} files are missing although their workers reported them, first that of {gaps[0]}"
         )
     return reports
 
 
-def _rows(store: ShardStore, layer: str, shards: Sequence[str]) -> int:
+def _count_rows(store: ShardStore, layer: str, shards: Sequence[str]) -> int:
     stamps = (store.stamp(layer, shard) for shard in shards)
     return sum(stamp.counts.get(State.KEPT, 0) for stamp in stamps if stamp)
 

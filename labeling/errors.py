@@ -1,17 +1,17 @@
-"""What can go wrong while building the SDD.
+"""Errors of a dataset build.
 
     LabelingError
-      BadInput         the URL list cannot be used: no such file, no URL column, nothing in it
-      CheckpointError  weights are missing, unreadable, or not those of the backend
-      DeviceError      a setting asks for a GPU that is not there
-      ImagesLost       a file of images/ is gone, and its URLs give other images than later files were made from
-      ShardCorrupt     a shard on disk does not have the rows or columns it should
-      ShardStale       a shard was written under other settings; nothing is overwritten silently
-      StageContract    a stage broke its promise (one result per image, in order)
-      StageFailed      a stage could not make all of its files: workers that will not start, too many attempts
-        StageInterrupted  the same, but another try may help: a storage that did not answer
+      BadInput         the list of URLs is unusable: no such file, no URL column, no rows
+      CheckpointError  weights are missing, unreadable, or of another network
+      DeviceError      a setting requests a GPU that does not exist
+      ImagesLost       a file of images/ is missing, and its URLs no longer give the images of later files
+      ShardCorrupt     a file lacks rows or columns, or is damaged
+      ShardStale       other settings made a file; nothing is overwritten silently
+      StageContract    a stage broke its contract (one result per image, in order)
+      StageFailed      a stage could not make all of its files: workers do not start, or too many attempts
+        StageInterrupted  the same for a retryable reason, such as a storage that did not answer
 
-A bad image is not an error: it becomes a `Verdict` with its reason and the run goes on.
+A bad image is not an error: it gets a `Verdict` with its reason, and the run continues.
 """
 
 
@@ -20,31 +20,31 @@ class LabelingError(Exception):
 
 
 class BadInput(LabelingError):
-    """The list of URLs cannot be used."""
+    """The list of URLs is unusable."""
 
 
 class CheckpointError(LabelingError):
-    """Weights are missing, unreadable, or not those of the backend that was asked to load them."""
+    """Weights are missing, unreadable, or not those of the backend that loads them."""
 
 
 class DeviceError(LabelingError):
-    """A setting asks for a GPU that is not there, or reserves one that would not be used."""
+    """A setting requests a GPU that does not exist, or reserves one that the stage would not use."""
 
 
 class ImagesLost(LabelingError):
-    """A file of images/ is gone, and its URLs do not give the images again that later files were made from."""
+    """A file of images/ is missing, and its URLs no longer give the images from which later files were made."""
 
 
 class ShardCorrupt(LabelingError):
-    """A shard on disk does not have the rows or columns it should."""
+    """A file lacks rows or columns, or is damaged."""
 
 
 class ShardStale(LabelingError):
-    """A shard was written under other settings than those of this run."""
+    """Settings other than this run's made a file."""
 
 
 class StageContract(LabelingError):
-    """A stage broke its promise: one result per image, in order."""
+    """A stage broke its contract: one result per image, in order."""
 
 
 class StageFailed(LabelingError):
@@ -52,4 +52,4 @@ class StageFailed(LabelingError):
 
 
 class StageInterrupted(StageFailed):
-    """A stage could not make all of its files for reasons that may pass, as a storage that did not answer."""
+    """A stage could not make all of its files for a retryable reason, such as a storage that did not answer."""

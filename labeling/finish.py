@@ -1,7 +1,7 @@
-"""The last step: the rules of App. B.1 make `sdd/`, and every input URL gets its line in `ledger/`.
+"""The last step of a build: the rules of App. B.1 make `sdd/`, and every input URL gets its row in `ledger/`.
 
-Needs no network, so another rule costs minutes. The two files of a shard are written one after the other, the ledger
-last: a shard is finished when its ledger is there.
+It runs no network, so a change of rules takes minutes. It writes the ledger of a shard last: a shard with a ledger is
+finished.
 """
 
 import logging
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """What the rules read; all columns of `sdd/` but the entities."""
+    """Columns that the rules read: all of `sdd/` except the entities."""
 
     key: bytes
     caption: str
@@ -58,7 +58,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaggedCaption:
-    """What the ledger reads of nouns/: every image there, as it asks for the state."""
+    """Columns of nouns/ that the ledger reads. They include the state, so refused images are read too."""
 
     key: bytes
     state: str
@@ -66,7 +66,7 @@ class TaggedCaption:
 
 
 class JudgedImage(NamedTuple):
-    """What the ledger says of an image that the rules judged."""
+    """Columns of the ledger for an image that the rules judged."""
 
     width_px: int | None
     height_px: int | None
@@ -74,44 +74,45 @@ class JudgedImage(NamedTuple):
 
 
 NOT_JUDGED = JudgedImage(None, None, ())
+"""Columns of the ledger for an image that the rules did not judge."""
 
 
 @dataclass
 class Judgement:
-    """The rules' view of one shard, filled while its `sdd/` is written."""
+    """Verdicts of the rules on the images of one shard, collected while its `sdd/` is written."""
 
     rules: RulesConfig
     images: dict[bytes, JudgedImage]
     verdicts: dict[bytes, Verdict]
 
     def rows(self, labelled: Iterator[Labelled]) -> Iterator[SddRow]:
-        """The images of which an entity is left."""
+        """Judge the images and yield the rows of those that keep an entity."""
         for image in labelled:
             broken = broken_rules(image.candidates, image.width_px, image.height_px, self.rules)
-            judged = tuple(map(_judged, image.candidates, broken))
+            judged = tuple(map(_judged_candidate, image.candidates, broken))
             self.images[image.key] = JudgedImage(image.width_px, image.height_px, judged)
             kept = [_entity(c) for c, names in zip(image.candidates, broken, strict=True) if not names]
             if kept:
                 yield _sdd_row(image, kept)
             else:
-                self.verdicts[image.key] = _no_entity(broken)
+                self.verdicts[image.key] = _drop_verdict(broken)
 
 
 @dataclass
 class FinishJob:
-    """Makes `sdd/` and `ledger/`, shard by shard."""
+    """Job that makes `sdd/` and `ledger/`, shard by shard."""
 
     root: str
     rules: RulesConfig
     layers: tuple[str, ...]
-    """images/ to entities/: who may have refused an image."""
+    """Layers from images/ to entities/, whose stages may have refused an image."""
     replace: bool = False
 
     name: ClassVar[str] = Layer.SDD
     device: ClassVar[None] = None
 
     def make(self, shard: str) -> ShardReport:
-        """Make the shard's two files, unless they are there; never raises."""
+        """Make the shard's two files, unless they exist; reports errors instead of raising them."""
         try:
             return self._make(shard)
         except Exception as error:
@@ -122,13 +123,13 @@ class FinishJob:
         return self
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing, as there are no processes to end."""
 
     def stop(self) -> None:
-        """A shard takes seconds: the one that is being made is finished."""
+        """Do nothing: a shard takes seconds, and is finished."""
 
     def expected_stamp(self, shard: str) -> str | None:
-        """The stamp that the shard's files will have; None before its entities are there."""
+        """Return the stamp that the shard's files will have; None if its entities do not exist yet."""
         parent = ShardStore(self.root).stamp(self.layers[-1], shard)
         return finish_stamp(self.rules, parent.stamp) if parent else None
 
@@ -138,7 +139,7 @@ class FinishJob:
         with shard_lock(store.root, Layer.SDD, shard):
             stamp = self.expected_stamp(shard)
             if stamp is None:
-                raise StageFailed(f"{store.path(self.layers[-1], shard)} is not there")
+                raise StageFailed(f"{store.path(self.layers[-1], shard)} does not exist")
             sdd, ledger = store.stamp(Layer.SDD, shard), store.stamp(Layer.LEDGER, shard)
             if sdd and ledger and sdd.stamp == ledger.stamp == stamp:
                 return ShardReport(stage=Layer.SDD, shard=shard, counts=ledger.counts, reused=True)
@@ -149,17 +150,17 @@ class FinishJob:
             judgement = Judgement(self.rules, {}, {})
             rows = judgement.rows(store.read(Labelled, self.layers, shard))
             store.write(Layer.SDD, shard, rows, SddRow, stamp, replace=True)
-            lines = _ledger(store, shard, self.layers, judgement)
-            counts = store.write(Layer.LEDGER, shard, lines, LedgerRow, stamp, replace=True)
+            rows_of_ledger = _ledger_rows(store, shard, self.layers, judgement)
+            counts = store.write(Layer.LEDGER, shard, rows_of_ledger, LedgerRow, stamp, replace=True)
         return ShardReport(stage=Layer.SDD, shard=shard, counts=counts, seconds=time.monotonic() - start)
 
 
 def finish_stamp(rules: RulesConfig, parent: str) -> str:
-    """The stamp of `sdd/` and `ledger/`, made from an entities/ file with the stamp `parent`."""
+    """Return the stamp of `sdd/` and `ledger/` that are made from an entities/ file stamped `parent`."""
     return stamp_of(Layer.SDD, rules.fingerprint(), parent)
 
 
-def _ledger(store: ShardStore, shard: str, layers: tuple[str, ...], judgement: Judgement) -> Iterator[LedgerRow]:
+def _ledger_rows(store: ShardStore, shard: str, layers: tuple[str, ...], judgement: Judgement) -> Iterator[LedgerRow]:
     refused: dict[bytes, tuple[str, Verdict]] = {}
     for layer in layers:
         refused |= {key: (layer, verdict) for key, verdict in store.verdicts(layer, shard).items()}
@@ -168,13 +169,13 @@ def _ledger(store: ShardStore, shard: str, layers: tuple[str, ...], judgement: J
     removed = {row.key: row.removed_nouns for row in store.read(TaggedCaption, (NounStage.name,), shard)}
     for listed in store.read(ListedUrl, (Layer.URLS,), shard):
         if listed.key not in refused and listed.key not in judgement.images:
-            raise ShardCorrupt(f"shard {shard}: no layer says what became of {listed.key.hex()} ({listed.url})")
+            raise ShardCorrupt(f"shard {shard}: no layer has a verdict on {listed.key.hex()} ({listed.url})")
         stage, verdict = refused.get(listed.key, (Layer.SDD, kept))
         image = judgement.images.get(listed.key, NOT_JUDGED)
-        yield _line(listed, stage, verdict, image, removed.get(listed.key))
+        yield _ledger_row(listed, stage, verdict, image, removed.get(listed.key))
 
 
-def _line(
+def _ledger_row(
     listed: ListedUrl, stage: str, verdict: Verdict, image: JudgedImage, removed: tuple[RemovedNoun, ...] | None
 ) -> LedgerRow:
     return LedgerRow(
@@ -192,15 +193,15 @@ def _line(
     )
 
 
-def _no_entity(broken: list[tuple[str, ...]]) -> Verdict:
-    """The image goes for the rule that its last hope broke: the first rule of the candidate that broke fewest."""
+def _drop_verdict(broken: list[tuple[str, ...]]) -> Verdict:
+    """Return the verdict on an image without an entity, by the first rule of the candidate that breaks fewest."""
     if not broken:
         return Verdict(state=State.DROPPED, reason="no_candidate")
     fewest = min(broken, key=len)
     return Verdict(state=State.DROPPED, reason=fewest[0], detail="; ".join(" ".join(names) for names in broken)[:500])
 
 
-def _judged(candidate: Candidate, broken: tuple[str, ...]) -> Judged:
+def _judged_candidate(candidate: Candidate, broken: tuple[str, ...]) -> Judged:
     segment = candidate.segment
     return Judged(
         label=candidate.label,

@@ -1,8 +1,8 @@
-"""Default lists for the nouns of captions: which name nothing that a box could hold, and which stay plural.
+"""Default lists for the nouns of captions: nouns that name no object, and words that stay plural.
 
-Captions of BLIP-2 speak of the picture ("a close up view of"), of amounts ("a group of people") and of places in it
-("on the side of the road"). The detector would look for these too, and where it finds one, its box may suppress the
-real thing's. Entries are lower case and singular.
+Captions of BLIP-2 describe the picture ("a close up view of"), amounts ("a group of people") and positions ("on the
+side of the road"). The detector would look for these nouns too, and their boxes could suppress those of real objects.
+Entries are in lower case and singular.
 """
 
 STOP_WORDS = (
@@ -15,11 +15,11 @@ STOP_WORDS = (
     # times and seasons
     *("afternoon", "autumn", "dawn", "day", "daytime", "dusk", "evening", "hour", "morning", "night", "nighttime"),
     *("season", "summer", "time", "today", "weather", "winter", "year"),
-    # what has no shape
+    # things without a shape
     *("beauty", "color", "colour", "concept", "design", "direction", "fashion", "fun", "idea", "kind", "life", "love"),
     *("mode", "motion", "pattern", "pose", "position", "size", "sort", "style", "theme", "type", "way"),
 )
-"""Nouns that name nothing, whatever they are compounded with: "photo", "stock photo"."""
+"""Nouns that name no object, alone or as the last word of a compound: "photo", "stock photo"."""
 
 _AMOUNTS = (
     *("amount", "array", "assortment", "bit", "body", "bunch", "cluster", "collection", "couple", "crowd", "dozen"),
@@ -65,9 +65,9 @@ STOP_PHRASES = (
     # places in the picture without "of"
     *("in front", "in the back", "in the corner", "in the front", "in the middle", "on the back", "on the front"),
     *("on the left", "on the right", "on the side", "on top", "one side", "other side"),
-    # nouns that are nothing by themselves, and something in a compound: "picnic area", "parking space"
+    # nouns that name an object only in a compound: "picnic area", "parking space"
     *("air", "area", "distance", "left", "location", "outdoors", "place", "right", "space", "world"),
-    # what is done, and what is not in the picture
+    # activities, and things outside the picture
     *("at sunrise", "at sunset", "at the camera", "for a picture", "for a ride", "for a walk", "for the camera"),
     *(
         "in bloom",
@@ -82,8 +82,8 @@ STOP_PHRASES = (
     ),
     *(f"playing {sport}" for sport in ("baseball", "basketball", "football", "golf", "hockey", "soccer", "tennis")),
 )
-"""A noun is removed where the caption has it in one of these, and the phrase covers all of a compound: "on top" but not
-"a red top", "a lot of" but not "the parking lot of"."""
+"""Phrases whose noun is removed if the phrase covers its whole compound: "on top" but not "a red top", "a lot of" but
+not "the parking lot of"."""
 
 PLURAL_WORDS = (
     *("bangs", "barracks", "binoculars", "blinds", "briefs", "chopsticks", "clothes", "crossroads", "earbuds"),
@@ -93,7 +93,7 @@ PLURAL_WORDS = (
     *("sunglasses", "surroundings", "suspenders", "sweatpants", "tights", "tongs", "trousers", "tweezers"),
     *("underpants", "woods"),
 )
-"""Words that mean another thing in the singular, or that name one thing: "glasses", "scissors"."""
+"""Words with another meaning in the singular, or for a single object: "glasses", "scissors"."""
 
 RENAMED = {"cooky": "cookie", "people": "person", "syrinx": "syringe"}
-"""Labels by the labels that replace them: singulars that spaCy's lemmatizer misses."""
+"""Replacements of labels: singulars that spaCy's lemmatizer misses."""

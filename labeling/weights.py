@@ -1,4 +1,4 @@
-"""What identifies the weights behind a stage: part of the stamp on every file that they made."""
+"""Identity of the weights of a stage, which is part of the stamp of its files, and checks that weights exist."""
 
 import hashlib
 import re
@@ -9,17 +9,18 @@ from pathlib import Path
 from labeling.errors import CheckpointError
 
 SAMPLE_BYTES = 1 << 20
+"""Size of a sample of a big file, in bytes."""
 SAMPLES = 16
-"""Of a big file so many evenly spaced pieces are hashed, beside its name and size: seconds for 15 GB, not minutes."""
+"""Evenly spaced samples of a big file that are hashed, beside its name and size: seconds for 15 GB, not minutes."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @cache
 def weights_id(checkpoint: str, revision: str = "") -> str:
-    """12 hex digits for a local file or folder, by content; the name and revision of a hub id.
+    """Return 12 hex digits of the content of a local file or folder, or the name and revision of a hub id.
 
-    A hub id's revision is taken at its word: give a commit, not a branch, where that matters.
+    The revision of a hub id is not resolved: give a commit, not a branch, to pin the weights.
     """
     path = Path(checkpoint).expanduser()
     if not path.exists():
@@ -28,15 +29,15 @@ def weights_id(checkpoint: str, revision: str = "") -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(path) if path.is_dir() else file.suffix} {file.stat().st_size}\n".encode())
-        _update(digest, file)
+        _hash_file(digest, file)
     return digest.hexdigest()[:12]
 
 
 def package_id(name: str, setting: str) -> str:
-    """Name and version of an installed package that carries weights, such as a spaCy pipeline; else a `weights_id`.
+    """Return name and version of an installed package with weights, such as a spaCy pipeline; else a `weights_id`.
 
     Raises:
-        CheckpointError: it is not installed, nor a folder; names the setting to change.
+        CheckpointError: neither an installed package nor a folder; names the setting to change.
     """
     try:
         return f"{name}=={version(name)}"
@@ -49,7 +50,7 @@ def package_id(name: str, setting: str) -> str:
 
 
 def checkpoint_file(path: str, setting: str) -> Path:
-    """`path` as the file that it must be.
+    """Return the path of a file that must exist.
 
     Raises:
         CheckpointError: there is no such file; names the setting to change.
@@ -61,10 +62,10 @@ def checkpoint_file(path: str, setting: str) -> Path:
 
 
 def refuse_mistyped(checkpoint: str, setting: str) -> None:
-    """Look for a checkpoint before anything runs, as far as that can be said without asking the hub.
+    """Check that a checkpoint is a local folder, or has the form of a hub id. Does not ask the hub.
 
     Raises:
-        CheckpointError: it is no local folder, and a hub id does not look so.
+        CheckpointError: neither; names the setting to change.
     """
     path = Path(checkpoint).expanduser()
     if not path.is_dir() and (path.exists() or not _HUB_ID.fullmatch(checkpoint)):
@@ -74,7 +75,7 @@ def refuse_mistyped(checkpoint: str, setting: str) -> None:
         )
 
 
-def _update(digest: "hashlib._Hash", file: Path) -> None:
+def _hash_file(digest: "hashlib._Hash", file: Path) -> None:
     size = file.stat().st_size
     with file.open("rb") as data:
         if size <= SAMPLE_BYTES * SAMPLES:

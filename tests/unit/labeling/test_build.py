@@ -66,7 +66,7 @@ def test_a_run_that_tried_failed_urls_again_and_was_killed_is_told_how_to_go_on(
     add_former_stamp(store, SHARD, f"{begin}-one")
     gained = [image(n, url=f"good {n}") for n in (1, 2)]
     store.write_outcomes("images", SHARD, gained, Image, f"{begin}-two", replace=True)
-    with pytest.raises(ShardStale, match=r"go on with it, by --set labeling\.download\.retry_failed=true"):
+    with pytest.raises(ShardStale, match=r"Resume it with --set labeling\.download\.retry_failed=true"):
         refuse_stale(plain, [step], [SHARD])
     refuse_stale(trying, [step], [SHARD])
     with pytest.raises(ShardStale, match=r"made under other settings: images/ \(1 shards\), captions/"):
@@ -85,7 +85,7 @@ def test_a_dataset_from_before_stop_lists_is_resumed_without_them(tmp_path):
     for layer, row in (("images", Image), ("captions", Caption), ("nouns", Nouns)):
         store.write_outcomes(layer, SHARD, [], row, stamps[layer], replace=True)
     refuse_stale(config_of(tmp_path), before, [SHARD])
-    with pytest.raises(ShardStale, match=r"before nouns had stop lists: resume it with --set .*stop_words=\[\]"):
+    with pytest.raises(ShardStale, match=r"before nouns had stop lists. Resume it with --set .*stop_words=\[\]"):
         refuse_stale(config_of(tmp_path), today, [SHARD])
     with pytest.raises(ShardStale, match=r"made under other settings: images/ \(1 shards\)"):
         refuse_stale(config_of(tmp_path, min_side_px=7), today, [SHARD])

@@ -170,7 +170,7 @@ def test_a_row_too_many_is_a_corrupt_shard(root):
 
 
 def test_a_layer_that_is_not_there_is_named(tmp_path):
-    assert f"{tmp_path}/entities/{SHARD}.parquet is not there" in finish(str(tmp_path)).error
+    assert f"{tmp_path}/entities/{SHARD}.parquet does not exist" in finish(str(tmp_path)).error
 
 
 def test_an_image_goes_for_the_first_rule_of_its_best_candidate(tmp_path):
