@@ -2,7 +2,7 @@
 
 FD is the file descriptor of the pipe to the supervisor, PARENT the supervisor's process id. The process receives
 batches of rows, prepares them ahead in threads, and sends back one outcome per row. It finds a row that raises by
-bisection; a row that crashes or hangs the process is found by the supervisor.
+bisection. A row that crashes or hangs the process is found by the supervisor.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """Messages between a supervisor and its worker process, pickled over a pipe.
 
 supervisor -> worker   one `Assignment`, then batches: lists of rows
-worker -> supervisor   one `Ready`, then a `BatchResult` per batch in the order of the batches; a `WorkerError` ends it
+worker -> supervisor   one `Ready`, then a `BatchResult` per batch in the order of the batches; or, before the process
+                       exits, a `WorkerError`
 """
 
 from dataclasses import dataclass

@@ -50,7 +50,7 @@ class NetworkJob:
         return self.step.device
 
     def make(self, shard: str) -> ShardReport:
-        """Make the shard's file unless it exists; errors become the report's, as executors retry what raises."""
+        """Make the shard's file unless it exists; return errors in the report, as executors retry calls that raise."""
         try:
             if self.broken:
                 raise StageFailed(self.broken)

@@ -32,11 +32,11 @@ class ShardReport:
     error: str | None = None
     """Reason why there is no file; None where there is one."""
     retryable: bool = False
-    """Whether another try may succeed: the error is not one of `labeling`, as that of a storage that is down."""
+    """Whether another try may succeed: the error is not a `LabelingError`, but that of a storage, for example."""
 
 
 def failure_report(stage: str, shard: str, error: Exception) -> ShardReport:
-    """Return the report of a shard whose file was not made; log an error that is not one of `labeling` in full."""
+    """Return the report of a shard whose file was not made; log an error other than a `LabelingError` in full."""
     retryable = not isinstance(error, LabelingError)
     if retryable:
         log.exception("%s %s", stage, shard)
