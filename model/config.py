@@ -1,7 +1,8 @@
 """Settings of the model. The defaults are the paper's; `infra/configs/official.toml` states those of the released code.
 
 The five `use_` switches are rows (c) to (g) of Table 3. Every other choice is a difference between the paper and the
-released code, or a point on which the paper is silent. Combinations are checked here, once, and nowhere else.
+released code, or a point on which the paper is silent. Only this module checks which
+combinations are valid.
 """
 
 from enum import StrEnum
@@ -14,6 +15,8 @@ from infra.ranges import Count, Factor, Share
 
 
 class AttentionLoss(StrEnum):
+    """Form of the distance between a map and a mask in Eq. 2."""
+
     L1 = "l1"
     """|CA_l - M_k|, as printed in Eq. 2."""
     BALANCED = "balanced"
@@ -21,53 +24,56 @@ class AttentionLoss(StrEnum):
 
 
 class LayerReduction(StrEnum):
+    """How Eq. 2 combines its layers l."""
+
     SUM = "sum"
-    """Over the layers l, as printed in Eq. 2."""
+    """Sum over the layers, as printed in Eq. 2."""
     MEAN = "mean"
-    """Over the layers l (released code)."""
+    """Mean over the layers (released code)."""
 
 
 class MaskResize(StrEnum):
-    """How M_k of Eq. 2 is reduced to the size of a layer's map."""
+    """How the mask M_k of Eq. 2 is shrunk to the size of a layer's map."""
 
     AREA = "area"
-    """To the share of each position that the entity covers, so that a thin entity keeps its mass."""
+    """Share of each position that the entity covers; a thin entity keeps its mass."""
     BILINEAR = "bilinear"
-    """Bilinearly with antialiasing, from the training image's pixels, each inside or outside (released code)."""
+    """Bilinear with antialiasing, from the binary mask at the training image's size (released code)."""
 
 
 class AttentionMean(StrEnum):
-    """The mean over entities in Eq. 2."""
+    """How Eq. 2 averages over entities."""
 
     ENTITIES = "entities"
-    """Over all entities of the batch, as printed in Eq. 2."""
+    """Mean over all entities of the batch, as printed in Eq. 2."""
     IMAGES = "images"
-    """Over each image's entities, then over all images; an image without text counts as 0 (released code)."""
+    """Mean over each image's entities, then over the images; an image without text counts as 0 (released code)."""
 
 
 class EntityTokens(StrEnum):
-    """Which tokens of a clause "the [label] is [PH]" are the y_k of Eq. 2."""
+    """Tokens of a clause "the [label] is [PH]" that serve as y_k in Eq. 2."""
 
     LABEL_AND_PLACEHOLDER = "label_and_placeholder"
-    """The label, by the mean map of all its tokens, and the placeholder (Fig. 3: "dog", "[cls_0]")."""
+    """The label, as the mean map of its tokens, and the placeholder (Fig. 3: "dog", "[cls_0]")."""
     LAST_LABEL_TOKEN_AND_PLACEHOLDER = "last_label_token_and_placeholder"
-    """Of the label its last token only (released code)."""
+    """The label's last token and the placeholder (released code)."""
     PLACEHOLDER = "placeholder"
-    """The placeholder alone."""
+    """Only the placeholder."""
 
 
 class SubjectBackground(StrEnum):
-    """What lies behind the segmented subject in the picture that the image encoder sees."""
+    """Background of the segmented subject in the picture for the image encoder."""
 
     WHITE = "white"
+    """Plain white."""
     MEAN = "mean"
-    """The image encoder's mean colour, which its normalisation turns into zeros."""
+    """The image encoder's mean colour, which becomes zero after normalisation."""
     RANDOM = "random"
     """A random photograph in training, white at sampling (released code)."""
 
 
 class LocationMask(StrEnum):
-    """What l_m is made of."""
+    """Shape that marks a subject in the location mask l_m."""
 
     MASK = "mask"
     """The union of the subjects' segmentation masks."""
@@ -76,220 +82,250 @@ class LocationMask(StrEnum):
 
 
 class LocationMarks(StrEnum):
-    """Where l_m is 1."""
+    """Region in which the location mask l_m is 1."""
 
     SUBJECT = "subject"
+    """1 on the subjects, 0 on the background."""
     BACKGROUND = "background"
-    """Then a mask of zeros says "all is subject" (released code)."""
+    """1 on the background. A mask of zeros then means that the whole image is subject (released code)."""
 
 
 class BoxEdges(StrEnum):
-    """Where the edges of a box lie."""
+    """How the edges of a box map to pixels and to positions of the latent."""
 
     EXACT = "exact"
-    """Where they are; the box holds the positions of the latent whose centre is in it."""
+    """Edges keep their exact coordinates. A box covers the positions of the latent whose centre it contains."""
     PIXELS = "pixels"
-    """At the training image's first and last pixel in the box, as if it had been painted; the box holds the positions
-    of the latent whose first pixel is in it, from its first pixel to its last (released code)."""
+    """Edges are rounded to the first and the last pixel of the box in the training image, as if the box had been
+    painted. A box covers the positions of the latent whose first pixel lies between these two (released code)."""
 
 
 class FourierOrder(StrEnum):
-    """The order of the sines and cosines of a box in Fourier(l)."""
+    """Order of the sines and cosines of a box in Fourier(l)."""
 
     BY_COORDINATE = "by_coordinate"
-    """Coordinate by coordinate: its sines, then its cosines."""
+    """Each coordinate in turn: its sines, then its cosines."""
     BY_FREQUENCY = "by_frequency"
-    """Frequency by frequency: the sines of the four coordinates, then their cosines (released code)."""
+    """Each frequency in turn: the sines of the four coordinates, then their cosines (released code)."""
 
 
 class TemplateTokens(StrEnum):
-    """How the prompt and its clauses ", the [label] is [PH]" become tokens."""
+    """How the text and its clauses ", the [label] is [PH]" are tokenized."""
 
     APART = "apart"
-    """One by one, without a comma where there is no text: a clause has the same tokens after any text."""
+    """Text and clauses separately, so that a clause has the same tokens after any text. An empty text gets no comma."""
     WHOLE = "whole"
-    """As one string. Punctuation or an emoji at the end of the text may share a token with the comma, and without text
-    the prompt starts with a comma (released code)."""
+    """All as one string. Punctuation or an emoji at the end of the text may share a token with the comma, and a prompt
+    with an empty text starts with a comma (released code)."""
 
 
 class BoxCondition(StrEnum):
+    """When the adapter receives a subject's box."""
+
     ALWAYS = "always"
+    """For every subject."""
     NULL_FOR_SINGLE = "null_for_single"
-    """The box of an image's only subject is replaced by the null position (released code's test script)."""
+    """The box of an image's only subject is replaced by the null position (test script of the released code)."""
 
 
 class AbsentSlots(StrEnum):
+    """What the adapter receives for slots without a subject."""
+
     PACKED = "packed"
-    """Absent slots have no adapter tokens at all."""
+    """No adapter tokens."""
     NULL_PADDED = "null_padded"
-    """Absent slots hold learned null features, up to `max_subjects` (released code)."""
+    """Learned null features, up to `max_subjects` slots (released code)."""
 
 
 class PatchTokens(StrEnum):
+    """Layer of the image encoder that the patch tokens v are taken from."""
+
     AFTER_LN_POST = "after_ln_post"
-    """As open_clip returns them today."""
+    """After ln_post, as current versions of open_clip return them."""
     BEFORE_LN_POST = "before_ln_post"
-    """As open_clip 2.20 returned them, which the released code was trained with."""
+    """Before ln_post, as open_clip 2.20 returned them; the released code was trained with it."""
 
 
 class NullBranches(StrEnum):
-    """What "no image" means to the sampler's branches. "No text" is the empty prompt in both, so CLS goes too."""
+    """How a guidance branch without image is computed.
+
+    A branch without text uses the empty prompt in both cases, so that the CLS embedding is absent as well.
+    """
 
     ADAPTER_OFF = "adapter_off"
-    """The adapters are skipped and the location mask is zero; exactly what training drops."""
+    """The adapters are skipped and the location mask is zero, as when training drops the image."""
     ZERO_TOKENS = "zero_tokens"
-    """The adapters see zeros and the location mask is zero (released code, which never trains on them)."""
+    """The adapters receive zeros and the location mask is zero (released code, which does not train on them)."""
 
 
 class Recompute(StrEnum):
-    """What the backward pass computes again instead of finding it kept."""
+    """Activations that the backward pass recomputes instead of keeping them in memory."""
 
     NOTHING = "nothing"
+    """Keep all activations."""
     ACTIVATIONS = "activations"
-    """What needs no matrix product: a quarter less memory or more, for no FLOPs."""
+    """Recompute what needs no matrix product: at least a quarter less memory, at no cost in FLOPs."""
     FEED_FORWARDS = "feed_forwards"
-    """The feed-forwards as well: half the memory, for some 7 % more FLOPs in the UNet."""
+    """Recompute the feed-forwards as well: half the memory, for about 7 % more FLOPs in the UNet."""
 
 
 class DropConfig(Config):
-    """How often training drops conditions, so that the sampler's null branches are known to the network.
+    """Probabilities with which training drops conditions, which trains the sampler's null branches.
 
-    The events exclude each other: one is drawn per image, and the probabilities add up to at most 1.
+    The events exclude each other: at most one is drawn per image, and the probabilities add up to at most 1.
     """
 
     text: Share = 0.05
-    """The prompt becomes the empty string; CLS goes with it. Choice: App. A is silent."""
+    """Probability of an empty prompt, which has no CLS embedding either; 0 never. Choice: App. A is silent."""
     image: Share = 0.05
-    """The adapters are off and the location mask is zero; CLS stays in the prompt. Choice: App. A is silent."""
+    """Probability of disabled adapters and a zero location mask; CLS stays in the prompt. Choice: App. A is silent."""
     layout: Share = 0.05
-    """The location mask is zero. Choice: App. A is silent."""
+    """Probability of a zero location mask. Choice: App. A is silent."""
     text_and_layout: Share = 0.0
-    """Both, while the adapters stay on (released code)."""
+    """Probability of an empty prompt and a zero location mask, with the adapters on (released code)."""
     all: Share = 0.05
-    """Text, image and layout together. Choice: App. A is silent."""
+    """Probability of dropping text, image and layout together. Choice: App. A is silent."""
 
     @model_validator(mode="after")
-    def _one_event_per_image(self) -> "DropConfig":
+    def _check_sum(self) -> "DropConfig":
         if (total := sum(self.model_dump().values())) > 1:
             raise ValueError(
-                f"model.drop: the probabilities add up to {total:g}; they exclude each other, so at most 1"
+                f"model.drop: the probabilities add up to {total:g}; the events exclude each other, so lower them to "
+                f"at most 1"
             )
         return self
 
 
 class SubjectConfig(Config):
-    """The picture of a subject that the image encoder sees."""
+    """How the picture of a subject is cut out for the image encoder."""
 
     background: SubjectBackground = SubjectBackground.WHITE
-    """Choice: the paper says "segmented subject image" and no more."""
+    """Background behind the subject. Choice: the paper says "segmented subject image" and no more."""
     backgrounds: str | None = None
     """Folder of photographs for `background = "random"`."""
     square: bool = True
-    """Pad the cut-out to a square, so that no part is cropped away. Choice: the paper is silent."""
+    """Whether the cut-out is padded to a square, which keeps it whole, or cropped to one. Choice: the paper is
+    silent."""
     fill_cavities: bool = False
-    """Fill the cavities of a subject's mask: in training what has mask on all four sides, at sampling holes (released
-    code). M_k of Eq. 2 is filled too where it is resized from pixels. Choice: the paper is silent."""
+    """Whether cavities of a subject's mask are filled: in training every pixel with mask on all four sides, at sampling
+    only holes (released code). A mask of Eq. 2 that is resized from pixels is filled as well. Choice: the paper is
+    silent."""
 
     @model_validator(mode="after")
-    def _random_needs_photographs(self) -> "SubjectConfig":
+    def _check_backgrounds(self) -> "SubjectConfig":
         if self.background is SubjectBackground.RANDOM and self.backgrounds is None:
-            raise ValueError('model.subject.background="random" needs model.subject.backgrounds=FOLDER of photographs')
+            raise ValueError(
+                'model.subject.background="random" needs photographs: set model.subject.backgrounds to a folder'
+            )
         return self
 
 
 class DeparturesConfig(Config):
-    """What neither paper nor released code does. All off by default: networks that train for minutes want them."""
+    """Departures from both the paper and the released code, all off by default.
+
+    They help small networks that train for minutes.
+    """
 
     patch_positions: bool = False
-    """Add a code of places to the adapter's queries and keys: where a latent position is, and where a patch of the
-    subject's picture comes to lie in its box. The paper gives the box of the whole subject alone."""
+    """Whether the adapter's queries and keys carry a position code: of the latent position, and of the place in the
+    subject's box that a patch of its picture corresponds to. The paper encodes only the box of the whole subject."""
     keys_start_as_queries: bool = False
-    """Start W_k of the adapter as W_q, so that what is alike is looked at from the first step. It trains freely."""
+    """Whether W_k of the adapter starts as a copy of W_q, so that similar tokens attend to each other from the first
+    step. W_k is trained like any other weight."""
     gate_start: Factor = 0.0
-    """gamma of a new adapter. Above 0 the base's images change at once, and the adapter learns sooner."""
+    """Initial value of gamma. At 0 a new adapter changes nothing; above 0 the base's images change at once, and the
+    adapter learns sooner."""
 
 
 class ModelConfig(Config):
-    base: str = "stabilityai/stable-diffusion-2-base"
-    """VAE, UNet, text encoder and scheduler: a local diffusers folder or a hub id ("SD v2-base", App. A).
+    """Settings of the networks, their inputs and their loss."""
 
-    Stability AI withdrew this id from the hub in November 2025: a cached or local copy still loads, everybody else
-    names a mirror (`model/weights/bases.py`, MIRRORS). The default stays the original, since mirrors are unofficial."""
+    base: str = "stabilityai/stable-diffusion-2-base"
+    """Source of VAE, UNet, text encoder and scheduler: a local diffusers folder or a hub id ("SD v2-base", App. A).
+
+    Stability AI withdrew this id from the hub in November 2025. A cached or local copy still loads; without one, set a
+    mirror (`model/weights/bases.py`, MIRRORS). The default stays the original, because mirrors are unofficial."""
     base_revision: str | None = None
-    """Revision of the hub id."""
+    """Revision of `base` on the hub; None takes the newest."""
     image_encoder: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-    """I_theta: a local folder in OpenCLIP's hub layout or a hub id ("OpenCLIP-ViT-H/14", App. A)."""
+    """Source of the image encoder: a local folder in OpenCLIP's hub layout or a hub id ("OpenCLIP-ViT-H/14",
+    App. A)."""
     image_encoder_revision: str | None = None
-    """Revision of the hub id."""
+    """Revision of `image_encoder` on the hub; None takes the newest."""
     frozen_precision: Precision = Precision.BFLOAT16
-    """How frozen matrices are kept in training, where autocast computes in bfloat16 anyway."""
+    """Precision in which training stores frozen matrices; autocast computes in bfloat16 anyway."""
 
     max_subjects: int = Field(default=4, ge=1, le=64)
-    """Subject slots per image. Choice: the paper sets no limit."""
+    """Number of subject slots per image, 1 to 64. Choice: the paper sets no limit."""
     placeholder: str = "<|subject|>"
-    """[PH] of the prompt template. A word that is one token of the tokenizer is used as it is; else it is added."""
+    """The word [PH] of the prompt template. A word that is not one token of the tokenizer is added as a new token."""
     template_tokens: TemplateTokens = TemplateTokens.APART
-    """Tokenization of the text and its clauses. Choice: the paper is silent."""
+    """How the text and its clauses are tokenized. Choice: the paper is silent."""
 
     use_location_control: bool = True
-    """Table 3 (c): concatenate the mask l_m to the latent."""
+    """Whether the location mask l_m is concatenated to the latent (Table 3 c)."""
     use_box_coordinates: bool = True
-    """Table 3 (d): give the adapter Fourier(l)."""
+    """Whether the adapter receives Fourier(l) (Table 3 d)."""
     use_adapter: bool = True
-    """Table 3 (e): insert the adapters."""
+    """Whether adapters are inserted (Table 3 e)."""
     use_attention_control: bool = True
-    """Table 3 (f): add L_attn."""
+    """Whether L_attn is part of the loss (Table 3 f)."""
     use_image_cls: bool = True
-    """Table 3 (g): put v_g in place of the placeholder's embedding."""
+    """Whether the CLS embedding v_g replaces the placeholder's embedding (Table 3 g)."""
 
     beta: Factor = 1.0
-    """Balance constant of the adapter (App. A)."""
+    """Balance constant beta of the adapter (App. A); 0 turns the adapters off."""
     adapter_feed_forward: bool = False
-    """A gated feed-forward after the adapter's attention, as GLIGEN has it. The paper prints the attention term only
-    (Sec. 3.3), though its count of 2.5 B parameters is reached only with it; the released code has it."""
+    """Whether a gated feed-forward follows the adapter's attention, as in GLIGEN and the released code. The paper
+    prints the attention term only (Sec. 3.3), though its 2.5 B parameters are reached only with the feed-forward."""
     absent_slots: AbsentSlots = AbsentSlots.PACKED
-    """Choice: the paper is silent."""
+    """What the adapter receives for slots without a subject. Choice: the paper is silent."""
     box_condition: BoxCondition = BoxCondition.ALWAYS
-    """The paper gives the adapter the box always."""
+    """When the adapter receives a subject's box; in the paper, for every subject."""
     box_edges: BoxEdges = BoxEdges.EXACT
-    """Position of a box's edges in Fourier(l) and in l_m. Choice: the paper is silent."""
+    """How the edges of a box are placed in Fourier(l) and in l_m. Choice: the paper is silent."""
     fourier_order: FourierOrder = FourierOrder.BY_COORDINATE
     """Order of the sines and cosines in Fourier(l), a permutation of the perceptron's inputs. Choice: the paper is
     silent."""
     patch_tokens: PatchTokens = PatchTokens.AFTER_LN_POST
-    """Choice: the paper is silent."""
+    """Layer of the image encoder that v is taken from. Choice: the paper is silent."""
 
     location_mask: LocationMask = LocationMask.MASK
-    """Choice: the paper says "a binary mask feature map" and ablates "object masks" (Sec. 3.3, 4.3)."""
+    """Shape that marks a subject in l_m. Choice: the paper says "a binary mask feature map" and ablates "object masks"
+    (Sec. 3.3, 4.3)."""
     location_marks: LocationMarks = LocationMarks.SUBJECT
-    """Choice: the paper is silent."""
+    """Region in which l_m is 1. Choice: the paper is silent."""
 
     lambda_attn: Factor = 0.01
-    """Weight of L_attn in Eq. 3 (App. A)."""
+    """Weight of L_attn in Eq. 3 (App. A); 0 leaves the term without effect."""
     attention_loss: AttentionLoss = AttentionLoss.L1
     """Form of the distance in Eq. 2."""
     attention_reduction: LayerReduction = LayerReduction.SUM
-    """How Eq. 2 gathers its layers."""
+    """How Eq. 2 combines its layers."""
     attention_mean: AttentionMean = AttentionMean.ENTITIES
-    """Mean over the entities in Eq. 2."""
+    """How Eq. 2 averages over entities."""
     attention_mask_resize: MaskResize = MaskResize.AREA
-    """Reduction of M_k in Eq. 2 to a layer's size. Choice: the paper is silent."""
+    """How M_k of Eq. 2 is shrunk to a layer's size. Choice: the paper is silent."""
     attention_tokens: EntityTokens = EntityTokens.LABEL_AND_PLACEHOLDER
-    """The y_k of Eq. 2."""
+    """Tokens that serve as y_k in Eq. 2."""
     attention_downsampling: tuple[Count, ...] = (2, 4, 8)
-    """The layers l of Eq. 2, by how much smaller than the latent their maps are: h_l = w_l = 32, 16 and 8 at 512 px."""
+    """Layers l of Eq. 2, as factors by which their maps are smaller than the latent: 32, 16 and 8 positions a side at
+    512 px."""
 
     null_branches: NullBranches = NullBranches.ADAPTER_OFF
-    """Choice: the paper does not say what its guidance leaves out."""
+    """How a guidance branch without image is computed. Choice: the paper does not say what its guidance leaves out."""
     drop: DropConfig = DropConfig()
+    """Probabilities with which training drops conditions."""
     subject: SubjectConfig = SubjectConfig()
+    """How the picture of a subject is cut out for the image encoder."""
     departures: DeparturesConfig = DeparturesConfig()
+    """Departures from both the paper and the released code."""
 
     @model_validator(mode="after")
-    def _choices_fit_together(self) -> "ModelConfig":
+    def _check_combinations(self) -> "ModelConfig":
         if self.box_condition is BoxCondition.NULL_FOR_SINGLE and not self.use_box_coordinates:
             raise ValueError(
-                'model.box_condition="null_for_single" has no box to leave out while model.use_box_coordinates=false: '
+                'model.box_condition="null_for_single" has no box to replace while model.use_box_coordinates=false: '
                 'set model.box_condition="always"'
             )
         if self.use_attention_control and not self.attention_downsampling:

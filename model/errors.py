@@ -1,10 +1,10 @@
-"""What can go wrong while a model is put together or asked for an image.
+"""Errors raised while a model is assembled, loaded or sampled.
 
     ModelError
       CheckpointError  weights are missing, unreadable, or do not fit each other
-      PromptError      a prompt cannot be written: it names the placeholder, or its clauses alone are too long
+      PromptError      a prompt does not fit the template: it contains the placeholder, or its clauses are too long
 
-Bad settings are pydantic's ValidationError, before anything is loaded.
+Invalid settings raise pydantic's ValidationError before anything is loaded.
 """
 
 
@@ -17,4 +17,4 @@ class CheckpointError(ModelError):
 
 
 class PromptError(ModelError):
-    """A prompt cannot be written as the template asks."""
+    """A prompt does not fit the template."""

@@ -1,4 +1,7 @@
-"""The parts of OpenCLIP that the model is made of; whatever else imports OpenCLIP imports it from here."""
+"""The parts of OpenCLIP that the project uses, imported without wandb.
+
+Import them from here, never from `open_clip` directly.
+"""
 
 from infra.imports import without_wandb
 

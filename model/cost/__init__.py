@@ -1,1 +1,1 @@
-"""What a model costs: parameters, FLOPs and memory, counted without allocating it."""
+"""FLOPs and memory of a model, counted without allocating it, and recomputation that saves memory."""

@@ -1,1 +1,1 @@
-"""What the model is given: prompts, subjects, layouts, and the tensors of a batch."""
+"""Inputs of the model: prompts, subjects, layouts and batches."""

@@ -1,74 +1,81 @@
-"""What the network is trained on: the tensors of one batch.
+"""The tensors of one batch for training or sampling.
 
 Axes: B images, R reference subjects, K entity tokens, T text tokens, P patches, C latent channels, H W rows and
 columns of the latent.
 """
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 ABSENT = -1
+"""Placeholder position of a slot without a subject."""
 
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """Prompts of the template, tokenized (`model/inputs/prompt.py` makes them)."""
+    """Tokenized prompts of the template, made by `model/inputs/prompt.py`."""
 
     token_ids: Int[Tensor, "B T"]
+    """Token ids with start, end and padding."""
     placeholder_positions: Int[Tensor, "B R"]
-    """Where [PH] of each subject stands; -1 where the slot is absent."""
+    """Position of each subject's [PH]; `ABSENT` in slots without a subject."""
     entity_tokens: Float[Tensor, "B K T"]
-    """How much each token counts in an entity's map: rows add up to 1, or are 0. K runs over subjects, and within a
-    subject over its label and its placeholder."""
+    """Weight of each token in an entity's map. A row sums to 1, or to 0 in an absent slot. K runs over subjects, and
+    within a subject over its label and its placeholder."""
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the image encoder says of the subjects' pictures."""
+    """Outputs of the image encoder for the subjects' pictures."""
 
     cls: Float[Tensor, "B R _e"]
-    """v_g, projected into the space CLIP shares with text."""
+    """The CLS embedding v_g, projected into the space that CLIP shares with text."""
     patches: Float[Tensor, "B R P _v"]
-    """v, the patch tokens."""
+    """The patch tokens v."""
 
 
 @dataclass(frozen=True)
 class SubjectBatch:
     """Images with their prompts and subjects.
 
-    Give `images` or `latent_moments`, and `subject_images` or `image_features`: the second is the first, encoded ahead.
+    A training batch needs `images` or `latent_moments`, and `subject_images` or `image_features`. The second of each
+    pair is the first one encoded in advance.
     """
 
     prompts: PromptTokens
     boxes: Float[Tensor, "B R 4"]
-    """xyxy in [0, 1] of the image."""
+    """Boxes of the subjects: xyxy as shares of the image, 0 to 1."""
     masks: Float[Tensor, "B R _y _x"]
-    """1 inside the subject, 0 outside, at any resolution that the maps' sides divide."""
+    """Masks of the subjects: 1 inside, 0 outside, at any resolution that the sides of the maps divide."""
     present: Bool[Tensor, "B R"]
-    """Which slots hold a subject. What the others hold has no effect."""
+    """Slots that hold a subject. Values in the other slots have no effect."""
     images: UInt8[Tensor, "B 3 _height _width"] | None = None
+    """Training images in RGB, 0 to 255."""
     latent_moments: Float[Tensor, "B _moments H W"] | None = None
     """Mean and log-variance of the VAE's posterior."""
     subject_images: UInt8[Tensor, "B R 3 _s _s"] | None = None
-    """The subjects' pictures (`model/inputs/subject.py` makes them)."""
+    """Pictures of the subjects, made by `model/inputs/subject.py`."""
     image_features: ImageFeatures | None = None
+    """Outputs of the image encoder for the subjects' pictures."""
     full: bool = False
-    """Every slot holds a subject, so that attention needs no mask. Known on the host: true of batches of one count."""
+    """Whether every slot is known to hold a subject, so that attention needs no mask. The host knows it without waiting
+    for the device."""
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "SubjectBatch":
-        """The batch on `device`."""
-        moved: SubjectBatch = _moved(self, device, non_blocking)
+        """Return a copy of the batch on `device`."""
+        moved = _move(self, device, non_blocking)
+        assert isinstance(moved, SubjectBatch)
         return moved
 
 
-def _moved(part: Any, device: torch.device | str, non_blocking: bool) -> Any:
+def _move(part: object, device: torch.device | str, non_blocking: bool) -> object:
+    """Return `part` with all its tensors on `device`."""
     if isinstance(part, Tensor):
         return part.to(device, non_blocking=non_blocking)
     if isinstance(part, PromptTokens | ImageFeatures | SubjectBatch):
-        parts = {field.name: _moved(getattr(part, field.name), device, non_blocking) for field in fields(part)}
-        return replace(part, **parts)
+        values = {field.name: _move(getattr(part, field.name), device, non_blocking) for field in fields(part)}
+        return type(part)(**values)  # type: ignore[arg-type]
     return part

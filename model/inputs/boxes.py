@@ -1,4 +1,4 @@
-"""Boxes drawn as masks: which positions of the latent a box holds.
+"""Boxes as masks over the positions of the latent.
 
 Axes: B images, R reference subjects, H W rows and columns of the latent.
 """
@@ -10,22 +10,25 @@ from torch import Tensor
 from model.config import BoxEdges
 
 _ROUNDING_PX = 1e-3
+"""Tolerance for edges that lie on a whole pixel but for rounding."""
 
 
 def box_masks(
     boxes: Float[Tensor, "B R 4"], size: tuple[int, int], edges: BoxEdges, cell_px: int
 ) -> Float[Tensor, "B R H W"]:
-    """1 in the positions that the box holds, 0 elsewhere.
+    """Return masks that are 1 in the positions of the latent that each box covers, 0 elsewhere.
 
     Args:
         boxes: xyxy in [0, 1].
-        cell_px: sides of a position, in pixels of the image.
+        size: rows and columns of the latent.
+        edges: how the edges of a box are placed.
+        cell_px: side of a position, in pixels of the image.
     """
     return exact_box_masks(boxes, size) if edges is BoxEdges.EXACT else painted_box_masks(boxes, size, cell_px)
 
 
 def exact_box_masks(boxes: Float[Tensor, "B R 4"], size: tuple[int, int]) -> Float[Tensor, "B R H W"]:
-    """1 in the positions whose centre lies in the box, 0 elsewhere.
+    """Return masks that are 1 in the positions whose centre lies in the box, 0 elsewhere.
 
     Args:
         boxes: xyxy in [0, 1].
@@ -38,11 +41,11 @@ def exact_box_masks(boxes: Float[Tensor, "B R 4"], size: tuple[int, int]) -> Flo
 
 
 def painted_box_masks(boxes: Float[Tensor, "B R 4"], size: tuple[int, int], cell_px: int) -> Float[Tensor, "B R H W"]:
-    """1 in the positions whose first pixel lies from the box's first pixel to its last, 0 elsewhere.
+    """Return masks that are 1 in the positions whose first pixel lies between the box's first and last pixel.
 
     Args:
         boxes: xyxy in [0, 1].
-        cell_px: sides of a position, in pixels of the image.
+        cell_px: side of a position, in pixels of the image.
     """
     height, width = size
     y = torch.arange(height, device=boxes.device)[:, None] * cell_px
@@ -53,5 +56,5 @@ def painted_box_masks(boxes: Float[Tensor, "B R 4"], size: tuple[int, int], cell
 
 
 def _pixel(edge: Float[Tensor, "B R"], pixels: int) -> Float[Tensor, "B R 1 1"]:
-    """The pixel that the edge lies in. Edges that are whole pixels stay so in spite of rounding."""
+    """Return the index of the pixel that contains the edge."""
     return (edge * pixels + _ROUNDING_PX).floor()[..., None, None]

@@ -1,1 +1,1 @@
-"""What training minimizes: the losses of Eq. 2 and 3, noise, and conditions left out at random."""
+"""The training objective: the losses of Eq. 2 and 3, the noise schedule and randomly dropped conditions."""

@@ -1,6 +1,6 @@
-"""Classifier-free dropout: which conditions an image of a training batch goes without.
+"""Classifier-free dropout: draws which conditions each image of a training batch is trained without.
 
-The sampler's null branches are these very events, so that what it asks of the network has been trained.
+The sampler's null branches (`model/sampling/guidance.py`) are the same events, so the network has been trained on them.
 """
 
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from model.config import DropConfig
 
 @dataclass(frozen=True)
 class DropMasks:
-    """By image, what it goes without."""
+    """Which conditions each image of a batch is trained without."""
 
     text: Bool[Tensor, " B"]
-    """The prompt is the empty string, so CLS goes too."""
+    """Images with an empty prompt, and so without CLS embedding."""
     image: Bool[Tensor, " B"]
-    """No adapters, or null tokens (`ModelConfig.null_branches`), and a location mask of zeros."""
+    """Images with a zero location mask and adapters off or given null tokens (`ModelConfig.null_branches`)."""
     layout: Bool[Tensor, " B"]
-    """A location mask of zeros."""
+    """Images with a zero location mask."""
 
 
 def draw_drops(images: int, config: DropConfig, device: torch.device, generator: torch.Generator | None) -> DropMasks:
-    """One event, or none, per image, with the probabilities of `config`."""
+    """Draw at most one event per image, with the probabilities of `config`."""
     chances = (config.text, config.image, config.layout, config.text_and_layout, config.all)
-    u = torch.rand(images, generator=generator, device=device)
-    # Compared with numbers, not with a tensor: that would have to be copied to the device, and be waited for.
+    uniform = torch.rand(images, generator=generator, device=device)
+    # The edges are Python numbers: a tensor would have to be copied to the device, which the host would wait for.
     edges = pairwise((0.0, *accumulate(chances)))
-    text, image, layout, text_and_layout, everything = ((low <= u) & (u < high) for low, high in edges)
+    text, image, layout, text_and_layout, everything = ((low <= uniform) & (uniform < high) for low, high in edges)
     return DropMasks(
         text=text | text_and_layout | everything,
         image=image | everything,

@@ -1,10 +1,9 @@
-"""The noise schedule of the base: z_t from z_0, and what the network is to predict of it.
+"""The base's noise schedule: adds noise to latents and gives the target that the network predicts.
 
 Axes: B images, C latent channels, H W rows and columns of the latent.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -20,13 +19,13 @@ class NoiseSchedule(nn.Module):
     """q(z_t | z_0) of the base's scheduler, with its table on the network's device.
 
     Args:
-        settings: of any diffusers scheduler.
+        settings: configuration of any diffusers scheduler.
 
     Raises:
         CheckpointError: the scheduler predicts neither noise nor velocity, or its settings are of the wrong kind.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, object]) -> None:
         super().__init__()
         try:
             scheduler = DDPMScheduler.from_config(dict(settings))
@@ -40,7 +39,8 @@ class NoiseSchedule(nn.Module):
         self.prediction: str = scheduler.config.prediction_type
         if self.prediction not in (EPSILON, VELOCITY):
             raise CheckpointError(
-                f"the base's scheduler has prediction_type={self.prediction!r}; known are {EPSILON!r} and {VELOCITY!r}"
+                f"the base's scheduler has prediction_type={self.prediction!r}; use a base with {EPSILON!r} or "
+                f"{VELOCITY!r}"
             )
         self.steps: int = scheduler.config.num_train_timesteps
         table = scheduler.alphas_cumprod.to(torch.get_default_device())  # the scheduler may have made it elsewhere
@@ -49,14 +49,14 @@ class NoiseSchedule(nn.Module):
     def add_noise(
         self, z_0: Float[Tensor, "B C H W"], eps: Float[Tensor, "B C H W"], t: Int[Tensor, " B"]
     ) -> Float[Tensor, "B C H W"]:
-        """z_t."""
+        """Return z_t, the latent z_0 with the noise of timestep t."""
         signal, noise = self._scales(t)
         return signal * z_0 + noise * eps
 
     def target(
         self, z_0: Float[Tensor, "B C H W"], eps: Float[Tensor, "B C H W"], t: Int[Tensor, " B"]
     ) -> Float[Tensor, "B C H W"]:
-        """What stands for epsilon in Eq. 3: the noise itself, or the velocity where the base predicts that."""
+        """Return the target of Eq. 3: the noise, or the velocity if the base predicts velocities."""
         if self.prediction == EPSILON:
             return eps
         signal, noise = self._scales(t)

@@ -1,1 +1,1 @@
-"""From noise to images: denoising steps, guidance (Eq. 4) and what a request may set."""
+"""Sampling: denoising steps, guidance, interpolation (Eq. 4) and their settings."""

@@ -1,1 +1,1 @@
-"""Weights on disk: the folders that a model is saved to, and the bases that it starts from."""
+"""Weights on disk: folders of trained models, and the pretrained bases that training starts from."""
