@@ -284,8 +284,8 @@ class SubjectDiffusionPipeline:
             self._original = OriginalBase.from_model(self.net)
         original, coefficients = self._original.to(self.device, self.dtype), guidance.text_coefficients()
         with self._autocast():
-            texts = original.text(self._tokens([Prompt(request.prompt) for request in requests]))
-            empty = original.text(self._tokens([Prompt("")])).expand_as(texts)
+            texts = original.encode_text(self._tokens([Prompt(request.prompt) for request in requests]))
+            empty = original.encode_text(self._tokens([Prompt("")])).expand_as(texts)
         branches = [Conditions(texts if branch.has_text else empty) for branch in coefficients]
         return GuidedDenoiser(original.unet, branches, coefficients)
 

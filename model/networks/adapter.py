@@ -1,4 +1,4 @@
-"""The adapter between self- and cross-attention, and the tokens h_e it looks at.
+"""The adapter between self- and cross-attention, and the image tokens h_e that it attends to.
 
 Paper: Sec. 3.3, "Dense image and object location control".
 
@@ -22,36 +22,40 @@ from model.networks.mlp import feature_mlp
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [B h T d]."""
 FREQUENCIES = 8
+"""Number of frequencies per coordinate in Fourier(l)."""
 TEMPERATURE = 100.0
-PLACE_FREQUENCIES = 5
-_PLACE_STD = 0.5
-"""So that the code of a place weighs about as much as what is normalised there."""
+"""Base of the frequencies in Fourier(l)."""
+POSITION_FREQUENCIES = 5
+"""Number of frequencies per coordinate in the position code of patches and latent positions."""
+_POSITION_STD = 0.5
+"""Standard deviation of the initial weights, which makes the code about as large as normalised tokens."""
 
 
 @dataclass(frozen=True)
 class AdapterInputs:
-    """What the adapters of one forward pass look at.
+    """Image tokens for the adapters of one forward pass.
 
-    The first A images of the batch have it, the others pass unchanged.
+    They belong to the first A images of the batch; adapters leave the other images unchanged.
     """
 
     tokens: Float[Tensor, "A M D"]
-    """h_e of all subjects."""
+    """Image tokens h_e of all subjects."""
     bias: Float[Tensor, "A M"] | None = None
-    """Added to every attention logit of a token: the logarithm of its subject's strength, -inf where it is absent."""
+    """Term added to the attention logits of each token: the logarithm of its subject's strength, -inf if absent."""
     gate: Float[Tensor, " A"] | None = None
-    """1 where the adapters act, 0 where they are off."""
+    """Factor per image: 1 where the adapters act, 0 where they are off."""
     patch_centres: Float[Tensor, "A M 2"] | None = None
-    """Where each token's patch comes to lie, x and y in [0, 1] of the image; None where adapters do not ask."""
+    """Centre of each token's patch in the image, x and y in [0, 1]; None if the adapters have no position code."""
     keys_values: Sequence[KeysValues] = ()
-    """The tokens as each adapter's keys and values, where they were projected ahead."""
+    """Keys and values of the tokens for each adapter; empty unless they were projected in advance."""
 
 
 def fourier(boxes: Float[Tensor, "B R 4"], order: FourierOrder = FourierOrder.BY_COORDINATE) -> Float[Tensor, "B R _l"]:
-    """Fourier(l): sine and cosine of each coordinate at 8 frequencies, D = 64.
+    """Return Fourier(l): sine and cosine of each coordinate at 8 frequencies, 64 numbers per box.
 
     Args:
         boxes: xyxy in [0, 1].
+        order: order of the numbers.
 
     Choices: the paper names no frequencies; these are the released code's, 100^(k/8) for k = 0 … 7.
     """
@@ -62,26 +66,26 @@ def fourier(boxes: Float[Tensor, "B R 4"], order: FourierOrder = FourierOrder.BY
 
 
 def position_code(centres: Float[Tensor, "*_n 2"]) -> Float[Tensor, "*_n _p"]:
-    """Sine and cosine of x and y at π, 2π, … 16π, one after the other."""
-    frequencies = math.pi * 2.0 ** torch.arange(PLACE_FREQUENCIES, device=centres.device)
+    """Return the position code: sines and cosines of x and y at frequencies π, 2π, … 16π."""
+    frequencies = math.pi * 2.0 ** torch.arange(POSITION_FREQUENCIES, device=centres.device)
     angles = centres[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
 def cell_centres(side: int, device: torch.device | None = None) -> Float[Tensor, "_n 2"]:
-    """x and y in [0, 1] of the middle of each cell of a square of `side` cells, row by row."""
+    """Return the centres x, y in [0, 1] of the cells of a square of `side` x `side` cells, row by row."""
     middles = (torch.arange(side, device=device) + 0.5) / side
     y, x = torch.meshgrid(middles, middles, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
 def patch_centres(boxes: Float[Tensor, "B R 4"], patches: int, padded: bool) -> Float[Tensor, "B M 2"]:
-    """Where the patches of square pictures of the subjects lie when the subjects fill their boxes.
+    """Return where the patches of the subjects' square pictures lie in the image when each subject fills its box.
 
     Args:
         boxes: xyxy in [0, 1].
-        patches: P, a square number.
-        padded: whether pictures are padded to the longer side, as `SubjectConfig.square` has it, or cut to the shorter.
+        patches: number of patches per picture, a square number.
+        padded: whether pictures are padded to their longer side (`SubjectConfig.square`) or cropped to the shorter.
     """
     corner, sides = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     side = sides.amax(-1, keepdim=True) if padded else sides.amin(-1, keepdim=True)
@@ -93,9 +97,10 @@ class SubjectTokens(nn.Module):
     """h_e = MLP([v, Fourier(l)]), one token per patch of each subject (Sec. 3.3).
 
     Args:
-        patches: P, of the image encoder.
-        patch_width: of v.
-        width: of h_e, the UNet's cross-attention width.
+        patches: number of patch tokens per picture from the image encoder.
+        patch_width: width of the patch tokens v.
+        width: width of h_e, the UNet's cross-attention width.
+        config: settings of the model.
     """
 
     def __init__(self, patches: int, patch_width: int, width: int, config: ModelConfig) -> None:
@@ -108,8 +113,8 @@ class SubjectTokens(nn.Module):
         self.position_width = fourier_width() if config.use_box_coordinates else 0
         self.patches = patches if config.departures.patch_positions else 0
         self.padded_pictures = config.subject.square
-        self.null_patches = _null(patches, patch_width, learned=padded)
-        self.null_position = _null(patches, self.position_width, learned=padded or self.boxless_single)
+        self.null_patches = _null_features(patches, patch_width, learned=padded)
+        self.null_position = _null_features(patches, self.position_width, learned=padded or self.boxless_single)
         inputs = patch_width + self.position_width
         self.mlp = feature_mlp(inputs, width)
 
@@ -119,7 +124,7 @@ class SubjectTokens(nn.Module):
         boxes: Float[Tensor, "B R 4"],
         present: Bool[Tensor, "B R"],
     ) -> Float[Tensor, "B M D"]:
-        """h_e of every slot. What an absent slot holds is replaced before it is used: not even NaN gets past."""
+        """Return h_e of every slot; values of absent slots, even NaN, are replaced before use."""
         missing = max(self.slots - present.shape[1], 0)
         present = F.pad(present, (0, missing))
         v = torch.where(present[..., None, None], F.pad(patch_features, (0, 0, 0, 0, 0, missing)), self.null_patches)
@@ -135,12 +140,15 @@ class SubjectTokens(nn.Module):
         strengths: Float[Tensor, "B R"] | None = None,
         full: bool = False,
     ) -> AdapterInputs:
-        """What the adapters look at.
+        """Return the inputs of the adapters.
 
         Args:
-            strengths: by which the attention to each subject's tokens is multiplied before it is normalised; 1 changes
-                nothing, and a subject of strength 0 is absent. By default 1 for all.
-            full: every slot is known to hold a subject, so that attention needs no mask.
+            patch_features: patch tokens of each subject's picture.
+            boxes: xyxy in [0, 1].
+            present: slots that hold a subject.
+            strengths: factor on the attention to each subject's tokens before normalisation, by default 1. A subject
+                of strength 0 counts as absent.
+            full: whether every slot is known to hold a subject, so that attention needs no mask.
         """
         if strengths is not None:
             present = present & (strengths > 0)
@@ -170,10 +178,10 @@ class SubjectTokens(nn.Module):
 
 
 class ImageTokenAttention(nn.Module):
-    """S([L_a, h_e]): self-attention over latent positions and image tokens together; only L_a's rows of it.
+    """S([L_a, h_e]): self-attention over latent positions and image tokens, computed for the rows of L_a only.
 
-    Nobody reads the other rows, so they ask no queries. Since the norm and the projections work token by token, this is
-    the same result at less cost, and h_e's keys and values can be made once for all steps of a sampler.
+    The other rows are never used, so image tokens get no queries. The norm and the projections work token by token, so
+    the result is the same at less cost, and the keys and values of h_e can be projected once for all sampler steps.
     """
 
     def __init__(self, width: int, heads: int, inner_width: int, token_width: int, config: ModelConfig) -> None:
@@ -186,20 +194,27 @@ class ImageTokenAttention(nn.Module):
         self.to_v = nn.Linear(width, inner_width, bias=False)
         self.to_out = nn.Linear(inner_width, width)
         self.from_place = (
-            nn.Linear(4 * PLACE_FREQUENCIES, width, bias=False) if config.departures.patch_positions else None
+            nn.Linear(4 * POSITION_FREQUENCIES, width, bias=False) if config.departures.patch_positions else None
         )
         if self.from_place is not None:
-            nn.init.normal_(self.from_place.weight, std=_PLACE_STD)
+            nn.init.normal_(self.from_place.weight, std=_POSITION_STD)
         if config.departures.keys_start_as_queries:
             self.to_k.weight.data.copy_(self.to_q.weight.data)
 
     def keys_values(self, h_e: Float[Tensor, "A M _t"], centres: Float[Tensor, "A M 2"] | None = None) -> KeysValues:
+        """Return keys and values of the image tokens h_e.
+
+        Args:
+            h_e: image tokens.
+            centres: centre of each token's patch in the image.
+        """
         tokens = self.norm(self.from_tokens(h_e))
         return self._split(self.to_k(self._add_position_code(tokens, centres))), self._split(self.to_v(tokens))
 
     def forward(
         self, L_a: Float[Tensor, "A N D"], keys_values: KeysValues, bias: Float[Tensor, "A M"] | None
     ) -> Float[Tensor, "A N D"]:
+        """Return S([L_a, h_e]) for the rows of L_a, from the keys and values of h_e."""
         latents = self.norm(L_a)
         positioned = latents
         if self.from_place is not None:
@@ -213,6 +228,7 @@ class ImageTokenAttention(nn.Module):
         return out
 
     def _add_position_code(self, x: Tensor, centres: Float[Tensor, "*_n 2"] | None) -> Tensor:
+        """Add the code of `centres` to `x`, if this layer has a position code."""
         if self.from_place is None:
             return x
         assert centres is not None
@@ -224,7 +240,7 @@ class ImageTokenAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """x + beta · tanh(gamma) · FF(x), the second term that GLIGEN's adapter has and the paper does not print."""
+    """Feed-forward x + beta · tanh(gamma) · FF(x), a term of GLIGEN's adapter that the paper does not print."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -233,6 +249,7 @@ class GatedFeedForward(nn.Module):
         self.feed_forward = FeedForward(width, activation_fn="geglu")
 
     def forward(self, x: Float[Tensor, "A N D"], strength: Float[Tensor, "A 1 1"] | float) -> Float[Tensor, "A N D"]:
+        """Return `x` plus the feed-forward's output, scaled by `strength` and the gate."""
         transformed: Tensor = self.feed_forward(self.norm(x))
         return x + strength * self.gamma.tanh() * transformed
 
@@ -240,17 +257,18 @@ class GatedFeedForward(nn.Module):
 class SubjectAdapter(nn.Module):
     """L_a := L_a + beta · tanh(gamma) · S([L_a, h_e]) (Sec. 3.3).
 
-    gamma starts at 0, so that a new adapter changes nothing and the base model's images survive the first step;
-    `DeparturesConfig.gate_start` is the departure from that.
+    gamma starts at 0, so a new adapter leaves the base's images unchanged. `DeparturesConfig.gate_start` sets another
+    start.
 
     Args:
-        index: place among the UNet's adapters, which is that of its keys and values in `AdapterInputs`.
-        width: D of the transformer block.
-        heads: of S.
-        inner_width: of S, over all heads.
-        token_width: of h_e.
+        index: index among the UNet's adapters, and so of its keys and values in `AdapterInputs`.
+        width: width of the transformer block.
+        heads: number of heads of S.
+        inner_width: width of S over all heads.
+        token_width: width of h_e.
+        config: settings of the model.
 
-    Choice: of S's output only the N latent positions are kept, as GLIGEN does.
+    Choice: only the rows of the latent positions of S's output are kept, as in GLIGEN.
     """
 
     def __init__(
@@ -264,7 +282,7 @@ class SubjectAdapter(nn.Module):
         self.feed_forward = GatedFeedForward(width) if config.adapter_feed_forward else None
 
     def forward(self, L_a: Float[Tensor, "B N D"], objs: AdapterInputs) -> Float[Tensor, "B N D"]:
-        """Called by the transformer block between its self- and cross-attention."""
+        """Adapt the latents; the transformer block calls this between its self- and cross-attention."""
         adapted = self._adapt(L_a[: len(objs.tokens)], objs)
         return torch.cat([adapted, L_a[len(adapted) :]]) if len(adapted) < len(L_a) else adapted
 
@@ -276,9 +294,10 @@ class SubjectAdapter(nn.Module):
 
 
 def fourier_width() -> int:
-    """Width of Fourier(l): sine and cosine of four coordinates."""
+    """Return the width of Fourier(l): sine and cosine of four coordinates."""
     return 2 * 4 * FREQUENCIES
 
 
-def _null(patches: int, width: int, learned: bool) -> Tensor:
+def _null_features(patches: int, width: int, learned: bool) -> Tensor:
+    """Return zeros that stand for absent features; a parameter if `learned`, otherwise a buffer."""
     return nn.Parameter(torch.zeros(patches, width)) if learned else nn.Buffer(torch.zeros(1, width), persistent=False)

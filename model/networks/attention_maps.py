@@ -1,8 +1,8 @@
-"""Attention of the UNet's blocks, and the maps of the entity tokens in the layers that Eq. 2 looks at.
+"""Attention of the UNet's blocks, and the attention maps of entity tokens in the layers of Eq. 2.
 
-Everything is fused attention but for those layers, where the probabilities are made explicitly, and of them only
-the entities' columns are kept. The logarithm of the softmax's sum that fused kernels hand out would give the same maps
-for nothing, but it carries no gradient, and the loss would pull the wrong way: do not use it.
+All layers use fused attention, except the layers of Eq. 2: they compute the attention probabilities explicitly and keep
+only the columns of the entities. Do not compute the maps from the log-sum-exp that fused kernels return: the values
+would be right, but the log-sum-exp carries no gradient, so the gradient of the loss would be wrong.
 
 Axes: B images, K entity tokens, N latent positions, T text tokens, D width, h heads, d width of a head.
 """
@@ -22,13 +22,12 @@ from model.networks.adapter import KeysValues
 
 @dataclass(frozen=True)
 class MapRecorder:
-    """Gathers CA_l of one forward pass. Give a new one to each.
+    """Attention maps CA_l recorded during one forward pass; every pass needs a new recorder.
 
     Args:
-        entity_tokens: how much each text token counts in an entity's map: rows add up to 1, or are 0 where the slot
-            holds none.
-        latent_size: H, W of z_t.
-        maps: by the name of the layer, filled by the forward pass.
+        entity_tokens: weight of each text token in an entity's map. A row sums to 1, or to 0 in an absent slot.
+        latent_size: height and width of the latent.
+        maps: recorded maps by the name of their layer.
     """
 
     entity_tokens: Float[Tensor, "B K T"]
@@ -39,25 +38,26 @@ class MapRecorder:
 def cross_attention_map(
     probabilities: Float[Tensor, "B h N T"], entity_tokens: Float[Tensor, "B K T"]
 ) -> Float[Tensor, "B K N"]:
-    """CA_l(z_t, y_k), where each latent position looks at entity k.
+    """Return CA_l(z_t, y_k), the attention of each latent position to entity k.
 
     Paper: Eq. 1,  CA_l(z_t, y_k) = Softmax(Q_l(z_t) · L_l(y_k)^T).
 
     Args:
-        probabilities: softmax over all T text tokens, of which y_k's column is wanted.
+        probabilities: softmax over all T text tokens.
+        entity_tokens: weight of each text token in an entity's map.
 
-    Choices: the logits carry the UNet's own 1/sqrt(d); mean over heads; a label of several tokens has the mean of
-    their maps.
+    Choices: the logits are scaled by the UNet's own 1/sqrt(d); heads are averaged; the map of a label with several
+    tokens is the mean of their maps.
     """
     ca = probabilities.mean(dim=1, dtype=torch.float32)
     return entity_tokens.float() @ ca.transpose(1, 2)
 
 
 class FusedAttention:
-    """Attention processor of a layer whose map nobody wants.
+    """Attention processor of a layer whose map is not recorded.
 
     Args:
-        index: place among the cross-attention layers, which is that of its keys and values made ahead; None for
+        index: index among the cross-attention layers, and so of the keys and values projected in advance; None for
             self-attention.
     """
 
@@ -73,6 +73,7 @@ class FusedAttention:
         text_keys_values: Sequence[KeysValues] = (),
         recorder: MapRecorder | None = None,
     ) -> Float[Tensor, "B N D"]:
+        """Return the attention of `hidden_states` to the text, or to themselves; diffusers calls this."""
         q = _split(attn, attn.to_q(hidden_states))
         if self.index is not None and text_keys_values:
             k, v = text_keys_values[self.index]
@@ -88,15 +89,17 @@ class FusedAttention:
         attention_mask: Tensor | None,
         recorder: MapRecorder | None,
     ) -> Float[Tensor, "B h N d"]:
+        """Return the attended values by fused attention."""
         return F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
 
 
 class RecordedAttention(FusedAttention):
-    """Attention processor of a layer of Eq. 2: fused as well, but in a forward pass that records maps.
+    """Attention processor of a layer of Eq. 2: fused, except in a forward pass with a recorder.
 
     Args:
-        name: of the layer, the key of its map.
-        downsampling: how much smaller than the latent its map is.
+        index: index among the cross-attention layers.
+        name: name of the layer, the key of its map.
+        downsampling: factor by which its map is smaller than the latent.
     """
 
     def __init__(self, index: int, name: str, downsampling: int) -> None:
@@ -112,9 +115,10 @@ class RecordedAttention(FusedAttention):
         attention_mask: Tensor | None,
         recorder: MapRecorder | None,
     ) -> Float[Tensor, "B h N d"]:
+        """Return the attended values; with a recorder, also record the map of each entity."""
         if recorder is None:
             return super().attend(q, k, v, attention_mask, recorder)
-        # Autocast would keep the probabilities twice, in two precisions. The meta device, which counts costs, has none.
+        # Autocast would keep the probabilities in two precisions. The meta device has no autocast.
         with nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False):
             probabilities: Tensor = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1)
             ca = cross_attention_map(probabilities, recorder.entity_tokens)
@@ -127,7 +131,7 @@ class RecordedAttention(FusedAttention):
 
 
 def keys_values(attn: Attention, states: Float[Tensor, "B T _t"]) -> KeysValues:
-    """What the layer's queries look at."""
+    """Return the layer's keys and values of `states`."""
     return _split(attn, attn.to_k(states)), _split(attn, attn.to_v(states))
 
 

@@ -1,10 +1,7 @@
-"""The image encoder I_theta: the visual tower of OpenCLIP, frozen. Its text tower is never made (App. A).
+"""The frozen image encoder I_theta: the visual tower of OpenCLIP, without its text tower (App. A).
 
 Axes: B images, R reference subjects, P patches.
 """
-
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -13,7 +10,7 @@ from torch import Tensor, nn
 from model.config import PatchTokens
 from model.errors import CheckpointError
 from model.inputs.batch import ImageFeatures
-from model.openclip import QuickGELU, VisionTransformer
+from model.openclip import OpenClipSettings, QuickGELU, VisionTransformer
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -24,13 +21,13 @@ class ImageEncoder(nn.Module):
     """v_g, v = I_theta(x_s): the CLS embedding and the patch tokens of each subject's picture.
 
     Args:
-        visual: a plain ViT, pooled by its class token.
-        settings: OpenCLIP's of it, with the mean and deviation of the pixels it was trained on.
-        patch_tokens: where in the tower v is taken. v_g is the class token after ln_post and projection in both cases,
+        visual: visual tower, a plain ViT pooled by its class token.
+        settings: OpenCLIP's settings of the model, with mean and standard deviation of its training pixels.
+        patch_tokens: layer that v is taken from. v_g is always the class token after ln_post and projection, and is
             not normalised to length 1.
     """
 
-    def __init__(self, visual: VisionTransformer, settings: Mapping[str, Any], patch_tokens: PatchTokens) -> None:
+    def __init__(self, visual: VisionTransformer, settings: OpenClipSettings, patch_tokens: PatchTokens) -> None:
         super().__init__()
         visual.output_tokens = True
         visual.final_ln_after_pool = patch_tokens is PatchTokens.BEFORE_LN_POST
@@ -46,21 +43,21 @@ class ImageEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, pictures: UInt8[Tensor, "B R 3 _s _s"]) -> ImageFeatures:
-        """v_g and v of the subjects' pictures."""
+        """Return v_g and v of the subjects' pictures."""
         pixels = (pictures.flatten(0, 1).float() / 255.0 - self.mean) / self.std
         cls, patches = self.visual(pixels.to(self.visual.conv1.weight.dtype))
         return ImageFeatures(cls=cls.unflatten(0, pictures.shape[:2]), patches=patches.unflatten(0, pictures.shape[:2]))
 
 
-def visual_tower(model_config: Mapping[str, Any]) -> VisionTransformer:
-    """The visual tower that an OpenCLIP model configuration describes, with random weights.
+def visual_tower(model_config: OpenClipSettings) -> VisionTransformer:
+    """Build the visual tower of an OpenCLIP model configuration, with random weights.
 
     Raises:
-        CheckpointError: it is no plain ViT.
+        CheckpointError: the tower is not a plain ViT.
     """
     vision = model_config["vision_cfg"]
     if unknown := sorted(vision.keys() - _VISION_KEYS):
-        raise CheckpointError(f"vision_cfg has {unknown}, which no plain ViT of OpenCLIP has; ViT-H-14 is the paper's")
+        raise CheckpointError(f"vision_cfg has {unknown}, so the tower is not a plain ViT: use one such as ViT-H-14")
     return VisionTransformer(
         image_size=vision["image_size"],
         patch_size=vision["patch_size"],

@@ -1,4 +1,4 @@
-"""The fusion text encoder T_theta: prompt and subjects become one text condition (Sec. 3.3, "Fusion text encoder").
+"""The fusion text encoder T_theta, which encodes prompt and subjects together (Sec. 3.3, "Fusion text encoder").
 
 Axes: B images, R reference subjects, T text tokens, D width.
 """
@@ -14,11 +14,11 @@ from model.networks.mlp import feature_mlp
 
 
 class TextEncoder(nn.Module):
-    """C = T_theta(v_g, t_y), the last hidden state of the base's CLIP text encoder, all of which is trained.
+    """C = T_theta(v_g, t_y), the last hidden state of the base's CLIP text encoder, which is trained as a whole.
 
     Args:
         clip: the base's text encoder.
-        subject_width: of v_g; None leaves the placeholder its own embedding (Table 3 g).
+        subject_width: width of v_g; None leaves the placeholder its own embedding (Table 3 g).
     """
 
     def __init__(self, clip: CLIPTextModel, subject_width: int | None) -> None:
@@ -29,7 +29,7 @@ class TextEncoder(nn.Module):
         self.subject_mlp = None if subject_width is None else feature_mlp(subject_width, self.width)
 
     def grow_vocabulary(self, size: int) -> None:
-        """Rows for tokens that the tokenizer has and the base does not, each the mean of the rows before."""
+        """Extend the embedding table to `size` rows; each new row is the mean of the base's rows."""
         known = self.clip.config.vocab_size
         if size <= known:
             return
@@ -44,21 +44,22 @@ class TextEncoder(nn.Module):
         placeholder_positions: Int[Tensor, "B R"],
         subject_embedding: Float[Tensor, "B R _e"],
     ) -> Float[Tensor, "B T D"]:
-        """The text condition C.
+        """Return the text condition C.
 
         Args:
-            placeholder_positions: of each subject; where absent its embedding is not used, whatever it holds.
-            subject_embedding: v_g.
+            token_ids: token ids of the prompts.
+            placeholder_positions: position of each subject's placeholder; an absent subject's embedding is not used.
+            subject_embedding: CLS embeddings v_g of the subjects.
         """
         t_y = self.clip.embeddings.token_embedding(token_ids)
         if self.subject_mlp is not None and placeholder_positions.shape[1] > 0:
             used = (placeholder_positions != ABSENT)[..., None]
             v_g = self.subject_mlp(torch.where(used, subject_embedding, 0.0))
-            t_y = _replaced(t_y, placeholder_positions, v_g.to(t_y.dtype))
+            t_y = _replace_embeddings(t_y, placeholder_positions, v_g.to(t_y.dtype))
         return self._encode(t_y)
 
     def _encode(self, t_y: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """CLIPTextModel's own forward pass, which takes token ids only, from its token embeddings on."""
+        """Run CLIPTextModel's forward pass from the token embeddings on; its own method takes token ids only."""
         states = self.clip.embeddings(inputs_embeds=t_y)
         causal = create_causal_mask(self.clip.config, inputs_embeds=states, attention_mask=None, past_key_values=None)
         encoded = self.clip.encoder(inputs_embeds=states, attention_mask=causal, is_causal=True)
@@ -66,10 +67,10 @@ class TextEncoder(nn.Module):
         return condition
 
 
-def _replaced(
+def _replace_embeddings(
     t_y: Float[Tensor, "B T D"], positions: Int[Tensor, "B R"], v_g: Float[Tensor, "B R D"]
 ) -> Float[Tensor, "B T D"]:
-    """t_y with the embeddings at `positions` replaced, before positions are added to them."""
-    here = positions[:, None, :] == torch.arange(t_y.shape[1], device=t_y.device)[:, None]
-    subject = here.int().argmax(dim=2, keepdim=True).expand_as(t_y)
-    return torch.where(here.any(dim=2, keepdim=True), v_g.gather(1, subject), t_y)
+    """Return t_y with the embeddings at `positions` replaced by v_g; position embeddings are added later."""
+    is_placeholder = positions[:, None, :] == torch.arange(t_y.shape[1], device=t_y.device)[:, None]
+    subject = is_placeholder.int().argmax(dim=2, keepdim=True).expand_as(t_y)
+    return torch.where(is_placeholder.any(dim=2, keepdim=True), v_g.gather(1, subject), t_y)

@@ -1,7 +1,7 @@
-"""epsilon_theta's trunk: the stock diffusers UNet with adapters, a wider conv_in and attention that can be recorded.
+"""The denoiser epsilon_theta: the stock diffusers UNet with adapters, a wider conv_in and recorded attention maps.
 
-Nothing of the UNet is copied. The stock transformer block calls its `fuser` between self- and cross-attention when it
-is given one, conv_in is replaced by a wider one, and the attention layers get our processors.
+No code of the UNet is copied. The adapter takes the place of the stock transformer block's `fuser`, which runs between
+self- and cross-attention; conv_in is replaced by a wider layer; the attention layers get our processors.
 
 Axes: B images, C latent channels, H W rows and columns of the latent, T text tokens, D width.
 """
@@ -9,7 +9,6 @@ Axes: B images, C latent channels, H W rows and columns of the latent, T text to
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -25,23 +24,24 @@ from model.networks.location import concatenate_location_mask, ignore_location_m
 
 @dataclass(frozen=True)
 class Conditions:
-    """All that epsilon_theta is given besides z_t and t."""
+    """Conditions of epsilon_theta, its inputs besides z_t and t."""
 
     text: Float[Tensor, "B T D"]
-    """C, what the fusion text encoder makes of prompt and CLS."""
+    """Text condition C from the fusion text encoder."""
     adapter: AdapterInputs | None = None
-    """h_e; None turns the adapters off. A network without adapters does not look at it."""
+    """Image tokens h_e; None turns the adapters off. Ignored by a network without adapters."""
     location_mask: Float[Tensor, "B 1 H W"] | None = None
-    """l_m at the latent's size. A network without location control does not look at it; any other needs it."""
+    """Location mask l_m at the latent's size. Required with location control, ignored without it."""
     text_keys_values: Sequence[KeysValues] = ()
-    """The text as each cross-attention layer's keys and values, where they were projected ahead."""
+    """Keys and values of the text for each cross-attention layer; empty unless they were projected in advance."""
 
 
 class SubjectUNet(nn.Module):
     """epsilon_theta(z_t, t, conditions).
 
     Args:
-        base: the stock UNet; it is changed in place and becomes `self.base`.
+        base: the stock UNet, which is changed in place and becomes `self.base`.
+        config: settings of the model.
     """
 
     def __init__(self, base: UNet2DConditionModel, config: ModelConfig) -> None:
@@ -51,7 +51,7 @@ class SubjectUNet(nn.Module):
         self._input = concatenate_location_mask if config.use_location_control else ignore_location_mask
         if config.use_location_control:
             _widen_conv_in(base)
-        self._for_adapters = _as_gligen if config.use_adapter else _to_nobody
+        self._adapter_arguments = _gligen_arguments if config.use_adapter else _no_arguments
         if config.use_adapter:
             _insert_adapters(base, config)
         _set_attention(base, config.attention_downsampling if config.use_attention_control else ())
@@ -63,10 +63,13 @@ class SubjectUNet(nn.Module):
         conditions: Conditions,
         recorder: MapRecorder | None = None,
     ) -> Float[Tensor, "B C H W"]:
-        """The noise, or the velocity, as the base's scheduler has it.
+        """Predict the noise, or the velocity if the base predicts velocities.
 
         Args:
-            recorder: takes the maps of the layers of Eq. 2.
+            noisy_latent: the latent z_t.
+            timesteps: timestep t of each image.
+            conditions: text, image tokens and location mask.
+            recorder: records the attention maps of the layers of Eq. 2.
         """
         z_t = self._input(noisy_latent, conditions.location_mask)
         prediction: Tensor = self.base(
@@ -76,14 +79,14 @@ class SubjectUNet(nn.Module):
             cross_attention_kwargs={
                 "recorder": recorder,
                 "text_keys_values": conditions.text_keys_values,
-                **self._for_adapters(conditions.adapter),
+                **self._adapter_arguments(conditions.adapter),
             },
             return_dict=False,
         )[0]
         return prediction
 
     def project_keys_values(self, conditions: Conditions) -> Conditions:
-        """`conditions` with every layer's keys and values made, which stay the same over all steps of a sampler."""
+        """Return `conditions` with the keys and values of all layers, which are the same in all sampler steps."""
         text = tuple(keys_values(block.attn2, conditions.text) for _, block in _blocks(self.base))
         if conditions.adapter is None:
             return replace(conditions, text_keys_values=text)
@@ -92,35 +95,37 @@ class SubjectUNet(nn.Module):
         return replace(conditions, text_keys_values=text, adapter=replace(conditions.adapter, keys_values=objects))
 
     def blocks(self) -> Iterator[BasicTransformerBlock]:
-        """The transformer blocks, in the order of their adapters."""
+        """Return the transformer blocks, in the order of their adapters."""
         return (block for _, block in _blocks(self.base))
 
     def adapters(self) -> Iterator[SubjectAdapter]:
-        """The adapters, in the order of their `index`."""
+        """Return the adapters, in the order of their `index`."""
         return (module for module in self.base.modules() if isinstance(module, SubjectAdapter))
 
     def gates(self) -> dict[str, float]:
-        """tanh(gamma) of each adapter, by its place in the UNet."""
+        """Return tanh(gamma) of each adapter by the name of its block in the UNet."""
         return {name: float(block.fuser.gamma.detach().tanh()) for name, block in _blocks(self.base)}
 
 
-def _as_gligen(inputs: AdapterInputs | None) -> dict[str, Any]:
+def _gligen_arguments(inputs: AdapterInputs | None) -> dict[str, object]:
+    """Return the keyword arguments by which diffusers hands `inputs` to the adapters."""
     return {} if inputs is None else {"gligen": {"objs": inputs}}
 
 
-def _to_nobody(inputs: AdapterInputs | None) -> dict[str, Any]:
+def _no_arguments(inputs: AdapterInputs | None) -> dict[str, object]:
     return {}
 
 
-class _Given(nn.Module):
-    """Where diffusers would make the adapter tokens from boxes: ours come ready."""
+class _PassThrough(nn.Module):
+    """Replacement for the diffusers module that makes adapter tokens from boxes; our tokens are ready."""
 
     def forward(self, objs: AdapterInputs) -> AdapterInputs:
+        """Return `objs` unchanged."""
         return objs
 
 
 def _widen_conv_in(base: UNet2DConditionModel) -> None:
-    """A fifth input channel for l_m whose weights are zero, so that the base's outputs stay as they are at first."""
+    """Add an input channel for l_m to conv_in, with zero weights that leave the base's outputs unchanged at first."""
     old = base.conv_in
     new = nn.Conv2d(
         old.in_channels + 1,
@@ -139,7 +144,7 @@ def _widen_conv_in(base: UNet2DConditionModel) -> None:
 
 
 def _insert_adapters(base: UNet2DConditionModel, config: ModelConfig) -> None:
-    base.position_net = _Given()
+    base.position_net = _PassThrough()
     for index, (_, block) in enumerate(_blocks(base)):
         block.fuser = SubjectAdapter(
             index=index,
@@ -163,7 +168,7 @@ def _blocks(base: UNet2DConditionModel) -> Iterator[tuple[str, BasicTransformerB
 
 
 def downsampling(name: str, levels: int) -> int:
-    """How much smaller than the latent the maps of the block `name` are: 1, 2, 4 or 8 in SD's UNet of 4 levels."""
+    """Return the factor by which the maps of block `name` are smaller than the latent: 1, 2, 4 or 8 in SD's UNet."""
     place = re.match(r"(down|mid|up)_block(?:s\.(\d+))?", name)
     assert place is not None, name
     depth = {"down": int(place[2] or 0), "mid": levels - 1, "up": levels - 1 - int(place[2] or 0)}[place[1]]

@@ -8,24 +8,33 @@ from model.sampling.guidance import Guidance
 
 
 class Phase(StrEnum):
+    """Conditions of the denoising steps in one phase of an interpolation."""
+
     SUBJECT = "subject"
+    """Text and subjects."""
     TEXT = "text"
+    """Text alone."""
 
 
 class Interpolation(Config):
-    """Between subject and text, by which of them the steps look at (Sec. 4.5, App. E)."""
+    """Interpolation between subject and text: each phase of denoising uses one of the two (Sec. 4.5, App. E)."""
 
     alpha: Share
-    """Share of the noise schedule left when the second phase begins (Eq. 4): at 0 there is no second, at 1 no first."""
+    """Share of the noise schedule that is left when the second phase begins (Eq. 4). At 0 there is no second phase, at
+    1 no first."""
     first: Phase = Phase.SUBJECT
-    """The paper's order: the subject's outline first, then text alone. The reverse keeps the text's layout."""
+    """Phase that comes first. `subject`, the paper's order, keeps the subject's outline; `text` keeps the layout of the
+    text's image."""
 
 
 class SamplingConfig(Config):
+    """Settings of the sampler."""
+
     scheduler: str = "PNDM"
-    """Name of a diffusers scheduler, without the word Scheduler (App. D)."""
+    """Name of a diffusers scheduler without its ending "Scheduler" (App. D)."""
     steps: Count = 50
-    """Denoising steps (App. D)."""
+    """Number of denoising steps, at least 1 (App. D)."""
     guidance: Guidance = Guidance()
+    """Scales of text and image guidance."""
     interpolation: Interpolation | None = None
-    """None looks at the subjects throughout."""
+    """Interpolation between subject and text; None uses the subjects in all steps."""

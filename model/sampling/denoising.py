@@ -1,7 +1,7 @@
-"""From noise to latents: guided denoising by any diffusers scheduler, and Eq. 4.
+"""Guided denoising with any diffusers scheduler, and the interpolation of Eq. 4.
 
-A step runs all branches of guidance in one batch. What a branch is conditioned on never changes, so every layer's keys
-and values of text and image tokens are made once, before the first step.
+A step evaluates all branches of guidance in one batch. The conditions of a branch never change, so the keys and values
+of text and image tokens are projected once for every layer, before the first step.
 
 Axes: B images, C latent channels, H W rows and columns of the latent, T text tokens, D width.
 """
@@ -9,7 +9,7 @@ Axes: B images, C latent channels, H W rows and columns of the latent, T text to
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import diffusers
 import torch
@@ -23,36 +23,61 @@ from model.sampling.config import Interpolation, Phase
 from model.sampling.guidance import Branch
 
 _DEFAULTS = {"set_alpha_to_one": False}
-"""Settings of Stable Diffusion's schedulers, for a base that does not name them."""
+"""Settings of Stable Diffusion's schedulers that a base may leave out."""
 _FIXED = {
-    "clip_sample": False,  # the default of some clips to [-1, 1], which pixels keep and latents do not
+    "clip_sample": False,  # some schedulers clip to [-1, 1] by default, which suits pixels and not latents
     "steps_offset": 1,
-    "skip_prk_steps": True,  # else PNDM takes 59 evaluations for 50 steps, the first of them Runge-Kutta's
+    "skip_prk_steps": True,  # otherwise PNDM starts with Runge-Kutta and takes 59 evaluations for 50 steps
 }
-"""Settings that sampling fixes, the first two as diffusers' StableDiffusionPipeline does."""
+"""Settings that the sampler overrides, the first two as in diffusers' StableDiffusionPipeline."""
 Denoiser = Callable[[Float[Tensor, "B C H W"], float], Float[Tensor, "B C H W"]]
-"""eps_t of z_t and of t, which counts down from the scheduler's `num_train_timesteps` - 1."""
+"""Function that predicts the noise of a latent at a timestep, `num_train_timesteps` - 1 down to 0."""
+
+
+class _Step(Protocol):
+    """Result of one step of a diffusers scheduler."""
+
+    prev_sample: Tensor
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """The interface of a diffusers scheduler that sampling needs."""
+
+    timesteps: Tensor
+    init_noise_sigma: float
+    step: Callable[..., _Step]
+
+    def set_timesteps(self, num_inference_steps: int) -> None:
+        """Start a new run of `num_inference_steps` steps."""
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Return the network's input for `sample`."""
 
 
 @dataclass(frozen=True)
 class SamplingProgress:
-    """How far an image is."""
+    """Progress of sampling after an evaluation of the network."""
 
     done: int
-    """Evaluations of the network so far. PNDM takes 51 of them for 50 steps."""
+    """Number of evaluations so far. PNDM takes 51 of them for 50 steps."""
     total: int
+    """Number of evaluations in all."""
     latents: Float[Tensor, "B C H W"]
+    """Latents of the batch so far."""
 
 
 OnStep = Callable[[SamplingProgress], None]
+"""Function that is called after each evaluation of the network."""
 
 
 class GuidedDenoiser:
-    """eps_theta under guidance, for one batch of images.
+    """Denoiser with guidance for one batch of images.
 
     Args:
-        conditions: of each branch, in the order of `coefficients`.
-        coefficients: of `Guidance`.
+        unet: the denoising network.
+        conditions: conditions of each branch, in the order of `coefficients`.
+        coefficients: coefficient of each branch, from `Guidance`.
     """
 
     def __init__(
@@ -65,6 +90,7 @@ class GuidedDenoiser:
         )
 
     def __call__(self, z_t: Float[Tensor, "B C H W"], t: float) -> Float[Tensor, "B C H W"]:
+        """Predict the noise of `z_t` at timestep `t`."""
         branches = list(self._coefficients)
         rows = z_t.to(self._conditions.text.dtype).repeat(len(branches), 1, 1, 1)
         timesteps = torch.full((len(rows),), t, device=rows.device)
@@ -75,12 +101,13 @@ class GuidedDenoiser:
 def combine_branches(
     predictions: Mapping[Branch, Float[Tensor, "B C H W"]], coefficients: Mapping[Branch, float]
 ) -> Float[Tensor, "B C H W"]:
-    """The branches' predictions as one, in float32."""
+    """Combine the predictions of the branches, in float32."""
     weighted = [coefficient * predictions[branch].float() for branch, coefficient in coefficients.items()]
     return torch.stack(weighted).sum(dim=0)
 
 
 def _cast(conditions: Conditions, dtype: torch.dtype) -> Conditions:
+    """Return `conditions` with text, image tokens and gates in `dtype`."""
     adapter = conditions.adapter
     if adapter is not None:
         gate = None if adapter.gate is None else adapter.gate.to(dtype)
@@ -91,10 +118,13 @@ def _cast(conditions: Conditions, dtype: torch.dtype) -> Conditions:
 def branch_conditions(
     branch: Branch, conditions: Conditions, empty_text: Float[Tensor, "1 T D"], null: NullBranches
 ) -> Conditions:
-    """`conditions` without what `branch` leaves out.
+    """Return the conditions of one branch.
 
     Args:
-        empty_text: the text condition of the empty prompt.
+        branch: the branch.
+        conditions: conditions of the branch with text and image.
+        empty_text: text condition of the empty prompt.
+        null: how a branch without image is computed.
     """
     text = conditions.text if branch.has_text else empty_text.expand_as(conditions.text)
     if branch.has_image:
@@ -107,17 +137,17 @@ def branch_conditions(
 
 
 def concatenate_conditions(conditions: Sequence[Conditions]) -> Conditions:
-    """One batch of several. Those with adapter tokens come first, as the adapters take it."""
+    """Concatenate batches; those with adapter tokens must come first, as the adapters expect."""
     masks = [part.location_mask for part in conditions if part.location_mask is not None]
     adapters = [part.adapter for part in conditions if part.adapter is not None]
     return Conditions(
         text=torch.cat([part.text for part in conditions]),
-        adapter=_stacked_adapters(adapters) if adapters else None,
+        adapter=_concatenate_adapters(adapters) if adapters else None,
         location_mask=torch.cat(masks) if masks else None,
     )
 
 
-def _stacked_adapters(adapters: Sequence[AdapterInputs]) -> AdapterInputs:
+def _concatenate_adapters(adapters: Sequence[AdapterInputs]) -> AdapterInputs:
     biases = [part.bias for part in adapters if part.bias is not None]
     gates = [part.gate for part in adapters if part.gate is not None]
     centres = [part.patch_centres for part in adapters if part.patch_centres is not None]
@@ -132,12 +162,15 @@ def _stacked_adapters(adapters: Sequence[AdapterInputs]) -> AdapterInputs:
 def interpolate_denoisers(
     interpolation: Interpolation, steps: int, of_subject: Denoiser, of_text: Denoiser
 ) -> Denoiser:
-    """eps_t, by subject and text or by text alone.
+    """Return a denoiser that uses subject and text in one phase, and text alone in the other.
 
     Paper: Eq. 4,  eps_t = eps_theta(z_t, t, y', x_s, l, l_m) if t > alpha T, eps_theta(z_t, t, y) otherwise.
 
     Args:
-        steps: T, of the noise schedule in training.
+        interpolation: length and order of the phases.
+        steps: number of steps T of the training noise schedule.
+        of_subject: denoiser by subject and text.
+        of_text: denoiser by text alone.
 
     Choice: the paper's t runs from 1 to T, diffusers' from 0 to T - 1: alpha = 0 is all first phase, 1 all second.
     """
@@ -149,71 +182,77 @@ def interpolate_denoisers(
     return eps_t
 
 
-def make_scheduler(name: str, noise_schedule: Mapping[str, Any]) -> Any:
-    """A fresh scheduler of diffusers, for latents.
+def make_scheduler(name: str, noise_schedule: Mapping[str, object]) -> Scheduler:
+    """Make a new diffusers scheduler for latents.
 
     Args:
-        noise_schedule: settings of the base's scheduler, of whatever kind that is.
+        name: name of the scheduler without its ending "Scheduler".
+        noise_schedule: settings of the base's scheduler, of any class.
 
     Raises:
-        ValueError: diffusers has none of that name, or one that samples in another way.
+        ValueError: diffusers has no scheduler of that name, or its interface differs.
     """
     scheduler_class = getattr(diffusers, f"{name}Scheduler", None)
     if scheduler_class is None:
-        known = sorted(found.removesuffix("Scheduler") for found in dir(diffusers) if found.endswith("Scheduler"))
-        raise ValueError(f"sampling.scheduler={name!r} is no scheduler of diffusers; there are {', '.join(known)}")
+        known = sorted(each.removesuffix("Scheduler") for each in dir(diffusers) if each.endswith("Scheduler"))
+        raise ValueError(f"sampling.scheduler={name!r} is no scheduler of diffusers: choose one of {', '.join(known)}")
     try:
-        scheduler = scheduler_class.from_config(_scheduler_settings(scheduler_class, noise_schedule))
-        steps_alone = _asks_for(scheduler.step) <= {"model_output", "timestep", "sample"}
+        scheduler: Scheduler = scheduler_class.from_config(_scheduler_settings(scheduler_class, noise_schedule))
+        steps_alone = _required_arguments(scheduler.step) <= {"model_output", "timestep", "sample"}
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"sampling.scheduler={name!r} does not take the base's noise schedule: {error}") from error
     if not steps_alone or not hasattr(scheduler, "init_noise_sigma"):
-        raise ValueError(f"sampling.scheduler={name!r} does not step from noise to an image alone: DDIM or PNDM do")
+        raise ValueError(f"sampling.scheduler={name!r} cannot sample by itself: choose another, such as DDIM or PNDM")
     return scheduler
 
 
-def _scheduler_settings(scheduler_class: Any, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """The base's settings, and of the others those that this scheduler has."""
+def _scheduler_settings(scheduler_class: type, noise_schedule: Mapping[str, object]) -> dict[str, object]:
+    """Return the base's settings, and those of ours that this scheduler accepts."""
     settings = _DEFAULTS | dict(noise_schedule) | _FIXED
-    accepted = inspect.signature(scheduler_class.__init__).parameters
+    accepted = inspect.signature(scheduler_class).parameters
     return {name: value for name, value in settings.items() if name in noise_schedule or name in accepted}
 
 
-def _asks_for(function: Callable[..., Any]) -> set[str]:
-    """Names of what has to be given."""
-    asked = inspect.signature(function).parameters.values()
-    return {one.name for one in asked if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
+def _required_arguments(function: Callable[..., object]) -> set[str]:
+    """Return the names of arguments without a default."""
+    arguments = inspect.signature(function).parameters.values()
+    return {one.name for one in arguments if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
 
 
 def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One source of noise per image, the same on every device, so that an image does not depend on its batch."""
+    """Return one noise generator per image, so that an image does not depend on its batch or on the device."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
 def initial_noise(
     generators: Sequence[torch.Generator], shape: tuple[int, int, int], device: torch.device
 ) -> Float[Tensor, "B C H W"]:
-    """z_T for the seeds of `generators`, in float32.
+    """Draw the initial noise z_T of each image, in float32.
 
     Args:
-        shape: C, H, W.
+        generators: one per image.
+        shape: channels, height and width of a latent.
+        device: device of the result.
     """
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
 
 
 def sample(
     denoise: Denoiser,
-    scheduler: Any,
+    scheduler: Scheduler,
     z_T: Float[Tensor, "B C H W"],
     generators: Sequence[torch.Generator],
     steps: int,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "B C H W"]:
-    """z_0 of z_T.
+    """Denoise z_T step by step and return z_0.
 
     Args:
-        scheduler: any of diffusers', of the base's noise schedule; its state is started afresh.
-        generators: one per image, for schedulers that add noise on the way.
+        denoise: predicts the noise.
+        scheduler: any diffusers scheduler with the base's noise schedule; its state is reset.
+        z_T: initial noise.
+        generators: one per image, for schedulers that add noise in each step.
+        steps: number of denoising steps.
         on_step: called after each evaluation of the network.
     """
     scheduler.set_timesteps(steps)  # kept on the CPU: no step waits for the device

@@ -1,6 +1,6 @@
-"""From the conditions of a batch to images: what the pipeline and the sample grids of a training job have in common.
+"""Generate images for a batch: the part that the pipeline shares with the sample grids of a training job.
 
-The network is used as it stands; its device, its precision and autocast are the caller's.
+The caller chooses the network's device, its precision and autocast.
 
 Axes: B images, R reference subjects, H W rows and columns of the latent, T text tokens, D width.
 """
@@ -31,17 +31,20 @@ from model.subject_diffusion import SubjectDiffusion
 def encode_conditions(
     net: SubjectDiffusion, batch: SubjectBatch, strengths: Float[Tensor, "B R"] | None = None
 ) -> tuple[Conditions, Float[Tensor, "1 T D"]]:
-    """What a batch with pictures of subjects asks for, and the text condition of the empty prompt.
+    """Return the conditions of a batch with pictures of subjects, and the text condition of the empty prompt.
 
     Args:
-        batch: what it may hold of images is not used.
-        strengths: of each subject in the adapters, by default 1.
+        net: the model.
+        batch: the batch; its training images are not used.
+        strengths: strength of each subject in the adapters, by default 1.
     """
     assert batch.subject_images is not None
     size = (net.latent_side, net.latent_side)
-    l_m = net.location_mask(batch.boxes, batch.masks, batch.present, size)
+    location_mask = net.location_mask(batch.boxes, batch.masks, batch.present, size)
     features = net.image_encoder(batch.subject_images)
-    conditions = net.conditions(batch.prompts, features, batch.boxes, batch.present, l_m, strengths, batch.full)
+    conditions = net.conditions(
+        batch.prompts, features, batch.boxes, batch.present, location_mask, strengths, batch.full
+    )
     return conditions, net.empty_text()
 
 
@@ -51,10 +54,13 @@ def subject_denoiser(
     empty_text: Float[Tensor, "1 T D"],
     coefficients: Mapping[Branch, float],
 ) -> GuidedDenoiser:
-    """eps_theta under guidance.
+    """Return the guided denoiser for `conditions`.
 
     Args:
-        coefficients: of `Guidance`.
+        net: the model.
+        conditions: conditions of the branch with text and image.
+        empty_text: text condition of the empty prompt.
+        coefficients: coefficient of each branch, from `Guidance`.
     """
     null = net.config.null_branches
     branches = [branch_conditions(branch, conditions, empty_text, null) for branch in coefficients]
@@ -69,10 +75,14 @@ def generate_images(
     side: int,
     on_step: OnStep | None = None,
 ) -> list[Image.Image]:
-    """One image for each of `seeds`, of the rows of what `denoise` was made for.
+    """Generate one image per seed.
 
     Args:
-        side: of the latent.
+        net: the model.
+        denoise: denoiser for a batch of as many rows as there are seeds.
+        sampling: scheduler and number of steps.
+        seeds: seed of each image.
+        side: side of the latent.
         on_step: called after each evaluation of the network.
 
     Raises:
@@ -80,12 +90,12 @@ def generate_images(
     """
     scheduler = make_scheduler(sampling.scheduler, net.scheduler)
     generators = seeded_generators(seeds)
-    z_T = initial_noise(generators, (net.unet.latent_channels, side, side), net.empty_token_ids.device)
-    z_0 = sample(denoise, scheduler, z_T, generators, sampling.steps, on_step)
-    return [_image(net, latent) for latent in z_0]
+    noise = initial_noise(generators, (net.unet.latent_channels, side, side), net.empty_token_ids.device)
+    latents = sample(denoise, scheduler, noise, generators, sampling.steps, on_step)
+    return [_decode_image(net, latent) for latent in latents]
 
 
-def _image(net: SubjectDiffusion, latent: Float[Tensor, "C H W"]) -> Image.Image:
-    """Decoded alone, which bounds the VAE's working memory."""
+def _decode_image(net: SubjectDiffusion, latent: Float[Tensor, "C H W"]) -> Image.Image:
+    """Decode one latent; decoding images one by one bounds the VAE's working memory."""
     pixels = net.decode(latent[None])[0]
     return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).cpu().numpy())

@@ -16,7 +16,10 @@ from infra.ranges import Factor
 
 
 class Branch(Enum):
-    """What a prediction is conditioned on. The order is that of the rows of a batch: those with an image come first."""
+    """A prediction of the denoiser, by its conditions.
+
+    Branches are in the order of a batch's rows: those with an image come first.
+    """
 
     TEXT_AND_IMAGE = (True, True)
     IMAGE = (False, True)
@@ -25,24 +28,26 @@ class Branch(Enum):
 
     @property
     def has_text(self) -> bool:
-        """Without, the prompt is the empty string, and the CLS features that ride on it are gone as well."""
+        """Whether the prediction uses the text. Otherwise the prompt is empty, and so without CLS embeddings."""
         return self.value[0]
 
     @property
     def has_image(self) -> bool:
-        """Without, the adapters are off and the location mask is zero (`NullBranches`)."""
+        """Whether the prediction uses the image. Otherwise `NullBranches` applies."""
         return self.value[1]
 
 
 class Guidance(Config):
+    """Scales of text and image guidance."""
+
     text: Factor = 3.0
-    """s_text (App. D). 1 adds no guidance, 0 leaves the text out."""
+    """Scale of the text, s_text (App. D). 1 adds no guidance, 0 ignores the text."""
     image: Factor = 1.5
-    """s_image (App. D). 1 adds no guidance, 0 leaves the image out where the text is."""
+    """Scale of the image, s_image (App. D). 1 adds no guidance, 0 drops the prediction with the image alone."""
 
     def subject_coefficients(self) -> dict[Branch, float]:
-        """How much each branch counts in eps_theta(z_t, t, y', x_s, l, l_m); the coefficients add up to 1."""
-        return _needed(
+        """Return the coefficient of each branch in eps_theta(z_t, t, y', x_s, l, l_m); they add up to 1."""
+        return _without_zeros(
             {
                 Branch.TEXT_AND_IMAGE: self.text,
                 Branch.IMAGE: self.image - self.text,
@@ -51,9 +56,10 @@ class Guidance(Config):
         )
 
     def text_coefficients(self) -> dict[Branch, float]:
-        """How much each branch counts in eps_theta(z_t, t, y), the second line of Eq. 4."""
-        return _needed({Branch.TEXT: self.text, Branch.NEITHER: 1.0 - self.text})
+        """Return the coefficient of each branch in eps_theta(z_t, t, y), the second line of Eq. 4."""
+        return _without_zeros({Branch.TEXT: self.text, Branch.NEITHER: 1.0 - self.text})
 
 
-def _needed(coefficients: Mapping[Branch, float]) -> dict[Branch, float]:
+def _without_zeros(coefficients: Mapping[Branch, float]) -> dict[Branch, float]:
+    """Leave out branches of coefficient 0, which need not be computed."""
     return {branch: coefficient for branch, coefficient in coefficients.items() if coefficient != 0.0}

@@ -59,7 +59,7 @@ def test_there_is_an_ablation_for_each_row_of_table_3():
     [
         ({"use_box_coordinates": False, "box_condition": "null_for_single"}, "box_condition"),
         ({"attention_downsampling": ()}, "leaves Eq. 2 without layers"),
-        ({"subject": {"background": "random"}}, "backgrounds=FOLDER"),
+        ({"subject": {"background": "random"}}, "backgrounds to a folder"),
         ({"drop": {"text": 0.5, "all": 0.6}}, "add up to 1.2"),
         ({"max_subjects": 0}, "max_subjects"),
     ],
