@@ -1,4 +1,4 @@
-"""Print what a configuration amounts to: parameters, FLOPs and memory of a GPU, without allocating any of it.
+"""Print the parameters, FLOPs and GPU memory of a configuration, without allocating anything.
 
 python -m model.describe --preset paper
 python -m model.describe --preset paper --workers 8 --recompute feed_forwards
@@ -35,54 +35,59 @@ class _Settings(Config):
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Of one part of the network."""
+    """Number of parameters of one part of the network."""
 
     part: str
+    """Name of the part."""
     all: int
+    """Number of all parameters."""
     trainable: int
+    """Number of trainable parameters."""
 
 
 def count_parameters(net: SubjectDiffusion) -> list[ParameterCount]:
-    """Of each part; they add up to the whole network."""
+    """Count the parameters of each part; they add up to the whole network."""
     adapters = list(net.unet.adapters())
     perceptrons = [part for part in (net.text_encoder.subject_mlp, net.subject_tokens) if part is not None]
-    ours = {id(weight) for module in adapters for weight in module.parameters()}
+    in_adapters = {id(weight) for module in adapters for weight in module.parameters()}
     return [
-        _counted("text encoder", net.text_encoder.clip.parameters()),
-        _counted("UNet", (weight for weight in net.unet.parameters() if id(weight) not in ours)),
-        _counted("adapters", _weights(adapters)),
-        _counted("perceptrons", _weights(perceptrons)),
-        _counted("VAE", net.vae.parameters()),
-        _counted("image encoder", net.image_encoder.parameters()),
+        _count("text encoder", net.text_encoder.clip.parameters()),
+        _count("UNet", (weight for weight in net.unet.parameters() if id(weight) not in in_adapters)),
+        _count("adapters", _weights(adapters)),
+        _count("perceptrons", _weights(perceptrons)),
+        _count("VAE", net.vae.parameters()),
+        _count("image encoder", net.image_encoder.parameters()),
     ]
 
 
 @dataclass(frozen=True)
 class StepShape:
-    """A training step to be described."""
+    """Size and settings of a training step."""
 
     images: int
-    """Images of a worker's batch."""
+    """Number of images in a worker's batch."""
     subjects: int
-    """Subjects of each image."""
+    """Number of subjects per image."""
     workers: int
-    """Processes that train together."""
+    """Number of workers."""
     recompute: Recompute
+    """Activations that are recomputed instead of kept."""
     precision: Precision
+    """Precision of matrix products."""
 
 
 def describe(config: ModelConfig, step: StepShape) -> str:
-    """The tables of a configuration and a training step."""
+    """Return the tables of a configuration and a training step."""
     tables = [_parameter_table(config), _training_table(config, step.images, step.subjects)]
     tables += [_activation_table(config, step.images, step.subjects), _memory_table(config, step)]
     return "\n\n".join([*tables, _sampling_table(config, step.subjects)])
 
 
 def describe_settings(source: str | Path, overrides: Sequence[str], step: StepShape) -> str:
-    """Return the tables of the settings in `source`, a file or a name of infra/configs, below a line that names them.
+    """Return a line that names the settings in `source`, a file or a name of infra/configs, and their tables.
 
     Raises:
-        SettingsError: the settings cannot be read, or are wrong.
+        SettingsError: the settings cannot be read or are invalid.
         ModelError: the base or the image encoder is unknown.
     """
     config = load(_Settings, source, overrides).model
@@ -90,13 +95,13 @@ def describe_settings(source: str | Path, overrides: Sequence[str], step: StepSh
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code. `subject-diffusion describe` takes the same options."""
-    asked = _parser().parse_args(arguments)
+    """Run the command line and return its exit code; `subject-diffusion describe` takes the same options."""
+    options = _parser().parse_args(arguments)
     try:
         step = StepShape(
-            asked.batch, asked.subjects, asked.workers, Recompute(asked.recompute), Precision(asked.precision)
+            options.batch, options.subjects, options.workers, Recompute(options.recompute), Precision(options.precision)
         )
-        print(describe_settings(asked.config or asked.preset, asked.set, step))
+        print(describe_settings(options.config or options.preset, options.set, step))
     except (ModelError, ValidationError, ValueError, OSError) as error:
         print(f"describe: {error}", file=sys.stderr)
         return 2
@@ -138,9 +143,9 @@ def _gap(config: ModelConfig, ours: ParameterCount, other: ParameterCount | None
     with_feed_forward = ours if config.adapter_feed_forward or other is None else other
     everything, trainable = (with_feed_forward.all + text_tower) / 1e9, with_feed_forward.trainable / 1e9
     return (
-        f"The paper's 2.5 B is reached where the adapters have GLIGEN's feed-forward and OpenCLIP's unused text tower\n"
-        f"is counted: {everything:.2f} B. Its 0.7 B trainable is not: the parts that App. A lists add up to "
-        f"{trainable:.2f} B\nwith the feed-forward. What the rest is it does not say; nothing here is bent to meet it."
+        f"The paper's 2.5 B parameters are reached if the adapters have GLIGEN's feed-forward and OpenCLIP's unused\n"
+        f"text tower is counted: {everything:.2f} B. Its 0.7 B trainable parameters are not reached: the parts that App. A "
+        f"lists have\n{trainable:.2f} B with the feed-forward. The paper does not explain the difference."
     )
 
 
@@ -233,7 +238,7 @@ def _weights(modules: Iterable[nn.Module]) -> Iterable[nn.Parameter]:
     return (weight for module in modules for weight in module.parameters())
 
 
-def _counted(part: str, weights: Iterable[nn.Parameter]) -> ParameterCount:
+def _count(part: str, weights: Iterable[nn.Parameter]) -> ParameterCount:
     return ParameterCount(part, *_counts(weights))
 
 

@@ -1,4 +1,4 @@
-"""Subject-Diffusion for people: pictures of subjects and a prompt in, images out.
+"""Generate images from a prompt and pictures of subjects.
 
     pipeline = SubjectDiffusionPipeline.from_pretrained("out/model", device="cuda")
     dog = Subject.from_cutout(Image.open("dog.png"), "dog")          # transparent around the dog
@@ -38,44 +38,45 @@ from model.sampling.original import OriginalBase
 from model.subject_diffusion import SubjectDiffusion
 
 _SEEDS = 1 << 64
-"""Number of seeds that PyTorch's generators tell apart."""
+"""Number of distinct seeds of PyTorch's generators."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject as a person gives it.
+    """One subject of a request.
 
-    Pictures and masks are Pillow images, turned upright by their EXIF orientation, or NumPy arrays. A picture is grey,
-    RGB or RGBA (whose transparency is left out) in uint8, uint16 or floats from 0 to 1; a mask holds bool, 0 and 1,
-    0 to 255, or floats from 0 to 1, of which a half and more counts.
+    Pictures and masks are Pillow images, which are turned upright by their EXIF orientation, or NumPy arrays. A picture
+    is grey, RGB or RGBA (transparency is ignored) in uint8, uint16 or floats from 0 to 1. A mask holds bool, 0 and 1,
+    0 to 255, or floats from 0 to 1; values of at least half the maximum are inside.
 
     Raises:
-        ValueError: a picture or mask of another kind, a mask that is empty or not of its picture's size, no label, a
-            box that does not lie in the image, or a negative strength.
+        ValueError: a picture or mask is of another kind, a mask is empty or differs in size from its picture, the label
+            is missing, the box does not lie in the image, or the strength is negative.
     """
 
     image: Picture
-    """Picture that the subject is in."""
+    """Picture that shows the subject."""
     mask: Picture
-    """Where in it; of the picture's size."""
+    """Mask of the subject in the picture, of the picture's size."""
     label: str
-    """What it is, in a word or a few."""
+    """Name of the subject in one or a few words."""
     box: Sequence[float] | None = None
-    """Where it goes in the new image: left, top, right, bottom, each 0 to 1. Its outline is fitted into the box."""
+    """Box in the new image: left, top, right, bottom, each 0 to 1. The subject's outline is fitted into it."""
     place: Picture | None = None
-    """Where it goes as a mask, at any resolution."""
+    """Mask of the subject in the new image, at any resolution."""
     strength: float = 1.0
-    """How much the adapters look at it. With 0 it is absent for them, but stays in the prompt (with CLS) and in l_m."""
+    """Factor on the adapters' attention to the subject. With 0 it is absent for the adapters, but stays in the prompt
+    (with its CLS embedding) and in the location mask."""
     pixels: UInt8[np.ndarray, "h w 3"] = field(init=False, repr=False)
-    """`image` as the network takes it."""
+    """`image` as an RGB array."""
     layout_input: LayoutInput = field(init=False, repr=False)
-    """What the layout takes: outline, box and place."""
+    """Outline, box and place as the layout takes them."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.label, str) or not self.label.strip():
-            raise ValueError(f"label={self.label!r}: say in a word or a few what the subject is, such as 'dog'")
+            raise ValueError(f"label={self.label!r}: name the subject in one or a few words, such as 'dog'")
         if not 0 <= self.strength < math.inf:
-            raise ValueError(f"strength={self.strength} of {self.label!r}: give 0 or more; 1 is as it was trained")
+            raise ValueError(f"strength={self.strength} of {self.label!r}: give 0 or more; training uses 1")
         pixels = rgb_pixels(self.image, f"the picture of {self.label!r}")
         outline = mask_pixels(self.mask, f"the mask of {self.label!r}")
         if outline.shape != pixels.shape[:2]:
@@ -95,10 +96,10 @@ class Subject:
         place: Picture | None = None,
         strength: float = 1.0,
     ) -> "Subject":
-        """A subject whose picture is transparent around it.
+        """Return a subject from a picture that is transparent around it.
 
         Raises:
-            ValueError: nothing of the picture is opaque, it has no transparency, or as for any subject.
+            ValueError: the picture has no transparency or no opaque pixel, or as for any subject.
         """
         image, mask = cutout_layers(cutout, f"the picture of {label!r}")
         return cls(image, mask, label, box, place, strength)
@@ -106,16 +107,18 @@ class Subject:
 
 @dataclass(frozen=True)
 class Request:
-    """One image to be made.
+    """One image to generate.
 
     Raises:
-        ValueError: the prompt is not a string, or the seed not a whole number from 0 to 2**64 - 1.
+        ValueError: the prompt is not a string, or the seed is not a whole number from 0 to 2**64 - 1.
     """
 
     prompt: str
-    """What the image shows. The clauses "the [label] is [PH]" are added to it."""
+    """Text of the prompt. The clauses "the [label] is [PH]" are added to it."""
     subjects: Sequence[Subject] = ()
+    """Subjects of the image, at most `ModelConfig.max_subjects`."""
     seed: int = 0
+    """Seed of noise and layout, 0 to 2**64 - 1."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
@@ -131,25 +134,28 @@ class Request:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """An image, and how it came about."""
+    """A generated image with its layout."""
 
     image: Image.Image
+    """The image."""
     boxes: tuple[RelativeBox, ...]
-    """Box of each subject, as given or as the layout chose it."""
+    """Box of each subject, as requested or as the layout chose it."""
     bounds: tuple[RelativeBox, ...]
-    """Box of each subject that the adapters received: the bounds of the outline that was fitted into its box."""
+    """Box of each subject for the adapters: the bounds of the outline that was fitted into its box."""
     cut: str
-    """The end of the prompt that did not fit; empty where all of it did."""
+    """End of the prompt that did not fit; empty if all of it did."""
     request: Request = field(repr=False)
+    """The request."""
 
 
 class SubjectDiffusionPipeline:
-    """Makes images.
+    """Generates images with a trained model.
 
     Args:
-        net: its large parts are cast to `precision`, then it is moved to `device`.
-        precision: by default bfloat16 on a GPU, else float32.
-        original: for Eq. 4; by default read from the base when it is first needed.
+        net: the model. Its large parts are cast to `precision`, then it is moved to `device`.
+        device: device of the networks.
+        precision: precision of the large parts, by default bfloat16 on a GPU and float32 on a CPU.
+        original: the base before training, for interpolation (Eq. 4); by default loaded when it is first needed.
     """
 
     def __init__(
@@ -160,18 +166,18 @@ class SubjectDiffusionPipeline:
         original: OriginalBase | None = None,
     ) -> None:
         self.device = torch.device(device)
-        fast = self.device.type == "cuda"
-        self.precision = precision or (Precision.BFLOAT16 if fast else Precision.FLOAT32)
+        on_gpu = self.device.type == "cuda"
+        self.precision = precision or (Precision.BFLOAT16 if on_gpu else Precision.FLOAT32)
         self.dtype = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[self.precision]
         self.pictures = SubjectPictures(
             net.config.subject, net.image_encoder.side_px, net.image_encoder.mean.flatten().tolist(), training=False
         )
         for part in (net.vae, net.image_encoder.visual, net.text_encoder.clip, net.unet):
-            # Before the move, so that the device never holds them in float32. The perceptrons between them stay:
-            # they are small and take Fourier codes, which want the digits.
-            nn.Module.to(part, self.dtype)  # diffusers' own `to` warns, with an empty list
+            # Cast before the move, so that the device never holds them in float32. The perceptrons stay in float32:
+            # they are small, and Fourier codes need the precision.
+            nn.Module.to(part, self.dtype)  # diffusers' own `to` warns about an empty list
         self.net = net.to(self.device).eval().requires_grad_(False)
-        if fast:
+        if on_gpu:
             self.net.unet.to(memory_format=torch.channels_last)
         self._original = original
 
@@ -179,10 +185,15 @@ class SubjectDiffusionPipeline:
     def from_pretrained(
         cls, folder: str | Path, device: str | torch.device = "cpu", precision: Precision | None = None
     ) -> "SubjectDiffusionPipeline":
-        """The pipeline of a model that `SubjectDiffusion.save_pretrained` wrote.
+        """Load a model that `SubjectDiffusion.save_pretrained` wrote.
+
+        Args:
+            folder: folder of the model.
+            device: device of the networks.
+            precision: precision of the large parts, by default bfloat16 on a GPU and float32 on a CPU.
 
         Raises:
-            CheckpointError: there is none, or a part of it is missing.
+            CheckpointError: `folder` holds no model, or a part of the model is missing.
         """
         return cls(SubjectDiffusion.from_pretrained(folder), device, precision)
 
@@ -195,52 +206,54 @@ class SubjectDiffusionPipeline:
         on_step: OnStep | None = None,
         marks: LocationMask | str | None = None,
     ) -> list[GeneratedImage]:
-        """One image per request, all in one batch. Fastest where all have equally many subjects.
+        """Generate one image per request, all in one batch; fastest if all have the same number of subjects.
 
-        An image depends on its request alone: its seed draws the noise and the layout.
+        An image depends on its request alone, not on the batch: its seed determines the noise and the layout.
 
         Args:
+            requests: the images to generate.
+            sampling: settings of the sampler.
             layout: a `Layout` or its name: given, detected, random or auto.
             on_step: called after each evaluation of the network.
             marks: how a box is marked: `mask` by the subject's outline fitted into it, `box` as a whole; by default as
-                the model was trained. A model that was trained with masks paints a filled box as a tile of the
-                subject's colours, so that `box` comes with a warning there.
+                in training. A model that was trained with masks paints a filled box as a tile of the subject's colours,
+                so `box` causes a warning with such a model.
 
         Raises:
-            PromptError: a prompt holds the placeholder, or its clauses alone are too long.
-            ValueError: more subjects than `max_subjects`, no scheduler, layout or mark of that name, a layout that is
-                not given, or marks that the model cannot take.
-            CheckpointError: Eq. 4 is asked for and the base cannot be read.
+            PromptError: a prompt contains the placeholder, or its clauses alone are too long.
+            ValueError: a request has more than `max_subjects` subjects; a scheduler, layout or mark is unknown; `given`
+                and a subject has no place; or the model cannot take these marks.
+            CheckpointError: interpolation (Eq. 4) is set and the base cannot be read.
         """
         if not requests:
             return []
         sampling = sampling or SamplingConfig()
-        marks = self._marks(marks)
-        laid_out = [self._places(request, layout, marks) for request in requests]
-        denoise = self._denoiser(requests, laid_out, sampling)
+        marks = self._resolve_marks(marks)
+        layouts = [self._choose_places(request, layout, marks) for request in requests]
+        denoise = self._denoiser(requests, layouts, sampling)
         images = generate_images(
             self.net, denoise, sampling, [request.seed for request in requests], self._side, on_step
         )
         return [
             GeneratedImage(
                 image=image,
-                boxes=tuple(place.box for place in placed),
-                bounds=tuple(place.bounds for place in placed),
+                boxes=tuple(place.box for place in places),
+                bounds=tuple(place.bounds for place in places),
                 cut=self._cut(request),
                 request=request,
             )
-            for request, placed, image in zip(requests, laid_out, images, strict=True)
+            for request, places, image in zip(requests, layouts, images, strict=True)
         ]
 
     def compile(self) -> None:
-        """Compile the UNet: the first image of each batch size and number of subjects then takes a minute longer."""
+        """Compile the UNet; the first image of each batch size and number of subjects then takes a minute longer."""
         self.net.unet.compile()
 
     @property
     def _side(self) -> int:
         return int(self.net.unet.base.config.sample_size)
 
-    def _marks(self, marks: LocationMask | str | None) -> LocationMask:
+    def _resolve_marks(self, marks: LocationMask | str | None) -> LocationMask:
         trained = self.net.config.location_mask
         chosen = trained if marks is None else parse_choice(LocationMask, marks, "marks")
         if chosen is LocationMask.MASK and trained is LocationMask.BOX:
@@ -249,11 +262,11 @@ class SubjectDiffusionPipeline:
             warnings.warn(
                 "marks='box', but this model was trained with outlines (model.location_mask='mask'): it paints a "
                 "filled box as a tile of the subject's colours",
-                stacklevel=4,  # where the pipeline is called, past no_grad
+                stacklevel=4,  # the caller of the pipeline, beyond no_grad
             )
         return chosen
 
-    def _places(self, request: Request, layout: Layout | str, marks: LocationMask) -> list[Place]:
+    def _choose_places(self, request: Request, layout: Layout | str, marks: LocationMask) -> list[Place]:
         if len(request.subjects) > self.net.config.max_subjects:
             raise ValueError(
                 f"{len(request.subjects)} subjects for {request.prompt!r}, but model.max_subjects="
@@ -263,23 +276,23 @@ class SubjectDiffusionPipeline:
         return choose_places(inputs, layout, self._side, np.random.default_rng(request.seed), marks)
 
     def _denoiser(
-        self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]], sampling: SamplingConfig
+        self, requests: Sequence[Request], layouts: Sequence[Sequence[Place]], sampling: SamplingConfig
     ) -> Denoiser:
-        of_subject = self._of_subject(requests, laid_out, sampling.guidance)
+        by_subject = self._subject_denoiser(requests, layouts, sampling.guidance)
         if sampling.interpolation is None:
-            return of_subject
-        of_text = self._of_text(requests, sampling.guidance)
-        return interpolate_denoisers(sampling.interpolation, self.net.noise.steps, of_subject, of_text)
+            return by_subject
+        by_text = self._text_denoiser(requests, sampling.guidance)
+        return interpolate_denoisers(sampling.interpolation, self.net.noise.steps, by_subject, by_text)
 
-    def _of_subject(
-        self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]], guidance: Guidance
+    def _subject_denoiser(
+        self, requests: Sequence[Request], layouts: Sequence[Sequence[Place]], guidance: Guidance
     ) -> GuidedDenoiser:
-        batch = self._batch(requests, laid_out)
+        batch = self._batch(requests, layouts)
         with self._autocast():
             conditions, empty = encode_conditions(self.net, batch, self._strengths(requests, batch.boxes.shape[1]))
         return subject_denoiser(self.net, conditions, empty, guidance.subject_coefficients())
 
-    def _of_text(self, requests: Sequence[Request], guidance: Guidance) -> GuidedDenoiser:
+    def _text_denoiser(self, requests: Sequence[Request], guidance: Guidance) -> GuidedDenoiser:
         if self._original is None:
             self._original = OriginalBase.from_model(self.net)
         original, coefficients = self._original.to(self.device, self.dtype), guidance.text_coefficients()
@@ -289,10 +302,10 @@ class SubjectDiffusionPipeline:
         branches = [Conditions(texts if branch.has_text else empty) for branch in coefficients]
         return GuidedDenoiser(original.unet, branches, coefficients)
 
-    def _batch(self, requests: Sequence[Request], laid_out: Sequence[Sequence[Place]]) -> SubjectBatch:
+    def _batch(self, requests: Sequence[Request], layouts: Sequence[Sequence[Place]]) -> SubjectBatch:
         slots = max(1, *(len(request.subjects) for request in requests))
         prompts = self._tokens([_prompt(request, slots) for request in requests])
-        boxes, masks = self._placed(laid_out, slots)
+        boxes, masks = self._boxes_and_masks(layouts, slots)
         return SubjectBatch(
             prompts=prompts,
             boxes=boxes,
@@ -319,13 +332,13 @@ class SubjectDiffusionPipeline:
                 pictures[row, slot] = self.pictures(subject.pixels, subject.layout_input.outline, rng)
         return torch.from_numpy(pictures).permute(0, 1, 4, 2, 3).to(self.device)
 
-    def _placed(
-        self, laid_out: Sequence[Sequence[Place]], slots: int
+    def _boxes_and_masks(
+        self, layouts: Sequence[Sequence[Place]], slots: int
     ) -> tuple[Float[Tensor, "B R 4"], Float[Tensor, "B R H W"]]:
-        boxes = torch.zeros(len(laid_out), slots, 4)
-        masks = torch.zeros(len(laid_out), slots, self._side, self._side)
-        for row, placed in enumerate(laid_out):
-            for slot, place in enumerate(placed):
+        boxes = torch.zeros(len(layouts), slots, 4)
+        masks = torch.zeros(len(layouts), slots, self._side, self._side)
+        for row, places in enumerate(layouts):
+            for slot, place in enumerate(places):
                 boxes[row, slot] = torch.tensor(place.bounds)
                 masks[row, slot] = torch.from_numpy(place.mask)
         return boxes.to(self.device), masks.to(self.device)
@@ -337,7 +350,7 @@ class SubjectDiffusionPipeline:
         return torch.tensor([row + [1.0] * (slots - len(row)) for row in strengths], device=self.device)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        """For the encoders, parts of which are in float32. The UNet needs none and is faster without."""
+        """Return autocast for the encoders, parts of which are in float32; the UNet is faster without it."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def _cut(self, request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Subject-Diffusion put together: epsilon_theta in the paper's arguments, and the loss it is trained with (Fig. 3).
+"""The whole model of Fig. 3 and its training loss.
 
     net = SubjectDiffusion.from_base(ModelConfig())  # Stable Diffusion and OpenCLIP, with new adapters
     net.training_loss(batch).total.backward()
@@ -46,22 +46,24 @@ from model.weights.folders import (
 
 @dataclass(frozen=True)
 class TrainingLoss:
-    """Eq. 3 of one batch, and what to watch beside it. All but `total` are detached."""
+    """Loss of one batch and its terms. Only `total` has a gradient."""
 
     total: Float[Tensor, ""]
+    """Loss of Eq. 3."""
     denoising: Float[Tensor, ""]
-    """The first term."""
+    """First term of Eq. 3."""
     attention: Float[Tensor, ""]
-    """L_attn, before lambda_attn."""
+    """L_attn of Eq. 2, without its weight."""
     attention_in_mask: Float[Tensor, ""]
-    """Share of the entities' attention that falls on them."""
+    """Share of the entities' attention that falls inside their masks, 0 to 1."""
 
 
 class SubjectDiffusion(nn.Module):
-    """All networks of Fig. 3. Trainable is what App. A lists and nothing else.
+    """All networks of Fig. 3; only the parts that App. A lists are trainable.
 
     Args:
-        parts: the base and the image encoder; they are changed in place.
+        parts: networks of the base and the image encoder, which are changed in place.
+        config: settings of the model.
 
     Raises:
         CheckpointError: the parts do not fit each other.
@@ -89,14 +91,14 @@ class SubjectDiffusion(nn.Module):
         self.unet = SubjectUNet(parts.unet, config)
         self.noise = NoiseSchedule(parts.scheduler)
         self.empty_token_ids = nn.Buffer(self.prompts([Prompt("")]).token_ids, persistent=False)
-        self._without_image = _WITHOUT_IMAGE[config.null_branches]
+        self._drop_image = _DROP_IMAGE[config.null_branches]
         self.requires_grad_(False)
         for part in self.trained_parts().values():
             part.requires_grad_(True)
 
     @classmethod
     def from_base(cls, config: ModelConfig) -> "SubjectDiffusion":
-        """The base that `config` names with new adapters, which change nothing yet.
+        """Load the base of `config` and add new adapters, which leave its images unchanged.
 
         Raises:
             CheckpointError: weights are missing, unreadable or do not fit each other.
@@ -105,15 +107,15 @@ class SubjectDiffusion(nn.Module):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "SubjectDiffusion":
-        """The networks that `config` names with random weights. Under `torch.device("meta")` nothing is allocated."""
+        """Build the networks of `config` with random weights; under `torch.device("meta")` nothing is allocated."""
         return cls(random_parts(config), config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "SubjectDiffusion":
-        """A model that `save_pretrained` wrote, in float32.
+        """Load a model that `save_pretrained` wrote, in float32.
 
         Raises:
-            CheckpointError: there is none, or a part of it is missing.
+            CheckpointError: `folder` holds no model, or a part of the model is missing.
         """
         folder = Path(folder).expanduser()
         config = load_settings(folder)
@@ -122,10 +124,10 @@ class SubjectDiffusion(nn.Module):
         return net
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model with its settings; `model/weights/folders.py` shows the layout.
+        """Write the model with its settings, in the layout of `model/weights/folders.py`.
 
         Raises:
-            CheckpointError: `folder` is there already.
+            CheckpointError: `folder` exists already.
         """
         parts = Parts(
             vae=self.vae,
@@ -140,20 +142,20 @@ class SubjectDiffusion(nn.Module):
 
     @property
     def latent_downsampling(self) -> int:
-        """How much smaller than the image its latent is."""
+        """Factor by which a latent is smaller than its image."""
         return 1 << len(self.vae.config.block_out_channels) - 1
 
     @property
     def latent_side(self) -> int:
-        """Sides of the latent of the images that it is trained on and makes."""
+        """Side of the latents in training and sampling."""
         return int(self.unet.base.config.sample_size)
 
     def set_image_size(self, image_px: int) -> None:
-        """From here on its images have sides of `image_px`, and so have those that a pipeline makes with it."""
+        """Set the side of images in training and sampling, in pixels."""
         self.unet.base.register_to_config(sample_size=image_px // self.latent_downsampling)
 
     def trained_parts(self) -> Mapping[str, nn.ModuleList]:
-        """What is trained, by part, in the words of App. A; the perceptrons count as parts of what they lead to."""
+        """Return the trained parts by their names in App. A; perceptrons are a part of their own."""
         cross_attention = [block.attn2 for block in self.unet.blocks()]
         perceptrons = [self.text_encoder.subject_mlp, self.subject_tokens]
         return {
@@ -165,21 +167,21 @@ class SubjectDiffusion(nn.Module):
         }
 
     def fsdp_units(self) -> Iterator[nn.Module]:
-        """Parts that workers who split the network gather one at a time; all other trained weights are gathered once.
+        """Return the modules that FSDP2 gathers one at a time; all other trained weights are gathered together.
 
-        None is inside the UNet: FSDP2 gathers a part in a hook of its module, where compiled graphs break, and copies
-        the recorder of the attention maps that a block is given.
+        No unit lies inside the UNet: FSDP2 gathers a unit in a hook of its module, which breaks compiled graphs and
+        copies the recorder of attention maps among the module's arguments.
         """
         return iter(self.text_encoder.clip.encoder.layers)
 
     def cast_frozen(self, precision: Precision) -> None:
-        """Keep what is not trained in `precision`. Matrices of the UNet only: its norms are small and want the digits.
+        """Cast frozen weights to `precision`; of the UNet only matrices, because its norms are small and need float32.
 
-        In bfloat16 run the network under autocast, which computes in it anyway.
+        In bfloat16, run the network under autocast, which computes in bfloat16 anyway.
         """
         dtype = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[precision]
         for part in (self.vae, self.image_encoder.visual):
-            nn.Module.to(part, dtype)  # diffusers' own `to` warns, with an empty list
+            nn.Module.to(part, dtype)  # diffusers' own `to` warns about an empty list
         for weight in self.unet.parameters():
             if not weight.requires_grad and weight.ndim > 1:
                 weight.data = weight.data.to(dtype)
@@ -193,9 +195,17 @@ class SubjectDiffusion(nn.Module):
         boxes: Float[Tensor, "B R 4"],
         location_mask: Float[Tensor, "B 1 H W"],
     ) -> Float[Tensor, "B C H W"]:
-        """epsilon_theta(z_t, t, y, x_s, l, l_m) of Eq. 3: the predicted noise, or velocity where the base has that.
+        """Predict the noise, or the velocity if the base predicts velocities: epsilon_theta of Eq. 3.
 
-        A subject is present where its prompt has a clause for it.
+        A slot holds a subject if the prompt has a clause for it.
+
+        Args:
+            noisy_latent: z_t.
+            timesteps: t.
+            prompts: y.
+            subject_images: x_s.
+            boxes: l.
+            location_mask: l_m.
         """
         features = self.image_encoder(subject_images)
         present = prompts.placeholder_positions != ABSENT
@@ -213,11 +223,16 @@ class SubjectDiffusion(nn.Module):
         strengths: Float[Tensor, "B R"] | None = None,
         full: bool = False,
     ) -> Conditions:
-        """All that the UNet is given besides z_t and t.
+        """Return the conditions of the UNet.
 
         Args:
-            strengths: of each subject in the adapters, by default 1.
-            full: every slot is known to hold a subject, so that attention needs no mask.
+            prompts: tokenized prompts.
+            features: outputs of the image encoder for the subjects' pictures.
+            boxes: xyxy in [0, 1].
+            present: slots that hold a subject.
+            location_mask: location mask at the latent's size.
+            strengths: strength of each subject in the adapters, by default 1.
+            full: whether every slot is known to hold a subject, so that attention needs no mask.
         """
         adapter = None
         if self.subject_tokens is not None:
@@ -226,9 +241,10 @@ class SubjectDiffusion(nn.Module):
         return Conditions(text, adapter, location_mask)
 
     def empty_text(self) -> Float[Tensor, "1 T D"]:
-        """The text condition of the empty prompt, which stands for no text."""
-        nobody = self.empty_token_ids.new_empty(1, 0)
-        text: Tensor = self.text_encoder(self.empty_token_ids, nobody, self.noise.alphas_cumprod.new_empty(1, 0, 1))
+        """Return the text condition of the empty prompt, which stands for no text."""
+        no_subjects = self.empty_token_ids.new_empty(1, 0)
+        no_embeddings = self.noise.alphas_cumprod.new_empty(1, 0, 1)
+        text: Tensor = self.text_encoder(self.empty_token_ids, no_subjects, no_embeddings)
         return text
 
     def location_mask(
@@ -238,7 +254,7 @@ class SubjectDiffusion(nn.Module):
         present: Bool[Tensor, "B R"],
         size: tuple[int, int],
     ) -> Float[Tensor, "B 1 H W"]:
-        """l_m of the subjects' masks, or of their boxes, as `ModelConfig.location_mask` has it."""
+        """Return the location mask from the subjects' masks or boxes (`ModelConfig.location_mask`)."""
         config, regions = self.config, masks
         if config.location_mask is LocationMask.BOX:
             regions = box_masks(boxes, size, config.box_edges, self.latent_downsampling)
@@ -246,10 +262,11 @@ class SubjectDiffusion(nn.Module):
 
     @torch.no_grad()
     def latent_moments(self, images: UInt8[Tensor, "B 3 _h _w"], chunk: int = 4) -> Float[Tensor, "B _moments H W"]:
-        """Mean and log-variance of E(x_0), which may be kept and given to `SubjectBatch`.
+        """Return mean and log-variance of the VAE's posterior, which can be cached for `SubjectBatch`.
 
         Args:
-            chunk: images encoded at once, which bounds the VAE's working memory.
+            images: RGB, 0 to 255.
+            chunk: number of images encoded at once, which bounds the VAE's working memory.
         """
         pixels = (images / 127.5 - 1.0).to(self.vae.dtype)
         parts = torch.split(pixels, chunk)
@@ -257,30 +274,31 @@ class SubjectDiffusion(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3 _h _w"]:
-        """Pixels of z_0, in [0, 1]."""
+        """Return the pixels of latents, in [0, 1]."""
         pixels: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
     def forward(self, batch: SubjectBatch, generator: torch.Generator | None = None) -> TrainingLoss:
-        """`training_loss`, under the name that data-parallel wrappers call."""
+        """Return `training_loss`; data-parallel wrappers call this method."""
         return self.training_loss(batch, generator)
 
     def training_loss(self, batch: SubjectBatch, generator: torch.Generator | None = None) -> TrainingLoss:
-        """Eq. 3 for one draw of noise, timestep and dropped conditions per image.
+        """Return the loss of Eq. 3 for one draw of noise, timestep and dropped conditions per image.
 
         Args:
-            generator: of the draws, on the batch's device.
+            batch: the batch.
+            generator: source of the draws, on the batch's device.
         """
         z_0 = self._latents(batch, generator)
         eps = torch.randn(z_0.shape, generator=generator, device=z_0.device)
         t = torch.randint(self.noise.steps, (len(z_0),), generator=generator, device=z_0.device)
         dropped = draw_drops(len(z_0), self.config.drop, z_0.device, generator)
-        prompts = self._without_text(batch.prompts, dropped.text)
+        prompts = self._drop_text(batch.prompts, dropped.text)
         size = (z_0.shape[-2], z_0.shape[-1])
         l_m = self.location_mask(batch.boxes, batch.masks, batch.present, size)
         conditions = self.conditions(prompts, self._features(batch), batch.boxes, batch.present, l_m, full=batch.full)
         recorder = MapRecorder(prompts.entity_tokens, size)
-        eps_theta = self.unet(self.noise.add_noise(z_0, eps, t), t, self._without(conditions, dropped), recorder)
+        eps_theta = self.unet(self.noise.add_noise(z_0, eps, t), t, self._drop(conditions, dropped), recorder)
         return self._loss(self.noise.target(z_0, eps, t), eps_theta, recorder, batch.masks)
 
     def _loss(
@@ -318,22 +336,22 @@ class SubjectDiffusion(nn.Module):
         features: ImageFeatures = self.image_encoder(batch.subject_images)
         return features
 
-    def _without_text(self, prompts: PromptTokens, dropped: Bool[Tensor, " B"]) -> PromptTokens:
-        nothing = dropped[:, None]
+    def _drop_text(self, prompts: PromptTokens, dropped: Bool[Tensor, " B"]) -> PromptTokens:
+        empty = dropped[:, None]
         return PromptTokens(
-            token_ids=torch.where(nothing, self.empty_token_ids, prompts.token_ids),
-            placeholder_positions=prompts.placeholder_positions.masked_fill(nothing, ABSENT),
-            entity_tokens=prompts.entity_tokens.masked_fill(nothing[..., None], 0.0),
+            token_ids=torch.where(empty, self.empty_token_ids, prompts.token_ids),
+            placeholder_positions=prompts.placeholder_positions.masked_fill(empty, ABSENT),
+            entity_tokens=prompts.entity_tokens.masked_fill(empty[..., None], 0.0),
         )
 
-    def _without(self, conditions: Conditions, dropped: DropMasks) -> Conditions:
+    def _drop(self, conditions: Conditions, dropped: DropMasks) -> Conditions:
         assert conditions.location_mask is not None
-        nowhere = (dropped.layout | dropped.image)[:, None, None, None]
+        no_location = (dropped.layout | dropped.image)[:, None, None, None]
         adapter = conditions.adapter
         return replace(
             conditions,
-            adapter=None if adapter is None else self._without_image(adapter, ~dropped.image),
-            location_mask=conditions.location_mask.masked_fill(nowhere, 0.0),
+            adapter=None if adapter is None else self._drop_image(adapter, ~dropped.image),
+            location_mask=conditions.location_mask.masked_fill(no_location, 0.0),
         )
 
     def _subject_tokens(self, config: ModelConfig) -> SubjectTokens | None:
@@ -343,7 +361,7 @@ class SubjectDiffusion(nn.Module):
         return SubjectTokens(encoder.patches, encoder.patch_width, self.text_encoder.width, config)
 
 
-def _adapter_off(inputs: AdapterInputs, kept: Bool[Tensor, " B"]) -> AdapterInputs:
+def _turn_adapter_off(inputs: AdapterInputs, kept: Bool[Tensor, " B"]) -> AdapterInputs:
     gate = kept.to(inputs.tokens.dtype)
     return replace(inputs, gate=gate if inputs.gate is None else gate * inputs.gate)
 
@@ -352,4 +370,4 @@ def _zero_tokens(inputs: AdapterInputs, kept: Bool[Tensor, " B"]) -> AdapterInpu
     return replace(inputs, tokens=inputs.tokens.masked_fill(~kept[:, None, None], 0.0))
 
 
-_WITHOUT_IMAGE = {NullBranches.ADAPTER_OFF: _adapter_off, NullBranches.ZERO_TOKENS: _zero_tokens}
+_DROP_IMAGE = {NullBranches.ADAPTER_OFF: _turn_adapter_off, NullBranches.ZERO_TOKENS: _zero_tokens}

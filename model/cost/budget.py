@@ -1,10 +1,10 @@
-"""FLOPs and bytes of Subject-Diffusion's own steps, for any configuration, on the meta device.
+"""FLOPs and bytes of training steps and sampling, for any configuration, counted on the meta device.
 
     budget = training_budget(ModelConfig(), images=12, subjects=2)
-    budget.flops() / 12                                          # per image, with everything computed in the step
-    budget.flops(cached_latents=True, cached_features=True)      # where the frozen encoders' results are kept
+    budget.flops() / 12                                          # per image, if everything is computed in the step
+    budget.flops(cached_latents=True, cached_features=True)      # if the frozen encoders' outputs are cached
 
-A GPU's rate of useful work (MFU) is these FLOPs by its time: what is recomputed to save memory is not among them.
+Divide these FLOPs by a GPU's time for its useful rate (MFU); recomputation to save memory is not counted.
 """
 
 from dataclasses import dataclass
@@ -32,16 +32,18 @@ class TrainingBudget:
     """FLOPs of one training step of a batch, by part."""
 
     vae: int
+    """FLOPs of encoding the images."""
     image_encoder: int
+    """FLOPs of encoding the subjects' pictures."""
     text_encoder: int
-    """Forward and backward."""
+    """FLOPs of the text encoder, forward and backward."""
     unet: int
-    """Forward and backward, with adapters, perceptrons and losses."""
+    """FLOPs of the UNet, adapters, perceptrons and losses, forward and backward."""
 
     def flops(self, cached_latents: bool = False, cached_features: bool = False) -> int:
-        """Of the step; kept results of the VAE and of the image encoder cost nothing."""
-        online = (0 if cached_latents else self.vae) + (0 if cached_features else self.image_encoder)
-        return online + self.text_encoder + self.unet
+        """Return the FLOPs of a step; cached outputs of the VAE and of the image encoder cost nothing."""
+        encoders = (0 if cached_latents else self.vae) + (0 if cached_features else self.image_encoder)
+        return encoders + self.text_encoder + self.unet
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,23 @@ class SamplingBudget:
     """FLOPs of sampling one image."""
 
     step: int
-    """One evaluation of all branches."""
+    """FLOPs of one evaluation of all branches."""
     once: int
-    """Encoders, constant keys and values, and the decoder."""
+    """FLOPs of the encoders, the constant keys and values, and the decoder."""
 
     def flops(self, evaluations: int) -> int:
+        """Return the FLOPs of an image with this number of evaluations."""
         return self.once + evaluations * self.step
 
 
 def training_budget(config: ModelConfig, images: int, subjects: int, image_px: int | None = None) -> TrainingBudget:
-    """What a step of `images`, each with `subjects`, computes.
+    """Count the FLOPs of a training step.
 
     Args:
-        image_px: sides of an image; by default those that the base was trained on.
+        config: settings of the model.
+        images: number of images in the batch.
+        subjects: number of subjects per image.
+        image_px: side of an image in pixels; by default that of the base.
     """
     net = build_on_meta(lambda: SubjectDiffusion.from_config(config))
     if image_px is not None:
@@ -81,46 +87,56 @@ def training_budget(config: ModelConfig, images: int, subjects: int, image_px: i
     )
 
 
-def float32_saved_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
-    """Bytes that a training step in float32 keeps between forward and backward.
+def float32_saved_bytes(config: ModelConfig, images: int, subjects: int, mode: Recompute) -> int:
+    """Count the bytes that a training step in float32 keeps between forward and backward.
 
     Args:
-        what: is recomputed instead of kept.
+        config: settings of the model.
+        images: number of images in the batch.
+        subjects: number of subjects per image.
+        mode: activations that are recomputed instead of kept.
     """
-    return _saved_bytes(config, images, subjects, what, torch.float32, "meta")
+    return _saved_bytes(config, images, subjects, mode, torch.float32, "meta")
 
 
-def autocast_saved_bytes(config: ModelConfig, images: int, subjects: int, what: Recompute) -> int:
-    """Bytes that a training step under a GPU's bfloat16 autocast keeps between forward and backward, uncompiled.
+def autocast_saved_bytes(config: ModelConfig, images: int, subjects: int, mode: Recompute) -> int:
+    """Count the bytes that an uncompiled training step under bfloat16 autocast keeps between forward and backward.
 
-    The bfloat16 copies of weights are not among them; inputs of norms are, which autocast keeps in float32.
+    Inputs of norms, which autocast keeps in float32, are counted; bfloat16 copies of weights are not.
 
     Args:
-        what: is recomputed instead of kept.
+        config: settings of the model.
+        images: number of images in the batch.
+        subjects: number of subjects per image.
+        mode: activations that are recomputed instead of kept.
     """
     with fake_gpu_autocast():
-        return _saved_bytes(config, images, subjects, what, BF16, "cuda")
+        return _saved_bytes(config, images, subjects, mode, BF16, "cuda")
 
 
 def _saved_bytes(
-    config: ModelConfig, images: int, subjects: int, what: Recompute, dtype: torch.dtype, device: str
+    config: ModelConfig, images: int, subjects: int, mode: Recompute, dtype: torch.dtype, device: str
 ) -> int:
     net = build_on_meta(lambda: SubjectDiffusion.from_config(config), dtype, device)
-    enable_recompute(net.unet, what)
+    enable_recompute(net.unet, mode)
     batch = _batch(net, images, subjects, device)
     return saved_bytes(lambda: net.training_loss(batch).total, [*net.parameters(), *net.buffers()])
 
 
 def unet_cost(
-    config: ModelConfig, images: int, subjects: int, what: Recompute = Recompute.NOTHING, maps: bool = True
+    config: ModelConfig, images: int, subjects: int, mode: Recompute = Recompute.NOTHING, maps: bool = True
 ) -> Cost:
-    """Of the UNet's part of a training step, in bfloat16.
+    """Count the cost of the UNet's part of a training step, in bfloat16.
 
     Args:
+        config: settings of the model.
+        images: number of images in the batch.
+        subjects: number of subjects per image.
+        mode: activations that are recomputed instead of kept.
         maps: whether Eq. 2 is part of the loss.
     """
     net = build_on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
-    enable_recompute(net.unet, what)
+    enable_recompute(net.unet, mode)
     batch, latent = _batch(net, images, subjects), _latent(net, images)
     conditions = _conditions(net, images, subjects)
     steps = torch.empty(images, dtype=torch.long, device="meta")
@@ -136,19 +152,19 @@ def unet_cost(
 
 
 def text_cost(config: ModelConfig, images: int, subjects: int) -> Cost:
-    """Of the text encoder's part of a training step, in bfloat16."""
+    """Count the cost of the text encoder's part of a training step, in bfloat16."""
     net = build_on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
     prompts = _batch(net, images, subjects).prompts
     return training_cost(lambda: _text(net, prompts), [*net.parameters(), *net.buffers()])
 
 
 def sampling_budget(config: ModelConfig, subjects: int, guidance: Guidance | None = None) -> SamplingBudget:
-    """What one image with `subjects` takes."""
+    """Count the FLOPs of sampling one image with `subjects` subjects."""
     net = build_on_meta(lambda: SubjectDiffusion.from_config(config), BF16)
-    given = _conditions(net, 1, subjects)
+    conditions = _conditions(net, 1, subjects)
     coefficients = (guidance or Guidance()).subject_coefficients()
     null = config.null_branches
-    branches = [branch_conditions(branch, given, given.text, null) for branch in coefficients]
+    branches = [branch_conditions(branch, conditions, conditions.text, null) for branch in coefficients]
     denoisers: list[GuidedDenoiser] = []
     once = inference_flops(lambda: denoisers.append(GuidedDenoiser(net.unet, branches, coefficients)))
     prompts, latent, side = _batch(net, 1, subjects).prompts, _latent(net, 1), net.image_encoder.side_px
@@ -159,7 +175,7 @@ def sampling_budget(config: ModelConfig, subjects: int, guidance: Guidance | Non
 
 
 def _batch(net: SubjectDiffusion, images: int, subjects: int, device: str = "meta") -> SubjectBatch:
-    """Latents and image features come encoded."""
+    """Return a batch with cached latents and image features."""
     encoder, (height, width) = net.image_encoder, _latent(net, images).shape[2:]
     with torch.device(device):
         return SubjectBatch(
@@ -181,7 +197,7 @@ def _batch(net: SubjectDiffusion, images: int, subjects: int, device: str = "met
 
 
 def _conditions(net: SubjectDiffusion, images: int, subjects: int) -> Conditions:
-    """In bfloat16, with gradients wanted: the text encoder and the perceptrons are trained."""
+    """Return conditions in bfloat16 that require gradients, since text encoder and perceptrons are trained."""
     width = net.text_encoder.width
     text = torch.empty(images, net.text_encoder.max_tokens, width, dtype=BF16, device="meta", requires_grad=True)
     adapter = None

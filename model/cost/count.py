@@ -1,8 +1,8 @@
-"""What a computation costs: exact FLOPs and the bytes that autograd keeps, on the meta device.
+"""Count the FLOPs of a computation and the bytes that autograd keeps, on the meta device.
 
-Nothing is allocated and nothing runs, so the full-size network is counted in seconds on any machine. One multiply-add
-is two FLOPs. Attention counts as the fused kernels of a GPU do it: no N x N probabilities are kept, and what their
-backward recomputes is not counted as work, since every implementation of attention needs the same four products.
+Nothing is allocated or computed, so the full-size network is counted in seconds on any machine. A multiply-add is two
+FLOPs. Attention is counted as a GPU's fused kernels compute it: N x N probabilities are not kept. Scores that fused
+kernels recompute in the backward pass are not counted; every implementation needs the same four products there.
 
     net = build_on_meta(lambda: UNet2DConditionModel(**STABLE_DIFFUSION_2.unet))
     cost = training_cost(lambda: net(latent, t, text).sample, net.parameters())
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -27,21 +27,29 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one training step, or of a part of it."""
+    """Cost of one training step, or of a part of it."""
 
     forward_flops: int
+    """FLOPs of the forward pass."""
     backward_flops: int
-    """Includes what is recomputed on purpose (`model/cost/recompute.py`)."""
+    """FLOPs of the backward pass, with the recomputation of `model/cost/recompute.py`."""
     saved_bytes: int
-    """Activations kept between forward and backward; weights are not among them."""
+    """Bytes of activations kept between forward and backward, without weights."""
 
     @property
     def flops(self) -> int:
+        """FLOPs of both passes."""
         return self.forward_flops + self.backward_flops
 
 
 def build_on_meta(build: Callable[[], T], dtype: torch.dtype = torch.float32, device: str = "meta") -> T:
-    """What `build` makes, with shapes but without storage; within `autocast_gpu` that may be on "cuda"."""
+    """Call `build` with tensors that have shapes but no storage.
+
+    Args:
+        build: function that builds a network.
+        dtype: type of its floating-point tensors.
+        device: "meta", or "cuda" within `fake_gpu_autocast`.
+    """
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -52,7 +60,7 @@ def build_on_meta(build: Callable[[], T], dtype: torch.dtype = torch.float32, de
 
 
 def inference_flops(run: Callable[[], object]) -> int:
-    """FLOPs of `run`, which keeps nothing for a backward pass."""
+    """Count the FLOPs of `run` without gradients."""
     with torch.no_grad(), _FusedAttention(), _flop_counter() as counter:
         run()
     return int(counter.get_total_flops())
@@ -60,7 +68,7 @@ def inference_flops(run: Callable[[], object]) -> int:
 
 @contextmanager
 def fake_gpu_autocast() -> Iterator[None]:
-    """Compute shapes on a GPU that need not be there, under its rules of autocast to bfloat16."""
+    """Compute shapes by a GPU's rules of autocast to bfloat16; no GPU is needed."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         torch.set_autocast_dtype("cuda", torch.bfloat16)
         torch.set_autocast_enabled("cuda", True)  # `torch.autocast` would look for a GPU
@@ -72,10 +80,11 @@ def fake_gpu_autocast() -> Iterator[None]:
 
 
 def saved_bytes(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> int:
-    """Bytes that `forward` keeps for its backward pass.
+    """Count the bytes that `forward` keeps for its backward pass.
 
     Args:
-        weights: parameters and buffers, whose bytes are there anyway.
+        forward: the computation.
+        weights: parameters and buffers, which are not counted.
     """
     saved = _SavedBytes(weights)
     with _FusedAttention(), torch.autograd.graph.saved_tensors_hooks(saved.pack, _unpack):
@@ -84,10 +93,11 @@ def saved_bytes(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> int
 
 
 def training_cost(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> Cost:
-    """Cost of `forward` and of the backward pass from its result.
+    """Count the cost of `forward` and of the backward pass from its result.
 
     Args:
-        weights: parameters and buffers, whose bytes are there anyway.
+        forward: the computation.
+        weights: parameters and buffers, which are not counted.
     """
     saved = _SavedBytes(weights)
     with _FusedAttention():
@@ -99,19 +109,21 @@ def training_cost(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> C
 
 
 class _SavedBytes:
-    """Counts each storage once, however many operations keep a view of it."""
+    """Bytes of saved tensors; each storage counts once, even if several operations keep a view of it."""
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         self._weights = {_storage_id(weight) for weight in weights}
         self._storages: dict[int, torch.UntypedStorage] = {}
 
     def pack(self, tensor: Tensor) -> Tensor:
+        """Record a tensor that autograd saves, and return it."""
         if (key := _storage_id(tensor)) not in self._weights:
-            self._storages[key] = tensor.untyped_storage()  # held, so that its id is not given to another
+            self._storages[key] = tensor.untyped_storage()  # keep a reference, so that its id is not reused
         return tensor
 
     @property
     def total(self) -> int:
+        """Bytes of all saved storages."""
         return sum(storage.nbytes() for storage in self._storages.values())
 
 
@@ -124,17 +136,17 @@ def _unpack(tensor: Tensor) -> Tensor:
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Takes attention to the kernels of a GPU; left alone, the meta device takes the unfused path."""
+    """Routes attention to the kernels of a GPU; the meta device would take the unfused path."""
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        args: Sequence[object] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         if func is F.scaled_dot_product_attention:
-            return _fused_attention(*args, **(kwargs or {}))
+            return _fused_attention(*args, **(kwargs or {}))  # type: ignore[arg-type]
         return func(*args, **(kwargs or {}))
 
 
@@ -148,7 +160,7 @@ def _fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """As CUDA chooses: a mask rules out flash attention and leaves the memory-efficient kernel."""
+    """Choose the kernel that CUDA would: with a mask the memory-efficient one, otherwise flash attention."""
     if attn_mask is None:
         flash = aten._scaled_dot_product_flash_attention
         attended: Tensor = flash(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
@@ -172,7 +184,7 @@ def _flop_counter() -> FlopCounterMode:
 def _attention_backward_flops(
     gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: object, **__: object
 ) -> int:
-    """Four products: gradients of value, probabilities, query and key. torch also counts the recomputed scores."""
+    """Count four products: gradients of value, probabilities, query and key; torch counts recomputed scores as well."""
     *batch_and_heads, queries, width = query
     keys, value_width = value[-2:]
     return 4 * math.prod(batch_and_heads) * queries * keys * (width + value_width)

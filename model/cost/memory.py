@@ -1,11 +1,11 @@
-"""Bytes that a worker holds at the peak of a training step, by arithmetic, without allocating any of them.
+"""Compute the memory of a worker at the peak of a training step, without allocating it.
 
     kept = activation_bytes(ModelConfig(), images=12, subjects=2)
     training_memory(ModelConfig(), kept).total                     # alone or with DDP
     training_memory(ModelConfig(), kept, split_among=8).total      # FSDP2 on eight GPUs
 
-Counted are tensors. A GPU holds its context, the workspaces of convolutions and the allocator's unused blocks beside
-them; a process on a CPU holds its libraries.
+Only tensors are counted. A GPU also holds its context, the workspaces of convolutions and the allocator's unused
+blocks; a process on a CPU also holds its libraries.
 """
 
 import math
@@ -21,12 +21,12 @@ from model.cost.count import build_on_meta
 from model.subject_diffusion import SubjectDiffusion
 
 FLOAT32, BFLOAT16 = 4, 2
-"""Bytes of a number."""
+"""Bytes per number."""
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes of one worker, by kind.
+    """Memory of one worker in bytes, by kind.
 
     The sum is an upper bound: gradients grow while the backward pass frees activations.
     """
@@ -44,7 +44,7 @@ class TrainingMemory:
     mean: int
     """Running mean of the trained weights, in float32."""
     gathered: int
-    """Whole weights and gradients that FSDP2 gathers from all workers for a step; 0 where each holds all of them."""
+    """Whole weights and gradients that FSDP2 gathers from all workers for a step; 0 without FSDP2."""
     activations: int
     """Activations kept between the forward and the backward pass."""
 
@@ -57,12 +57,13 @@ class TrainingMemory:
 def training_memory(
     config: ModelConfig, activations: int, precision: Precision = Precision.BFLOAT16, split_among: int = 1
 ) -> TrainingMemory:
-    """Memory of one worker.
+    """Compute the memory of one worker.
 
     Args:
-        activations: bytes kept between forward and backward, of `activation_bytes`.
-        precision: of products.
-        split_among: workers that FSDP2 splits the trained weights among; 1 for one worker, or for DDP with any number.
+        config: settings of the model.
+        activations: bytes kept between forward and backward, from `activation_bytes`.
+        precision: precision of matrix products.
+        split_among: number of workers that FSDP2 splits the trained weights among; 1 without FSDP2.
     """
     net = build_on_meta(lambda: SubjectDiffusion.from_config(config))
     mixed = precision is Precision.BFLOAT16
@@ -73,11 +74,11 @@ def training_memory(
     return TrainingMemory(
         trained=part,
         frozen=_bytes(weight for weight in net.parameters() if not weight.requires_grad) + _bytes(net.buffers()),
-        copies=BFLOAT16 * sum(weight.numel() for weight in _cast_by_autocast(net)) if mixed else 0,
+        copies=BFLOAT16 * sum(weight.numel() for weight in _autocast_weights(net)) if mixed else 0,
         gradients=part,
         moments=2 * part,
         mean=part,
-        gathered=_gathered(net) if split_among > 1 else 0,
+        gathered=_gathered_bytes(net) if split_among > 1 else 0,
         activations=activations,
     )
 
@@ -86,25 +87,29 @@ def activation_bytes(
     config: ModelConfig,
     images: int,
     subjects: int,
-    what: Recompute = Recompute.ACTIVATIONS,
+    mode: Recompute = Recompute.ACTIVATIONS,
     precision: Precision = Precision.BFLOAT16,
 ) -> int:
-    """Bytes that a training step keeps between forward and backward, uncompiled; a compiled one may keep less.
+    """Count the bytes that an uncompiled training step keeps between forward and backward.
+
+    A compiled step may keep less.
 
     Args:
-        what: is recomputed instead of kept.
-        precision: of products; bfloat16 is a GPU's autocast, which computes norms in float32.
+        config: settings of the model.
+        images: number of images in the batch.
+        subjects: number of subjects per image.
+        mode: activations that are recomputed instead of kept.
+        precision: precision of matrix products; bfloat16 is a GPU's autocast, which computes norms in float32.
     """
     count = float32_saved_bytes if precision is Precision.FLOAT32 else autocast_saved_bytes
-    return count(config, images, subjects, what)
+    return count(config, images, subjects, mode)
 
 
-def _gathered(net: SubjectDiffusion) -> int:
-    """Weights and gradients of what is gathered once, and of two parts that are gathered apart: one computes while the
-    next arrives."""
-    apart = [_trained_bytes(part) for part in net.fsdp_units()]
-    once = _trained_bytes(net) - sum(apart)
-    return 2 * (once + 2 * max(apart, default=0))
+def _gathered_bytes(net: SubjectDiffusion) -> int:
+    """Count the weights and gradients outside FSDP2's units, and of two units: one computes while the next arrives."""
+    units = [_trained_bytes(unit) for unit in net.fsdp_units()]
+    others = _trained_bytes(net) - sum(units)
+    return 2 * (others + 2 * max(units, default=0))
 
 
 def _trained_bytes(net: nn.Module) -> int:
@@ -116,14 +121,14 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _largest_share(weight: Tensor, workers: int) -> int:
-    """Numbers of `weight` that the first worker holds; FSDP2 splits rows and leaves scalars whole."""
+    """Count the numbers of `weight` that the first worker holds; FSDP2 splits rows and leaves scalars whole."""
     if weight.ndim == 0:
         return 1
     rows = math.ceil(weight.shape[0] / workers)
     return rows * weight.numel() // weight.shape[0]
 
 
-def _cast_by_autocast(net: nn.Module) -> list[nn.Parameter]:
-    """Trained weights of linear layers and convolutions."""
+def _autocast_weights(net: nn.Module) -> list[nn.Parameter]:
+    """Return the trained weights of linear layers and convolutions."""
     layers = [module for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     return [weight for layer in layers for weight in layer.parameters(recurse=False) if weight.requires_grad]

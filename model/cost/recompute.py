@@ -1,15 +1,15 @@
-"""Activation memory for almost no FLOPs: what is cheap to compute again is not kept for the backward pass.
+"""Save activation memory: recompute cheap activations in the backward pass instead of keeping them.
 
-The classes of a Stable Diffusion UNet's blocks are changed in place; names and values of the weights stay as they are.
-It all rests on one property of torch's checkpointing: recomputation ends as soon as the last tensor that the backward
-pass needs is there, so a region that ends in a linear layer, which keeps its input, does not repeat that product.
+The classes of a Stable Diffusion UNet's blocks are changed in place; names and values of weights stay the same. This
+relies on a property of torch's checkpointing: recomputation stops as soon as all tensors that the backward pass needs
+exist. A region that ends in a linear layer, which saves its input, therefore does not repeat that product.
 
-    recompute(unet, Recompute.ACTIVATIONS)    # norms with SiLU, GEGLU, joins of skip connections; no more FLOPs
-    recompute(unet, Recompute.FEED_FORWARDS)  # and of each feed-forward all but its input: 7 % more
+    enable_recompute(unet, Recompute.ACTIVATIONS)    # norms with SiLU, GEGLU, concatenated skips; no extra FLOPs
+    enable_recompute(unet, Recompute.FEED_FORWARDS)  # also feed-forwards, except their inputs; 7 % more FLOPs
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -22,29 +22,34 @@ from torch.utils.checkpoint import checkpoint
 
 from model.config import Recompute
 
+T = TypeVar("T")
 
-def enable_recompute(unet: nn.Module, what: Recompute) -> None:
-    """Make `unet` keep less. Call it once `requires_grad` is set: a convolution that is trained needs its input."""
-    if what is not Recompute.NOTHING:
+
+def enable_recompute(unet: nn.Module, mode: Recompute) -> None:
+    """Make `unet` recompute activations.
+
+    Set `requires_grad` first: only frozen convolutions can do without their inputs.
+    """
+    if mode is not Recompute.NOTHING:
         recompute_activations(unet)
-    if what is Recompute.FEED_FORWARDS:
+    if mode is Recompute.FEED_FORWARDS:
         checkpoint_feed_forwards(unet)
 
 
 def recompute_activations(unet: nn.Module) -> None:
-    """Keep only the inputs of norms and GEGLU and the parts of a skip connection; of a frozen convolution nothing."""
+    """Keep only the inputs of norms and GEGLU, and the parts of a skip connection; nothing for a frozen convolution."""
     _swap(unet, {FeedForward: _GatedFeedForward, ResnetBlock2D: _ResnetBlock})
     _swap(unet, {CrossAttnUpBlock2D: _CrossAttnUpBlock, UpBlock2D: _UpBlock})
     _swap(nn.ModuleList(filter(_is_frozen, unet.modules())), {nn.Conv2d: _FrozenConv2d})
 
 
 def checkpoint_feed_forwards(unet: nn.Module) -> None:
-    """Keep the input of each feed-forward only."""
+    """Keep only the input of each feed-forward."""
     _swap(unet, {FeedForward: _CheckpointedFeedForward, _GatedFeedForward: _CheckpointedFeedForward})
 
 
 def _swap(net: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
-    """Weights, hooks and submodules live in the object, so another class is another forward and nothing else."""
+    """Replace the classes of modules in place; weights, hooks and submodules stay, only `forward` changes."""
     for module in net.modules():
         module.__class__ = classes.get(type(module), type(module))
 
@@ -53,22 +58,24 @@ def _is_frozen(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and not any(weight.requires_grad for weight in module.parameters())
 
 
-def _recomputed(function: Callable[..., Any], *tensors: Tensor) -> Any:
+def _recompute(function: Callable[..., T], *tensors: Tensor) -> T:
+    """Call `function`, and call it again in the backward pass instead of keeping its activations."""
     if not torch.is_grad_enabled():
         return function(*tensors)
-    return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
+    result: T = checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
+    return result
 
 
 class _GatedFeedForward(FeedForward):  # type: ignore[misc]
     def forward(self, hidden: Tensor) -> Tensor:
         gate, _, out = self.net
-        result: Tensor = _recomputed(lambda projected: out(_geglu(projected)), gate.proj(hidden))
+        result: Tensor = _recompute(lambda projected: out(_geglu(projected)), gate.proj(hidden))
         return result
 
 
 class _CheckpointedFeedForward(FeedForward):  # type: ignore[misc]
     def forward(self, hidden: Tensor) -> Tensor:
-        result: Tensor = _recomputed(super().forward, hidden)
+        result: Tensor = _recompute(super().forward, hidden)
         return result
 
 
@@ -78,20 +85,20 @@ def _geglu(projected: Tensor) -> Tensor:
 
 
 class _ResnetBlock(ResnetBlock2D):  # type: ignore[misc]
-    """Takes the parts of its input, so that their join need not be kept: the parts are kept elsewhere anyway."""
+    """Takes the parts of its input unconcatenated, since the parts are kept elsewhere anyway."""
 
     def forward(self, parts: Tensor | Sequence[Tensor], temb: Tensor) -> Tensor:
         parts = [parts] if isinstance(parts, Tensor) else parts
-        residual, hidden = _recomputed(self._joined_and_activated, *parts)
+        residual, hidden = _recompute(self._concatenate_and_activate, *parts)
         hidden = self.conv1(hidden) + self.time_emb_proj(F.silu(temb))[:, :, None, None]
-        hidden = self.conv2(_recomputed(lambda h: F.silu(self.norm2(h)), hidden))
+        hidden = self.conv2(_recompute(lambda h: F.silu(self.norm2(h)), hidden))
         shortcut = residual if self.conv_shortcut is None else self.conv_shortcut(residual)
         result: Tensor = (shortcut + hidden) / self.output_scale_factor
         return result
 
-    def _joined_and_activated(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
-        joined = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return joined, F.silu(self.norm1(joined))
+    def _concatenate_and_activate(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return hidden, F.silu(self.norm1(hidden))
 
 
 class _UpBlock(UpBlock2D):  # type: ignore[misc]
@@ -117,7 +124,7 @@ class _CrossAttnUpBlock(CrossAttnUpBlock2D):  # type: ignore[misc]
         res_hidden_states_tuple: Sequence[Tensor],
         temb: Tensor,
         encoder_hidden_states: Tensor,
-        cross_attention_kwargs: dict[str, Any] | None = None,
+        cross_attention_kwargs: dict[str, object] | None = None,
         upsample_size: tuple[int, int] | None = None,
         attention_mask: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
@@ -149,7 +156,7 @@ class _FrozenConv2d(nn.Conv2d):
 
 
 class _ConvolutionWithoutInput(torch.autograd.Function):
-    """Autograd's own convolution keeps its input even when the weight is frozen and nobody asks for its gradient."""
+    """Convolution without saved input; autograd's own saves it even if the weight is frozen."""
 
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
@@ -164,6 +171,6 @@ class _ConvolutionWithoutInput(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (weight,), (gradient,) = ctx.saved_tensors, gradients
-        weight = weight.to(gradient.dtype)  # autocast computed in the gradient's
-        of_input = conv2d_input(ctx.input_shape, weight, gradient, *ctx.geometry)  # type: ignore[no-untyped-call]
-        return of_input, *[None] * (2 + len(ctx.geometry))
+        weight = weight.to(gradient.dtype)  # autocast computed in the gradient's type
+        input_gradient = conv2d_input(ctx.input_shape, weight, gradient, *ctx.geometry)  # type: ignore[no-untyped-call]
+        return input_gradient, *[None] * (2 + len(ctx.geometry))

