@@ -144,8 +144,8 @@ def _gap(config: ModelConfig, ours: ParameterCount, other: ParameterCount | None
     everything, trainable = (with_feed_forward.all + text_tower) / 1e9, with_feed_forward.trainable / 1e9
     return (
         f"The paper's 2.5 B parameters are reached if the adapters have GLIGEN's feed-forward and OpenCLIP's unused\n"
-        f"text tower is counted: {everything:.2f} B. Its 0.7 B trainable parameters are not reached: the parts that App. A "
-        f"lists have\n{trainable:.2f} B with the feed-forward. The paper does not explain the difference."
+        f"text tower is counted: {everything:.2f} B. Its 0.7 B trainable parameters are not reached: the parts that "
+        f"App. A lists have\n{trainable:.2f} B with the feed-forward. The paper does not explain the difference."
     )
 
 

@@ -50,7 +50,7 @@ def test_prints_every_table(base_folder: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set", "model.base=nobody/nothing"], "'nobody/nothing' is no base"),
+        (["--set", "model.base=nobody/nothing"], "'nobody/nothing' is neither a known base"),
         (["--set", "model.no_such_key=1"], "no_such_key"),
         (["--config", "missing.toml"], "missing.toml"),
     ],

@@ -180,7 +180,7 @@ def test_an_inpainting_base_is_refused(base_folder, tmp_path):
     shutil.copytree(base_folder / "base", tmp_path / "base")
     UNet2DConditionModel(**UNET | {"in_channels": 9}).save_pretrained(tmp_path / "base" / "unet")
     config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
-    with pytest.raises(CheckpointError, match="the UNet takes 9 and gives 4"):
+    with pytest.raises(CheckpointError, match="the UNet takes 9 and returns 4"):
         SubjectDiffusion.from_base(config)
 
 
@@ -264,7 +264,7 @@ DAMAGES = [
     ("unet/config.json", write("null"), r"unet/config.json is damaged: it holds None"),
     ("text_encoder/config.json", write("[]"), r"text_encoder/config.json is damaged: it holds \[\]"),
     ("tokenizer/tokenizer.json", write("{"), r"tokenizer/tokenizer.json is damaged: it is not JSON"),
-    ("scheduler/scheduler_config.json", write("{}"), r"scheduler.* does not say num_train_timesteps, beta_start"),
+    ("scheduler/scheduler_config.json", write("{}"), r"scheduler.* does not set num_train_timesteps, beta_start"),
 ]
 OF_A_MODEL = [  # read in ways of their own
     *(one for one in DAMAGES if one[0] in (UNET_FILE, "unet/config.json", "scheduler/scheduler_config.json")),
