@@ -53,7 +53,7 @@ OPEN_CLIP: dict[str, Any] = {
 
 
 def write_base(folder: Path, **scheduler: Any) -> Path:
-    """A base in diffusers' layout with random weights; `scheduler` overrides settings of Stable Diffusion 2's."""
+    """Write a base in diffusers' layout with random weights; `scheduler` overrides settings of its scheduler."""
     torch.manual_seed(0)
     UNet2DConditionModel(**UNET).save_pretrained(folder / "unet")
     AutoencoderKL(**VAE).save_pretrained(folder / "vae")
@@ -64,7 +64,7 @@ def write_base(folder: Path, **scheduler: Any) -> Path:
 
 
 def write_image_encoder(folder: Path) -> Path:
-    """A visual tower in OpenCLIP's hub layout, with a text tower beside it that nobody should read."""
+    """Write a visual tower in OpenCLIP's hub layout, with a tensor of the text tower, which must not be read."""
     torch.manual_seed(0)
     folder.mkdir(parents=True)
     tensors = {f"visual.{name}": tensor for name, tensor in visual_tower(OPEN_CLIP["model_cfg"]).state_dict().items()}
@@ -74,7 +74,7 @@ def write_image_encoder(folder: Path) -> Path:
 
 
 def small_config(folder: Path, **settings: Any) -> ModelConfig:
-    """The paper's settings on a small base in `folder`, which is written where it is not there yet."""
+    """Return the paper's settings with a small base in `folder`, which is written if it is missing."""
     base, image_encoder = folder / "base", folder / "image_encoder"
     if not base.exists():
         write_base(base)
@@ -83,7 +83,7 @@ def small_config(folder: Path, **settings: Any) -> ModelConfig:
 
 
 def open_gates(net: SubjectDiffusion, value: float = 0.7) -> SubjectDiffusion:
-    """`net` with adapters that act, as if trained."""
+    """Set all gates of `net` to `value`, so that its adapters act as if trained."""
     with torch.no_grad():
         for name, weight in net.named_parameters():
             if name.endswith("gamma"):
@@ -92,7 +92,7 @@ def open_gates(net: SubjectDiffusion, value: float = 0.7) -> SubjectDiffusion:
 
 
 def small_batch(prompts: PromptTokenizer, *labels: list[str | None], seed: int = 0) -> SubjectBatch:
-    """An image for each list of labels, one label a slot, None where it is absent."""
+    """Return a batch with one image per list of labels; None marks an absent slot."""
     random = torch.Generator().manual_seed(seed)
     images, slots = len(labels), max(map(len, labels))
     tokens = prompts([Prompt("a photo", one) for one in labels])

@@ -202,7 +202,7 @@ def make_scheduler(name: str, noise_schedule: Mapping[str, object]) -> Scheduler
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"sampling.scheduler={name!r} does not take the base's noise schedule: {error}") from error
     if not steps_alone or not hasattr(scheduler, "init_noise_sigma"):
-        raise ValueError(f"sampling.scheduler={name!r} cannot sample by itself: choose another, such as DDIM or PNDM")
+        raise ValueError(f"sampling.scheduler={name!r} does not sample by itself: choose another, such as DDIM or PNDM")
     return scheduler
 
 

@@ -1,11 +1,11 @@
-"""Times training steps and sampling on one GPU, against the naive baselines. Weights are random: speed does not mind.
+"""Time training steps and sampling on one GPU, against the naive baselines, with random weights.
 
     python -m tests.benchmarks.gpu_model --out docs/benchmarks/model-gpu.md
-    python -m tests.benchmarks.gpu_model --device cpu --size small --no-compile --rounds 1     # does the script run?
+    python -m tests.benchmarks.gpu_model --device cpu --size small --no-compile --rounds 1     # checks the script
 
-Contestants take turns in one process, on one warm card, and hold the card's memory alone. N and S are those of
-`tests/benchmarks/naive.py`, under bf16 autocast with weights in float32; ours has frozen weights in bfloat16, channels
-last, the UNet compiled and fused AdamW. "Cached" has the VAE's latents made ahead, on both sides.
+The contestants run one after the other in one process, on a warm card, each with the card's memory to itself. N and S
+are those of `tests/benchmarks/naive.py`, under bf16 autocast with weights in float32. Ours has frozen weights in
+bfloat16, channels last, a compiled UNet and fused AdamW. "Cached" uses cached latents of the VAE on both sides.
 """
 
 import argparse
@@ -43,14 +43,14 @@ LABELS = ("dog", "cat", "duck", "can")
 
 @dataclass(frozen=True)
 class Setup:
-    """What is measured, and on what."""
+    """Model, device and size of the measurement."""
 
     config: ModelConfig
     device: torch.device
     images: int
     subjects: int
     compiled: bool
-    what: Recompute
+    recompute: Recompute
 
     @property
     def base(self) -> Base:
@@ -62,19 +62,21 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
+    """Time and memory of one contestant."""
+
     name: str
     seconds: float
-    """Median."""
+    """Median seconds of a round."""
     peak_gib: float
-    """Largest allocation; 0 on the CPU."""
+    """Largest allocation in GiB; 0 on the CPU."""
 
 
 Work = Callable[[], None]
 
 
 def naive_step(setup: Setup, fused: bool, cached: bool) -> Work:
-    """A training step of N, or of S with `fused`."""
+    """Prepare a training step of N, or of S with `fused`."""
     torch.manual_seed(0)
     with setup.device:
         net = NaiveModel(setup.base, random_parts(setup.config).visual, fused)
@@ -93,10 +95,10 @@ def naive_step(setup: Setup, fused: bool, cached: bool) -> Work:
 
 def our_step(setup: Setup, cached: bool, maps: bool = True) -> Work:
     config = setup.config.model_copy(update={"use_attention_control": maps})
-    net = built(setup, config)
+    net = build_network(setup, config)
     net.cast_frozen(Precision.BFLOAT16)
     net.unet.to(memory_format=torch.channels_last)
-    enable_recompute(net.unet, setup.what)
+    enable_recompute(net.unet, setup.recompute)
     if setup.compiled:
         net.unet.compile()
     batch = our_batch(setup, net, cached)
@@ -113,11 +115,11 @@ def our_step(setup: Setup, cached: bool, maps: bool = True) -> Work:
 
 
 def naive_image(setup: Setup) -> Work:
-    """An image of N in bfloat16: three branches one after the other, adapters on in all, nothing kept between steps."""
+    """Prepare an image of N in bfloat16: three branches in sequence, adapters on in all, nothing cached."""
     with setup.device:
         net = NaiveModel(setup.base, random_parts(setup.config).visual).to(torch.bfloat16).eval()
-    one = naive_batch(setup, net, cached=True)
-    latent, pictures, tokens = one["z_0"][:1].bfloat16(), one["pictures"][:1].bfloat16(), one["token_ids"][:1]
+    batch = naive_batch(setup, net, cached=True)
+    latent, pictures, tokens = batch["z_0"][:1].bfloat16(), batch["pictures"][:1].bfloat16(), batch["token_ids"][:1]
     guidance = Guidance()
 
     @torch.no_grad()
@@ -131,8 +133,8 @@ def naive_image(setup: Setup) -> Work:
                 prediction: Tensor = net.unet(rows, torch.full((1,), t, device=rows.device), words, image_tokens)
                 return prediction.float()
 
-            full, of_image, none = eps(text, objects), eps(empty, objects), eps(empty, torch.zeros_like(objects))
-            return none + guidance.image * (of_image - none) + guidance.text * (full - of_image)
+            full, of_image, neither = eps(text, objects), eps(empty, objects), eps(empty, torch.zeros_like(objects))
+            return neither + guidance.image * (of_image - neither) + guidance.text * (full - of_image)
 
         z_0 = sample(denoise, make_scheduler("PNDM", setup.base.scheduler), latent.float(), [], SamplingConfig().steps)
         net.vae.decode(z_0.bfloat16() / net.vae.config.scaling_factor)
@@ -141,17 +143,17 @@ def naive_image(setup: Setup) -> Work:
 
 
 def our_image(setup: Setup) -> Work:
-    """An image from the pipeline, pictures to pixels."""
-    pipeline = SubjectDiffusionPipeline(built(setup, setup.config), setup.device, Precision.BFLOAT16)
+    """Prepare an image from the pipeline, from pictures to pixels."""
+    pipeline = SubjectDiffusionPipeline(build_network(setup, setup.config), setup.device, Precision.BFLOAT16)
     if setup.compiled:
         pipeline.compile()
     picture, mask = np.zeros((512, 512, 3), dtype=np.uint8), np.zeros((512, 512), dtype=bool)
     mask[100:400, 150:350] = True
     subjects = [Subject(picture, mask, label) for label in LABELS[: setup.subjects]]
-    return lambda: none(pipeline([Request("a photo on the beach", subjects)]))
+    return lambda: ignore(pipeline([Request("a photo on the beach", subjects)]))
 
 
-def built(setup: Setup, config: ModelConfig) -> SubjectDiffusion:
+def build_network(setup: Setup, config: ModelConfig) -> SubjectDiffusion:
     torch.manual_seed(0)
     with setup.device:
         net = SubjectDiffusion.from_config(config)
@@ -184,7 +186,7 @@ def our_batch(setup: Setup, net: SubjectDiffusion, cached: bool) -> SubjectBatch
 
 
 def tensors(setup: Setup, picture_px: int) -> tuple[Tensor, ...]:
-    """Images and pictures in 0 to 255, latents, token ids, entity tokens and masks."""
+    """Return images and pictures in 0 to 255, latents, token ids, entity tokens and masks."""
     torch.manual_seed(1)
     count, base, slots = setup.images, setup.base, setup.subjects
     side, text = base.unet["sample_size"], base.text_encoder.get("max_position_embeddings", 77)
@@ -203,22 +205,22 @@ def bfloat16(device: torch.device) -> contextlib.AbstractContextManager[object]:
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def none(_: object) -> None:
-    """For work whose result nobody wants."""
+def ignore(_: object) -> None:
+    """Discard a result."""
 
 
-def measured(name: str, prepare: Callable[[], Work], setup: Setup, warm_up: int, rounds: int) -> Measured:
-    """`prepare` makes the work; what it holds is let go before the next one."""
-    with memory_alone(setup.device) as peak_gib:
+def measure(name: str, prepare: Callable[[], Work], setup: Setup, warm_up: int, rounds: int) -> Measurement:
+    """Measure the work that `prepare` returns; its memory is freed before the next measurement."""
+    with empty_memory(setup.device) as peak_gib:
         work = prepare()
-        seconds = [timed(work, setup.device) for _ in range(warm_up + rounds)][warm_up:]
-        result = Measured(name, statistics.median(seconds), peak_gib())
+        seconds = [time_once(work, setup.device) for _ in range(warm_up + rounds)][warm_up:]
+        result = Measurement(name, statistics.median(seconds), peak_gib())
     print(f"{name}: {result.seconds:.4f} s, {result.peak_gib:.1f} GiB", flush=True)
     return result
 
 
 @contextlib.contextmanager
-def memory_alone(device: torch.device) -> Iterator[Callable[[], float]]:
+def empty_memory(device: torch.device) -> Iterator[Callable[[], float]]:
     gc.collect()
     if device.type != "cuda":
         yield lambda: 0.0
@@ -228,20 +230,20 @@ def memory_alone(device: torch.device) -> Iterator[Callable[[], float]]:
     yield lambda: torch.cuda.max_memory_allocated() / 2**30
 
 
-def timed(work: Work, device: torch.device) -> float:
-    synchronized(device)
+def time_once(work: Work, device: torch.device) -> float:
+    synchronize(device)
     start = time.perf_counter()
     work()
-    synchronized(device)
+    synchronize(device)
     return time.perf_counter() - start
 
 
-def synchronized(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def measure_all(setup: Setup, warm_up: int, rounds: int) -> dict[str, Measured]:
+def measure_all(setup: Setup, warm_up: int, rounds: int) -> dict[str, Measurement]:
     contestants: dict[str, Callable[[], Work]] = {
         "N": lambda: naive_step(setup, fused=False, cached=False),
         "S": lambda: naive_step(setup, fused=True, cached=False),
@@ -252,20 +254,21 @@ def measure_all(setup: Setup, warm_up: int, rounds: int) -> dict[str, Measured]:
         "image, N": lambda: naive_image(setup),
         "image, ours": lambda: our_image(setup),
     }
-    return {name: measured(name, prepare, setup, warm_up, rounds) for name, prepare in contestants.items()}
+    return {name: measure(name, prepare, setup, warm_up, rounds) for name, prepare in contestants.items()}
 
 
-def report(setup: Setup, found: dict[str, Measured], peak_tflops: float) -> str:
-    """The figures and the gates as Markdown."""
+def report(setup: Setup, measurements: dict[str, Measurement], peak_tflops: float) -> str:
+    """Return the figures and the gates as Markdown."""
     flops = training_budget(setup.config, setup.images, setup.subjects).flops(cached_latents=True) / 1e12
-    seconds = {name: one.seconds for name, one in found.items()}
+    seconds = {name: one.seconds for name, one in measurements.items()}
     cached = seconds["ours, latents cached"]
     maps = 1 - seconds["ours, latents cached, no map loss"] / cached
+    memory = measurements["ours"].peak_gib / max(measurements["N"].peak_gib, 1e-9)
     gates = [
         ("G1", "step of N by ours with latents cached", seconds["N"] / cached, "≥ 2.5"),
         ("G2", "step of S by ours, latents cached", seconds["S, latents cached"] / cached, "≥ 1.6"),
         ("G2", "step of S by ours, encoders online", seconds["S"] / seconds["ours"], "≥ 1.25"),
-        ("G3", "peak memory of ours by N's", found["ours"].peak_gib / max(found["N"].peak_gib, 1e-9), "≤ 0.5"),
+        ("G3", "peak memory of ours by N's", memory, "≤ 0.5"),
         ("G4", "TFLOP/s, latents cached", flops / cached, "≥ 277"),
         ("G4", f"the same as a share of {peak_tflops:g}", flops / cached / peak_tflops, "≥ 0.28"),
         ("G5", "map loss, share of a step", maps, "≤ 0.02"),
@@ -274,11 +277,11 @@ def report(setup: Setup, found: dict[str, Measured], peak_tflops: float) -> str:
     ]
     lines = [
         f"{device_name(setup.device)}, torch {torch.__version__}, {setup.images} images of {setup.subjects} subjects, "
-        f"compiled: {setup.compiled}, recompute: {setup.what}, base: {setup.config.base}",
+        f"compiled: {setup.compiled}, recompute: {setup.recompute}, base: {setup.config.base}",
         "",
         "| contestant | seconds | peak GiB |",
         "|---|---|---|",
-        *(f"| {one.name} | {one.seconds:.4f} | {one.peak_gib:.1f} |" for one in found.values()),
+        *(f"| {one.name} | {one.seconds:.4f} | {one.peak_gib:.1f} |" for one in measurements.values()),
         "",
         "| gate | figure | found | wanted |",
         "|---|---|---|---|",
@@ -292,15 +295,17 @@ def device_name(device: torch.device) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    asked = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     config = ModelConfig(adapter_feed_forward=True)
-    if asked.size == "small":
-        config = small_config(asked.folder, adapter_feed_forward=True)
-    setup = Setup(config, torch.device(asked.device), asked.images, asked.subjects, asked.compile, asked.recompute)
-    text = report(setup, measure_all(setup, asked.warm_up, asked.rounds), asked.peak_tflops)
+    if options.size == "small":
+        config = small_config(options.folder, adapter_feed_forward=True)
+    setup = Setup(
+        config, torch.device(options.device), options.images, options.subjects, options.compile, options.recompute
+    )
+    text = report(setup, measure_all(setup, options.warm_up, options.rounds), options.peak_tflops)
     print(text)
-    if asked.out is not None:
-        asked.out.write_text(text)
+    if options.out is not None:
+        options.out.write_text(text)
 
 
 def _parser() -> argparse.ArgumentParser:

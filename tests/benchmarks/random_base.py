@@ -1,6 +1,6 @@
-"""A Stable Diffusion base and an OpenCLIP image encoder with random weights, in the layouts of the published ones.
+"""Write a Stable Diffusion base and an OpenCLIP image encoder with random weights, in the published layouts.
 
-Files are written tensor by tensor from shapes alone, so that a base of 8 GB needs the memory of its largest tensor.
+Files are written tensor by tensor, so a base of 8 GB needs no more memory than its largest tensor.
 """
 
 import json
@@ -17,13 +17,13 @@ from model.cost.count import build_on_meta
 from model.weights.folders import Parts, random_parts
 
 _FLOAT32 = 4
-"""Bytes of a number."""
+"""Bytes per number."""
 
 
 def write_random_base(folder: Path, config: ModelConfig, seed: int) -> None:
-    """Write `base/` and `image_encoder/` under `folder`, in float32, in the shapes of those that `config` names.
+    """Write `base/` and `image_encoder/` under `folder`, in float32, in the shapes of those of `config`.
 
-    OpenCLIP's text tower, which nothing here reads, is left out.
+    OpenCLIP's text tower, which the model does not use, is left out.
     """
     parts = build_on_meta(lambda: random_parts(config))
     random = torch.Generator().manual_seed(seed)
@@ -54,14 +54,14 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
 
 
 def _write_random(path: Path, shapes: Mapping[str, torch.Size], random: torch.Generator) -> None:
-    """A safetensors file: the length of its header, the header as JSON, the tensors one after the other."""
+    """Write a safetensors file: the length of its header, the header as JSON, then the tensors."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + _FLOAT32 * math.prod(shape)
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)  # so that numbers are aligned
+    encoded += b" " * (-len(encoded) % 8)  # aligns the tensors
     with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little"))
         file.write(encoded)
@@ -70,7 +70,7 @@ def _write_random(path: Path, shapes: Mapping[str, torch.Size], random: torch.Ge
 
 
 def _weight(name: str, shape: torch.Size, random: torch.Generator) -> Tensor:
-    """No biases, the identity for norms, and normal weights whose products keep the variance of what they are given."""
+    """Return zeros for a bias, ones for a norm, and otherwise normal weights that keep the variance of their inputs."""
     if name.endswith("bias"):
         return torch.zeros(shape)
     if len(shape) < 2:

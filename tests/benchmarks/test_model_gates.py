@@ -1,7 +1,7 @@
-"""The pass marks of the model at the full width of Stable Diffusion v2-base. `make bench`.
+"""Gates of the model's cost at the full width of Stable Diffusion v2-base (`make bench`).
 
-FLOPs and bytes are exact counts on the meta device: the same on every machine. Only `test_step_on_the_cpu` takes time
-itself, and wants the machine for itself. The results are kept in docs/benchmarks/model-gates.md.
+FLOPs and bytes are exact counts on the meta device, the same on every machine. Only `test_step_on_the_cpu` measures
+time, and needs an idle machine. The results are in docs/benchmarks/model-gates.md.
 
 All ratios are to N, the naive baseline of `tests/benchmarks/naive.py`, at 12 images of 2 subjects unless a line says
 otherwise, with attention-plus-feed-forward adapters on both sides.
@@ -62,7 +62,8 @@ MARKS = {
 SPEEDUPS = {torch.float32: 1.2, torch.bfloat16: 1.4}
 
 
-def hold(gate: str, figure: float) -> None:
+def check_gate(gate: str, figure: float) -> None:
+    """Print the figure, and fail if it exceeds its gate."""
     print(f"\n{gate}: {figure:.3g} (at most {MARKS[gate]:g})", end="")
     assert figure <= MARKS[gate]
 
@@ -72,7 +73,7 @@ def hold(gate: str, figure: float) -> None:
 
 @functools.cache
 def naive_flops(subjects: int = SUBJECTS) -> int:
-    """Of a step of N, everything computed in it."""
+    """FLOPs of a step of N, with everything computed in it."""
     net = build_on_meta(lambda: NaiveModel(BASE, random_parts(OURS).visual))
     with torch.device("meta"):
         batch = {
@@ -87,14 +88,14 @@ def naive_flops(subjects: int = SUBJECTS) -> int:
 
 @functools.cache
 def baseline(fused: bool, subjects: int = SUBJECTS) -> Cost:
-    """Of the UNet's part of a step of N, or of S, in bfloat16."""
+    """Cost of the UNet's part of a step of N, or of S if `fused`, in bfloat16."""
     net = build_on_meta(lambda: NaiveUNet(BASE, fused), torch.bfloat16)
     inputs = tensors(IMAGES, subjects, torch.device("meta"), torch.bfloat16)
     return training_cost(lambda: net(*inputs), net.parameters())
 
 
 def tensors(images: int, subjects: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Latent with mask, t, text and image tokens; the last two want gradients."""
+    """Latent with mask, timesteps, text and image tokens; the last two require gradients."""
     torch.manual_seed(0)
     latent = torch.randn(images, 5, SIDE, SIDE, device=device, dtype=dtype)
     text = torch.randn(images, TEXT, WIDTH, device=device, dtype=dtype).requires_grad_()
@@ -102,8 +103,8 @@ def tensors(images: int, subjects: int, device: torch.device, dtype: torch.dtype
     return latent, torch.full((images,), 500, device=device), text, tokens
 
 
-def test_the_counter_finds_the_naive_baseline_where_it_was() -> None:
-    """TFLOP an image and GiB of twelve, counted independently before there was any code."""
+def test_counts_of_the_naive_baseline_are_those_counted_independently() -> None:
+    """TFLOP per image and GiB of twelve images, counted before the code was written."""
     unet = baseline(fused=False)
     assert naive_flops() / IMAGES / 1e12 == pytest.approx(5.020, rel=0.002)
     assert (unet.forward_flops / IMAGES / 1e12, unet.backward_flops / IMAGES / 1e12) == pytest.approx(
@@ -115,22 +116,24 @@ def test_the_counter_finds_the_naive_baseline_where_it_was() -> None:
 
 def test_flops_of_a_step() -> None:
     budget = training_budget(OURS, IMAGES, SUBJECTS)
-    hold("C1 FLOPs of a step, online", budget.flops() / naive_flops())
-    hold("C1 FLOPs of a step, latents cached", budget.flops(cached_latents=True) / naive_flops())
+    check_gate("C1 FLOPs of a step, online", budget.flops() / naive_flops())
+    check_gate("C1 FLOPs of a step, latents cached", budget.flops(cached_latents=True) / naive_flops())
     cached = budget.flops(cached_latents=True, cached_features=True)
-    hold("C1 FLOPs of a step, latents and image features cached", cached / naive_flops())
+    check_gate("C1 FLOPs of a step, latents and image features cached", cached / naive_flops())
 
 
 def test_bytes_kept() -> None:
     plain, naive = unet_cost(OURS, IMAGES, SUBJECTS), baseline(fused=False)
-    hold("C3 bytes kept", plain.saved_bytes / naive.saved_bytes)
+    check_gate("C3 bytes kept", plain.saved_bytes / naive.saved_bytes)
     activations = unet_cost(OURS, IMAGES, SUBJECTS, Recompute.ACTIVATIONS)
-    hold("C3 bytes kept, activations recomputed", activations.saved_bytes / naive.saved_bytes)
-    hold("C3 bytes kept, activations recomputed, to S", activations.saved_bytes / baseline(fused=True).saved_bytes)
-    hold("C3 FLOPs more for it", activations.flops / plain.flops - 1)
+    check_gate("C3 bytes kept, activations recomputed", activations.saved_bytes / naive.saved_bytes)
+    check_gate(
+        "C3 bytes kept, activations recomputed, to S", activations.saved_bytes / baseline(fused=True).saved_bytes
+    )
+    check_gate("C3 FLOPs more for it", activations.flops / plain.flops - 1)
     feed_forwards = unet_cost(OURS, IMAGES, SUBJECTS, Recompute.FEED_FORWARDS)
-    hold("C3 bytes kept, feed-forwards recomputed", feed_forwards.saved_bytes / naive.saved_bytes)
-    hold("C3 FLOPs more for them", feed_forwards.flops / plain.flops - 1)
+    check_gate("C3 bytes kept, feed-forwards recomputed", feed_forwards.saved_bytes / naive.saved_bytes)
+    check_gate("C3 FLOPs more for them", feed_forwards.flops / plain.flops - 1)
 
 
 # C2: the adapter
@@ -148,7 +151,7 @@ def gligen(width: int, heads: int) -> GatedSelfAttentionDense:
     return layer
 
 
-def ours_of(layer: GatedSelfAttentionDense, width: int, heads: int) -> SubjectAdapter:
+def adapter_with_weights_of(layer: GatedSelfAttentionDense, width: int, heads: int) -> SubjectAdapter:
     adapter = SubjectAdapter(0, width, heads, width, WIDTH, OURS)
     named = our_names({f"fuser.{name}": weight for name, weight in layer.state_dict().items()})
     adapter.load_state_dict({name.removeprefix("fuser."): weight for name, weight in named.items()})
@@ -165,26 +168,29 @@ def test_flops_of_the_adapters(subjects: int) -> None:
         adapter = build_on_meta(functools.partial(SubjectAdapter, 0, width, heads, width, WIDTH, 1.0, True))
         theirs += count * inference_flops(functools.partial(layer, x, objects))
         ours += count * inference_flops(functools.partial(adapter, x, AdapterInputs(objects)))
-    hold(f"C2 FLOPs of the adapters, {subjects} subjects", ours / theirs)
+    check_gate(f"C2 FLOPs of the adapters, {subjects} subjects", ours / theirs)
 
 
 @pytest.mark.parametrize(("width", "heads", "side"), [block[:3] for block in BLOCKS[1:]])
 def test_the_adapter_is_gligens(width: int, heads: int, side: int) -> None:
     layer = gligen(width, heads)
-    adapter = ours_of(layer, width, heads)
+    adapter = adapter_with_weights_of(layer, width, heads)
     x, objects = torch.randn(1, side * side, width), torch.randn(1, PATCHES * SUBJECTS, WIDTH)
     expected, result = layer(x, objects), adapter(x, AdapterInputs(objects))
-    hold("C2 adapter, output apart from GLIGEN's", apart(result, expected))
+    check_gate("C2 adapter, output apart from GLIGEN's", relative_difference(result, expected))
     expected.square().mean().backward()
     result.square().mean().backward()
-    wanted = our_names({f"fuser.{name}": weight.grad for name, weight in layer.named_parameters()})
-    found = {f"fuser.{name}": weight.grad for name, weight in adapter.named_parameters() if weight.grad is not None}
-    assert found.keys() == wanted.keys()
-    hold("C2 adapter, gradients apart from GLIGEN's", max(apart(found[name], wanted[name]) for name in wanted))
+    expected_gradients = our_names({f"fuser.{name}": weight.grad for name, weight in layer.named_parameters()})
+    gradients = {f"fuser.{name}": weight.grad for name, weight in adapter.named_parameters() if weight.grad is not None}
+    assert gradients.keys() == expected_gradients.keys()
+    check_gate(
+        "C2 adapter, gradients apart from GLIGEN's",
+        max(relative_difference(gradients[name], expected_gradients[name]) for name in expected_gradients),
+    )
 
 
-def apart(a: Tensor, b: Tensor) -> float:
-    """Largest difference, as a share of the largest value."""
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference, as a share of the largest value of `b`."""
     return float(((a - b).abs().max() / b.abs().max()).detach())
 
 
@@ -193,15 +199,15 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 def test_cost_of_the_map_loss() -> None:
     on, off = (unet_cost(OURS, IMAGES, SUBJECTS, maps=maps) for maps in (True, False))
-    hold("C4 bytes more for the map loss", on.saved_bytes / off.saved_bytes - 1)
-    hold("C4 FLOPs more for the map loss", on.flops / off.flops - 1)
+    check_gate("C4 bytes more for the map loss", on.saved_bytes / off.saved_bytes - 1)
+    check_gate("C4 FLOPs more for the map loss", on.flops / off.flops - 1)
 
 
 def layer_gradient(form: Callable[[Attention, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    """Of Eq. 2 by the keys' weight, in one layer at 16 px.
+    """Gradient of Eq. 2 by the weight of the keys, in one layer of 16 x 16 positions.
 
     Args:
-        form: the map [B K N] of layer, latents, text and entity tokens.
+        form: function of layer, latents, text and entity tokens that returns the map [B K N].
     """
     torch.manual_seed(0)
     attn = Attention(query_dim=1280, cross_attention_dim=WIDTH, heads=20, dim_head=64)
@@ -214,31 +220,31 @@ def layer_gradient(form: Callable[[Attention, Tensor, Tensor, Tensor], Tensor]) 
     return gradient
 
 
-def recorded(attn: Attention, x: Tensor, text: Tensor, entities: Tensor) -> Tensor:
+def recorded_map(attn: Attention, x: Tensor, text: Tensor, entities: Tensor) -> Tensor:
     attn.set_processor(RecordedAttention(0, "layer", 4))
     recorder = MapRecorder(entities, (SIDE, SIDE))
     attn(x, encoder_hidden_states=text, recorder=recorder)
     return recorder.maps["layer"].flatten(2)
 
 
-def eager(attn: Attention, x: Tensor, text: Tensor, entities: Tensor) -> Tensor:
+def eager_map(attn: Attention, x: Tensor, text: Tensor, entities: Tensor) -> Tensor:
     kept: dict[str, Tensor] = {}
     attn.set_processor(MapKeeper(kept, "layer"))
     attn(x, encoder_hidden_states=text)
     return entities @ kept["layer"].mean(dim=0, keepdim=True).transpose(1, 2)
 
 
-def from_log_sum_exp(attn: Attention, x: Tensor, text: Tensor, entities: Tensor) -> Tensor:
-    """The trap: a fused kernel's log-sum-exp gives the right map, and no gradient of its own."""
+def map_from_log_sum_exp(attn: Attention, x: Tensor, text: Tensor, entities: Tensor) -> Tensor:
+    """Map from a fused kernel's log-sum-exp: right in value, wrong in its gradient."""
     logits = attn.head_to_batch_dim(attn.to_q(x)) @ attn.head_to_batch_dim(attn.to_k(text)).transpose(1, 2) * attn.scale
     maps: Tensor = (logits - logits.logsumexp(dim=-1, keepdim=True).detach()).exp()
     return entities @ maps.mean(dim=0, keepdim=True).transpose(1, 2)
 
 
 def test_gradients_of_the_maps() -> None:
-    wanted = layer_gradient(eager)
-    hold("C4 gradients apart from the eager form's", apart(layer_gradient(recorded), wanted))
-    assert apart(layer_gradient(from_log_sum_exp), wanted) > 0.1
+    wanted = layer_gradient(eager_map)
+    check_gate("C4 gradients apart from the eager form's", relative_difference(layer_gradient(recorded_map), wanted))
+    assert relative_difference(layer_gradient(map_from_log_sum_exp), wanted) > 0.1
 
 
 # C5: sampling
@@ -248,11 +254,11 @@ def test_gradients_of_the_maps() -> None:
 def test_flops_of_a_sampling_step(subjects: int) -> None:
     net = build_on_meta(lambda: NaiveUNet(BASE), torch.bfloat16)
     naive = inference_flops(lambda: net(*tensors(3, subjects, torch.device("meta"), torch.bfloat16)))
-    hold(f"C5 FLOPs of a sampling step, {subjects} subjects", sampling_budget(OURS, subjects).step / naive)
+    check_gate(f"C5 FLOPs of a sampling step, {subjects} subjects", sampling_budget(OURS, subjects).step / naive)
 
 
 def test_constant_keys_and_values_are_projected_once() -> None:
-    """At full width, in 50 steps of PNDM, counted where the projections run."""
+    """At full width, in 50 steps of PNDM, counted by hooks of the projections."""
     unet = build_on_meta(lambda: SubjectUNet(UNet2DConditionModel(**BASE.unet), OURS))
     calls: Counter[nn.Module] = Counter()
     constant = [adapter.S.from_tokens for adapter in unet.adapters()]
@@ -277,13 +283,13 @@ def conditions(images: int, device: torch.device) -> Conditions:
     return Conditions(text, AdapterInputs(tokens), latent[:, :1])
 
 
-def each_branch(given: Conditions) -> dict[Branch, Conditions]:
+def conditions_by_branch(given: Conditions) -> dict[Branch, Conditions]:
     empty = given.text[:1] * 0.5
     return {branch: branch_conditions(branch, given, empty, OURS.null_branches) for branch in COEFFICIENTS}
 
 
 def denoiser(unet: SubjectUNet, given: Conditions) -> GuidedDenoiser:
-    return GuidedDenoiser(unet, list(each_branch(given).values()), COEFFICIENTS)
+    return GuidedDenoiser(unet, list(conditions_by_branch(given).values()), COEFFICIENTS)
 
 
 # C8: time on the CPU, and C5 with real weights
@@ -291,7 +297,7 @@ def denoiser(unet: SubjectUNet, given: Conditions) -> GuidedDenoiser:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same weights in both networks."""
+    """Both networks with the same weights."""
 
     naive: NaiveUNet
     ours: SubjectUNet
@@ -315,7 +321,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 
 def test_step_on_the_cpu(pair: Pair) -> None:
-    """CPU seconds of a step of the UNet with the map loss: one image, smallest of three of each, in turns."""
+    """CPU seconds of a step of the UNet with the map loss: one image, the smallest of three, alternating."""
     dtype = pair.naive.unet.dtype
     seconds: dict[str, list[float]] = {"naive": [], "ours": []}
     predictions: dict[str, Tensor] = {}
@@ -326,21 +332,21 @@ def test_step_on_the_cpu(pair: Pair) -> None:
             seconds[name].append(time.process_time() - start)
     speedup = min(seconds["naive"]) / min(seconds["ours"])
     print(f"\nC8 {dtype}, CPU seconds {seconds}: {speedup:.2f} times faster (at least {SPEEDUPS[dtype]})", end="")
-    assert apart(predictions["ours"], predictions["naive"]) < (1e-4 if dtype is torch.float32 else 0.1)
+    assert relative_difference(predictions["ours"], predictions["naive"]) < (1e-4 if dtype is torch.float32 else 0.1)
     assert speedup >= SPEEDUPS[dtype]
 
 
 def test_cached_keys_and_values_change_nothing(pair: Pair) -> None:
     if pair.naive.unet.dtype is not torch.float32:
-        pytest.skip("a question of float32")
+        pytest.skip("checked in float32 only")
     given = conditions(1, torch.device("cpu"))
     z_t = torch.randn(1, 4, SIDE, SIDE)
     with torch.no_grad():
         cached = denoiser(pair.ours, given)(z_t, 500.0)
         uncached = combine_branches(
-            {b: pair.ours(z_t, torch.tensor([500]), c) for b, c in each_branch(given).items()}, COEFFICIENTS
+            {b: pair.ours(z_t, torch.tensor([500]), c) for b, c in conditions_by_branch(given).items()}, COEFFICIENTS
         )
-    hold("C5 cached apart from uncached", apart(cached, uncached))
+    check_gate("C5 cached apart from uncached", relative_difference(cached, uncached))
 
 
 def naive_step(pair: Pair) -> Tensor:
@@ -348,7 +354,7 @@ def naive_step(pair: Pair) -> Tensor:
     entities, masks = targets(text.dtype)
     prediction = pair.naive(latent, t, text, tokens)
     loss = prediction.float().square().mean() + OURS.lambda_attn * pair.naive.map_loss(entities, masks)
-    return finished(pair.naive, loss, prediction)
+    return run_backward(pair.naive, loss, prediction)
 
 
 def our_step(pair: Pair) -> Tensor:
@@ -357,10 +363,11 @@ def our_step(pair: Pair) -> Tensor:
     recorder = MapRecorder(entities, (SIDE, SIDE))
     prediction: Tensor = pair.ours(latent[:, :4], t, Conditions(text, AdapterInputs(tokens), latent[:, 4:]), recorder)
     L_attn = attention_map_loss(recorder.maps, masks, entities.sum(dim=-1) > 0)
-    return finished(pair.ours, prediction.float().square().mean() + OURS.lambda_attn * L_attn, prediction)
+    return run_backward(pair.ours, prediction.float().square().mean() + OURS.lambda_attn * L_attn, prediction)
 
 
-def finished(net: nn.Module, loss: Tensor, prediction: Tensor) -> Tensor:
+def run_backward(net: nn.Module, loss: Tensor, prediction: Tensor) -> Tensor:
+    """Run the backward pass, and return the prediction."""
     loss.backward()  # type: ignore[no-untyped-call]
     net.zero_grad(set_to_none=True)
     return prediction.detach()
