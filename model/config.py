@@ -129,7 +129,7 @@ class BoxCondition(StrEnum):
 
 
 class AbsentSlots(StrEnum):
-    """What the adapter receives for slots without a subject."""
+    """Adapter tokens of slots without a subject."""
 
     PACKED = "packed"
     """No adapter tokens."""
@@ -204,11 +204,10 @@ class SubjectConfig(Config):
     backgrounds: str | None = None
     """Folder of photographs for `background = "random"`."""
     square: bool = True
-    """Whether the cut-out is padded to a square, which keeps it whole, or cropped to one. Choice: the paper is
-    silent."""
+    """Padding of the cut-out to a square; false crops it to a square instead. Choice: the paper is silent."""
     fill_cavities: bool = False
-    """Whether cavities of a subject's mask are filled: in training every pixel with mask on all four sides, at sampling
-    only holes (released code). A mask of Eq. 2 that is resized from pixels is filled as well. Choice: the paper is
+    """Filling of cavities in a subject's mask: in training every pixel with mask on all four sides, at sampling only
+    holes (released code). Masks of Eq. 2 that are resized from pixels are filled as well. Choice: the paper is
     silent."""
 
     @model_validator(mode="after")
@@ -227,10 +226,10 @@ class DeparturesConfig(Config):
     """
 
     patch_positions: bool = False
-    """Whether the adapter's queries and keys carry a position code: of the latent position, and of the place in the
-    subject's box that a patch of its picture corresponds to. The paper encodes only the box of the whole subject."""
+    """Position codes in the adapter's queries and keys: of the latent position, and of the place in the subject's box
+    that a patch of its picture corresponds to. The paper encodes only the box of the whole subject."""
     keys_start_as_queries: bool = False
-    """Whether W_k of the adapter starts as a copy of W_q, so that similar tokens attend to each other from the first
+    """Initialisation of the adapter's W_k as a copy of W_q, so that similar tokens attend to each other from the first
     step. W_k is trained like any other weight."""
     gate_start: Factor = 0.0
     """Initial value of gamma. At 0 a new adapter changes nothing; above 0 the base's images change at once, and the
@@ -263,23 +262,23 @@ class ModelConfig(Config):
     """How the text and its clauses are tokenized. Choice: the paper is silent."""
 
     use_location_control: bool = True
-    """Whether the location mask l_m is concatenated to the latent (Table 3 c)."""
+    """Concatenation of the location mask l_m to the latent (Table 3 c)."""
     use_box_coordinates: bool = True
-    """Whether the adapter receives Fourier(l) (Table 3 d)."""
+    """Box coordinates Fourier(l) as input of the adapter (Table 3 d)."""
     use_adapter: bool = True
-    """Whether adapters are inserted (Table 3 e)."""
+    """Adapters in the UNet (Table 3 e)."""
     use_attention_control: bool = True
-    """Whether L_attn is part of the loss (Table 3 f)."""
+    """L_attn as a term of the loss (Table 3 f)."""
     use_image_cls: bool = True
-    """Whether the CLS embedding v_g replaces the placeholder's embedding (Table 3 g)."""
+    """CLS embedding v_g in place of the placeholder's embedding (Table 3 g)."""
 
     beta: Factor = 1.0
     """Balance constant beta of the adapter (App. A); 0 turns the adapters off."""
     adapter_feed_forward: bool = False
-    """Whether a gated feed-forward follows the adapter's attention, as in GLIGEN and the released code. The paper
-    prints the attention term only (Sec. 3.3), though its 2.5 B parameters are reached only with the feed-forward."""
+    """Gated feed-forward after the adapter's attention, as in GLIGEN and the released code. The paper prints the
+    attention term only (Sec. 3.3), though its 2.5 B parameters are reached only with the feed-forward."""
     absent_slots: AbsentSlots = AbsentSlots.PACKED
-    """What the adapter receives for slots without a subject. Choice: the paper is silent."""
+    """Adapter tokens of slots without a subject. Choice: the paper is silent."""
     box_condition: BoxCondition = BoxCondition.ALWAYS
     """When the adapter receives a subject's box; in the paper, for every subject."""
     box_edges: BoxEdges = BoxEdges.EXACT

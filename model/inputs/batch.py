@@ -61,8 +61,8 @@ class SubjectBatch:
     image_features: ImageFeatures | None = None
     """Outputs of the image encoder for the subjects' pictures."""
     full: bool = False
-    """Whether every slot is known to hold a subject, so that attention needs no mask. The host knows it without waiting
-    for the device."""
+    """True if every slot is known to hold a subject, so that attention needs no mask. The host must know it without
+    waiting for the device."""
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "SubjectBatch":
         """Return a copy of the batch on `device`."""

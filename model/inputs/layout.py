@@ -75,7 +75,7 @@ class LayoutInput:
 
     @property
     def has_place(self) -> bool:
-        """Whether a box or a mask was requested."""
+        """True if a box or a mask was requested."""
         return self.box is not None or self.mask is not None
 
 
@@ -100,7 +100,7 @@ def choose_places(
 ) -> list[Place]:
     """Choose one place per subject.
 
-    A subject that is too small or too thin for any latent position is moved to the nearest one, with a warning.
+    For a subject too small or too thin to mark a latent position, the nearest ones are marked, with a warning.
 
     Args:
         inputs: the subjects.

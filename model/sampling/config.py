@@ -20,8 +20,8 @@ class Interpolation(Config):
     """Interpolation between subject and text: each phase of denoising uses one of the two (Sec. 4.5, App. E)."""
 
     alpha: Share
-    """Share of the noise schedule that is left when the second phase begins (Eq. 4). At 0 there is no second phase, at
-    1 no first."""
+    """Share of the noise schedule, 0 to 1, that is left when the second phase begins (Eq. 4). At 0 there is no
+    second phase, at 1 no first."""
     first: Phase = Phase.SUBJECT
     """Phase that comes first. `subject`, the paper's order, keeps the subject's outline; `text` keeps the layout of the
     text's image."""

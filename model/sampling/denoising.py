@@ -195,7 +195,9 @@ def make_scheduler(name: str, noise_schedule: Mapping[str, object]) -> Scheduler
     scheduler_class = getattr(diffusers, f"{name}Scheduler", None)
     if scheduler_class is None:
         known = sorted(each.removesuffix("Scheduler") for each in dir(diffusers) if each.endswith("Scheduler"))
-        raise ValueError(f"sampling.scheduler={name!r} is no scheduler of diffusers: choose one of {', '.join(known)}")
+        raise ValueError(
+            f"sampling.scheduler={name!r} is not a scheduler of diffusers: choose one of {', '.join(known)}"
+        )
     try:
         scheduler: Scheduler = scheduler_class.from_config(_scheduler_settings(scheduler_class, noise_schedule))
         steps_alone = _required_arguments(scheduler.step) <= {"model_output", "timestep", "sample"}

@@ -28,12 +28,12 @@ class Branch(Enum):
 
     @property
     def has_text(self) -> bool:
-        """Whether the prediction uses the text. Otherwise the prompt is empty, and so without CLS embeddings."""
+        """True if the prediction uses the text; otherwise the prompt is empty, and so without CLS embeddings."""
         return self.value[0]
 
     @property
     def has_image(self) -> bool:
-        """Whether the prediction uses the image. Otherwise `NullBranches` applies."""
+        """True if the prediction uses the image; otherwise `NullBranches` applies."""
         return self.value[1]
 
 

@@ -392,7 +392,7 @@ def _report_setting(setting: str, value: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:  # the libraries raise many kinds for a damaged file
-        kind, cure = "hub id (there is no such folder)", advice_on_copies(value)
+        kind, cure = "hub id (no such folder exists)", advice_on_copies(value)
         if Path(value).expanduser().is_dir():
             kind, cure = "folder", "Copy or download it again, or give another"
         raise CheckpointError(

@@ -21,7 +21,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def build(base_folder: Path) -> Callable[..., SubjectDiffusion]:
-    """The small network under the paper's settings, but for those that are given."""
+    """Return a function that builds the small network with the paper's settings and those passed to it."""
 
     def build(**settings: object) -> SubjectDiffusion:
         torch.manual_seed(1)
@@ -33,7 +33,7 @@ def build(base_folder: Path) -> Callable[..., SubjectDiffusion]:
 
 @pytest.fixture
 def untyped() -> Iterator[None]:
-    """Without the check of axes in tests, which torch's compiler cannot follow."""
+    """Turn off the shape checks of tests, which torch's compiler cannot trace."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -55,12 +55,12 @@ def test_prints_every_table(base_folder: Path, tmp_path: Path, capsys: pytest.Ca
         (["--config", "missing.toml"], "missing.toml"),
     ],
 )
-def test_bad_settings_are_told_in_words(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_settings_are_reported(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
 
 
-def test_budgets_follow_what_is_asked(base_folder: Path) -> None:
+def test_budgets_grow_with_images_and_subjects(base_folder: Path) -> None:
     config = small_config(base_folder, adapter_feed_forward=True)
     one, two = training_budget(config, 1, 1), training_budget(config, 2, 2)
     assert two.vae == 2 * one.vae

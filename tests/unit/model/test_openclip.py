@@ -1,4 +1,4 @@
-"""What OpenCLIP imports in vain is left out, and nobody else hears of it."""
+"""OpenCLIP is imported without wandb, and other imports of wandb are unaffected."""
 
 import sys
 

@@ -46,7 +46,7 @@ def pipeline(build: Build) -> SubjectDiffusionPipeline:
 
 
 def trained(net: SubjectDiffusion) -> SubjectDiffusion:
-    """As if training had moved everything that it may move."""
+    """Change all trained weights, as training would."""
     torch.manual_seed(3)
     with torch.no_grad():
         for weight in net.parameters():
@@ -64,7 +64,7 @@ def apart(a: GeneratedImage, b: GeneratedImage) -> int:
 
 
 def test_weights_are_cast_before_they_are_moved(build: Build) -> None:
-    """The device never holds a large part in float32. The meta device stands for it: what is placed there counts."""
+    """The device never holds a large part in float32; the meta device stands for it."""
     net = build()
     in_float32 = held_bytes(net)
     with Placed("meta") as placed:
@@ -131,7 +131,7 @@ def test_layout_is_reported_and_random_follows_the_seed(pipeline: SubjectDiffusi
 
 
 def test_a_box_is_marked_by_the_outline_of_its_subject(pipeline: SubjectDiffusionPipeline) -> None:
-    """Given as a box of .5 x 1, the square subject gets what it gets by its own mask at that place."""
+    """In a box of .5 x 1, a square subject gets the same bounds as by its own mask at that place."""
     by_box = Request("a photo", [subject(box=(0.25, 0.0, 0.75, 1.0))], seed=1)
     fitted = np.zeros((LATENT, LATENT), dtype=bool)
     fitted[LATENT // 4 : -LATENT // 4, LATENT // 4 : -LATENT // 4] = True
@@ -218,7 +218,7 @@ def test_scales_of_one_run_one_branch(pipeline: SubjectDiffusionPipeline) -> Non
     assert set(rows) == {2}
 
 
-def test_another_scheduler_and_one_that_there_is_none_of(pipeline: SubjectDiffusionPipeline) -> None:
+def test_another_scheduler_and_an_unknown_one(pipeline: SubjectDiffusionPipeline) -> None:
     seen: list[SamplingProgress] = []
     request = Request("a photo", [subject()])
     pipeline([request], SamplingConfig(steps=3, scheduler="DPMSolverMultistep"), on_step=seen.append)
@@ -230,7 +230,7 @@ def test_another_scheduler_and_one_that_there_is_none_of(pipeline: SubjectDiffus
             pipeline([request], SamplingConfig(scheduler=another_way))
 
 
-def test_what_a_long_prompt_lost_is_told(pipeline: SubjectDiffusionPipeline) -> None:
+def test_the_cut_end_of_a_long_prompt_is_reported(pipeline: SubjectDiffusionPipeline) -> None:
     long = " ".join(f"word{i}" for i in range(200))
     (made,) = pipeline([Request(long, [subject()])], QUICK)
     assert made.cut.endswith("word199")
@@ -267,14 +267,14 @@ MASK = np.ones((40, 40), dtype=bool)
         ({"strength": float("nan")}, "strength=nan of 'dog': give 0 or more"),
     ],
 )
-def test_a_subject_that_cannot_be_meant_is_refused(given: dict[str, object], message: str) -> None:
+def test_an_invalid_subject_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         subject(**given)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("seed", [-1, 1 << 64, 1.5, "7", None])
-def test_a_seed_that_the_generators_do_not_know_is_refused(seed: object) -> None:
+def test_a_seed_outside_the_generators_range_is_refused(seed: object) -> None:
     with pytest.raises(ValueError, match=re.escape(f"seed={seed!r}: give a whole number from 0 to 2**64 - 1")):
         Request("a photo", seed=seed)  # type: ignore[arg-type]
 
@@ -300,7 +300,7 @@ def test_a_subject_is_the_same_in_every_form(pipeline: SubjectDiffusionPipeline)
     assert [apart(made, other) for other in others] == [0, 0, 0, 0]
 
 
-def test_a_cutout_brings_its_mask() -> None:
+def test_a_cutout_contains_its_mask() -> None:
     rgba = np.zeros((6, 4, 4), dtype=np.uint8)
     rgba[2:5, 1:3] = (10, 20, 30, 255)
     dog = Subject.from_cutout(Image.fromarray(rgba), "dog")

@@ -1,4 +1,4 @@
-"""The whole of Fig. 3: what is trained, how much there is of it, and what its inputs do and do not change."""
+"""The whole model of Fig. 3: its trained parts, its size, and the effect of each input."""
 
 from dataclasses import replace
 
@@ -26,12 +26,12 @@ def loss(net: SubjectDiffusion, batch: SubjectBatch, seed: int = 0) -> TrainingL
 
 
 def features_of(net: SubjectDiffusion, batch: SubjectBatch) -> SubjectBatch:
-    """`batch` with its subjects encoded ahead."""
+    """Return `batch` with encoded subjects."""
     return replace(batch, subject_images=None, image_features=net.image_encoder(batch.subject_images))
 
 
 def predicted(net: SubjectDiffusion, batch: SubjectBatch, recorder: MapRecorder | None = None) -> Tensor:
-    """eps_theta of `batch`, whose subjects are encoded ahead, at one z_t and t."""
+    """Return the prediction for `batch`, which has encoded subjects, at one latent and timestep."""
     torch.manual_seed(0)
     l_m = net.location_mask(batch.boxes, batch.masks, batch.present, (LATENT, LATENT))
     conditions = net.conditions(batch.prompts, batch.image_features, batch.boxes, batch.present, l_m)
@@ -198,7 +198,7 @@ def test_the_loss_is_eq_3s_sum(build):
     assert not result.attention.requires_grad
 
 
-def test_encoded_ahead_is_the_same(build):
+def test_encoding_in_advance_gives_the_same_loss(build):
     net = build(drop=NEVER)
     batch = small_batch(net.prompts, ["dog", "cat"])
     ahead = replace(features_of(net, batch), images=None, latent_moments=net.latent_moments(batch.images))
@@ -220,7 +220,7 @@ def test_the_loss_is_the_same_for_the_same_seed_only(build):
 
 
 class Syncs(TorchDispatchMode):
-    """Counts the operations that would make the host wait for a GPU."""
+    """Counter of operations that make the host wait for a GPU."""
 
     waiting = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 
@@ -234,7 +234,7 @@ class Syncs(TorchDispatchMode):
 
 
 def test_a_step_never_waits_for_the_device(build):
-    """C7."""
+    """Gate C7 of docs/benchmarks/model-gates.md."""
     net = build()
     batch = small_batch(net.prompts, ["dog", "cat"], ["bird", None])
     with Syncs() as syncs:
@@ -260,7 +260,7 @@ def test_a_few_steps_lower_the_loss(build):
     assert any(gate != 0 for gate in net.unet.gates().values())
 
 
-def test_in_bfloat16_with_frozen_parts_stored_in_it(build):
+def test_trains_in_bfloat16_with_frozen_parts_in_bfloat16(build):
     net = build(drop=NEVER)
     exact = loss(net, small_batch(net.prompts, ["dog", "cat"])).total
     net.cast_frozen(net.config.frozen_precision)
@@ -336,7 +336,7 @@ def test_without_layout_only_the_mask_is_gone(build):
 
 
 @torch.no_grad()
-def test_eps_theta_takes_the_papers_arguments(build):
+def test_predict_noise_takes_the_papers_arguments(build):
     net = open_gates(build())
     batch = small_batch(net.prompts, ["dog", "cat"], ["bird", None])
     z_t, t = torch.randn(2, 4, LATENT, LATENT), torch.tensor([1, 999])

@@ -1,4 +1,4 @@
-"""The counter against sums done by hand, and against what really is kept."""
+"""Counted costs against sums by hand, and against the memory of a real run."""
 
 import torch
 from torch import Tensor, nn

@@ -31,7 +31,7 @@ def test_one_worker_by_hand(base_folder: Path) -> None:
     assert in_float32.copies == 0
 
 
-def test_workers_who_split_hold_parts_and_gather_the_rest(base_folder: Path) -> None:
+def test_workers_under_fsdp2_hold_parts_and_gather_the_rest(base_folder: Path) -> None:
     config = small_config(base_folder)
     whole, split = (training_memory(config, 0, split_among=workers) for workers in (1, 4))
     assert whole.trained / 4 <= split.trained < whole.trained / 3
@@ -46,8 +46,8 @@ def test_layers_of_the_text_encoder_are_gathered_two_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("what", [Recompute.NOTHING, Recompute.ACTIVATIONS])
-def test_what_a_real_step_keeps_is_what_is_counted(base_folder: Path, what: Recompute) -> None:
-    """Within 5 %: attention on a CPU keeps other small things than on a GPU."""
+def test_a_real_step_keeps_the_counted_bytes(base_folder: Path, what: Recompute) -> None:
+    """Within 5 %, because attention on a CPU keeps other small tensors than on a GPU."""
     config = small_config(base_folder)
     net = SubjectDiffusion.from_base(config)
     batch = replace(small_batch(net.prompts, ["dog", "cat"], ["bird", "car"]), full=True)

@@ -1,4 +1,4 @@
-"""Recomputing changes what is kept, and nothing that is computed."""
+"""Recomputation changes the memory of a step, but not its results."""
 
 import copy
 import multiprocessing
@@ -46,7 +46,7 @@ def outputs_and_gradients(unet: nn.Module, run: Callable[..., Tensor]) -> tuple[
     return result.detach(), {n: p.grad.clone() for n, p in unet.named_parameters() if p.grad is not None}
 
 
-def run_of(unet: nn.Module) -> Callable[..., Tensor]:
+def runner(unet: nn.Module) -> Callable[..., Tensor]:
     return lambda latent, t, text: unet(latent, t, text).sample
 
 
@@ -66,8 +66,8 @@ def test_outputs_gradients_and_names_stay(change: Callable[[nn.Module], None]) -
     ours = copy.deepcopy(plain)
     change(ours)
     assert list(ours.state_dict()) == list(plain.state_dict())
-    expected, expected_gradients = outputs_and_gradients(plain, run_of(plain))
-    result, gradients = outputs_and_gradients(ours, run_of(ours))
+    expected, expected_gradients = outputs_and_gradients(plain, runner(plain))
+    result, gradients = outputs_and_gradients(ours, runner(ours))
     assert (result - expected).abs().max() <= 1e-6
     assert len(expected_gradients) == 10
     assert_close(gradients, expected_gradients, 1e-5)
@@ -79,8 +79,8 @@ def test_holds_under_bf16_autocast(change: Callable[[nn.Module], None]) -> None:
     ours = copy.deepcopy(plain)
     change(ours)
     with torch.autocast("cpu", torch.bfloat16):
-        expected, expected_gradients = outputs_and_gradients(plain, run_of(plain))
-        result, gradients = outputs_and_gradients(ours, run_of(ours))
+        expected, expected_gradients = outputs_and_gradients(plain, runner(plain))
+        result, gradients = outputs_and_gradients(ours, runner(ours))
     assert torch.equal(result, expected)
     assert_close(gradients, expected_gradients, 0.02)
 
@@ -89,8 +89,8 @@ def compare_compiled(change: Callable[[nn.Module], None]) -> None:
     unet = small_unet()
     plain = copy.deepcopy(unet)
     change(unet)
-    compiled = torch.compile(run_of(unet), backend="aot_eager", fullgraph=True)
-    expected, expected_gradients = outputs_and_gradients(plain, run_of(plain))
+    compiled = torch.compile(runner(unet), backend="aot_eager", fullgraph=True)
+    expected, expected_gradients = outputs_and_gradients(plain, runner(plain))
     result, gradients = outputs_and_gradients(unet, compiled)
     assert (result - expected).abs().max() <= 1e-6
     assert_close(gradients, expected_gradients, 1e-5)
@@ -99,7 +99,7 @@ def compare_compiled(change: Callable[[nn.Module], None]) -> None:
 @pytest.mark.slow
 @each
 def test_compiles_without_a_graph_break(change: Callable[[nn.Module], None]) -> None:
-    """In a process of its own: the compiler cannot follow the check of axes that tests put around `model`."""
+    """Runs in a separate process: the compiler cannot trace the shape checks that tests add to `model`."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         process.submit(compare_compiled, change).result()
 
@@ -108,7 +108,7 @@ def test_a_trained_convolution_keeps_its_input_and_learns() -> None:
     unet = small_unet()
     unet.conv_out.requires_grad_(True)
     recompute_activations(unet)
-    _, gradients = outputs_and_gradients(unet, run_of(unet))
+    _, gradients = outputs_and_gradients(unet, runner(unet))
     assert gradients["conv_out.weight"].abs().max() > 0
 
 

@@ -9,7 +9,7 @@ from model.inputs.cavities import fill_cavities, fill_holes
 Mask = NDArray[np.bool_]
 
 
-def drawn(rows: str) -> Mask:
+def parse_mask(rows: str) -> Mask:
     return np.array([[letter == "#" for letter in row] for row in rows.split()])
 
 
@@ -34,7 +34,7 @@ def test_rough_filling_is_the_released_codes(seed: int) -> None:
 
 
 def test_only_holes_are_filled_at_sampling() -> None:
-    mask = drawn("####### #.....# #.###.# #.###.# #.....# ####### ....... ##..##. .#...#. .#####.")
-    whole = drawn("####### ####### ####### ####### ####### ####### ....... ##..##. .#...#. .#####.")
+    mask = parse_mask("####### #.....# #.###.# #.###.# #.....# ####### ....... ##..##. .#...#. .#####.")
+    whole = parse_mask("####### ####### ####### ####### ####### ####### ....... ##..##. .#...#. .#####.")
     assert np.array_equal(fill_holes(mask), whole)
     assert fill_cavities(mask)[8, 2:5].all()

@@ -1,4 +1,4 @@
-"""Pictures and masks as people have them: read as they are meant, or refused in one line."""
+"""Pictures and masks in users' forms are converted, or refused in one line if ambiguous."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_grey_is_repeated(picture: object) -> None:
         (Image.fromarray(RGB[..., 0].astype(np.int32)), "it holds int32"),
     ],
 )
-def test_a_picture_that_would_be_a_guess_is_refused(picture: object, message: str) -> None:
+def test_an_ambiguous_picture_is_refused(picture: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rgb_pixels(picture, "it")
 
@@ -112,13 +112,13 @@ def test_masks_are_the_same_in_every_form(mask: object) -> None:
         (None, "it is a NoneType"),
     ],
 )
-def test_a_mask_that_would_be_a_guess_is_refused(mask: object, message: str) -> None:
+def test_an_ambiguous_mask_is_refused(mask: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mask_pixels(mask, "it")
 
 
-def turned(pixels: NDArray[np.uint8], folder: Path) -> Image.Image:
-    """A file whose EXIF orientation says that it is to be turned by 90 degrees to be `pixels`."""
+def rotated(pixels: NDArray[np.uint8], folder: Path) -> Image.Image:
+    """Open a file with `pixels` turned by 90 degrees and an EXIF orientation that turns them back."""
     lying = Image.fromarray(np.rot90(pixels))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -127,9 +127,9 @@ def turned(pixels: NDArray[np.uint8], folder: Path) -> Image.Image:
 
 
 def test_pictures_masks_and_cut_outs_are_turned_upright(tmp_path: Path) -> None:
-    assert np.array_equal(rgb_pixels(turned(RGB, tmp_path), "it"), RGB)
-    assert np.array_equal(mask_pixels(turned(RGB[..., 0], tmp_path), "it"), MASK)
-    image, mask = cutout_layers(turned(np.dstack([RGB, MASK * np.uint8(255)]), tmp_path), "it")
+    assert np.array_equal(rgb_pixels(rotated(RGB, tmp_path), "it"), RGB)
+    assert np.array_equal(mask_pixels(rotated(RGB[..., 0], tmp_path), "it"), MASK)
+    image, mask = cutout_layers(rotated(np.dstack([RGB, MASK * np.uint8(255)]), tmp_path), "it")
     assert np.array_equal(rgb_pixels(image, "it"), RGB)
     assert np.array_equal(mask_pixels(mask, "it"), MASK)
 

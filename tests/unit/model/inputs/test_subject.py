@@ -1,4 +1,4 @@
-"""The subject's picture: its subject alone, whole, on the background that the settings say."""
+"""The picture of a subject shows the whole subject alone, on the background of the settings."""
 
 from pathlib import Path
 

@@ -53,7 +53,7 @@ def gligen_of(ours: SubjectAdapter) -> GatedSelfAttentionDense:
 
 
 def test_slicing_is_exact():
-    """C2: outputs within 1e-6 and gradients within 1e-5 of the form that asks queries for all tokens."""
+    """Gate C2: outputs within 1e-6 and gradients within 1e-5 of the form that asks queries for all tokens."""
     ours = adapter()
     theirs = gligen_of(ours)
     results, gradients = [], []
@@ -90,7 +90,7 @@ def test_a_new_adapter_changes_nothing_and_yet_its_gates_learn(feed_forward):
     assert all(weight.grad.abs() > 0 for name, weight in new.named_parameters() if name.endswith("gamma"))
 
 
-def test_beta_0_turns_it_off():
+def test_beta_0_turns_the_adapter_off():
     L_a, h_e = inputs()
     assert torch.equal(adapter(beta=0.0)(L_a, AdapterInputs(h_e)), L_a)
 
@@ -103,7 +103,7 @@ def test_images_without_tokens_pass_unchanged():
     assert torch.allclose(out[:1], ours(L_a, AdapterInputs(h_e))[:1], atol=1e-6)
 
 
-def test_a_gate_turns_it_off_by_image():
+def test_a_gate_turns_the_adapter_off_by_image():
     L_a, h_e = inputs()
     ours = adapter()
     out = ours(L_a, AdapterInputs(h_e, gate=torch.tensor([0.0, 1.0])))
@@ -111,7 +111,7 @@ def test_a_gate_turns_it_off_by_image():
     assert torch.equal(out[1], ours(L_a, AdapterInputs(h_e))[1])
 
 
-def test_keys_and_values_made_ahead_are_the_same():
+def test_keys_and_values_projected_in_advance_give_the_same_result():
     L_a, h_e = inputs()
     ours = adapter()
     ahead = AdapterInputs(h_e, keys_values=[ours.S.keys_values(h_e)])
@@ -121,14 +121,14 @@ def test_keys_and_values_made_ahead_are_the_same():
 # Departures of the miniature
 
 
-def test_the_code_of_a_place_by_hand():
+def test_position_code_by_hand():
     (code,) = position_code(torch.tensor([[0.25, 0.6]])).tolist()
     angles = [[place * math.pi * 2**k for k in range(5)] for place in (0.25, 0.6)]
     expected = [wave(angle) for row in angles for wave in (math.sin, math.cos) for angle in row]
     assert code == pytest.approx(expected, abs=1e-5)
 
 
-def test_patches_lie_where_a_pasted_picture_would_have_them():
+def test_patch_centres_are_those_of_a_pasted_picture():
     wide = torch.tensor([[[0.2, 0.4, 0.8, 0.6]]])
     padded = patch_centres(wide, 4, padded=True)[0]
     assert torch.allclose(padded, torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.35, 0.65], [0.65, 0.65]]))
@@ -137,7 +137,7 @@ def test_patches_lie_where_a_pasted_picture_would_have_them():
     assert torch.allclose(patch_centres(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), 16, padded=True)[0], cell_centres(4))
 
 
-def test_keys_started_as_queries_look_at_their_own_place():
+def test_keys_that_start_as_queries_attend_to_their_own_position():
     ours = adapter(departures=DeparturesConfig(patch_positions=True, keys_start_as_queries=True))
     assert torch.equal(ours.S.to_k.weight, ours.S.to_q.weight)
     centres = patch_centres(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), N, padded=True)
@@ -149,7 +149,7 @@ def test_keys_started_as_queries_look_at_their_own_place():
     assert logits[own].mean() > logits[~own].mean() + 2 * logits[~own].std()
 
 
-def test_places_matter_only_where_they_are_asked_for():
+def test_patch_centres_matter_only_with_the_departure_on():
     patches, boxes, present = subjects()
     tokens = tokens_of()
     assert tokens.inputs(patches, boxes, present).patch_centres is None
@@ -212,7 +212,7 @@ def test_what_an_absent_slot_holds_has_no_effect_not_even_nan(settings):
     assert all(weight.grad.isfinite().all() for weight in tokens.parameters())
 
 
-def test_packed_an_absent_slot_is_as_if_it_were_not_there():
+def test_packed_an_absent_slot_has_no_tokens():
     tokens, ours = tokens_of(**PACKED), adapter()
     patches, boxes, present = subjects()
     present[:, 1] = False

@@ -35,14 +35,14 @@ def recorded(attn: Attention, latents: Tensor, text: Tensor) -> Tensor:
 
 
 def eager(attn: Attention, latents: Tensor, text: Tensor) -> Tensor:
-    """Of diffusers' own processor's probabilities, the columns one by one."""
+    """Maps from the probabilities of diffusers' own processor, one column at a time."""
     q, k = attn.head_to_batch_dim(attn.to_q(latents)), attn.head_to_batch_dim(attn.to_k(text))
     per_head = attn.get_attention_scores(q, k).reshape(B, HEADS, H * W, T).mean(dim=1)
     return torch.stack([per_head[..., 2], per_head[..., 3:5].mean(-1), torch.zeros(B, H * W)], dim=1)
 
 
 def from_detached_log_sum_exp(attn: Attention, latents: Tensor, text: Tensor) -> Tensor:
-    """What the logarithm of the sum that a fused kernel returns would give: it carries no gradient."""
+    """Maps from the log-sum-exp that a fused kernel returns, which carries no gradient."""
     q, k = attn.to_q(latents), attn.to_k(text)
     q, k = (x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in (q, k))
     logits = q @ k.transpose(-1, -2) * attn.scale
@@ -62,7 +62,7 @@ def maps_and_gradients(maps_of: Maps) -> tuple[Tensor, list[Tensor]]:
 
 
 def deviation(maps_of: Maps) -> tuple[float, float]:
-    """Of maps, and of gradients relative to their size, from the eager form's."""
+    """Largest differences of the maps, and of the gradients relative to their size, from the eager form."""
     maps, gradients = maps_and_gradients(maps_of)
     true_maps, true_gradients = maps_and_gradients(eager)
     relative = [(g - t).norm() / t.norm() for g, t in zip(gradients, true_gradients, strict=True)]
@@ -70,14 +70,14 @@ def deviation(maps_of: Maps) -> tuple[float, float]:
 
 
 def test_maps_and_their_gradients_are_the_eager_forms():
-    """C4."""
+    """Gate C4 of docs/benchmarks/model-gates.md."""
     maps, gradients = deviation(recorded)
     assert maps <= 1e-6
     assert gradients <= 1e-5
 
 
 def test_maps_from_a_detached_log_sum_exp_would_be_caught():
-    """Their values are right, which is the trap; the test above would refuse them for their gradients."""
+    """Their values are right, but the test above would fail on their gradients."""
     maps, gradients = deviation(from_detached_log_sum_exp)
     assert maps <= 1e-6
     assert gradients > 0.1
@@ -113,7 +113,7 @@ def test_a_map_sums_over_tokens_to_one_and_is_zero_in_an_absent_slot():
     assert (cross_attention_map(probabilities, ENTITIES)[:, 2] == 0).all()
 
 
-def test_recorded_in_bfloat16_the_probabilities_are_kept_once():
+def test_probabilities_recorded_in_bfloat16_are_kept_once():
     attn = layer()
     attn.set_processor(RecordedAttention(0, "layer", downsampling=1))
     kept: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""l_m: binary, at the latent's size, and blind to absent slots."""
+"""The location mask is binary, has the latent's size and ignores absent slots."""
 
 import pytest
 import torch

@@ -26,7 +26,7 @@ def v_g() -> Tensor:
     return torch.randn(B, 2, SUBJECT)
 
 
-def test_without_subjects_it_is_the_bases_text_encoder():
+def test_without_subjects_the_output_is_that_of_the_base():
     ours = encoder()
     theirs = ours.clip(IDS).last_hidden_state
     assert torch.allclose(ours(IDS, NOWHERE, v_g()), theirs, atol=1e-6)
@@ -66,7 +66,7 @@ def test_an_absent_subject_has_no_effect_not_even_nan():
     assert all(weight.grad is None or weight.grad.isfinite().all() for weight in ours.parameters())
 
 
-def test_the_vocabulary_grows_by_the_mean_of_what_is_there():
+def test_new_rows_of_the_vocabulary_are_the_mean_of_the_others():
     ours = encoder()
     before = ours.clip.embeddings.token_embedding.weight.clone()
     ours.grow_vocabulary(100)

@@ -1,4 +1,4 @@
-"""The trunk against diffusers' own, and where its layers are recorded."""
+"""The UNet against diffusers' own, and the layers whose maps are recorded."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def conditions(text: Tensor, gate: Tensor | None = None) -> Conditions:
 
 
 def trained(**settings: object) -> SubjectUNet:
-    """With weights that have left their starting point."""
+    """A network whose new weights have left their initial values."""
     net = SubjectUNet(stock(), ModelConfig.model_validate(settings)).eval()
     with torch.no_grad():
         for adapter in net.adapters():
@@ -84,7 +84,7 @@ def test_each_condition_matters_exactly_where_its_switch_is_on(switch, part):
 
 
 @torch.no_grad()
-def test_keys_and_values_made_ahead_change_nothing():
+def test_projecting_keys_and_values_in_advance_changes_nothing():
     z_t, t, text = inputs()
     net = trained(adapter_feed_forward=True)
     assert torch.allclose(
@@ -93,7 +93,7 @@ def test_keys_and_values_made_ahead_change_nothing():
 
 
 @torch.no_grad()
-def test_keys_and_values_made_ahead_are_made_once():
+def test_keys_and_values_are_projected_in_advance_once():
     z_t, t, text = inputs()
     net = trained()
     made: list[str] = []
@@ -140,7 +140,7 @@ def test_downsampling_of_stable_diffusions_blocks():
     assert [downsampling(f"{name}.attentions.0", levels=4) for name in names] == [1, 4, 8, 4, 1]
 
 
-def test_gates_are_told_by_place():
+def test_gates_are_named_by_their_block():
     gates = trained().gates()
     assert len(gates) == 10
     assert gates["mid_block.attentions.0.transformer_blocks.0"] == pytest.approx(torch.tensor(0.8).tanh().item())

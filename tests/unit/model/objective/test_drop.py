@@ -1,4 +1,4 @@
-"""Dropped conditions come as often as the settings say, and exclude each other."""
+"""Conditions are dropped with the probabilities of the settings, and the events exclude each other."""
 
 import pytest
 import torch

@@ -78,7 +78,7 @@ def denoiser(
 
 
 def plain(unet: SubjectUNet, given: Conditions, guidance: Guidance, null: NullBranches) -> Denoiser:
-    """Each branch on its own, nothing cached, InstructPix2Pix's formula as printed."""
+    """Denoiser that evaluates each branch separately, without a cache, by InstructPix2Pix's formula as printed."""
 
     def eps(branch: Branch, z_t: Tensor, t: float) -> Tensor:
         times = torch.full((len(z_t),), int(t))
@@ -109,7 +109,7 @@ def test_one_batch_with_cached_keys_equals_branch_by_branch(unet: SubjectUNet, n
 
 
 def test_constant_keys_and_values_are_projected_once(unet: SubjectUNet) -> None:
-    """16 layers' worth of them, not 51 times 3: counted where the projections really run."""
+    """Each of 16 layers projects once, not 51 times 3; counted by hooks of the projections."""
     calls: Counter[str] = Counter()
     names = {m: n for n, m in unet.named_modules() if n.endswith(("attn2.to_k", "attn2.to_v", "from_tokens", "to_q"))}
     handles = [m.register_forward_hook(lambda m, *_: calls.update([names[m]])) for m in names]
@@ -159,7 +159,7 @@ def test_adapters_do_not_run_for_the_branch_without_an_image(unet: SubjectUNet) 
     assert seen == [4]
 
 
-def test_null_branches_hold_nothing_of_what_they_leave_out() -> None:
+def test_null_branches_do_not_depend_on_dropped_conditions() -> None:
     given = conditions(2)
     neither = branch_conditions(Branch.NEITHER, given, empty_text(), NullBranches.ADAPTER_OFF)
     assert torch.equal(neither.text, empty_text().expand(2, -1, -1))
@@ -192,7 +192,7 @@ def test_an_image_is_the_same_alone_or_in_a_batch(unet: SubjectUNet, scheduler_c
 
 
 def without(*names: str) -> dict[str, Any]:
-    """Stable Diffusion's scheduler settings, those of `names` left out."""
+    """Stable Diffusion's scheduler settings without those of `names`."""
     settings = STABLE_DIFFUSION_2_BASE.scheduler | {"clip_sample": False}
     return {name: value for name, value in settings.items() if name not in names}
 
@@ -220,12 +220,12 @@ def test_a_scheduler_has_the_settings_that_stable_diffusions_own_pipeline_gives_
         assert ours.config.get(setting) == pipeline.scheduler.config.get(setting), setting
 
 
-def test_without_word_on_it_the_last_alpha_is_not_one() -> None:
+def test_the_last_alpha_is_not_one_by_default() -> None:
     assert make_scheduler("DDIM", without("set_alpha_to_one")).config.set_alpha_to_one is False
 
 
 def test_ddim_does_not_clip_latents() -> None:
-    """A denoiser that knows latents beyond 1 ends there, where the base's settings are silent on clipping."""
+    """Sampling reaches known latents beyond 1 if the base's settings do not mention clipping."""
     z_0 = torch.linspace(-4, 4, 4 * SIDE * SIDE).view(1, 4, SIDE, SIDE)
     scheduler = make_scheduler("DDIM", without("clip_sample"))
 
@@ -253,8 +253,8 @@ SCHEDULERS = [
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_any_scheduler_reaches_the_image_that_the_noise_hides(name: str) -> None:
-    """With a denoiser that knows z_0, every scheduler must end there: so its scales and times are used rightly.
+def test_any_scheduler_reaches_the_latents_that_the_denoiser_knows(name: str) -> None:
+    """With a denoiser that knows z_0, every scheduler must reach it, which checks scales and timesteps.
 
     Some stop at the noise of t = 0, whose standard deviation is .03.
     """
@@ -274,8 +274,8 @@ def test_any_scheduler_reaches_the_image_that_the_noise_hides(name: str) -> None
     assert (run(knows, [0], scheduler, steps=30) - z_0).abs().max() <= 0.12
 
 
-def traced(interpolation: Interpolation, scheduler: Any, steps: int) -> list[str]:
-    """Which of the two denoisers each evaluation asked."""
+def trace(interpolation: Interpolation, scheduler: Any, steps: int) -> list[str]:
+    """Return the name of the denoiser that each evaluation used."""
     asked: list[str] = []
 
     def named(name: str) -> Denoiser:
@@ -294,17 +294,17 @@ def ddim() -> DDIMScheduler:
 
 
 def test_equation_4_and_its_reverse() -> None:
-    assert traced(Interpolation(alpha=0.3), ddim(), 10) == ["subject"] * 7 + ["text"] * 3
-    assert traced(Interpolation(alpha=0.3, first=Phase.TEXT), ddim(), 10) == ["text"] * 7 + ["subject"] * 3
+    assert trace(Interpolation(alpha=0.3), ddim(), 10) == ["subject"] * 7 + ["text"] * 3
+    assert trace(Interpolation(alpha=0.3, first=Phase.TEXT), ddim(), 10) == ["text"] * 7 + ["subject"] * 3
 
 
 @pytest.mark.parametrize("make", [ddim, pndm])
 def test_equation_4_at_its_ends(make: Callable[[], Any]) -> None:
-    assert set(traced(Interpolation(alpha=0), make(), 10)) == {"subject"}
-    assert set(traced(Interpolation(alpha=1), make(), 10)) == {"text"}
+    assert set(trace(Interpolation(alpha=0), make(), 10)) == {"subject"}
+    assert set(trace(Interpolation(alpha=1), make(), 10)) == {"text"}
 
 
-def test_stacking_keeps_biases_and_gates() -> None:
+def test_concatenating_keeps_biases_and_gates() -> None:
     given = conditions(1)
     assert given.adapter is not None
     weaker = replace(given, adapter=replace(given.adapter, bias=torch.full((1, 10), -1.0), gate=torch.ones(1)))

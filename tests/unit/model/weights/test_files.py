@@ -26,7 +26,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
 class Malicious:
-    """Makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,13 +102,13 @@ def test_a_damaged_pickle_is_refused(tmp_path: Path, content: bytes | None) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93\x00", b'{"a": ', b"[]", b"null", b'"text"'])
-def test_settings_that_are_none(tmp_path: Path, content: bytes) -> None:
+def test_json_that_is_not_settings_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content)
     assert refusal(lambda: read_json(path)).startswith(f"{path} is damaged: it ")
 
 
-def test_what_is_not_there_stays_an_os_error(tmp_path: Path) -> None:
+def test_a_missing_file_stays_an_os_error(tmp_path: Path) -> None:
     for read in (json_object, safetensors, pickled_tensors):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "nothing")

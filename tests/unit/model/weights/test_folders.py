@@ -99,7 +99,7 @@ def test_nothing_is_overwritten_or_left_half_written(build, tmp_path):
 
 
 def test_text_encoders_of_older_uploads_load(base_folder, tmp_path):
-    """Whose tensors are called text_model.…, as in every published Stable Diffusion."""
+    """Their tensors are called text_model.…, as in every published Stable Diffusion."""
     shutil.copytree(base_folder / "base", tmp_path / "base")
     file = tmp_path / "base" / "text_encoder" / "model.safetensors"
     old = {f"text_model.{name}": tensor for name, tensor in load_file(file).items()}
@@ -152,7 +152,7 @@ def test_the_shapes_of_mirrors_are_known_without_a_download():
         "image_encoder/open_clip_model.safetensors",
     ],
 )
-def test_a_tensor_that_is_missing_is_not_made_up(base_folder, tmp_path, file):
+def test_a_missing_tensor_is_refused(base_folder, tmp_path, file):
     shutil.copytree(base_folder, tmp_path / "copy")
     tensors = load_file(tmp_path / "copy" / file)
     lost = min(name for name in tensors if name.endswith(".weight") and "token_embedding" not in name)
@@ -220,7 +220,7 @@ def change(name: str, edit: Callable[[Tensor], Tensor]) -> Callable[[Path], None
 
 
 def to_malicious_pickle(name: str) -> Callable[[Path], None]:
-    """Replace a file by a pickle of that name, which makes a folder where its code is run."""
+    """Replace a file by a pickle of that name, whose code would make a folder."""
 
     def changed(path: Path) -> None:
         torch.save({"x": Malicious(path.with_name("trap"))}, path.with_name(name))
@@ -279,7 +279,7 @@ OF_A_MODEL = [  # read in ways of their own
 ]
 
 
-def refused(load: Callable[[], object], said: str) -> None:
+def assert_refused(load: Callable[[], object], said: str) -> None:
     with pytest.raises(CheckpointError, match=said) as error:
         load()
     assert len(str(error.value).splitlines()) == 1
@@ -291,7 +291,7 @@ def test_a_damaged_base_is_refused_in_one_line(base_folder, tmp_path, file, dama
         shutil.copytree(base_folder / part, tmp_path / part)
     path = tmp_path / file if file.startswith("image_encoder") else tmp_path / "base" / file
     damage(path)
-    refused(lambda: SubjectDiffusion.from_base(small_config(tmp_path)), said)
+    assert_refused(lambda: SubjectDiffusion.from_base(small_config(tmp_path)), said)
     assert not path.with_name("trap").exists()
 
 
@@ -307,17 +307,17 @@ def test_a_damaged_model_is_refused_in_one_line(model_folder, tmp_path, file, da
     shutil.copytree(model_folder, tmp_path / "model")
     path = tmp_path / "model" / file
     damage(path)
-    refused(lambda: SubjectDiffusion.from_pretrained(tmp_path / "model"), said)
+    assert_refused(lambda: SubjectDiffusion.from_pretrained(tmp_path / "model"), said)
     assert not path.with_name("trap").exists()
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float16])
-def test_weights_that_are_no_numbers_are_not_written(build, tmp_path, precision):
+def test_weights_that_are_not_finite_are_not_written(build, tmp_path, precision):
     net = build()
     with torch.no_grad():
         net.unet.base.conv_in.bias[3] = 1e6 if precision is torch.float16 else torch.nan
     net.to(precision)
-    refused(
+    assert_refused(
         lambda: net.save_pretrained(tmp_path / "model"),
         r"model is not written: 1 of 16 values of unet.base.conv_in.bias are NaN or infinite; export an earlier",
     )
@@ -356,7 +356,7 @@ def test_random_parts_of_a_folder_have_its_shapes(base_folder):
 
 
 def test_the_shapes_of_a_mirror_are_those_of_its_files(base_folder, tmp_path, monkeypatch):
-    """As the hub's cache holds them, without asking the hub."""
+    """The files are read from the hub's cache, without a request to the hub."""
     copies = tmp_path / "models--someone--mirror"
     (copies / "refs").mkdir(parents=True)
     (copies / "refs" / "main").write_text("c0ffee")
