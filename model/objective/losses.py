@@ -48,7 +48,7 @@ def attention_map_loss(
     Choices: |.| is the mean over pixels, which weights all layers alike; masks are shrunk by area by default, which
     keeps the mass of a thin entity.
     """
-    distance = {AttentionLoss.L1: _l1, AttentionLoss.BALANCED: _balanced}[form]
+    distance = {AttentionLoss.L1: _l1_distance, AttentionLoss.BALANCED: _balanced_distance}[form]
     weights, n = _weights(present, mean)
     M_l = _shrink_masks(masks, present, maps, resize)
     total = masks.new_zeros(())
@@ -108,11 +108,11 @@ def _weights(present: Bool[Tensor, "B K"], mean: AttentionMean) -> tuple[Tensor 
     return 1.0 / (present.sum(dim=1, keepdim=True) + _EPS), len(present)
 
 
-def _l1(ca: Float[Tensor, "B K _h _w"], m: Float[Tensor, "B K _h _w"]) -> Float[Tensor, "B K"]:
+def _l1_distance(ca: Float[Tensor, "B K _h _w"], m: Float[Tensor, "B K _h _w"]) -> Float[Tensor, "B K"]:
     return (ca - m).abs().mean(dim=(-2, -1))
 
 
-def _balanced(ca: Float[Tensor, "B K _h _w"], m: Float[Tensor, "B K _h _w"]) -> Float[Tensor, "B K"]:
+def _balanced_distance(ca: Float[Tensor, "B K _h _w"], m: Float[Tensor, "B K _h _w"]) -> Float[Tensor, "B K"]:
     """Return mean attention on the background minus mean attention on the entity, both independent of the area."""
     return _mean_on(1.0 - m, ca) - _mean_on(m, ca)
 

@@ -31,7 +31,7 @@ class NoiseSchedule(nn.Module):
             scheduler = DDPMScheduler.from_config(dict(settings))
             if (shape := scheduler.alphas_cumprod.shape) != (scheduler.config.num_train_timesteps,):
                 raise ValueError(f"{list(shape)} betas for {scheduler.config.num_train_timesteps} steps")
-        except Exception as error:  # whatever settings of the wrong kind make diffusers raise
+        except Exception as error:  # diffusers raises many kinds for invalid settings
             raise CheckpointError(
                 f"the settings of the base's scheduler make no schedule of noise ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:80]}): copy or download its scheduler_config.json again"
@@ -43,7 +43,7 @@ class NoiseSchedule(nn.Module):
                 f"{VELOCITY!r}"
             )
         self.steps: int = scheduler.config.num_train_timesteps
-        table = scheduler.alphas_cumprod.to(torch.get_default_device())  # the scheduler may have made it elsewhere
+        table = scheduler.alphas_cumprod.to(torch.get_default_device())  # it may be on another device
         self.alphas_cumprod = nn.Buffer(table, persistent=False)
 
     def add_noise(
