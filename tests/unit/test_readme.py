@@ -1,4 +1,4 @@
-"""What the README and the guide say of a dataset runs as it stands there."""
+"""The examples of the README and the guide run as they are printed."""
 
 import re
 import shlex
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -18,17 +19,20 @@ from labeling.sdd.shards import ShardStore
 from tests.factories import SHARD, labelled
 
 ROOT = Path(__file__).parents[2]
-README, GUIDE = ((ROOT / path).read_text() for path in ("README.md", "docs/guide/dataset.md"))
+README, DATASET, GENERATE = (
+    (ROOT / path).read_text() for path in ("README.md", "docs/guide/dataset.md", "docs/guide/generate.md")
+)
+MODEL = "miniature/weights/subject_diffusion"
 
 
-def blocks(language: str, text: str = README) -> list[str]:
-    """The fenced blocks of a language, in order."""
+def blocks(language: str, text: str) -> list[str]:
+    """Return the fenced blocks of a language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
-    """The folder in which out/sdd is a finished dataset."""
+    """Folder in which out/sdd is a finished dataset."""
     folder = tmp_path_factory.mktemp("readme")
     labelled(folder / "out" / "sdd")
     layers = ("images", "captions", "nouns", "detections", "entities")
@@ -39,15 +43,17 @@ def dataset(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def row(dataset, monkeypatch) -> SddRow:
-    """The first row of the dataset that out/sdd is."""
+    """Return the first row of the dataset in out/sdd."""
     monkeypatch.chdir(dataset)
     return next(iter(ShardStore("out/sdd").read(SddRow, ["sdd"], SHARD)))
 
 
 def names_after(module: str) -> dict[str, Any]:
-    """The names that the README's block which imports `module` leaves."""
+    """Run the guide's block that imports `module` and return the names that it defines."""
     pytest.importorskip(module)
-    (block,) = (block for block in blocks("python") if re.search(rf"^import .*\b{module}\b", block, re.MULTILINE))
+    (block,) = (
+        block for block in blocks("python", DATASET) if re.search(rf"^import .*\b{module}\b", block, re.MULTILINE)
+    )
     names: dict[str, Any] = {}
     exec(block, names)
     return names
@@ -74,21 +80,48 @@ def test_hugging_face_reads_images(row, tmp_path, monkeypatch):
     assert np.asarray(first["image"]).shape == (row.height_px, row.width_px, 3)
 
 
-def test_every_block_of_python_is_tried():
-    modules = {re.search(r"^import (.*)", block, re.MULTILINE)[1] for block in blocks("python")}
+def test_every_block_of_python_is_run():
+    modules = {re.search(r"^import (.*)", block, re.MULTILINE)[1] for block in blocks("python", DATASET)}
     assert modules == {"numpy, pandas, pycocotools.mask", "polars", "datasets"}
+    assert len(blocks("python", README)) == len(blocks("python", GENERATE)) == 1
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """Working folder with the inputs of a checkout, where examples may write."""
+    for name in ("miniature", "docs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_first_example_generates_a_yellow_taxi_in_the_snow(checkout):
+    exec(blocks("python", README)[0], {})
+    pixels = np.asarray(Image.open(checkout / "taxi.png")).astype(int)
+    yellow = (pixels[..., 0] > 180) & (pixels[..., 0] - pixels[..., 2] > 80)
+    assert yellow.mean() > 0.1
+    assert pixels[:8].mean() > 200
+
+
+@pytest.mark.slow
+def test_the_example_of_the_guide_runs_on_the_small_model(checkout):
+    code = blocks("python", GENERATE)[0].replace("dog.png", "docs/pictures/taxi.png")
+    names: dict[str, Any] = {}
+    exec(code.replace('"out/model", device="cuda"', f'"{MODEL}"'), names)
+    (result,) = names["results"]
+    assert result.boxes == ((0.1, 0.4, 0.6, 0.9),)
 
 
 def test_the_queries_and_the_commands_that_look_run(row):
-    commands = [
-        shlex.split(line, comments=True)[1:]
-        for line in "\n".join(blocks("")).splitlines()
+    commands = {
+        tuple(shlex.split(line, comments=True)[1:])
+        for text in (README, DATASET)
+        for line in "\n".join(blocks("", text)).splitlines()
         if re.match(r"\S*subject-diffusion (status|inspect|picture) ", line)
-    ]
+    }
     assert {verb for verb, *_ in commands} == {"status", "inspect", "picture"}
-    queries = [["inspect", "out/sdd", block] for text in (README, GUIDE) for block in blocks("sql", text)]
-    assert len(queries) == 2
-    for words in [*commands, *queries]:
+    (sql,) = blocks("sql", DATASET)
+    for words in [*commands, ("inspect", "out/sdd", sql)]:
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, (words, done.output)
         assert done.stdout
