@@ -1,1 +1,1 @@
-"""Shared plumbing and deployment files: settings, storage, logging. Imports nothing of ours."""
+"""Settings, storage, logging and deployment files. Imports no other package of the project."""

@@ -1,4 +1,4 @@
-"""Imports of libraries without a package that they import in vain."""
+"""Imports of libraries without optional packages that they would import for nothing."""
 
 import sys
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from types import ModuleType
 
 @contextmanager
 def without_wandb() -> Iterator[None]:
-    """Whoever imports wandb inside the block gets an empty module, unless it was imported before.
+    """Replace wandb by an empty module inside the block, unless it has been imported already.
 
-    img2dataset and timm, which OpenCLIP imports, import it and use it only when asked to. It makes two folders in the
-    temporary directory, which stay behind where the process is killed, and takes about a second.
+    img2dataset and timm, which OpenCLIP imports, import wandb and use it only on request. The import takes about a
+    second and makes two temporary folders, which remain if the process is killed.
     """
     if "wandb" in sys.modules:
         yield

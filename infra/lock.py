@@ -1,4 +1,4 @@
-"""A file that one process at a time holds: it is let go of with the process, however that ends."""
+"""Locks by files: one process at a time holds a lock, which ends with the process."""
 
 import fcntl
 import os
@@ -10,17 +10,22 @@ from pathlib import Path
 
 @contextmanager
 def file_lock(path: Path, timeout_s: float, busy: Exception) -> Iterator[None]:
-    """Hold `path`, which is made where it is not there.
+    """Hold a lock inside the block.
+
+    Args:
+        path: file of the lock; created if missing.
+        timeout_s: longest wait for the lock, in seconds.
+        busy: exception to raise after the timeout.
 
     Raises:
-        Exception: `busy`, where somebody else holds it for longer than `timeout_s` seconds.
+        Exception: `busy`, if another process holds the lock for longer than `timeout_s`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout_s
-    handle = _locked(path, deadline, busy)
-    while not _is_at(path, handle):  # `remove_unless_locked` was faster
+    handle = _acquire(path, deadline, busy)
+    while not _is_at(path, handle):  # `remove_unless_locked` removed it in between
         os.close(handle)
-        handle = _locked(path, deadline, busy)
+        handle = _acquire(path, deadline, busy)
     try:
         yield
     finally:
@@ -28,33 +33,33 @@ def file_lock(path: Path, timeout_s: float, busy: Exception) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds `path`."""
+    """Return whether a process holds the lock."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        return not _take(handle)
+        return not _try_lock(handle)
     finally:
         os.close(handle)
 
 
 def remove_unless_locked(path: Path) -> None:
-    """Remove the file of a lock that no process holds."""
+    """Remove the file of a lock, unless a process holds it."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        if _take(handle):
+        if _try_lock(handle):
             path.unlink(missing_ok=True)
     finally:
         os.close(handle)
 
 
-def _locked(path: Path, deadline: float, busy: Exception) -> int:
+def _acquire(path: Path, deadline: float, busy: Exception) -> int:
     handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-    while not _take(handle):
+    while not _try_lock(handle):
         if time.monotonic() > deadline:
             os.close(handle)
             raise busy from None
@@ -62,7 +67,7 @@ def _locked(path: Path, deadline: float, busy: Exception) -> int:
     return handle
 
 
-def _take(handle: int) -> bool:
+def _try_lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -71,7 +76,7 @@ def _take(handle: int) -> bool:
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether the open file is the one that `path` names."""
+    """Return whether the open file is still the one at `path`."""
     try:
         named, opened = path.stat(), os.fstat(handle)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Logging: set up once, by an entry point; every module only asks for `logging.getLogger(__name__)`."""
+"""Logging, which an entry point sets up once. Modules only call `logging.getLogger(__name__)`."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ OURS = ("flows", "labeling", "model", "training", "evaluation", "infra", "miniat
 
 
 def setup_logs(level: int = logging.INFO) -> None:
-    """Our loggers to stderr, one line a message; other libraries keep to warnings, and their bars to themselves."""
+    """Log this project's messages to stderr, one line each; other libraries log warnings only."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S"))

@@ -1,4 +1,4 @@
-"""The Ray cluster that a program runs on. Ray is imported when a cluster is asked for, not before."""
+"""The Ray cluster that a program runs on. Ray is imported only when the program joins a cluster."""
 
 import logging
 import os
@@ -9,8 +9,8 @@ log = logging.getLogger(__name__)
 def join_cluster() -> None:
     """Join the running cluster (RAY_ADDRESS, or the one of this machine), or start one in this process.
 
-    Workers on this machine get the import path of this process; a job that is submitted with a working directory has
-    its modules there.
+    Workers on this machine get the import path of this process. The modules of a job that is submitted with a working
+    directory are in that directory.
     """
     import ray
 

@@ -1,7 +1,6 @@
-"""Credentials that URLs carry, kept out of records and messages."""
+"""Redaction of credentials in URLs, for records and messages."""
 
 import re
-from typing import Any
 
 HIDDEN = "***"
 _URL = re.compile(r"\w[\w+.-]*://(?:[^\s/?#\"]*@)?[^\s'\"]+")
@@ -10,15 +9,15 @@ _QUERY_VALUE = re.compile(r"(?<=[?&])([^=&#]+)=[^&#]+")
 
 
 def redact(text: str) -> str:
-    """`text` with the user information and all query values of its URLs hidden.
+    """Hide the user information and all query values of the URLs in `text`.
 
     Presigned URLs carry their signature in the query, under a name that each store chooses, so no value is shown.
     """
     return _URL.sub(lambda url: _redact_url(url[0]), text)
 
 
-def redact_all(value: Any) -> Any:
-    """`value`, as JSON holds it, with every string redacted."""
+def redact_all(value: object) -> object:
+    """Redact every string of a JSON value."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):

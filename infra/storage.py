@@ -1,7 +1,7 @@
-"""One path type for local folders and object stores, and files that appear whole or not at all.
+"""Paths of local folders and object stores, and atomic writing of files.
 
-`storage_path("out/sdd")` and `storage_path("s3://bucket/sdd")` give the same kind of object (universal_pathlib over
-fsspec; credentials and endpoint of S3 come from the usual AWS_* variables).
+`storage_path("out/sdd")` and `storage_path("s3://bucket/sdd")` return the same type (universal_pathlib over fsspec;
+credentials and endpoint of S3 come from the usual AWS_* variables).
 """
 
 import os
@@ -22,65 +22,72 @@ _CURE = "give another folder, or access to this one (S3: the AWS_* variables)"
 
 
 def storage_path(url: str | os.PathLike[str]) -> UPath:
-    """The file or folder that `url` names; a path without a scheme is local and becomes absolute, `~` the home folder.
+    """Return the path that `url` names. A path without a scheme is local and becomes absolute, with `~` expanded.
 
     Raises:
-        SettingsError: there is no such kind of storage, or its package is not installed.
+        SettingsError: the kind of storage is unknown, or its package is not installed.
     """
     try:
         path = UPath(url)
         fsspec.get_filesystem_class(path.protocol)
     except (ValueError, ImportError) as error:
         raise SettingsError(f"{url}: {error}; give a local path or an fsspec URL such as s3://bucket/sdd") from error
-    # Listings are not remembered: other processes write here too.
+    # No cache of listings, as other processes write here too.
     return UPath(path.expanduser().absolute()) if is_local(path) else UPath(path, use_listings_cache=False)
 
 
 def is_local(path: UPath) -> bool:
-    """Whether the path is on this machine's file systems."""
+    """Return whether the path is on a file system of this machine."""
     return path.protocol in ("", "file", "local")
 
 
 def refuse_unreadable(folder: UPath, name: str) -> None:
-    """Ask the storage for `folder` once, so that one that does not answer is named before any work.
+    """Check that the storage of `folder` answers, before any work. The folder may be missing.
 
     Args:
-        name: of the folder's setting, for the message.
+        folder: folder to read.
+        name: name of the folder's setting, for the message.
 
     Raises:
-        SettingsError: the storage cannot be asked; the folder itself may be absent.
+        SettingsError: the storage does not answer.
     """
     try:
         folder.exists()
-    except Exception as error:  # each storage's client raises errors of its own
+    except Exception as error:  # the client of each storage raises its own errors
         raise SettingsError(f"{name} {folder} cannot be read ({_reason(error)}): {_CURE}") from error
 
 
 def refuse_unwritable(folder: UPath, name: str) -> None:
-    """Write an empty file in `folder`, which is made where it is not there, and remove it again.
+    """Check that `folder`, which is created if missing, is writable: write an empty file and remove it.
 
     Args:
-        name: of the folder's setting, for the message.
+        folder: folder to write to.
+        name: name of the folder's setting, for the message.
 
     Raises:
-        SettingsError: nothing can be written there.
+        SettingsError: the folder is not writable.
     """
     file = folder / f".{uuid.uuid4().hex[:8]}.tmp"
     try:
         publish(file, lambda _: None, replace=True)
         file.unlink()
-    except Exception as error:  # each storage's client raises errors of its own
+    except Exception as error:  # the client of each storage raises its own errors
         raise SettingsError(f"{name} {folder} cannot be written ({_reason(error)}): {_CURE}") from error
 
 
 def publish(path: UPath, write: Callable[[IO[bytes]], None], *, replace: bool) -> None:
-    """Make the file `path` with what `write` writes; a reader sees the whole file or none.
+    """Write a file atomically: a reader sees the whole file or none.
 
-    Local: written beside its place, fsynced, then linked or renamed. Object store: one PUT, on the condition
-    that the object is not there unless `replace`.
+    Local files are written under a temporary name, fsynced, then linked or renamed. On an object store this is one PUT,
+    which fails if the object exists, unless `replace`.
+
+    Args:
+        path: path of the file.
+        write: function that writes the content to an open file.
+        replace: replace an existing file.
 
     Raises:
-        FileExistsError: the file is there and `replace` is false.
+        FileExistsError: the file exists and `replace` is false.
     """
     if is_local(path):
         _publish_local(Path(path.path), write, replace)
@@ -92,7 +99,7 @@ def publish(path: UPath, write: Callable[[IO[bytes]], None], *, replace: bool) -
 
 
 def publish_bytes(path: UPath, content: bytes) -> None:
-    """Write a small file whole, as `publish` does, in place of the one that may be there."""
+    """Write a small file atomically, as `publish` does, replacing an existing one."""
 
     def write(file: IO[bytes]) -> None:
         file.write(content)
@@ -101,7 +108,7 @@ def publish_bytes(path: UPath, content: bytes) -> None:
 
 
 def sweep(path: UPath) -> None:
-    """Remove what killed writers of `path` left beside it. Only the holder of its lock may call this."""
+    """Remove temporary files that killed writers of `path` left. Only the holder of its lock may call this."""
     if is_local(path):
         for leftover in Path(path.path).parent.glob(f".{path.name}.*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -109,7 +116,7 @@ def sweep(path: UPath) -> None:
 
 @contextmanager
 def open_binary(path: UPath) -> Iterator[IO[bytes]]:
-    """The file opened for random access; what is read of an object is what is asked for, not megabytes around it.
+    """Open a file for random access. Reads of an object fetch only the requested bytes, without read-ahead.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -119,7 +126,7 @@ def open_binary(path: UPath) -> Iterator[IO[bytes]]:
 
 
 def contents(path: UPath) -> bytes:
-    """The whole of a small file in one request, so that it is of one moment even while others replace it.
+    """Return the content of a small file, read in one request, so that a concurrent replacement cannot tear it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -129,15 +136,15 @@ def contents(path: UPath) -> bytes:
 
 
 def make_private(folder: Path) -> None:
-    """Make `folder`, which nobody but this user may enter, unless it is there; for places that others can guess.
+    """Create `folder`, unless it exists, with access for this user only; for folders under predictable names.
 
     Raises:
-        PermissionError: a link, a file or another user's folder stands in its place.
+        PermissionError: the path is a link, a file or another user's folder.
     """
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise PermissionError(f"{folder} is not a folder of this user")
     folder.chmod(0o700)  # an earlier version let others read it
 
@@ -153,14 +160,14 @@ def _publish_local(path: Path, write: Callable[[IO[bytes]], None], replace: bool
         if replace:
             unfinished.replace(path)
         else:
-            os.link(unfinished, path)  # unlike rename, fails where a file is
+            os.link(unfinished, path)  # unlike rename, fails if the file exists
         fsync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:
-    """Have the names in `folder` on disk: a file that was moved there is there after a loss of power."""
+    """Write the names in `folder` to disk, so that a renamed file survives a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -169,7 +176,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What a storage's client says, in one line."""
+    """Return the message of a storage's client in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -180,7 +187,7 @@ def _put(path: UPath, spooled: str, replace: bool) -> None:
         path.fs.put_file(spooled, path.path, mode="overwrite" if replace else "create")
     except FileExistsError:
         raise
-    except OSError as error:  # stores that refuse the condition in other words than Amazon's
+    except OSError as error:  # stores that report a failed condition differently from Amazon's
         if replace or not path.exists():
             raise
         raise FileExistsError(f"{path} is there already") from error

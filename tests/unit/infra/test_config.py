@@ -130,8 +130,8 @@ def test_a_missing_parent_is_told_with_the_child(write):
 
 def test_files_that_extend_each_other_are_told(write):
     write("b", 'extends = "a"')
-    assert "goes round in a circle" in told(write("a", 'extends = "b"'))
-    assert "goes round in a circle" in told(write("own", 'extends = "own"'))
+    assert "forms a circle" in told(write("a", 'extends = "b"'))
+    assert "forms a circle" in told(write("own", 'extends = "own"'))
 
 
 @pytest.mark.parametrize("override", ["labeling", "labeling=3", "name=3", ""])
