@@ -1,13 +1,20 @@
-"""BLIP-2 (Li et al., 2023) from transformers: what is in the picture, in a sentence."""
+"""Captions by BLIP-2 (Li et al., 2023) from transformers."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    BaseImageProcessor,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    PreTrainedTokenizerBase,
+)
 
 from labeling.backends.runtime import pretrained_source, torch_device, torch_dtype
 from labeling.config import CaptionConfig
@@ -17,7 +24,7 @@ SETTING = "labeling.caption.checkpoint"
 
 
 class Blip2Captioner:
-    """Captions by greedy or beam search. All images have one size and one prompt, so no batch has padding.
+    """Captioner by greedy or beam search. All images have one size and one prompt, so no batch has padding.
 
     Choices: an image is resized and normalised as the checkpoint's own processor configuration says, by the
     torchvision processor of transformers: faster than the Pillow one, and of a photograph within 1/255 of it.
@@ -36,14 +43,14 @@ class Blip2Captioner:
         self._context = torch.tensor([self._context_ids()], device=self._device)
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """Upright RGB [H, W, 3] as normalised pixels [3, size, size]."""
+        """Resize and normalise an upright RGB image [H, W, 3] to [3, size, size]."""
         # As a Pillow image, since of an array the processor guesses which axis holds the channels.
         pixels: torch.Tensor = self._image_processor(Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
         return pixels
 
     @torch.inference_mode()
     def caption(self, prepared: Sequence[torch.Tensor]) -> list[str]:
-        """One caption per prepared image, without the prompt and without white space around it."""
+        """Return one caption per prepared image, without the prompt and without white space around it."""
         generated = self._net.generate(
             pixel_values=torch.stack(list(prepared)).to(self._device),
             input_ids=self._context.expand(len(prepared), -1),
@@ -51,15 +58,15 @@ class Blip2Captioner:
             num_beams=self._config.num_beams,
             max_new_tokens=self._config.max_new_tokens,
         )
-        if not self._net.config.is_encoder_decoder:  # a decoder repeats what it goes on from
+        if not self._net.config.is_encoder_decoder:  # a decoder repeats its input
             generated = generated[:, self._context.shape[1] :]
         texts: list[str] = self._tokenizer.batch_decode(generated, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
     def _context_ids(self) -> list[int]:
-        """What every caption goes on from: the places of the image's embeddings, then the prompt.
+        """Return the tokens before every caption: places of the image's embeddings, then the prompt.
 
-        Put together here and not by Blip2Processor: its folder may be older than the image token, and transformers
+        They are not from Blip2Processor: its folder may be older than the image token, and transformers
         picks the tokenizer, and with it whether there is a start token, by the checkpoint's name on the hub.
         """
         net = self._net.config
@@ -74,26 +81,26 @@ class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]  # transforme
     _keep_in_fp32_modules_strict = ("query_tokens", "qformer")
 
 
-def _load(config: CaptionConfig) -> tuple[Any, Any, Any]:
-    """Network in evaluation mode, image processor, tokenizer."""
+def _load(config: CaptionConfig) -> tuple[_Blip2, BaseImageProcessor, PreTrainedTokenizerBase]:
+    """Return the network in evaluation mode, its image processor, and its tokenizer."""
     revision = config.revision
     with pretrained_source(config.checkpoint, SETTING) as source:
-        found = AutoConfig.from_pretrained(source, revision=revision)
-        if not isinstance(found, Blip2Config):
+        network = AutoConfig.from_pretrained(source, revision=revision)
+        if not isinstance(network, Blip2Config):
             raise CheckpointError(
-                f"{SETTING}={config.checkpoint!r} holds a network of type {found.model_type!r}, not 'blip-2': "
+                f"{SETTING}={config.checkpoint!r} holds a network of type {network.model_type!r}, not 'blip-2': "
                 f"give a BLIP-2 checkpoint such as Salesforce/blip2-opt-2.7b"
             )
-        if found.image_token_index is None:
+        if network.image_token_index is None:
             # Folders from before transformers 4.46 name none. Any id that no prompt holds does: the image's
             # embeddings take its place.
-            found.image_token_index = found.text_config.pad_token_id
+            network.image_token_index = network.text_config.pad_token_id
         images = AutoImageProcessor.from_pretrained(source, revision=revision, backend="torchvision")
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         net, report = _Blip2.from_pretrained(
             source,
             revision=revision,
-            config=found,
+            config=network,
             dtype=torch_dtype(config.precision),
             ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,

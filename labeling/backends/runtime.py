@@ -1,4 +1,4 @@
-"""Where a network runs and where its weights come from: the same for all backends."""
+"""Device, floating-point format and weights of a network, for all backends."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def torch_device(device: Device) -> torch.device:
-    """The device that the setting means on this machine, which is what "cuda" means from then on.
+    """Return the device that the setting means on this machine, and make it PyTorch's current CUDA device.
 
     The workers of a stage take a machine's GPUs in turn. On Ray a worker sees only the GPUs that it reserved.
 
@@ -30,13 +30,13 @@ def torch_device(device: Device) -> torch.device:
     number, reserved = int(os.environ.get(WORKER_NUMBER, "0")), os.environ.get(RESERVED_GPUS)
     if not torch.cuda.is_available() and (device is Device.CUDA or (device is Device.AUTO and reserved)):
         raise DeviceError(_no_gpu(f"device={device.value}", reserved))
-    chosen = torch.device((_best() if device is Device.AUTO else device).value)
+    chosen = torch.device((_best_device() if device is Device.AUTO else device).value)
     name = ""
     if chosen.type == "cuda":
         chosen = torch.device("cuda", gpu_index(number, torch.cuda.device_count()))
         torch.cuda.set_device(chosen)
         name = f" ({torch.cuda.get_device_name(chosen)})"
-    log.info("worker %d on %s: %s%s%s", number, socket.gethostname(), chosen, name, _visible())
+    log.info("worker %d on %s: %s%s%s", number, socket.gethostname(), chosen, name, _visible_gpus())
     return chosen
 
 
@@ -44,35 +44,35 @@ def _no_gpu(setting: str, reserved: str | None) -> str:
     wanted = f"{setting} on GPU {reserved}, which this worker reserved," if reserved else f"{setting}"
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     return (
-        f"{wanted} needs a GPU, and PyTorch finds none on {socket.gethostname()}{_visible()}; it is {build}. Check "
-        "nvidia-smi and the driver there, or set the stage's device to cpu"
+        f"{wanted} needs a GPU, and PyTorch finds none on {socket.gethostname()}{_visible_gpus()}; it is {build}. "
+        "Check nvidia-smi and the driver there, or set the stage's device to cpu"
     )
 
 
-def _visible() -> str:
+def _visible_gpus() -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return "" if visible is None else f", CUDA_VISIBLE_DEVICES={visible}"
 
 
 def gpu_index(worker: int, cards: int) -> int:
-    """Which of the GPUs that it sees the `worker`th of a stage takes, both from 0."""
+    """Return the index of the GPU that a worker takes of those that it sees."""
     return worker % cards
 
 
-def _best() -> Device:
+def _best_device() -> Device:
     if torch.cuda.is_available():
         return Device.CUDA
     return Device.MPS if torch.backends.mps.is_available() else Device.CPU
 
 
 def torch_dtype(precision: Precision) -> torch.dtype:
-    """The floating-point type that the setting means."""
+    """Return PyTorch's type for a floating-point format."""
     return {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}[precision]
 
 
 @contextmanager
 def pretrained_source(checkpoint: str, setting: str) -> Iterator[str]:
-    """The folder, `~` expanded, or hub id to give to from_pretrained, and in one line what goes wrong while it loads.
+    """Yield the folder, `~` expanded, or hub id for from_pretrained; errors in the block become one line.
 
     Raises:
         CheckpointError: names the setting to change.

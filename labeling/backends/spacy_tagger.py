@@ -1,14 +1,15 @@
-"""spaCy: the nouns of a caption by part of speech, with their places in it."""
+"""Nouns of captions by spaCy's part-of-speech tagger, with their positions."""
 
 import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import spacy
 from numpy.typing import NDArray
 from spacy.lang.char_classes import HYPHENS
+from spacy.language import Language
+from spacy.tokens import Doc, Span, Token
 from spacy.util import compile_infix_regex
 
 from labeling.config import NounConfig, NounForm
@@ -18,7 +19,7 @@ from labeling.stages.networks import NounPhrase
 SETTING = "labeling.nouns.pipeline"
 NOUNS = frozenset({"NOUN", "PROPN"})
 MARGIN = 2.0
-"""How far, in logits, a noun tag may be behind where a noun phrase ends; see `_noun_flags`."""
+"""Largest lag of a noun tag behind the best tag at the end of a noun phrase, in logits; see `_noun_flags`."""
 _NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
 _MISREAD_TAGS = frozenset({"JJ", "RB"})
 _IN_PHRASE = NOUNS | {"ADJ", "NUM"}
@@ -32,7 +33,7 @@ _UNUSED = ("ner", "lemmatizer", "entity_linker", "entity_ruler", "textcat", "tex
 
 
 class SpacyTagger:
-    """Nouns and proper nouns by spaCy's tagger; no pronouns, determiners, adjectives, numbers or emoji.
+    """Tagger of nouns and proper nouns; no pronouns, determiners, adjectives, numbers or emoji.
 
     Choices: nouns that stand next to each other are one ("fire hydrant", "ice cream cone"): on made-up captions that
     finds more compounds than the parser's arcs, and needs no parser. What a possessive, a conjunction or an adjective
@@ -51,29 +52,29 @@ class SpacyTagger:
         self._spans = _chunks if config.form is NounForm.CHUNK else _compounds
 
     def nouns(self, captions: Sequence[str]) -> list[list[NounPhrase]]:
-        """All nouns of each caption, in caption order.
+        """Return all nouns of each caption, in caption order.
 
         Raises:
             ValueError: a caption of more than a million characters (spaCy's limit).
         """
-        with self._nlp.memory_zone():  # else spaCy keeps every new word for ever
+        with self._nlp.memory_zone():  # otherwise spaCy keeps every new word
             docs = list(self._nlp.pipe(captions))
             filled = [doc for doc in docs if len(doc)]
-            nearly = iter(self._nearly_nouns(filled) if filled else ())
+            nearly = iter(self._near_noun_flags(filled) if filled else ())
             return [self._phrases(doc, _noun_flags(doc, next(nearly))) if len(doc) else [] for doc in docs]
 
-    def _phrases(self, doc: Any, noun_flags: Sequence[bool]) -> list[NounPhrase]:
+    def _phrases(self, doc: Doc, noun_flags: Sequence[bool]) -> list[NounPhrase]:
         return [_phrase(span, noun_flags) for span in self._spans(doc, noun_flags)]
 
-    def _nearly_nouns(self, docs: Sequence[Any]) -> list[NDArray[np.bool_]]:
-        """For each tagged document which tokens the tagger would call a noun, had it `MARGIN` more for that."""
+    def _near_noun_flags(self, docs: Sequence[Doc]) -> list[NDArray[np.bool_]]:
+        """Return, for each tagged document, which tokens would be nouns if noun tags scored `MARGIN` higher."""
         tagger = self._nlp.get_pipe("tagger")
         columns = [index for index, label in enumerate(tagger.labels) if label in _NOUN_TAGS]
         # One matrix product over the features that the documents still hold.
         return [s[:, columns].max(axis=1) > s.max(axis=1) - MARGIN for s in tagger.model.predict(docs)]
 
 
-def _load(config: NounConfig) -> Any:
+def _load(config: NounConfig) -> Language:
     needed = _needed(config)
     try:
         nlp = spacy.load(os.path.expanduser(config.pipeline), exclude=[name for name in _UNUSED if name not in needed])
@@ -95,7 +96,7 @@ def _load(config: NounConfig) -> Any:
 
 
 def _needed(config: NounConfig) -> dict[str, str]:
-    """Components of the pipeline, each with the setting that needs it."""
+    """Return the needed components of the pipeline, each with the setting that needs it."""
     form = f"labeling.nouns.form={config.form.value!r}"
     needed = {"tagger": form, "attribute_ruler": form}
     if config.form is NounForm.CHUNK:
@@ -106,7 +107,7 @@ def _needed(config: NounConfig) -> dict[str, str]:
     return needed
 
 
-def _phrase(span: Any, noun_flags: Sequence[bool]) -> NounPhrase:
+def _phrase(span: Span, noun_flags: Sequence[bool]) -> NounPhrase:
     last = span[-1]
     first = last
     while first.i > span.start and noun_flags[first.i - 1]:
@@ -117,8 +118,8 @@ def _phrase(span: Any, noun_flags: Sequence[bool]) -> NounPhrase:
     return NounPhrase(start=span.start_char, noun_start=first.idx, end=span.end_char, singular=singular)
 
 
-def _compounds(doc: Any, noun_flags: Sequence[bool]) -> Iterator[Any]:
-    """Spans of adjacent nouns, without the verbs at their ends."""
+def _compounds(doc: Doc, noun_flags: Sequence[bool]) -> Iterator[Span]:
+    """Yield spans of adjacent nouns, without the verbs at their ends."""
     for is_noun, indices in groupby(range(len(doc)), key=noun_flags.__getitem__):
         run = list(indices) if is_noun else []
         while run and doc[run[-1]].lower_ in _VERBS:
@@ -127,8 +128,8 @@ def _compounds(doc: Any, noun_flags: Sequence[bool]) -> Iterator[Any]:
             yield doc[run[0] : run[-1] + 1]
 
 
-def _chunks(doc: Any, noun_flags: Sequence[bool]) -> Iterator[Any]:
-    """Noun chunks around a noun, from their first word that is neither determiner nor pronoun to the last noun."""
+def _chunks(doc: Doc, noun_flags: Sequence[bool]) -> Iterator[Span]:
+    """Yield noun chunks around a noun, from the first word that is neither determiner nor pronoun to the last noun."""
     end = 0
     for chunk in doc.noun_chunks:
         if noun_flags[chunk.root.i] and chunk.start >= end:
@@ -137,8 +138,8 @@ def _chunks(doc: Any, noun_flags: Sequence[bool]) -> Iterator[Any]:
             yield doc[start:end]
 
 
-def _noun_flags(doc: Any, nearly: NDArray[np.bool_]) -> list[bool]:
-    """Which tokens are nouns: those tagged so, and adjectives and adverbs that are rather nouns.
+def _noun_flags(doc: Doc, nearly: NDArray[np.bool_]) -> list[bool]:
+    """Return which tokens are nouns: those tagged so, and adjectives and adverbs that are likely nouns.
 
     Choice: "a fire hydrant on the sidewalk" ends its noun phrase in an adjective, if one believes the small English
     tagger, but only just. Where a noun phrase would end in no noun, a noun tag that misses by less than `MARGIN` is
@@ -151,21 +152,23 @@ def _noun_flags(doc: Any, nearly: NDArray[np.bool_]) -> list[bool]:
     return [flag or _abbreviates(token, flags) for token, flag in zip(doc, flags, strict=True)]
 
 
-def _is_noun(token: Any) -> bool:
+def _is_noun(token: Token) -> bool:
     return token.pos_ in NOUNS and any(character.isalpha() for character in token.text)
 
 
-def _abbreviates(token: Any, noun_flags: Sequence[bool]) -> bool:
-    """Whether `token` is the full stop of an abbreviation between two nouns ("st. bernard"): the tagger calls such a
-    one a noun, and that of a sentence punctuation."""
+def _abbreviates(token: Token, noun_flags: Sequence[bool]) -> bool:
+    """Return whether `token` is the full stop of an abbreviation between two nouns ("st. bernard").
+
+    The tagger tags such a full stop as a noun, and that of a sentence as punctuation.
+    """
     i, doc = token.i, token.doc
     if token.text != "." or token.pos_ not in NOUNS or not 0 < i < len(doc) - 1:
         return False
     return noun_flags[i - 1] and noun_flags[i + 1] and not doc[i - 1].whitespace_
 
 
-def _ends_noun_phrase(token: Any) -> bool:
-    """Whether a noun phrase has begun before `token` and does not go on after it."""
+def _ends_noun_phrase(token: Token) -> bool:
+    """Return whether a noun phrase began before `token` and does not continue after it."""
     before, after = token.doc[: token.i], token.doc[token.i + 1 :]
     begun = len(before) > 0 and before[-1].pos_ in _IN_PHRASE | {"DET"}
     return begun and not (len(after) > 0 and after[0].pos_ in _IN_PHRASE)

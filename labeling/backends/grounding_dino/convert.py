@@ -1,4 +1,4 @@
-"""From a checkpoint of the groundingdino-py package to the same network in transformers.
+"""Conversion of a checkpoint of the groundingdino-py package to the same network in transformers.
 
     convert("groundingdino_swint_ogc.pth", None, "bert-base-uncased", "grounding-dino-tiny")
 
@@ -16,13 +16,14 @@ from transformers import (
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessor,
     GroundingDinoProcessor,
+    PretrainedConfig,
     SwinConfig,
 )
 
 from labeling.backends.grounding_dino.package import PREPROCESSING, package_config, package_weights, text_encoder
 from labeling.errors import CheckpointError
 
-_SWINS: Mapping[str, Mapping[str, Any]] = {
+_SWINS: Mapping[str, Mapping[str, object]] = {
     "swin_T_224_1k": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "window_size": 7},
     "swin_B_224_22k": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "window_size": 7},
     "swin_B_384_22k": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "window_size": 12},
@@ -42,7 +43,7 @@ _FIXED = {
     "use_text_cross_attention": True,
     "sub_sentence_present": True,
 }
-"""Settings of the package that transformers has built in."""
+"""Settings of the package that are fixed in transformers."""
 
 _BACKBONE = "model.backbone.conv_encoder.model"
 _RENAMES = (
@@ -89,7 +90,7 @@ _RENAMES = (
     (r"(attn|attn_text)\.k\.", r"\1.key."),
     (r"(attn|attn_text)\.v\.", r"\1.value."),
 )
-"""Each applied in turn to the package's names, after `_split`."""
+"""Patterns and replacements, applied in turn to the package's names, after `_split`."""
 
 
 def convert(checkpoint: str, config: str | None, text_encoder_name: str, folder: str | Path) -> None:
@@ -103,14 +104,14 @@ def convert(checkpoint: str, config: str | None, text_encoder_name: str, folder:
     """
     tokenizer, bert_config = text_encoder(text_encoder_name)
     net = GroundingDinoForObjectDetection(transformers_config(package_config(config), bert_config))
-    weights = {_renamed(name): tensor for name, tensor in _split(package_weights(checkpoint))}
+    weights = {_rename(name): tensor for name, tensor in _split(package_weights(checkpoint))}
     _load(net, weights, checkpoint)
     net.save_pretrained(folder)
     GroundingDinoProcessor(GroundingDinoImageProcessor(size=PREPROCESSING), tokenizer).save_pretrained(folder)
 
 
-def transformers_config(settings: Any, bert_config: Any) -> Any:
-    """The package's settings as a `GroundingDinoConfig`.
+def transformers_config(settings: Any, bert_config: PretrainedConfig) -> GroundingDinoConfig:
+    """Return the package's settings as a `GroundingDinoConfig`.
 
     Raises:
         CheckpointError: transformers cannot express them; names the first that it cannot.
@@ -145,7 +146,7 @@ def transformers_config(settings: Any, bert_config: Any) -> Any:
 
 
 def _split(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Query, key and value, which the package stacks, as `.q.`, `.k.` and `.v.`."""
+    """Split query, key and value, which the package stacks, into `.q.`, `.k.` and `.v.`."""
     for name, tensor in weights.items():
         stacked = re.fullmatch(r"(.*)\.(?:qkv\.|in_proj_)(weight|bias)", name)
         if stacked is None:
@@ -155,13 +156,13 @@ def _split(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
                 yield f"{stacked[1]}.{letter}.{stacked[2]}", part
 
 
-def _renamed(name: str) -> str:
+def _rename(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
-def _load(net: Any, weights: Mapping[str, Tensor], checkpoint: str) -> None:
+def _load(net: GroundingDinoForObjectDetection, weights: Mapping[str, Tensor], checkpoint: str) -> None:
     needed = {n: t.shape for n, t in net.state_dict().items() if not n.startswith(f"{_BACKBONE}.swin.layernorm.")}
     if wrong := [name for name, shape in needed.items() if name not in weights or weights[name].shape != shape]:
         raise CheckpointError(

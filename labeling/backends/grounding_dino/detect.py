@@ -1,4 +1,4 @@
-"""From prepared images and their nouns to boxes: what both Grounding DINO backends do around their network.
+"""Detection with Grounding DINO, for both backends: from prepared images and their nouns to boxes.
 
 Choices:
     A noun's score for a box is the highest probability among the noun's own tokens, as the released code takes the
@@ -11,13 +11,14 @@ Choices:
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import nms
+from transformers import BaseImageProcessor
 
 from infra.precision import Precision
 from labeling.backends.grounding_dino.prompt import Prompt, PromptBatch, PromptWriter, collate
@@ -28,17 +29,18 @@ from labeling.stages.networks import DetectedBox
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """An image as the network wants it, and the size it had."""
+    """An image that is ready for the network, with its original size."""
 
     pixels: Tensor
-    """[3, H, W], resized and normalised."""
+    """Pixels [3, H, W], resized and normalised."""
     width_px: int
-    """Of the upright image, before resizing."""
+    """Width of the upright image, before resizing."""
     height_px: int
+    """Height of the upright image, before resizing."""
 
 
-def prepare_image(image_processor: Any, image: NDArray[np.uint8]) -> PreparedImage:
-    """`image`, upright RGB [H, W, 3], as transformers' `GroundingDinoImageProcessor` makes it, without padding."""
+def prepare_image(image_processor: BaseImageProcessor, image: NDArray[np.uint8]) -> PreparedImage:
+    """Resize and normalise an upright RGB image [H, W, 3] with an image processor of transformers, without padding."""
     batch = image_processor(images=image, do_pad=False, input_data_format="channels_last", return_tensors="pt")
     return PreparedImage(batch["pixel_values"][0], width_px=image.shape[1], height_px=image.shape[0])
 
@@ -47,11 +49,11 @@ class Network(Protocol):
     """Grounding DINO of either library."""
 
     def __call__(self, pixels: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
-        """Logits [B, Q, at least T] of Q boxes and T tokens, and boxes [B, Q, 4] (cx, cy, w, h in [0, 1])."""
+        """Return logits [B, Q, at least T] of Q boxes and T tokens, and boxes [B, Q, 4] (cx, cy, w, h in [0, 1])."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _ImagePrompt:
     """One prompt for one image."""
 
     image: int
@@ -59,7 +61,7 @@ class _Question:
 
 
 class PromptedDetector:
-    """Asks a network for nouns of any number, in images of any size."""
+    """Detector of any number of nouns in images of any size."""
 
     def __init__(self, network: Network, writer: PromptWriter, device: torch.device, config: DetectConfig) -> None:
         self._network = network
@@ -69,19 +71,19 @@ class PromptedDetector:
 
     @torch.inference_mode()
     def detect(self, images: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
-        """For each image the boxes of its labels, best first. An image's prompts are judged together."""
-        questions = [_Question(i, prompt) for i, nouns in enumerate(labels) for prompt in self._writer.write(nouns)]
+        """Return the boxes of each image's labels, best first. Suppression covers all prompts of an image."""
+        queries = [_ImagePrompt(i, prompt) for i, nouns in enumerate(labels) for prompt in self._writer.write(nouns)]
         answers: list[list[Tensor]] = [[] for _ in images]
-        for batch in _batches(questions, images):
-            for question, answer in zip(batch, self._ask(batch, images), strict=True):
-                answers[question.image].append(answer)
+        for batch in _batches(queries, images):
+            for query, answer in zip(batch, self._run_network(batch, images), strict=True):
+                answers[query.image].append(answer)
         return [
             select_boxes(torch.cat(answer), image, self._config) if answer else []
             for answer, image in zip(answers, images, strict=True)
         ]
 
-    def _ask(self, batch: Sequence[_Question], images: Sequence[PreparedImage]) -> Tensor:
-        """[B, Q, 6] on the CPU: score, label, cx, cy, w, h."""
+    def _run_network(self, batch: Sequence[_ImagePrompt], images: Sequence[PreparedImage]) -> Tensor:
+        """Return [B, Q, 6] on the CPU: score, label, cx, cy, w, h."""
         prompts = collate([q.prompt for q in batch]).to(self._device)
         pixels = torch.stack([images[q.image].pixels for q in batch]).to(self._device)
         # Weights stay in float32: the networks compute coordinates too, and those need more than 8 bits.
@@ -93,11 +95,11 @@ class PromptedDetector:
         return torch.cat([scores[..., None], labels[..., None].float(), boxes.float()], dim=-1).cpu()
 
 
-def _batches(questions: Sequence[_Question], images: Sequence[PreparedImage]) -> Iterator[list[_Question]]:
+def _batches(queries: Sequence[_ImagePrompt], images: Sequence[PreparedImage]) -> Iterator[list[_ImagePrompt]]:
     """Questions about images of one size, at most as many as there are images, prompts of like length together."""
-    by_size: dict[torch.Size, list[_Question]] = defaultdict(list)
-    for question in questions:
-        by_size[images[question.image].pixels.shape].append(question)
+    by_size: dict[torch.Size, list[_ImagePrompt]] = defaultdict(list)
+    for query in queries:
+        by_size[images[query.image].pixels.shape].append(query)
     for same_size in by_size.values():
         same_size.sort(key=lambda q: len(q.prompt.token_ids))
         for start in range(0, len(same_size), len(images)):
@@ -105,7 +107,7 @@ def _batches(questions: Sequence[_Question], images: Sequence[PreparedImage]) ->
 
 
 def best_labels(logits: Tensor, owners: Tensor, labels: int) -> tuple[Tensor, Tensor]:
-    """Score and label [B, Q] of each box: the label whose own tokens hold the highest logit.
+    """Return score and label [B, Q] of each box: the label with the highest logit among its own tokens.
 
     Args:
         logits: [B, Q, at least T].
@@ -119,10 +121,10 @@ def best_labels(logits: Tensor, owners: Tensor, labels: int) -> tuple[Tensor, Te
 
 
 def select_boxes(answer: Tensor, image: PreparedImage, config: DetectConfig) -> list[DetectedBox]:
-    """The boxes of one image that are good enough, best first.
+    """Return the boxes of one image that pass the threshold and suppression, best first.
 
     Args:
-        answer: [n, 6], as `score, label, cx, cy, w, h`; what is not finite is no box.
+        answer: [n, 6], as `score, label, cx, cy, w, h`; rows with values that are not finite are ignored.
     """
     scores, labels, boxes = answer[:, 0], answer[:, 1].int(), _pixels(answer[:, 2:], image)
     real = answer.isfinite().all(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
@@ -135,7 +137,7 @@ def select_boxes(answer: Tensor, image: PreparedImage, config: DetectConfig) -> 
 
 
 def _pixels(boxes: Tensor, image: PreparedImage) -> Tensor:
-    """[n, 4] xyxy, clipped to the image."""
+    """Return boxes [n, 4] as x0, y0, x1, y1 in pixels, clipped to the image."""
     size = boxes.new_tensor([image.width_px, image.height_px])
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
     low, high = (centre - half) * size, (centre + half) * size

@@ -1,10 +1,9 @@
 """Grounding DINO of transformers, and its checkpoint folders.
 
-The checkpoint's own image processor resizes and normalises. Its `do_pad` is not used: see `grounding_detect`.
+The checkpoint's own image processor resizes and normalises. Its `do_pad` is not used: see `grounding_dino.detect`.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from labeling.stages.networks import DetectedBox
 
 
 class GroundingDinoHfDetector:
-    """Finds nouns with transformers' Grounding DINO."""
+    """Detector that runs Grounding DINO of transformers."""
 
     def __init__(self, config: DetectConfig) -> None:
         """Load the weights.
@@ -36,9 +35,11 @@ class GroundingDinoHfDetector:
         self._prompted = PromptedDetector(self._forward, writer, torch_device(config.device), config)
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
+        """Resize and normalise an image."""
         return prepare_image(self._image_processor, image)
 
     def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
+        """Return the boxes of each image's labels, best first."""
         return self._prompted.detect(prepared, labels)
 
     def _forward(self, pixels: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
@@ -46,7 +47,7 @@ class GroundingDinoHfDetector:
         return output.logits, output.pred_boxes
 
 
-def _load(config: DetectConfig) -> tuple[Any, Any]:
+def _load(config: DetectConfig) -> tuple[GroundingDinoProcessor, GroundingDinoForObjectDetection]:
     name, revision = config.checkpoint, config.revision
     with pretrained_source(name, "labeling.detect.checkpoint") as source:
         processor = GroundingDinoProcessor.from_pretrained(source, revision=revision)
@@ -61,8 +62,8 @@ def _load(config: DetectConfig) -> tuple[Any, Any]:
     return processor, net
 
 
-def _check_vocabulary(writer: PromptWriter, net: Any, config: DetectConfig) -> None:
-    """The network knows the delimiters by number; with other numbers it would see one long phrase."""
+def _check_vocabulary(writer: PromptWriter, net: GroundingDinoForObjectDetection, config: DetectConfig) -> None:
+    """Check the tokens of the delimiters: the network knows them by number, and would see one long phrase."""
     expected = tuple(net.model.special_tokens.tolist())
     if writer.delimiter_ids != expected:
         raise CheckpointError(

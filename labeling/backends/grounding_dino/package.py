@@ -24,7 +24,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BatchEncoding, GroundingDinoImageProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BatchEncoding,
+    GroundingDinoImageProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetector, prepare_image
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
@@ -39,6 +48,7 @@ with warnings.catch_warnings():  # the package uses timm's former module names
     import groundingdino.models.GroundingDINO.groundingdino as package
     from groundingdino.config import GroundingDINO_SwinT_OGC
     from groundingdino.models import build_model
+    from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
     from groundingdino.util.slconfig import SLConfig
 
 PREPROCESSING = {"shortest_edge": 800, "longest_edge": 1333}
@@ -46,7 +56,7 @@ PREPROCESSING = {"shortest_edge": 800, "longest_edge": 1333}
 
 
 class GroundingDinoPackageDetector:
-    """Finds nouns with the groundingdino-py package's Grounding DINO."""
+    """Detector that runs Grounding DINO of the groundingdino-py package."""
 
     def __init__(self, config: DetectConfig) -> None:
         """Load the weights.
@@ -64,9 +74,11 @@ class GroundingDinoPackageDetector:
         self._prompted = PromptedDetector(self._forward, writer, device, config)
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
+        """Resize and normalise an image."""
         return prepare_image(self._image_processor, image)
 
     def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
+        """Return the boxes of each image's labels, best first."""
         return self._prompted.detect(prepared, labels)
 
     def _forward(self, pixels: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
@@ -79,14 +91,14 @@ class GroundingDinoPackageDetector:
         return output["pred_logits"], output["pred_boxes"]
 
 
-def text_encoder(name: str) -> tuple[Any, Any]:
-    """Tokenizer and configuration of the BERT `name`, a folder or hub id; no weights."""
+def text_encoder(name: str) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
+    """Return tokenizer and configuration of the BERT `name`, a folder or hub id; no weights."""
     with pretrained_source(name, "labeling.detect.text_encoder") as source:
         return AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
 
 
-def package_config(path: str | None) -> Any:
-    """The package's settings from its `.py` file; None is its GroundingDINO_SwinT_OGC.py."""
+def package_config(path: str | None) -> SLConfig:
+    """Return the package's settings from a `.py` file; None for its GroundingDINO_SwinT_OGC.py."""
     setting = "labeling.detect.package_config"
     file = Path(GroundingDINO_SwinT_OGC.__file__) if path is None else checkpoint_file(path, setting)
     try:
@@ -99,7 +111,7 @@ def package_config(path: str | None) -> Any:
 
 
 def package_weights(path: str) -> dict[str, Tensor]:
-    """The weights of a `.pth` file, without the prefix that training on several GPUs left."""
+    """Return the weights of a `.pth` file, without the prefix that training on several GPUs left."""
     setting = "labeling.detect.checkpoint"
     file = checkpoint_file(path, setting)
     try:
@@ -112,10 +124,10 @@ def package_weights(path: str) -> dict[str, Tensor]:
         ) from error
 
 
-def build(settings: Any, tokenizer: Any, bert_config: Any) -> Any:
-    """The package's network with random weights, without a download."""
+def build(settings: SLConfig, tokenizer: PreTrainedTokenizerBase, bert_config: PretrainedConfig) -> GroundingDINO:
+    """Build the package's network with random weights, without a download."""
     _silence()
-    with _stand_ins(tokenizer, bert_config):
+    with _replace_text_modules(tokenizer, bert_config):
         try:
             net = build_model(settings)
         except (AttributeError, AssertionError, NotImplementedError) as error:
@@ -129,11 +141,11 @@ def build(settings: Any, tokenizer: Any, bert_config: Any) -> Any:
     return net
 
 
-def load(net: Any, weights: Mapping[str, Tensor], config: DetectConfig) -> None:
-    """Put `weights` into `net`. Weights that `net` has no place for are those of training, and ignored.
+def load(net: GroundingDINO, weights: Mapping[str, Tensor], config: DetectConfig) -> None:
+    """Load `weights` into `net`. Weights that `net` lacks belong to training and are ignored.
 
     Raises:
-        CheckpointError: one that `net` needs is missing or has another shape; says how many and the first.
+        CheckpointError: one that `net` needs is missing or has another shape; gives their number and the first.
     """
     wanted = {n: t.shape for n, t in net.state_dict().items() if n in weights or not n.endswith("position_index")}
     if wrong := [name for name, shape in wanted.items() if name not in weights or weights[name].shape != shape]:
@@ -146,9 +158,9 @@ def load(net: Any, weights: Mapping[str, Tensor], config: DetectConfig) -> None:
 
 
 class PhraseBert(nn.Module):
-    """BERT with a mask of its own for each pair of tokens; takes the place of the package's `BertModelWarper`."""
+    """BERT with a mask of its own for each pair of tokens; replaces the package's `BertModelWarper`."""
 
-    def __init__(self, bert_model: Any) -> None:
+    def __init__(self, bert_model: PreTrainedModel) -> None:
         super().__init__()
         self.config = bert_model.config
         self.embeddings = bert_model.embeddings
@@ -158,7 +170,7 @@ class PhraseBert(nn.Module):
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor, attention_mask: Tensor
     ) -> dict[str, Tensor]:
-        """Hidden states [B, T, D] as `last_hidden_state`; `attention_mask` is bool [B, T, T], True to attend."""
+        """Return hidden states [B, T, D] as `last_hidden_state`; `attention_mask` is bool [B, T, T], True to attend."""
         hidden = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids, position_ids=position_ids)
         additive = torch.zeros_like(attention_mask, dtype=hidden.dtype)
         additive = additive.masked_fill(~attention_mask, torch.finfo(hidden.dtype).min)[:, None]
@@ -166,7 +178,7 @@ class PhraseBert(nn.Module):
 
 
 @contextlib.contextmanager
-def _stand_ins(tokenizer: Any, bert_config: Any) -> Iterator[None]:
+def _replace_text_modules(tokenizer: PreTrainedTokenizerBase, bert_config: PretrainedConfig) -> Iterator[None]:
     theirs = package.get_tokenlizer, package.BertModelWarper
     package.BertModelWarper = PhraseBert
     package.get_tokenlizer = SimpleNamespace(
@@ -179,16 +191,18 @@ def _stand_ins(tokenizer: Any, bert_config: Any) -> Iterator[None]:
 
 
 def _already_tokenized(captions: BatchEncoding, padding: str, return_tensors: str) -> BatchEncoding:
-    """In place of the package's tokenizer, as our prompts come as tokens."""
+    """Return the prompts, which are tokens already; replaces the package's tokenizer."""
     return captions
 
 
-def _mask_per_head(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The layer would repeat a batch's masks head by head where its attention reads them image by image."""
+def _mask_per_head(
+    layer: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[object, ...], dict[str, Any]]:
+    """Repeat a batch's masks image by image, as the attention reads them; the layer would repeat them head by head."""
     return args, {**kwargs, "src_mask": kwargs["src_mask"].repeat_interleave(layer.nhead, dim=0)}
 
 
 def _silence() -> None:
-    """Ignore what the package's older calls of torch make it warn of."""
+    """Ignore warnings about the package's outdated calls of PyTorch."""
     warnings.filterwarnings("ignore", message="torch.meshgrid")
     warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\.autocast", category=FutureWarning)

@@ -1,17 +1,17 @@
-"""The prompts of Grounding DINO: nouns as "noun one. noun two.", each with the tokens that are its own.
+"""The prompts of Grounding DINO: nouns as "noun one. noun two.", each with its own tokens.
 
 A phrase between two full stops is encoded by itself, so a noun means the same in any prompt. But a prompt holds
-`max_tokens` tokens, and both libraries cut the rest off without a word; so nouns get as many prompts as they need.
+`max_tokens` tokens, and both libraries silently cut off the rest; so nouns get as many prompts as they need.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
 
 from labeling.errors import CheckpointError
 
@@ -42,11 +42,12 @@ class PromptBatch:
     owners: Tensor
 
     def to(self, device: torch.device) -> "PromptBatch":
+        """Return the batch on `device`."""
         return PromptBatch(self.token_ids.to(device), self.attention_mask.to(device), self.owners.to(device))
 
 
 def collate(prompts: Sequence[Prompt]) -> PromptBatch:
-    """`prompts` as one batch. Padding has token id 0 and no owner."""
+    """Combine prompts into one batch. Padding has token id 0 and no owner."""
     ids = [torch.tensor(p.token_ids) for p in prompts]
     return PromptBatch(
         token_ids=pad_sequence(ids, batch_first=True),
@@ -56,7 +57,7 @@ def collate(prompts: Sequence[Prompt]) -> PromptBatch:
 
 
 class PromptWriter:
-    """Writes the prompts of an image.
+    """Writer of an image's prompts.
 
     Choices:
         Each noun is tokenised by itself, so its span is exact. A delimiter inside a noun ("st. bernard") would split
@@ -64,8 +65,12 @@ class PromptWriter:
         noun without a token, is logged.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int) -> None:
-        """`tokenizer`: of transformers. `max_tokens`: the longest prompt, [CLS] and [SEP] included.
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+        """Set up the writer.
+
+        Args:
+            tokenizer: tokenizer of transformers.
+            max_tokens: length of the longest prompt, [CLS] and [SEP] included.
 
         Raises:
             CheckpointError: the tokenizer's vocabulary lacks a delimiter.
@@ -77,7 +82,7 @@ class PromptWriter:
         self._max_tokens = max_tokens
 
     def write(self, labels: Sequence[str]) -> list[Prompt]:
-        """The prompts that together hold every label that has a token, in order; none for no labels."""
+        """Return the prompts that together contain every label with a token, in order; none for no labels."""
         cls, sep, stop, _ = self.delimiter_ids
         prompts: list[Prompt] = []
         ids, owners = [cls], [NO_LABEL]

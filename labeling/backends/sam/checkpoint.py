@@ -55,9 +55,10 @@ class SamArchitecture:
 
 
 def read_checkpoint(file: Path, source: str) -> dict[str, Tensor]:
-    """The tensors of a `.pth` file, on the CPU; code in the file is not run.
+    """Read the tensors of a `.pth` file to the CPU; code in the file is not run.
 
     Args:
+        file: path of the file.
         source: how messages call the file, such as "labeling.segment.checkpoint='x.pth'".
 
     Raises:
@@ -75,7 +76,7 @@ def read_checkpoint(file: Path, source: str) -> dict[str, Tensor]:
 
 
 def architecture(state: dict[str, Tensor], source: str) -> SamArchitecture:
-    """The sizes that the shapes of `state` show.
+    """Return the sizes of a network, from the shapes of its weights.
 
     Raises:
         CheckpointError: tensors that tell the sizes are missing, or the windows have several sizes.
@@ -110,7 +111,7 @@ def architecture(state: dict[str, Tensor], source: str) -> SamArchitecture:
 
 
 def load_weights(net: torch.nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Put `state` into `net`, which may be on the meta device; each tensor keeps its type.
+    """Load `state` into `net`, which may be on the meta device; each tensor keeps its type.
 
     Raises:
         CheckpointError: tensors are missing, left over or of another shape.
@@ -130,7 +131,10 @@ def load_weights(net: torch.nn.Module, state: dict[str, Tensor], source: str) ->
 
 
 def _windows(state: dict[str, Tensor], grid: int, source: str) -> tuple[int, tuple[int, ...]]:
-    """A layer's table of relative positions has 2n - 1 rows, n being the side of what it sees, in patches."""
+    """Return the windows' side in patches, and the layers that see the whole image.
+
+    A layer's table of relative positions has 2n - 1 rows, where n is the side of its window in patches.
+    """
     depth = _count(state, "image_encoder.blocks")
     tables = [state.get(f"image_encoder.blocks.{i}.attn.rel_pos_h") for i in range(depth)]
     sides = [grid if table is None else (len(table) + 1) // 2 for table in tables]
@@ -141,7 +145,7 @@ def _windows(state: dict[str, Tensor], grid: int, source: str) -> tuple[int, tup
 
 
 def _count(state: dict[str, Tensor], prefix: str) -> int:
-    """How many numbered modules there are under `prefix`."""
+    """Return the number of numbered modules under `prefix`."""
     depth = prefix.count(".") + 1
     return 1 + max(int(name.split(".")[depth]) for name in state if name.startswith(prefix + "."))
 

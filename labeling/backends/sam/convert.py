@@ -1,4 +1,4 @@
-"""Segment Anything weights from the original layout to transformers' and back.
+"""Conversion of Segment Anything weights from the original layout to that of transformers and back.
 
     export_folder("sam_vit_h_4b8939.pth", "sam-vit-huge")    # a folder for segment.backend = "sam_hf"
     export_checkpoint("sam-vit-huge", "sam.pth")             # a file for segment.backend = "segment_anything"
@@ -11,7 +11,6 @@ file tell its heads and windows.
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,18 +84,18 @@ def export_checkpoint(folder: str | Path, checkpoint: str | Path) -> None:
     """Write a folder of transformers as a checkpoint file in the original layout.
 
     Raises:
-        CheckpointError: the network has what that layout cannot tell.
+        CheckpointError: the network has properties that this layout cannot express.
     """
     torch.save(to_original(SamModel.from_pretrained(folder, dtype=torch.float32)), checkpoint)
 
 
-def to_transformers(state: dict[str, Tensor], sizes: SamArchitecture, source: str) -> Any:
-    """transformers' `SamModel` of these sizes with the weights of an original `state`.
+def to_transformers(state: dict[str, Tensor], sizes: SamArchitecture, source: str) -> SamModel:
+    """Return the `SamModel` of transformers of these sizes with the weights of an original `state`.
 
     Raises:
         CheckpointError: tensors are missing, left over or of another shape.
     """
-    renamed = dict(_renamed(state, _RENAMED))
+    renamed = dict(_rename(state, _RENAMED))
     if _POSITIONS in renamed:
         renamed[_POSITIONS_AGAIN] = renamed[_POSITIONS]
     with torch.device("meta"):
@@ -106,8 +105,8 @@ def to_transformers(state: dict[str, Tensor], sizes: SamArchitecture, source: st
     return net.eval()
 
 
-def to_original(net: Any) -> dict[str, Tensor]:
-    """The weights of transformers' `SamModel` in the original layout.
+def to_original(net: SamModel) -> dict[str, Tensor]:
+    """Return the weights of a `SamModel` of transformers in the original layout.
 
     Raises:
         CheckpointError: the decoder's heads are not those that the original layout implies.
@@ -119,12 +118,12 @@ def to_original(net: Any) -> dict[str, Tensor]:
             f"written in the original layout, whose heads have {DECODER_HEAD_CHANNELS} channels"
         )
     weights = {name: tensor for name, tensor in net.state_dict().items() if name != _POSITIONS_AGAIN}
-    state = dict(_renamed(weights, tuple((theirs, ours) for ours, theirs in _RENAMED)))
+    state = dict(_rename(weights, tuple((theirs, ours) for ours, theirs in _RENAMED)))
     return state if vision.use_rel_pos else state | dict(_no_relative_positions(vision))
 
 
-def configuration(sizes: SamArchitecture) -> Any:
-    """transformers' settings of a network of these sizes."""
+def configuration(sizes: SamArchitecture) -> SamConfig:
+    """Return the settings in transformers of a network of these sizes."""
     vision = SamVisionConfig(
         image_size=sizes.image_px,
         patch_size=sizes.patch_px,
@@ -156,8 +155,8 @@ def configuration(sizes: SamArchitecture) -> Any:
     return SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
 
 
-def processor(image_px: int, mask_px: int) -> Any:
-    """transformers' processor for a network of this input and these masks."""
+def processor(image_px: int, mask_px: int) -> SamProcessor:
+    """Return the processor in transformers for a network with these sides of input and masks."""
     return SamProcessor(
         SamImageProcessor(
             size={"longest_edge": image_px},
@@ -168,19 +167,19 @@ def processor(image_px: int, mask_px: int) -> Any:
     )
 
 
-def _renamed(state: dict[str, Tensor], pairs: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, Tensor]]:
+def _rename(state: dict[str, Tensor], pairs: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, Tensor]]:
     rules = [(re.compile(re.escape(old).replace(r"\#", r"(\d+)") + r"(?=\.|$)"), new) for old, new in pairs]
     for name, tensor in state.items():
         fits = ((pattern.match(name), new) for pattern, new in rules)
         match, new = next(((match, new) for match, new in fits if match), (None, ""))
-        yield name if match is None else _filled(new, match.groups()) + name[match.end() :], tensor
+        yield name if match is None else _fill(new, match.groups()) + name[match.end() :], tensor
 
 
-def _filled(template: str, numbers: tuple[str, ...]) -> str:
+def _fill(template: str, numbers: tuple[str, ...]) -> str:
     return template.replace("#", "{}").format(*numbers)
 
 
-def _no_relative_positions(vision: Any) -> Iterator[tuple[str, Tensor]]:
+def _no_relative_positions(vision: SamVisionConfig) -> Iterator[tuple[str, Tensor]]:
     grid = vision.image_size // vision.patch_size
     for layer in range(vision.num_hidden_layers):
         side = grid if layer in vision.global_attn_indexes else vision.window_size

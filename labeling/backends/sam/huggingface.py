@@ -1,7 +1,6 @@
 """Segment Anything by transformers, from its checkpoint folders or hub ids."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ _SETTING = "labeling.segment.checkpoint"
 
 
 class SamHfSegmenter:
-    """Masks by transformers' `SamModel`."""
+    """Segmenter that runs `SamModel` of transformers."""
 
     def __init__(self, config: SegmentConfig) -> None:
         """Load the weights.
@@ -35,29 +34,31 @@ class SamHfSegmenter:
         self.net.to(self.device)
 
     def prepare(self, image: NDArray[np.uint8]) -> SamImage:
+        """Resize an image for the network."""
         return self.preprocessing.prepare(image)
 
     def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
+        """Return the masks of each image's boxes."""
         return segment(self, prepared, boxes)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Embeddings [B, C, g, g], computed in the precision of the settings."""
+        """Return embeddings [B, C, g, g], computed in the precision of the settings."""
         embeddings: Tensor = self.net.vision_encoder(pixels.to(self.dtype)).last_hidden_state
         return embeddings.float()
 
     def decode(self, embeddings: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Each box as an image of its own with one prompt, so that images with few boxes pad none."""
+        """Decode each box as an image with one prompt, which needs no padding for images with few boxes."""
         of_box = embeddings[owner.to(embeddings.device)]
         out = self.net(image_embeddings=of_box, input_boxes=boxes[:, None], multimask_output=False)
         return out.pred_masks[:, 0, 0], out.iou_scores[:, 0, 0]
 
 
-def _load(config: SegmentConfig) -> tuple[Any, Preprocessing]:
+def _load(config: SegmentConfig) -> tuple[SamModel, Preprocessing]:
     name, revision = config.checkpoint, config.revision
     with pretrained_source(name, _SETTING) as source:
-        found = AutoConfig.from_pretrained(source, revision=revision)
-        if not isinstance(found, SamConfig):
-            raise CheckpointError(f"{_SETTING}={name!r} holds a model of type {found.model_type!r}, not 'sam'")
+        network = AutoConfig.from_pretrained(source, revision=revision)
+        if not isinstance(network, SamConfig):
+            raise CheckpointError(f"{_SETTING}={name!r} holds a model of type {network.model_type!r}, not 'sam'")
         processor = SamImageProcessor.from_pretrained(source, revision=revision)
         net, report = SamModel.from_pretrained(
             source, revision=revision, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
@@ -67,11 +68,11 @@ def _load(config: SegmentConfig) -> tuple[Any, Preprocessing]:
             f"{_SETTING}={name!r} lacks {len(wrong)} tensors of a SamModel of its config.json or has them in other "
             f"shapes, the first is {wrong[0]!r}: download it again"
         )
-    return net.eval().requires_grad_(False), _preprocessing(processor, found.vision_config.image_size, name)
+    return net.eval().requires_grad_(False), _preprocessing(processor, network.vision_config.image_size, name)
 
 
-def _preprocessing(processor: Any, side_px: int, name: str) -> Preprocessing:
-    """The checkpoint's own.
+def _preprocessing(processor: SamImageProcessor, side_px: int, name: str) -> Preprocessing:
+    """Return the preprocessing of the checkpoint.
 
     Raises:
         CheckpointError: it makes images of another size than the network takes.

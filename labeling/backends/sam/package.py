@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ _SETTING = "labeling.segment.checkpoint"
 
 
 class SegmentAnythingSegmenter:
-    """Masks by the package's `Sam`."""
+    """Segmenter that runs `Sam` of the package."""
 
     def __init__(self, config: SegmentConfig) -> None:
         """Load the weights.
@@ -38,18 +37,20 @@ class SegmentAnythingSegmenter:
         self.preprocessing = Preprocessing(side_px=self.net.image_encoder.img_size)
 
     def prepare(self, image: NDArray[np.uint8]) -> SamImage:
+        """Resize an image for the network."""
         return self.preprocessing.prepare(image)
 
     def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
+        """Return the masks of each image's boxes."""
         return segment(self, prepared, boxes)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Embeddings [B, C, g, g], computed in the precision of the settings."""
+        """Return embeddings [B, C, g, g], computed in the precision of the settings."""
         embeddings: Tensor = self.net.image_encoder(pixels.to(self.dtype))
         return embeddings.float()
 
     def decode(self, embeddings: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Image by image, as the package's decoder takes one embedding and all of its boxes."""
+        """Decode image by image, as the package's decoder takes one embedding with all of its boxes."""
         per_image = torch.split(boxes, torch.bincount(owner).tolist())
         decoded = [self._decode(embeddings[i], own) for i, own in enumerate(per_image) if len(own)]
         return torch.cat([logits for logits, _ in decoded]), torch.cat([predicted_iou for _, predicted_iou in decoded])
@@ -67,8 +68,8 @@ class SegmentAnythingSegmenter:
         return logits[:, 0], predicted_iou[:, 0]
 
 
-def load(state: dict[str, Tensor], source: str) -> Any:
-    """The package's network with the weights of `state`, float32.
+def load(state: dict[str, Tensor], source: str) -> Sam:
+    """Build the package's network with the weights of `state`, float32.
 
     Raises:
         CheckpointError: tensors are missing, left over or of another shape.
@@ -78,8 +79,8 @@ def load(state: dict[str, Tensor], source: str) -> Any:
     return net.float().eval().requires_grad_(False)
 
 
-def build(sizes: SamArchitecture) -> Any:
-    """The package's network of these sizes, without memory for its weights (on the meta device)."""
+def build(sizes: SamArchitecture) -> Sam:
+    """Build the package's network of these sizes, without memory for its weights (on the meta device)."""
     grid = sizes.image_px // sizes.patch_px
     channels = sizes.embedding_channels
     with torch.device("meta"):

@@ -1,6 +1,6 @@
-"""What both SAM backends share: an image on its way in, boxes, masks on their way out.
+"""Masks by SAM, for both backends: preparation of images, decoding of boxes, upscaling of masks.
 
-It stands here once, so that the backends differ in the network alone and agree on the same weights.
+The backends differ only in the network, and agree on the same weights.
 
 Choice: `segment.precision` is that of the image encoder, which has nearly all of the work. Prompts and mask decoder
 are float32 always: bfloat16 has 8 significant bits, too few for a coordinate among 1,024.
@@ -30,15 +30,16 @@ class SamImage:
     """An image resized for the network, not yet normalised or padded: uint8 is a quarter of the bytes to keep."""
 
     pixels: NDArray[np.uint8]
-    """[h, w, 3], the longest side as the network wants it."""
+    """Pixels [h, w, 3], the longest side at the network's input size."""
     height_px: int
-    """Of the upright image, as is `width_px`."""
+    """Height of the upright image."""
     width_px: int
+    """Width of the upright image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How pixels become the network's square input; the defaults are those of the original checkpoints."""
+    """Conversion of pixels to the network's square input; the defaults are those of the original checkpoints."""
 
     side_px: int
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -46,14 +47,14 @@ class Preprocessing:
     resample: Image.Resampling = Image.Resampling.BILINEAR
 
     def prepare(self, image: NDArray[np.uint8]) -> SamImage:
-        """`image` [H, W, 3] with its longest side at `side_px`, as the original's ResizeLongestSide."""
+        """Resize `image` [H, W, 3] to a longest side of `side_px`, as the original's ResizeLongestSide."""
         height, width = image.shape[:2]
         scale = self.side_px / max(height, width)
         size = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
         return SamImage(np.asarray(Image.fromarray(image).resize(size, self.resample)), height, width)
 
     def batch(self, images: Sequence[SamImage], device: torch.device) -> Tensor:
-        """Normalised, then padded with zeros on the right and below: float32 [B, 3, side_px, side_px]."""
+        """Normalise, then pad with zeros on the right and below, to float32 [B, 3, side_px, side_px]."""
         mean, std = (torch.tensor(values, device=device) for values in (self.mean, self.std))
         batch = torch.zeros(len(images), 3, self.side_px, self.side_px, device=device)
         for padded, image in zip(batch, images, strict=True):
@@ -70,10 +71,10 @@ class Sam(Protocol):
     preprocessing: Preprocessing
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """One float32 embedding per image of the batch."""
+        """Return one float32 embedding per image of the batch."""
 
     def decode(self, embeddings: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Float32 mask logits [n, l, l] and predicted IoU [n] of `boxes` [n, 4] in pixels of the network's input.
+        """Return float32 mask logits [n, l, l] and predicted IoU [n] of `boxes` [n, 4] in input pixels.
 
         Args:
             owner: [n] on the CPU, ascending: box i lies in the image of `embeddings[owner[i]]`.
@@ -82,7 +83,7 @@ class Sam(Protocol):
 
 @torch.inference_mode()
 def segment(sam: Sam, images: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
-    """The masks of each image's boxes; images without boxes are not encoded."""
+    """Return the masks of each image's boxes; images without boxes are not encoded."""
     counts = [len(own) for own in boxes]
     asked = [image for image, count in zip(images, counts, strict=True) if count]
     if not asked:
@@ -96,7 +97,7 @@ def segment(sam: Sam, images: Sequence[SamImage], boxes: Sequence[NDArray[np.flo
 
 
 def upscale(logits: Tensor, image: SamImage, side_px: int) -> list[NDArray[np.bool_]]:
-    """Masks [H, W] of the upright image from `logits` [n, l, l].
+    """Return masks [H, W] of the upright image from `logits` [n, l, l].
 
     As the original: bilinear to the network's input, padding cut off, bilinear to the image, above 0. Beside the
     masks themselves it holds at most `UPSCALE_BYTES` twice, or one mask's logits at both sizes.
@@ -107,7 +108,7 @@ def upscale(logits: Tensor, image: SamImage, side_px: int) -> list[NDArray[np.bo
 
 
 def stability(logits: Tensor, image: SamImage, side_px: int) -> Tensor:
-    """IoU of each mask's thresholds at logit +1 and -1 (SAM's stability score with its offset of 1), [n].
+    """Return the IoU of each mask's thresholds at logit +1 and -1 (SAM's stability score with its offset of 1), [n].
 
     Choices: on the logits as decoded, not upscaled, and without the padding; 0 where even the lower threshold
     leaves nothing.
