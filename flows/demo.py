@@ -102,7 +102,7 @@ def learn(job: TrainingJob) -> None:
     """Start or resume training, export the model, and draw subjects that it has not seen."""
     out = Path(job.training.out)
     checkpoints = Checkpoints(out, job.training.keep, Worker())
-    train(job, LATEST if checkpoints.latest() else None, here=True)
+    train(job, LATEST if checkpoints.latest() else None, local=True)
     metrics = read_metrics(out)
     typer.echo(f"\nLoss: {metrics[0]['loss']:.3f} at step {metrics[0]['step']}, {metrics[-1]['loss']:.3f} at the end")
     model, pictures = out.parent / "model", out.parent / "samples.png"

@@ -17,7 +17,7 @@ from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch, PlannedRow
 from training.data.sample import Sample
 from training.loop import train
-from training.monitoring.samples import SampledRow
+from training.monitoring.samples import SampleRow
 from training.parallel import Worker
 
 LABELS = (["dog"], ["dog", "cat"])
@@ -49,7 +49,7 @@ def read(net: SubjectDiffusion, numbers: Iterable[int], spoilt: Sequence[int] = 
         yield LoadedBatch(replace(batch, full=True), number, keys, ())
 
 
-def made_up_rows(net: SubjectDiffusion) -> list[SampledRow]:
+def made_up_rows(net: SubjectDiffusion) -> list[SampleRow]:
     """One with one subject, one with two."""
     rows = []
     for labels in LABELS:
@@ -57,7 +57,7 @@ def made_up_rows(net: SubjectDiffusion) -> list[SampledRow]:
         prompt = net.prompts.tokenize(Prompt("a photo", labels))
         boxes, masks, pictures = batch.boxes[0], batch.masks[0], batch.subject_images[0].permute(0, 2, 3, 1)
         sample = Sample(prompt=prompt, boxes=boxes.numpy(), masks=masks.numpy(), subject_images=pictures.numpy())
-        rows.append(SampledRow("a photo of " + " and ".join(labels), labels, sample))
+        rows.append(SampleRow("a photo of " + " and ".join(labels), labels, sample))
     return rows
 
 

@@ -1,6 +1,6 @@
-"""What a worker computes when every row of its batch was poisoned: something of the right shape that does not count.
+"""A blank batch for a worker whose batch has no usable row.
 
-The other workers wait for its gradients, so it cannot leave the step out.
+The other workers wait for this worker's gradients, so it cannot skip the step; it computes one that does not count.
 """
 
 import torch
@@ -12,7 +12,7 @@ from training.data.config import DataConfig
 
 
 def blank_batch(net: SubjectDiffusion, config: DataConfig, subjects: int) -> SubjectBatch:
-    """One black image with `subjects`, on the host."""
+    """Return a batch of one black image with `subjects` subjects, on the host."""
     side, latent = config.subject_px, config.image_px // config.latent_downsampling
     return SubjectBatch(
         prompts=net.prompts([Prompt("", ["thing"] * subjects)]),

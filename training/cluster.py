@@ -1,9 +1,8 @@
-"""What a job needs to know of the cluster that it runs on: whether it is large enough, and paths that hold on it."""
+"""Checks that the cluster is large enough for a job, and makes the job's paths absolute for it."""
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from infra.storage import storage_path
 from training.config import TrainingConfig, TrainingJob
@@ -13,26 +12,26 @@ log = logging.getLogger(__name__)
 
 
 def warn_if_cluster_small(config: TrainingConfig, resources: Mapping[str, float]) -> None:
-    """Warn where the cluster is smaller than the workers need together: they wait until it has grown."""
+    """Warn if the cluster has fewer CPUs or GPUs than the workers need. They wait until it has grown."""
     wanted = {"CPU": config.workers * config.cpus_per_worker, "GPU": config.workers if config.gpu else 0}
     for kind, count in wanted.items():
-        if (there := int(resources.get(kind, 0))) < count:
-            advice = _advice_for_gpus(config, there) if kind == "GPU" and there else ""
-            log.warning("the workers need %d %ss, the cluster has %d: waiting for more%s", count, kind, there, advice)
+        if (present := int(resources.get(kind, 0))) < count:
+            advice = _gpu_advice(config, present) if kind == "GPU" and present else ""
+            log.warning("the workers need %d %ss, the cluster has %d: waiting for more%s", count, kind, present, advice)
 
 
-def _advice_for_gpus(config: TrainingConfig, there: int) -> str:
-    accumulation = fitting_accumulation(config, there)
-    return f". To train on {there}: --set training.workers={there} --set training.accumulation={accumulation}"
+def _gpu_advice(config: TrainingConfig, gpus: int) -> str:
+    accumulation = fitting_accumulation(config, gpus)
+    return f". To train on {gpus}: --set training.workers={gpus} --set training.accumulation={accumulation}"
 
 
-def with_whole_paths(job: TrainingJob) -> TrainingJob:
-    """Relative paths are of the folder that the job is launched in, not of each worker's."""
+def with_absolute_paths(job: TrainingJob) -> TrainingJob:
+    """Return the job with absolute paths. Relative ones refer to the folder of the launch, not to the workers'."""
     training, model = job.training, job.model
     data = training.data.model_copy(update={"dataset": str(storage_path(training.data.dataset))})
     training = training.model_copy(update={"data": data, "out": _whole(training.out)})
     folders = {name: getattr(model, name) for name in ("base", "image_encoder")}
-    local: dict[str, Any] = {
+    local: dict[str, object] = {
         name: _whole(given) for name, given in folders.items() if Path(given).expanduser().is_dir()
     }
     if model.subject.backgrounds is not None:

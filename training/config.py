@@ -1,4 +1,4 @@
-"""Settings of a training job. Each default has its place in the paper, or says that it is a choice."""
+"""Settings of a training job. Each default names its place in the paper or says that it is a choice."""
 
 from enum import StrEnum
 
@@ -24,114 +24,132 @@ from training.data.config import DataConfig
 
 
 class Strategy(StrEnum):
-    """How several workers hold the model."""
+    """Distribution of the model over several workers."""
 
     DDP = "ddp"
-    """Each holds all of it; gradients are averaged."""
+    """Each worker holds the whole model; gradients are averaged."""
     FSDP2 = "fsdp2"
-    """What is trained, its gradients, its moments and its mean are split among them; what is frozen each holds."""
+    """The trained weights, their gradients, moments and moving average are split among the workers; each worker holds
+    all frozen weights."""
 
 
 class OptimizerConfig(Config):
-    """AdamW. Choice: App. A gives the learning rate alone; the rest is the released code's, but for the clipping."""
+    """Settings of AdamW.
+
+    Choice: App. A gives only the learning rate; the rest is as in the released code, except clipping.
+    """
 
     learning_rate: Rate = 3e-5
-    """App. A."""
+    """Learning rate after the warm-up (App. A)."""
     warmup_steps: StepsOrZero = 1000
-    """Steps over which the learning rate rises from zero; then it is constant."""
+    """Number of steps over which the learning rate rises linearly from zero; 0 starts at the full rate."""
     decay_steps: StepsOrZero = 0
-    """Last steps of the job, over which the learning rate falls in a line to zero; 0: it is constant to the end, as in
+    """Number of last steps over which the learning rate falls linearly to zero; 0 keeps it constant to the end, as in
     the released code."""
     beta_1: ShareBelowOne = 0.9
+    """Decay of the running mean of the gradient per step; 0 uses the last gradient alone."""
     beta_2: ShareBelowOne = 0.999
+    """Decay of the running mean of the squared gradient per step; 0 uses the last gradient alone."""
     epsilon: Rate = 1e-8
+    """Term added to the denominator of the update."""
     weight_decay: RateOrZero = 0.0
+    """Decoupled weight decay per step, as a factor of the learning rate; 0 applies none."""
     clip_norm: Factor = 1.0
-    """Longest gradient, of all weights together; 0 clips none. Choice: the released code has none."""
+    """Largest norm of the gradients of all weights together; 0 does not clip. Choice: the released code does not."""
 
 
 class SamplesConfig(Config):
-    """Pictures of what the running mean of the weights makes of subjects of the dataset: OUT/samples/step-….png.
+    """Sample images of the moving average of the weights while a job trains: OUT/samples/step-….png.
 
-    Subjects, boxes and noise are the same each time: the first rows of the first epoch, with one subject and with more
-    in turn, their pictures not augmented. The first worker makes them while the others wait; where FSDP2 splits the
-    network, all make them together.
+    Subjects, boxes and noise are the same each time: the first rows of the first epoch, alternating between rows with
+    one subject and rows with more, without augmentation. The first worker draws them while the others wait; with FSDP2
+    all workers draw them together.
     """
 
     every: StepsOrZero = 5000
-    """Steps between them, and after the last; 0 makes none. Choice: twelve images cost about as much as 40 steps of
-    the paper's run, so less than 1 % of it."""
+    """Number of steps between sample grids; one more follows the last step. 0 draws none. Choice: twelve images cost
+    about as much as 40 steps of the paper's run, so less than 1 % of it."""
     rows: Count = 4
-    """Rows of the dataset, each a line of the picture."""
+    """Number of rows of the dataset, each a line of the grid."""
     prompts: tuple[str, ...] = ("in the snow", "on the beach")
-    """Beside the row's own caption, each after its subjects: "the dog and the cat in the snow"."""
+    """Endings of further prompts beside the row's own caption, each after the subjects: "the dog and the cat in the
+    snow"."""
     sampling: SamplingConfig = SamplingConfig()
-    """As the paper samples. A base whose last step is noise alone, such as the miniature ones, needs
-    `sampling.scheduler="DDIM"`."""
+    """Sampling settings, by default the paper's. A base whose last timestep is pure noise, such as the miniature ones,
+    needs `sampling.scheduler="DDIM"`."""
 
     @model_validator(mode="after")
     def _subjects_throughout(self) -> "SamplesConfig":
         if self.sampling.interpolation is not None:
-            raise ValueError("training.samples.sampling.interpolation has no place here: leave it out")
+            raise ValueError("training.samples.sampling.interpolation is not supported here. Remove it")
         return self
 
 
 class TrainingConfig(Config):
+    """Settings of training: data, optimiser, workers, metrics and checkpoints."""
+
     data: DataConfig
+    """Settings of the dataset and its loader."""
     out: str
-    """Folder of checkpoints and metrics, in a file system that all workers see."""
+    """Folder for checkpoints, metrics and samples, in a file system that all workers share."""
     seed: Seed = 0
-    """Of new adapters, of the order of rows and their augmentation, and of noise, timesteps and dropped conditions."""
+    """Seed of new adapters, of the order of rows and their augmentation, and of noise, timesteps and dropped
+    conditions."""
 
     steps: Steps = 300_000
-    """Steps of the optimiser (App. A)."""
+    """Number of optimiser steps (App. A)."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """Settings of the optimiser and its learning rate schedule."""
     accumulation: Count = 1
-    """Batches of each worker in a step."""
+    """Number of batches of each worker in a step, whose gradients are accumulated."""
     images_per_step: Count | None = None
-    """Images of a step, over all workers, that the learning rate was chosen for. A job whose workers, batch size and
-    accumulation give another number warns and names the accumulation that fits. None checks nothing."""
+    """Number of images of a step, over all workers, that the learning rate was chosen for. If workers, batch size and
+    accumulation give another number, the job warns and names the accumulation that fits. None checks nothing."""
     ema_decay: ShareBelowOne = 0.9999
-    """Of the running mean of the weights, which is what is exported; 0 exports the weights themselves. Choice: App. A
-    is silent; the released code has none."""
+    """Decay per step of the moving average of the weights, which is exported; 0 exports the weights themselves. Choice:
+    App. A does not mention one; the released code has none."""
     precision: Precision = Precision.BFLOAT16
-    """Of products, by autocast; what is trained is kept in float32. Choice: App. A is silent."""
+    """Precision of matrix products, by autocast; trained weights are kept in float32. Choice: App. A does not say."""
 
     workers: Processes = 1
-    """Processes that train, each with `data.batch_size` images ("24 A100 GPUs", App. A)."""
+    """Number of processes that train, each with `data.batch_size` images a batch ("24 A100 GPUs", App. A)."""
     gpu: bool = True
-    """Each worker has a GPU of its own; else it computes on the CPU, and workers speak over gloo."""
+    """Whether each worker uses a GPU of its own; otherwise workers compute on the CPU and communicate by gloo."""
     cpus_per_worker: Processes = 1
-    """That Ray keeps for a worker; its loader's processes want some as well."""
+    """Number of CPUs that Ray reserves for a worker, including those of its loader processes."""
     strategy: Strategy = Strategy.DDP
+    """Distribution of the model over the workers."""
     compile: bool = True
-    """Compile the UNet by torch.compile: one graph for each number of subjects and no break, with DDP and FSDP2 alike.
-    On a GPU only."""
+    """Whether to compile the UNet with torch.compile: one graph for each number of subjects, without breaks, with DDP
+    and FSDP2. Has no effect on a CPU."""
     recompute: Recompute = Recompute.ACTIVATIONS
-    """What the backward pass computes again instead of finding it kept."""
+    """Activations that the backward pass recomputes to save memory."""
 
     log_every: Steps = 50
-    """Steps between lines of metrics, between which the host does not wait for the device."""
+    """Number of steps between lines of metrics. Between two lines the host does not wait for the device."""
     identity_probe: bool = True
-    """With each line of metrics, how much worse the noise is predicted with other images' subjects: two forward
-    passes."""
+    """Whether each line of metrics reports how much the error of the predicted noise grows with other images' subjects.
+    Costs two forward passes a line."""
     checkpoint_every: Steps = 1000
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
     samples: SamplesConfig = SamplesConfig()
-    """Pictures to be looked at while it trains."""
+    """Settings of the sample images that a job draws while it trains."""
     keep: Count = 3
-    """Last checkpoints that stay; the one of the lowest loss stays as well."""
+    """Number of latest checkpoints to keep; the one with the lowest loss is kept as well."""
     non_finite_limit: Count = 20
-    """Steps in a row with gradients that are no numbers, after which the job stops. Each is left out and counted."""
+    """Number of steps in a row with non-finite gradients after which the job stops. Each such step is skipped and
+    counted."""
     max_failures: CountOrZero = 10
-    """How often Ray replaces workers that died, and the job goes on from its last checkpoint."""
+    """Number of times that Ray replaces dead workers and resumes the job from its last checkpoint; 0 never retries."""
 
 
 class TrainingJob(Config):
-    """What `python -m training.launch` reads of a settings file."""
+    """Settings that `python -m training.launch` reads from a file."""
 
     model: ModelConfig = ModelConfig()
+    """Settings of the model and its base."""
     training: TrainingConfig
+    """Settings of the training itself."""
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> "TrainingJob":

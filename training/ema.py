@@ -1,4 +1,4 @@
-"""The running mean of the weights over steps, which is what is exported."""
+"""The exponential moving average of the weights, which is exported as the model."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,14 +6,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from training.parallel import local
+from training.parallel import local_part
 
 
 class Ema:
-    """Exponential mean of named weights in float32.
+    """Exponential moving average of named weights, in float32.
 
     Args:
-        decay: in the long run; early steps count more, so that the start is forgotten.
+        decay: factor of the old mean in each step, 0 to 1. Early steps use a smaller factor, which quickly removes the
+            initial weights.
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter], decay: float) -> None:
@@ -23,19 +24,19 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after step `step`, from 0."""
+        """Add the weights after step `step`, counted from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        means: list[Tensor] = [local(mean) for mean in self.tensors.values()]
-        torch._foreach_lerp_(means, [local(weight) for weight in self._weights], 1 - decay)
+        means: list[Tensor] = [local_part(mean) for mean in self.tensors.values()]
+        torch._foreach_lerp_(means, [local_part(weight) for weight in self._weights], 1 - decay)
 
     @contextmanager
-    def in_weights(self) -> Iterator[None]:
-        """Within, the weights are their means; after it they are what they were, bit for bit."""
+    def use_as_weights(self) -> Iterator[None]:
+        """Replace the weights by their means inside the block, and restore them bit for bit after it."""
         with torch.no_grad():
-            weights = [local(weight) for weight in self._weights]
+            weights = [local_part(weight) for weight in self._weights]
             kept = [weight.clone() for weight in weights]
             try:
-                torch._foreach_copy_(weights, [local(mean) for mean in self.tensors.values()])
+                torch._foreach_copy_(weights, [local_part(mean) for mean in self.tensors.values()])
                 yield
             finally:
                 torch._foreach_copy_(weights, kept)

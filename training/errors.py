@@ -1,10 +1,11 @@
-"""What can go wrong while a model is trained.
+"""Errors of training.
 
     TrainingError
-      CheckpointError  a checkpoint is missing, is of another dataset or other settings, or cannot be written
-      Diverged         too many steps in a row gave gradients that are no numbers; their batches are kept
+      CheckpointError  a checkpoint is missing, belongs to another dataset or other settings, or cannot be written
+      Diverged         too many steps in a row gave non-finite gradients; the batches of the last one are saved
+      DatasetError     the dataset or its cache cannot be read (see `training.data.errors`)
 
-A poisoned row is not an error: it costs itself and is counted.
+A row that cannot be trained on does not end the job: it is skipped and counted.
 """
 
 
@@ -17,4 +18,4 @@ class CheckpointError(TrainingError):
 
 
 class Diverged(TrainingError):
-    """Too many steps in a row gave gradients that are no numbers."""
+    """Too many steps in a row gave non-finite gradients."""

@@ -1,4 +1,4 @@
-"""Images of a step over all workers, and a warning where they are not as many as the settings were chosen for."""
+"""Computes the number of images of a step over all workers, and warns if it differs from `training.images_per_step`."""
 
 import logging
 
@@ -7,20 +7,20 @@ from training.config import TrainingConfig
 log = logging.getLogger(__name__)
 
 
-def images_of_step(config: TrainingConfig, workers: int) -> int:
-    """Images of a step: those of all batches of all workers."""
+def actual_images_per_step(config: TrainingConfig, workers: int) -> int:
+    """Return the images of a step, over all batches of all workers."""
     return workers * config.data.batch_size * config.accumulation
 
 
 def fitting_accumulation(config: TrainingConfig, workers: int) -> int:
-    """Accumulation with which `workers` come closest to `training.images_per_step`."""
-    wanted = config.images_per_step or images_of_step(config, workers)
+    """Return the accumulation with which `workers` workers come closest to `training.images_per_step`."""
+    wanted = config.images_per_step or actual_images_per_step(config, workers)
     return max(1, round(wanted / (workers * config.data.batch_size)))
 
 
 def warn_if_batch_differs(config: TrainingConfig, workers: int) -> None:
-    """Warn where a step has another number of images than `training.images_per_step`, and name the cure."""
-    images = images_of_step(config, workers)
+    """Warn if a step has another number of images than `training.images_per_step`, and name the remedy."""
+    images = actual_images_per_step(config, workers)
     if config.images_per_step in (None, images):
         return
     log.warning(
@@ -42,4 +42,4 @@ def _cure(config: TrainingConfig, workers: int) -> str:
     fitting = max(1, round(config.images_per_step / (workers * accumulation)))
     if fitting != size:
         return f"--set training.data.batch_size={fitting} makes it {workers * fitting * accumulation}"
-    return "no whole batches come closer"
+    return "no whole number of batches comes closer"

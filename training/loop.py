@@ -1,7 +1,8 @@
-"""What a worker does from the first step of a job to its last. One worker or many, on CPU or GPU: the code is the same.
+"""The training loop of one worker, from the first step of a job to the last, on a CPU or a GPU.
 
-A job's position is the number of batches it has consumed: worker r of W takes the batches position + r, + W, … of the
-plan, and what is random follows from their numbers. So a job that was killed goes on as if it had not been.
+A job's position is the number of batches that it has consumed: worker r of W takes the batches position + r,
+position + r + W, … of the plan. All random numbers follow from the numbers of the batches, so a resumed job computes
+the same as one that never stopped.
 """
 
 import logging
@@ -9,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -17,64 +18,64 @@ from infra.precision import Precision
 from model.cost.recompute import enable_recompute
 from model.subject_diffusion import SubjectDiffusion
 from training.blank import blank_batch
-from training.checkpoints.store import Checkpoints, Identity
+from training.checkpoints.store import Checkpoints, RunIdentity
 from training.config import TrainingConfig, TrainingJob
 from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch
 from training.errors import Diverged, TrainingError
-from training.monitoring.metrics import MetricsLog, progress_line
-from training.monitoring.samples import Rows, SampleGrids
+from training.monitoring.metrics import Metrics, MetricsLog, progress_line
+from training.monitoring.samples import ReadSampleRows, SampleGrids
 from training.monitoring.throughput import Stopwatch
 from training.optim import learning_rate
 from training.parallel import Replica, Worker
 from training.state import Position, TrainingState
-from training.step import WATCHED, MicroBatch, TrainingStep
+from training.step import LossSums, MicroBatch, TrainingStep
 
 log = logging.getLogger(__name__)
-Read = Callable[[Iterable[int]], Iterator[LoadedBatch]]
-"""The batches of these numbers, in this order."""
+ReadBatches = Callable[[Iterable[int]], Iterator[LoadedBatch]]
+"""Loads the batches of the given numbers, in that order."""
 
 
-class Batches(Protocol):
-    """A plan of batches without end."""
+class BatchPlan(Protocol):
+    """An endless sequence of planned batches."""
 
     @property
     def stamp(self) -> str:
-        """Changes with the data and with their order."""
+        """Hash that changes with the data and with their order."""
 
     def batch(self, number: int) -> PlannedBatch:
-        """What batch `number` holds."""
+        """Return the rows of batch `number`."""
 
 
 def train(
     net: SubjectDiffusion,
     job: TrainingJob,
-    plan: Batches,
-    read: Read,
+    plan: BatchPlan,
+    read: ReadBatches,
     worker: Worker,
     start: Path | None = None,
-    rows: Rows | None = None,
+    rows: ReadSampleRows | None = None,
 ) -> Position:
-    """Train `net` to the job's last step; checkpoints, metrics and samples are in `training.out`.
+    """Train `net` to the job's last step and write checkpoints, metrics and samples to `training.out`.
 
     Args:
-        net: is changed in place.
-        read: is called once, with the numbers of this worker's batches.
-        start: a checkpoint to go on from.
-        rows: reads those that are sampled; None samples none.
+        net: changed in place.
+        read: called once, with the numbers of this worker's batches.
+        start: checkpoint to resume from; None starts at step 0.
+        rows: reads the rows to sample images for; None samples none.
 
     Raises:
         CheckpointError: `start` does not fit this job, or a checkpoint cannot be written.
-        Diverged: too many steps in a row gave gradients that are no numbers.
+        Diverged: too many steps in a row gave non-finite gradients.
     """
     return _Loop(net, job, plan, worker, start, rows).run(read)
 
 
-def prepared(net: SubjectDiffusion, config: TrainingConfig, worker: Worker) -> SubjectDiffusion:
-    """`net` on the worker's device, with what is frozen stored and computed as the settings say."""
+def prepare_network(net: SubjectDiffusion, config: TrainingConfig, worker: Worker) -> SubjectDiffusion:
+    """Move `net` to the worker's device and apply the settings for precision, recomputation and compilation."""
     if config.precision is Precision.BFLOAT16:
         net.cast_frozen(net.config.frozen_precision)
-    net.to(worker.device)  # after the cast, so that the device never holds frozen weights in float32
+    net.to(worker.device)  # after the cast, because the device may have no room for frozen weights in float32
     enable_recompute(net.unet, config.recompute)
     if worker.device.type == "cuda":
         net.unet.to(memory_format=torch.channels_last)
@@ -83,17 +84,17 @@ def prepared(net: SubjectDiffusion, config: TrainingConfig, worker: Worker) -> S
     return net
 
 
-def numbers_of(position: Position, config: TrainingConfig, worker: Worker) -> range:
-    """The batches of the plan that a worker takes from `position` to the last step."""
+def batch_numbers(position: Position, config: TrainingConfig, worker: Worker) -> range:
+    """Return the numbers of the batches that a worker takes from `position` to the last step."""
     end = position.batches + (config.steps - position.step) * config.accumulation * worker.count
     return range(position.batches + worker.rank, end, worker.count)
 
 
-def shares(plan: Batches, numbers: range, workers: int) -> dict[int, float]:
-    """What the loss of each batch of a step is multiplied by, so that the gradient is the mean over all its images.
+def loss_shares(plan: BatchPlan, numbers: range, workers: int) -> dict[int, float]:
+    """Return the factor for the loss of each batch of a step that makes the gradient the mean over all its images.
 
-    Workers' gradients are averaged, and everybody knows the plan, so nobody need ask the others for their sizes. A row
-    that is left out gives its share to the others of its batch.
+    Workers' gradients are averaged. Each worker knows the plan and hence the sizes of the others' batches, without
+    communication. If a row of a batch is skipped, the other rows of that batch share its weight.
     """
     sizes = {number: len(plan.batch(number).rows) for number in numbers}
     return {number: size * workers / sum(sizes.values()) for number, size in sizes.items()}
@@ -104,35 +105,35 @@ class _Loop:
         self,
         net: SubjectDiffusion,
         job: TrainingJob,
-        plan: Batches,
+        plan: BatchPlan,
         worker: Worker,
         start: Path | None,
-        rows: Rows | None,
+        rows: ReadSampleRows | None,
     ) -> None:
         self.net, self.job, self.plan, self.worker = net, job, plan, worker
         self.config, self.out = job.training, Path(job.training.out)
         self.state = TrainingState(
-            Replica(prepared(net, job.training, worker), job.training.strategy, worker), self.config
+            Replica(prepare_network(net, job.training, worker), job.training.strategy, worker), self.config
         )
         self.checkpoints = Checkpoints(self.out, self.config.keep, worker)
         self.position = Position()
         if start is not None:
-            self.position = self.checkpoints.restore(start, self.state.tensors(), Identity.of(job, plan.stamp))
-        self.metrics = MetricsLog(self.out, self.position.step) if worker.leads else None
+            self.position = self.checkpoints.restore(start, self.state.tensors(), RunIdentity.of(job, plan.stamp))
+        self.metrics = MetricsLog(self.out, self.position.step) if worker.is_leader else None
         self.step = TrainingStep(self.state, self.config)
         self.stopwatch = Stopwatch(job.model, job.training.data, worker.device)
         self.samples: SampleGrids | None = None
-        if rows is not None and self.config.samples.every and (worker.leads or self.state.replica.splits):
+        if rows is not None and self.config.samples.every and (worker.is_leader or self.state.replica.is_sharded):
             self.samples = SampleGrids(rows, net, self.config)
-        self.since_log, self.since_save = [0.0] * _SUMS, [0.0] * _SUMS
+        self.since_log, self.since_save = LossSums(), LossSums()
         self.skipped: Counter[str] = Counter()
-        self.logged = self.position.step
+        self.logged_step = self.position.step
 
-    def run(self, read: Read) -> Position:
-        if self.worker.leads:
+    def run(self, read: ReadBatches) -> Position:
+        if self.worker.is_leader:
             self.checkpoints.sweep()
             log.info("from step %d to %d, workers: %d", self.position.step, self.config.steps, self.worker.count)
-        loaded = read(numbers_of(self.position, self.config, self.worker))
+        loaded = read(batch_numbers(self.position, self.config, self.worker))
         try:
             while self.position.step < self.config.steps:
                 self._do_step(loaded)
@@ -144,18 +145,18 @@ class _Loop:
     def _do_step(self, loaded: Iterator[LoadedBatch]) -> None:
         first = self.position.batches
         numbers = range(first, first + self.config.accumulation * self.worker.count)
-        weights = shares(self.plan, numbers, self.worker.count)
+        weights = loss_shares(self.plan, numbers, self.worker.count)
         micros = []
         for _ in range(self.config.accumulation):
-            with self.stopwatch.waiting():
+            with self.stopwatch.measure_wait():
                 one = next(loaded)
-            micros.append(self._on_device(one, weights[one.number]))
+            micros.append(self._micro_batch(one, weights[one.number]))
         try:
             self.step(self.position.step, micros)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"{self.worker.device} has too little memory for a step: lower training.data.batch_size, or set "
-                f"training.recompute=feed_forwards ({str(error).splitlines()[0]})"
+                f"{self.worker.device} has too little memory for a step ({str(error).splitlines()[0]}). Lower "
+                "training.data.batch_size, or set training.recompute=feed_forwards"
             ) from error
         self.position = Position(self.position.step + 1, numbers.stop)
         done = self.position.step
@@ -163,16 +164,16 @@ class _Loop:
             self._log(micros)
         if done % self.config.checkpoint_every == 0 or done == self.config.steps:
             self._save()
-        if self.samples and self.samples.due(done):
-            with self.stopwatch.stopped():
+        if self.samples and self.samples.is_due(done):
+            with self.stopwatch.pause():
                 self.samples(self.state, done, self.metrics)
 
-    def _on_device(self, loaded: LoadedBatch, share: float) -> MicroBatch:
+    def _micro_batch(self, loaded: LoadedBatch, share: float) -> MicroBatch:
         subjects = self.plan.batch(loaded.number).subjects
         for row in loaded.skipped:
             self.skipped[row.reason] += 1
-            log.warning("left out row %s: %s (%s)", row.key.hex(), row.reason, row.detail)
-        self.stopwatch.computed(loaded.rows, subjects)
+            log.warning("skipped row %s: %s (%s)", row.key.hex(), row.reason, row.detail)
+        self.stopwatch.count_batch(loaded.rows, subjects)
         batch = loaded.batch or blank_batch(self.net, self.config.data, subjects)
         return MicroBatch(
             number=loaded.number,
@@ -183,16 +184,22 @@ class _Loop:
         )
 
     def _log(self, micros: list[MicroBatch]) -> None:
-        self._read_sums()
-        watch = self.step.watch
-        probe = float(self.step.probed(micros[-1])) if self.config.identity_probe else None
-        in_a_row, left_out, norm = torch.stack([watch.in_a_row, watch.left_out, watch.norm]).tolist()
+        self._collect_sums()
+        monitor = self.step.monitor
+        probe = float(self.step.probe(micros[-1])) if self.config.identity_probe else None
+        in_a_row, non_finite, norm = torch.stack(
+            [monitor.non_finite_in_a_row, monitor.non_finite_steps, monitor.norm]
+        ).tolist()
         speed = self.stopwatch.speed(self.worker.count)
-        values: dict[str, Any] = {
+        means = self.since_log.means()
+        values: Metrics = {
             "step": self.position.step,
             "epoch": self.plan.batch(self.position.batches).epoch,
             "batches": self.position.batches,
-            **_means(self.since_log),
+            "loss": means["loss"],
+            "denoising": means["denoising"],
+            "L_attn": means["L_attn"],
+            "attention_in_mask": means["attention_in_mask"],
             "learning_rate": learning_rate(self.position.step - 1, self.config.optimizer, self.config.steps),
             "gradient_norm": norm if math.isfinite(norm) else None,
             "identity_probe": probe if probe is not None and math.isfinite(probe) else None,
@@ -200,40 +207,38 @@ class _Loop:
             "stall": speed.stall,
             "tflops": speed.tflops,
             "mfu": speed.mfu,
-            "seconds_per_step": speed.seconds / (self.position.step - self.logged),
-            "skipped_rows": round(self.since_log[-1]),
-            "steps_left_out": round(left_out),
+            "seconds_per_step": speed.seconds / (self.position.step - self.logged_step),
+            "skipped_rows": round(self.since_log.skipped_rows),
+            "steps_left_out": round(non_finite),
             "gates": self.net.unet.gates() if self.job.model.use_adapter else {},
         }
-        self.since_log, self.logged = [0.0] * _SUMS, self.position.step
-        watch.left_out = torch.zeros_like(watch.left_out)
+        self.since_log, self.logged_step = LossSums(), self.position.step
+        monitor.non_finite_steps = torch.zeros_like(monitor.non_finite_steps)
         if self.metrics:
             self.metrics.write(values)
             log.info(progress_line(values, self.config.steps))
         if in_a_row >= self.config.non_finite_limit:
-            self._stop(round(in_a_row), micros)
+            self._raise_diverged(round(in_a_row), micros)
 
     def _save(self) -> None:
-        self._read_sums()
-        loss = _means(self.since_save)["loss"]
+        self._collect_sums()
+        loss = self.since_save.means()["loss"]
         tensors = self.state.tensors()
         path = self.checkpoints.save(
             tensors, self.job, self.plan.stamp, self.position, math.inf if loss is None else loss
         )
-        self.since_save = [0.0] * _SUMS
-        if self.worker.leads:
+        self.since_save = LossSums()
+        if self.worker.is_leader:
             log.info("wrote %s", path)
 
-    def _read_sums(self) -> None:
-        """What all workers have summed up on their devices."""
-        sums = self.step.watch.taken()
-        skipped = sums.new_tensor([self.skipped.total()])
+    def _collect_sums(self) -> None:
+        """Add the sums of all workers' devices to those since the last log line and the last checkpoint."""
+        mine = self.step.monitor.take_sums(self.skipped.total())
         self.skipped.clear()
-        read = self.state.replica.total(torch.cat([sums, skipped])).tolist()
-        self.since_log = [a + b for a, b in zip(self.since_log, read, strict=True)]
-        self.since_save = [a + b for a, b in zip(self.since_save, read, strict=True)]
+        sums = LossSums(*self.state.replica.sum_over_workers(mine).tolist())
+        self.since_log, self.since_save = self.since_log.plus(sums), self.since_save.plus(sums)
 
-    def _stop(self, in_a_row: int, micros: list[MicroBatch]) -> None:
+    def _raise_diverged(self, in_a_row: int, micros: list[MicroBatch]) -> None:
         folder = self.out / "non-finite"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"step-{self.position.step:08d}-worker-{self.worker.rank}.pt"
@@ -241,16 +246,7 @@ class _Loop:
             [{"number": micro.number, "batch": micro.batch.to("cpu", non_blocking=False)} for micro in micros], path
         )
         raise Diverged(
-            f"the last {in_a_row} steps up to step {self.position.step} gave gradients that are no numbers, and were "
-            f"left out; the last of their batches are in {folder}. Go on from the last checkpoint with a lower "
-            f"training.optimizer.learning_rate (--resume latest), or move it away to go on from the one before"
+            f"the last {in_a_row} steps up to step {self.position.step} gave non-finite gradients and were skipped; "
+            f"the batches of the last one are in {folder}. Resume from the last checkpoint with a lower "
+            f"training.optimizer.learning_rate (--resume latest), or move it away to resume from the one before"
         )
-
-
-_SUMS = len(WATCHED) + 2
-"""Watched values, images, skipped rows."""
-
-
-def _means(sums: list[float]) -> dict[str, float | None]:
-    images = sums[len(WATCHED)]
-    return {name: total / images if images else None for name, total in zip(WATCHED, sums, strict=False)}

@@ -1,12 +1,12 @@
-"""The network as one of several workers that train it together: all of it in each, or split among them (FSDP2).
+"""The network of one worker: alone, replicated over several workers (DDP), or sharded over them (FSDP2).
 
-What differs between one worker, DDP and FSDP2 is here; a step, a checkpoint and the loop are the same for all three.
+All differences between the three are in this module; steps, checkpoints and the loop are the same for all of them.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -30,23 +30,26 @@ class Worker:
     """One of the processes that train."""
 
     rank: int = 0
+    """Number of the worker, from 0."""
     count: int = 1
+    """Number of all workers."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Device that the worker computes on."""
 
     @property
-    def leads(self) -> bool:
-        """Writes what is written once: metrics, names of checkpoints."""
+    def is_leader(self) -> bool:
+        """Whether this worker writes the files that only one may write: metrics and records of checkpoints."""
         return self.rank == 0
 
 
 def this_worker(gpu: bool) -> Worker:
-    """This process, within torch's process group where there is one.
+    """Return the worker of this process, with its rank in torch's process group, if there is one.
 
     Raises:
-        TrainingError: there is no GPU though one is wanted.
+        TrainingError: `gpu` is true, but torch sees no GPU.
     """
     if gpu and not torch.cuda.is_available():
-        raise TrainingError("training.gpu=true, but torch sees no GPU here: --set training.gpu=false trains on the CPU")
+        raise TrainingError("training.gpu=true, but torch sees no GPU. Set training.gpu=false to train on the CPU")
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
     if not dist.is_initialized():
         return Worker(device=device)
@@ -54,30 +57,31 @@ def this_worker(gpu: bool) -> Worker:
 
 
 class Replica:
-    """What this worker holds of the network. Calling it is the forward pass.
+    """This worker's part of the network. Calling it runs the forward pass.
 
     Args:
-        net: on the worker's device; FSDP2 changes it in place.
+        net: network on the worker's device; FSDP2 changes it in place.
     """
 
     def __init__(self, net: SubjectDiffusion, strategy: Strategy, worker: Worker) -> None:
         self.net, self.worker = net, worker
-        self.splits = strategy is Strategy.FSDP2 and worker.count > 1
-        """Whether workers hold parts of the network, so that it computes only where all do."""
-        if self.splits:
-            _split(net)
-        self._forward = self._joined(net) if worker.count > 1 and not self.splits else net
+        self.is_sharded = strategy is Strategy.FSDP2 and worker.count > 1
+        """Whether each worker holds a part of the network, so that all workers must run it together."""
+        if self.is_sharded:
+            _shard(net)
+        self._forward = self._data_parallel(net) if worker.count > 1 and not self.is_sharded else net
         self.weights = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
-        """What is trained, by name."""
+        """Trained weights by name."""
 
     def __call__(self, batch: SubjectBatch) -> TrainingLoss:
+        """Return the loss of a batch."""
         loss: TrainingLoss = self._forward(batch)
         return loss
 
     @contextmanager
-    def accumulating(self, last: bool) -> Iterator[None]:
-        """Backward passes within add to the gradients; workers join theirs in the `last` of a step only."""
-        if self.splits:
+    def accumulate(self, last: bool) -> Iterator[None]:
+        """Accumulate gradients inside the block; workers exchange theirs only for the `last` batch of a step."""
+        if self.is_sharded:
             assert isinstance(self.net, FSDPModule)
             self.net.set_requires_gradient_sync(last)
         if isinstance(self._forward, DistributedDataParallel) and not last:
@@ -87,15 +91,15 @@ class Replica:
             yield
 
     @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """Within, parts of the network can be called on their own, and no worker waits for what another calls.
+    def unshard(self) -> Iterator[None]:
+        """Hold the whole network inside the block, so that parts of it can be called without the other workers.
 
-        Where the network is split, all workers enter together.
+        With FSDP2 all workers enter the block together.
         """
         parts = [part for part in self.net.modules() if isinstance(part, FSDPModule)]
-        inner = parts[1:]  # the first is the whole, which stays gathered after its forward pass as it is
+        inner = parts[1:]  # the first is the whole network, which never reshards after its forward pass
         for part in parts:
-            part.reshard()  # else a part still gathered would keep weights that were changed since
+            part.reshard()  # drops unsharded copies from before the weights were changed
             part.unshard()
         for part in inner:
             part.set_reshard_after_forward(False, recurse=False)
@@ -107,75 +111,78 @@ class Replica:
             for part in parts:
                 part.reshard()
 
-    def agree(self, ready: bool) -> bool:
-        """Whether this worker is ready, and, where the network is split, all others are: none begins without them."""
-        if not self.splits:
+    def all_ready(self, ready: bool) -> bool:
+        """Return whether this worker is ready and, with FSDP2, all others are too."""
+        if not self.is_sharded:
             return ready
-        count = self.total(torch.tensor(float(ready), device=self.worker.device))
+        count = self.sum_over_workers(torch.tensor(float(ready), device=self.worker.device))
         return round(float(count)) == self.worker.count
 
     def gradients(self) -> list[Tensor]:
-        """This worker's part of the gradients' mean over workers, once the last backward pass of a step is done."""
-        loose = [_gradient(weight) for weight in self.weights.values() if not isinstance(weight, DTensor)]
-        if self.splits and loose:
-            mean = self.total(torch.stack(loose)) / self.worker.count
-            torch._foreach_copy_(loose, list(mean.unbind()))
-        return [local(_gradient(weight)) for weight in self.weights.values()]
+        """Return this worker's part of the mean gradients, after the last backward pass of a step."""
+        unsharded = [_gradient(weight) for weight in self.weights.values() if not isinstance(weight, DTensor)]
+        if self.is_sharded and unsharded:
+            mean = self.sum_over_workers(torch.stack(unsharded)) / self.worker.count
+            torch._foreach_copy_(unsharded, list(mean.unbind()))
+        return [local_part(_gradient(weight)) for weight in self.weights.values()]
 
     def norm(self, gradients: list[Tensor]) -> Tensor:
-        """Length of the gradients of all weights together, the same on all workers."""
-        if not self.splits:
+        """Return the norm of the gradients of all weights together, the same on all workers."""
+        if not self.is_sharded:
             return get_total_norm(gradients)
         whole = [not isinstance(weight, DTensor) for weight in self.weights.values()]
-        mine = [g for g, w in zip(gradients, whole, strict=True) if not w or self.worker.leads]
-        return self.total(get_total_norm(mine).square()).sqrt()
+        mine = [g for g, w in zip(gradients, whole, strict=True) if not w or self.worker.is_leader]
+        return self.sum_over_workers(get_total_norm(mine).square()).sqrt()
 
-    def total(self, value: Tensor) -> Tensor:
-        """The sum of all workers' `value`s, on each of them."""
+    def sum_over_workers(self, value: Tensor) -> Tensor:
+        """Return the sum of all workers' values, on each worker."""
         if self.worker.count > 1:
             dist.all_reduce(value)
         return value
 
-    def _joined(self, net: SubjectDiffusion) -> DistributedDataParallel:
+    def _data_parallel(self, net: SubjectDiffusion) -> DistributedDataParallel:
         torch._dynamo.config.optimize_ddp = False  # it cannot split graphs that recompute activations
-        where: dict[str, Any] = {"device_ids": [self.worker.device]} if self.worker.device.type == "cuda" else {}
-        return DistributedDataParallel(net, broadcast_buffers=False, gradient_as_bucket_view=True, **where)
+        devices = [self.worker.device] if self.worker.device.type == "cuda" else None
+        return DistributedDataParallel(net, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """The part of `tensor` that this worker holds, as a view."""
+def local_part(tensor: Tensor) -> Tensor:
+    """Return the part of `tensor` that this worker holds, as a view."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def wait_for_all(worker: Worker) -> None:
-    """Return when all workers are here."""
+    """Return once all workers have called this."""
     if worker.count > 1:
         dist.barrier()
 
 
-def told_by_leader(worker: Worker, value: T) -> T:
-    """The leader's `value`, on all workers."""
-    told = [value]
+def broadcast_from_leader(worker: Worker, value: T) -> T:
+    """Return the leader's `value`, on all workers."""
+    values = [value]
     if worker.count > 1:
-        dist.broadcast_object_list(told, src=0)
-    return told[0]
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
-def gathered(worker: Worker, value: T) -> list[T]:
-    """Every worker's `value` in order of rank, on all workers."""
+def gather_from_workers(worker: Worker, value: T) -> list[T]:
+    """Return all workers' values in order of rank, on all workers."""
     if worker.count == 1:
         return [value]
-    values: list[Any] = [None] * worker.count
+    values: list[T | None] = [None] * worker.count
     dist.all_gather_object(values, value)
-    return values
+    return cast("list[T]", values)
 
 
-def _split(net: SubjectDiffusion) -> None:
-    """Frozen weights and the adapters' gates stay whole; FSDP2 takes no scalars, and the frozen have another type."""
+def _shard(net: SubjectDiffusion) -> None:
+    """Shard the trained weights, except the adapters' gates: FSDP2 takes no scalars.
+
+    Frozen weights stay whole, because they have another data type.
+    """
     whole = {weight for weight in net.parameters() if not weight.requires_grad or weight.ndim == 0}
     for weight in net.parameters():
         if weight.requires_grad:
-            weight.data = weight.data.contiguous()  # FSDP2 takes no channels-last memory
+            weight.data = weight.data.contiguous()  # FSDP2 refuses channels-last memory
     mesh = init_device_mesh(_device_type(net), (dist.get_world_size(),))
     for part in (*net.fsdp_units(), net):
         fully_shard(part, mesh=mesh, ignored_params=whole)
@@ -186,5 +193,5 @@ def _device_type(net: nn.Module) -> str:
 
 
 def _gradient(weight: Tensor) -> Tensor:
-    assert weight.grad is not None, "whatever is trained takes part in every batch"
+    assert weight.grad is not None, "every trained weight takes part in every batch"
     return weight.grad

@@ -1,4 +1,4 @@
-"""All that a job changes while it trains, as named tensors: what a checkpoint holds."""
+"""The training state: all tensors that a job changes and that a checkpoint holds."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from training.parallel import Replica
 
 @dataclass(frozen=True)
 class Position:
-    """How far a job is. With the plan it names the next row; what is random is a function of a batch's number."""
+    """Progress of a job. Together with the plan it determines the next batch and its random numbers."""
 
     step: int = 0
-    """Steps done."""
+    """Number of steps done."""
     batches: int = 0
-    """Batches of the plan that all workers together have consumed."""
+    """Number of batches of the plan that all workers together have consumed."""
 
 
 class TrainingState:
-    """Weights, their running mean and the optimiser's moments."""
+    """Weights, their moving average and the optimiser's moments."""
 
     def __init__(self, replica: Replica, config: TrainingConfig) -> None:
         self.replica = replica
@@ -29,7 +29,7 @@ class TrainingState:
         self.ema = Ema(replica.weights, config.ema_decay)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """By kind and name; writing into them changes the state."""
+        """Return the tensors by kind and name. Writing into them changes the state."""
         return {
             "weights": {name: weight.detach() for name, weight in self.replica.weights.items()},
             "ema": self.ema.tensors,

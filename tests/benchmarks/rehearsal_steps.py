@@ -127,14 +127,14 @@ def networks(rehearsal: Rehearsal) -> str:
 def cache(rehearsal: Rehearsal) -> str:
     """Encode a view of the dataset: the VAE's moments and the image encoder's features."""
     shutil.rmtree(rehearsal.truth / "cache", ignore_errors=True)
-    make_cache(training_job(rehearsal, STEPS, cached=True), here=True)
+    make_cache(training_job(rehearsal, STEPS, cached=True), local=True)
     return "moments and features of a view"
 
 
 def train(rehearsal: Rehearsal) -> str:
     """Train from the first step on."""
     shutil.rmtree(rehearsal.training, ignore_errors=True)
-    run(training_job(rehearsal, STEPS), here=True)
+    run(training_job(rehearsal, STEPS), local=True)
     return _losses(training_job(rehearsal, STEPS))
 
 
@@ -143,7 +143,7 @@ def resume(rehearsal: Rehearsal) -> str:
     job = training_job(rehearsal, STEPS + 1)
     if Checkpoints(rehearsal.training, 1, Worker()).latest() is None:
         raise RuntimeError(f"{rehearsal.training} has no checkpoint")
-    run(job, LATEST, here=True)
+    run(job, LATEST, local=True)
     return _losses(job)
 
 
@@ -151,7 +151,7 @@ def train_cached(rehearsal: Rehearsal) -> str:
     """Train a step from the cache."""
     shutil.rmtree(rehearsal.training_cached, ignore_errors=True)
     job = training_job(rehearsal, 1, cached=True)
-    run(job, here=True)
+    run(job, local=True)
     return _losses(job)
 
 

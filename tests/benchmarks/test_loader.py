@@ -27,7 +27,7 @@ from model.inputs.prompt import PromptTokenizer, clip_tokenizer
 from tests.benchmarks.naive_loader import FullFrame, made
 from tests.factories import entity, finished, sdd_row
 from training.data.config import DataConfig
-from training.data.loader import LoadedBatch, batches
+from training.data.loader import LoadedBatch, load_batches
 from training.data.plan import PlannedRow, read_plan
 from training.data.rows import RowReader
 
@@ -125,7 +125,7 @@ def loading(folder: Path, processes: int, epochs: int) -> Iterator[LoadedBatch]:
     config = config_of(folder, processes)
     plan = read_plan(config, 0)
     numbers = range(epochs * plan.batches_per_epoch)
-    return batches(plan, config, ModelConfig(), prompts(), (0.5, 0.5, 0.5), numbers)
+    return load_batches(plan, config, ModelConfig(), prompts(), (0.5, 0.5, 0.5), numbers)
 
 
 def test_samples_per_core(rows, folder):

@@ -19,7 +19,7 @@ from tests.processes import Processes, wait_until
 from tests.ray_head import ROOT, ray_head
 from tests.small_model import small_config
 from tests.unit.training.data.conftest import some_rows
-from training.checkpoints.record import record_of
+from training.checkpoints.record import read_record
 from training.checkpoints.store import read_tensors
 from training.monitoring.metrics import read_metrics
 
@@ -115,7 +115,7 @@ def test_logs_and_exit_code_reach_the_caller(first, folder):
     assert code == 0, said
     assert "step 10 of 10" in said
     assert "wrote " in said
-    record = record_of(folder / "run" / "checkpoints" / "step-00000010")
+    record = read_record(folder / "run" / "checkpoints" / "step-00000010")
     assert (record.workers, record.position.batches) == (2, 20)
     assert [line["step"] for line in read_metrics(folder / "run")] == list(range(1, 11))
     assert len(list((folder / "run" / "samples").glob("step-*.png"))) == 2

@@ -1,1 +1,1 @@
-"""Features of the frozen networks, computed once before training."""
+"""Cache of the frozen networks' features, computed once before training."""

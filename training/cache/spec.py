@@ -1,9 +1,9 @@
-"""Which cache a job trains on: the one of its own settings and weights, and no other."""
+"""Finds the cache of a job, by a hash of the settings and weights that the cache depends on."""
 
 import hashlib
 import json
 import logging
-from typing import Any
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -11,36 +11,36 @@ from infra.precision import Precision
 from model.config import SubjectConfig
 from model.subject_diffusion import SubjectDiffusion
 from training.config import TrainingJob
-from training.data.cached import Cache, whole_cache
+from training.data.cached import Cache, verify_cache
 from training.data.plan import Plan
 
 log = logging.getLogger(__name__)
 FORMAT = 1
-"""Part of every stamp: raise it when the code that draws pictures, or what a file holds of them, changes."""
+"""Part of every stamp. Increase it when the code that draws pictures or the content of the files changes."""
 
 
-def cache_of(job: TrainingJob, plan: Plan, net: SubjectDiffusion) -> Cache | None:
-    """The cache that the job trains on; None where it encodes in each step.
+def open_cache(job: TrainingJob, plan: Plan, net: SubjectDiffusion) -> Cache | None:
+    """Return the cache that the job trains on; None where the job encodes in each step.
 
     Args:
-        net: with its frozen weights as they were loaded.
+        net: network with its frozen weights as loaded, before any cast.
 
     Raises:
-        CacheError: a file is missing, or is of another dataset, other settings or other weights.
+        CacheError: a file is missing, or belongs to another dataset, other settings or other weights.
     """
     data = job.training.data
     if data.cache is None:
         return None
-    cache = whole_cache(data.dataset, data.cache, plan, identity_of(job, net))
-    log.info("from the cache %r, views: %d", data.cache.name, data.cache.views)
+    cache = verify_cache(data.dataset, data.cache, plan, cache_identity(job, net))
+    log.info("training on the cache %r, views: %d", data.cache.name, data.cache.views)
     return cache
 
 
-def identity_of(job: TrainingJob, net: SubjectDiffusion) -> str:
-    """12 hex digits that change with the settings and the weights that decide what is cached, but for the seed."""
+def cache_identity(job: TrainingJob, net: SubjectDiffusion) -> str:
+    """Return 12 hex digits that change with the settings and weights that the cache depends on, except the seed."""
     data, precision = job.training.data, job.training.precision
     assert data.cache is not None
-    decides: dict[str, Any] = {
+    decides: dict[str, object] = {
         "format": FORMAT,
         "image_px": data.image_px,
         "max_subjects": data.max_subjects,
@@ -58,12 +58,15 @@ def identity_of(job: TrainingJob, net: SubjectDiffusion) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _subject_settings(config: SubjectConfig) -> dict[str, Any]:
-    """Settings of the subjects' pictures. One that is newer than caches counts only where it is not the default."""
+def _subject_settings(config: SubjectConfig) -> dict[str, object]:
+    """Return the settings of the subjects' pictures.
+
+    Old caches have no `fill_cavities`; at its default it is left out, so that their stamps stay valid.
+    """
     return config.model_dump(mode="json", exclude=None if config.fill_cavities else {"fill_cavities"})
 
 
-def _weights_id(network: nn.Module, settings: Any) -> str:
+def _weights_id(network: nn.Module, settings: Mapping[str, object]) -> str:
     digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True, default=str).encode())
     for name, weight in sorted(network.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())

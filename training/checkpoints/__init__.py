@@ -1,1 +1,1 @@
-"""Checkpoints: what they hold, how they are written, verified and pruned."""
+"""Checkpoints: their content, and how they are written, verified and pruned."""

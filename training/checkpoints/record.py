@@ -1,4 +1,4 @@
-"""The record of a checkpoint, `record.json`: how far its run was, its settings, its data, checksums of its files."""
+"""The record of a checkpoint, `record.json`: position, loss, settings, dataset stamp, and checksums of its files."""
 
 import hashlib
 import json
@@ -14,38 +14,41 @@ from pydantic import BaseModel, ValidationError
 from infra.storage import publish_bytes, storage_path
 from training.checkpoints.checksums import FileSum, first_mismatch
 from training.errors import CheckpointError
-from training.parallel import Worker, told_by_leader
+from training.parallel import Worker, broadcast_from_leader
 from training.state import Position
 
 log = logging.getLogger(__name__)
 FORMAT = 1
 RECORD = "record.json"
+Settings = Mapping[str, Any]
+"""All settings of a job as nested tables, as pydantic dumps them."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a checkpoint says of itself."""
+    """Content of `record.json`."""
 
     position: Position
     loss: float
-    """Mean since the checkpoint before."""
+    """Mean loss of the images since the checkpoint before."""
     workers: int
-    settings: Mapping[str, Any]
-    """All of them, as tables."""
+    """Number of workers of the run."""
+    settings: Settings
     stamp: str
+    """Stamp of the dataset and the order of its rows."""
     files: Mapping[str, FileSum] | None
     """Sizes and hashes of the other files by name; None in checkpoints of versions that wrote none."""
 
 
 class _Settings(BaseModel, extra="allow"):
-    """The tables that every job has."""
+    """Tables of settings that every job has."""
 
-    model: dict[str, Any]
-    training: dict[str, Any]
+    model: dict[str, object]
+    training: dict[str, object]
 
 
 class _Content(BaseModel):
-    """The JSON of a record."""
+    """Fields of the JSON file."""
 
     step: int
     batches: int
@@ -55,14 +58,14 @@ class _Content(BaseModel):
     stamp: str
     files: dict[str, FileSum] | None = None
     sha256: str | None = None
-    """Of all other fields."""
+    """Hash of all other fields."""
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write the record of the checkpoint in `path`: its last file.
+    """Write the record of the checkpoint in `path`. It is the last file of a checkpoint.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     content = {
         "format": FORMAT,
@@ -79,18 +82,18 @@ def write_record(path: Path, record: Record) -> None:
     publish_bytes(storage_path(path / RECORD), text)
 
 
-def record_of(path: Path) -> Record:
-    """What the checkpoint in `path` says of itself.
+def read_record(path: Path) -> Record:
+    """Read the record of the checkpoint in `path`.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it is of another format.
+        CheckpointError: the record is missing, damaged, or of another format.
     """
     file = path / RECORD
     try:
-        found = json.loads(file.read_bytes())
-        if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
-            raise CheckpointError(f"{path} is of format {found['format']}; this version of the code reads {FORMAT}")
-        content = _Content.model_validate(found)
+        values = json.loads(file.read_bytes())
+        if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
+            raise CheckpointError(f"{path} is of format {values['format']}; this version of the code reads {FORMAT}")
+        content = _Content.model_validate(values)
     except OSError as error:
         raise CheckpointError(f"{path} is no checkpoint: {RECORD} cannot be read ({error.strerror})") from error
     except ValidationError as error:
@@ -99,21 +102,23 @@ def record_of(path: Path) -> Record:
         raise CheckpointError(f"{file} is damaged: {where or 'its content'}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged: it is no JSON ({error})") from error
-    if content.sha256 not in (None, _sha256(found)):
+    if content.sha256 not in (None, _sha256(values)):
         raise CheckpointError(f"{file} is damaged: its content has changed since it was written (SHA-256 differs)")
     position = Position(content.step, content.batches)
     return Record(position, content.loss, content.workers, dict(content.settings), content.stamp, content.files)
 
 
-def damage_of(path: Path, worker: Worker) -> str | None:
-    """How the checkpoint in `path` differs from what was written, None where it does not; warns where it has no
-    checksums. All workers call it together and get the same answer."""
-    record = told_by_leader(worker, _record_or_damage(path) if worker.leads else "")
+def find_damage(path: Path, worker: Worker) -> str | None:
+    """Return how the checkpoint in `path` differs from what was written, or None.
+
+    Warns if the checkpoint has no checksums. All workers call this together and get the same answer.
+    """
+    record = broadcast_from_leader(worker, _record_or_damage(path) if worker.is_leader else "")
     if isinstance(record, str):
         return record
     if record.files is None:
-        if worker.leads:
-            log.warning("%s has no checksums: whether its files are as they were written cannot be told", path)
+        if worker.is_leader:
+            log.warning("%s has no checksums, so its files cannot be verified", path)
         return None
     mismatch = first_mismatch(path, record.files, worker)
     return mismatch and f"{path} is damaged: {mismatch}"
@@ -121,12 +126,12 @@ def damage_of(path: Path, worker: Worker) -> str | None:
 
 def _record_or_damage(path: Path) -> Record | str:
     try:
-        return record_of(path)
+        return read_record(path)
     except CheckpointError as error:
         return str(error)
 
 
-def _sha256(content: Mapping[str, Any]) -> str:
-    """Hash of a record's fields but for the hash itself."""
+def _sha256(content: Mapping[str, object]) -> str:
+    """Return the hash of a record's fields, without the field that holds it."""
     fields = {name: value for name, value in content.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

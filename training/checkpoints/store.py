@@ -1,11 +1,11 @@
-"""Checkpoints: folders that are there whole or not at all, and only continue the run they are of.
+"""Checkpoints: folders that appear complete or not at all, and continue only the run that wrote them.
 
     OUT/checkpoints/step-00001000/
       __R_N.distcp .metadata     tensors in torch's distributed format, each worker's part in its own file
-      record.json                how far the job was, its settings, the stamp of its data, checksums of all of it
+      record.json                position, settings, stamp of the dataset, checksums of the other files
 
-A checkpoint of one number of workers continues with any other. There is no state of random numbers in it: what is
-random in a step follows from the numbers of its batches.
+A checkpoint can be resumed with any number of workers. It holds no state of random number generators, because all
+random numbers of a step follow from the numbers of its batches.
 """
 
 import logging
@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from torch import Tensor
@@ -25,16 +24,16 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from infra.storage import fsync_folder
-from training.checkpoints.checksums import sums_of
-from training.checkpoints.record import Record, damage_of, record_of, write_record
+from training.checkpoints.checksums import file_sums
+from training.checkpoints.record import Record, Settings, find_damage, read_record, write_record
 from training.config import TrainingJob
 from training.errors import CheckpointError
-from training.parallel import Worker, told_by_leader, wait_for_all
+from training.parallel import Worker, broadcast_from_leader, wait_for_all
 from training.state import Position
 
 log = logging.getLogger(__name__)
 LATEST, LATEST_GOOD = "latest", "latest-good"
-FREE = frozenset(
+CHANGEABLE_ON_RESUME = frozenset(
     {
         "training.out",
         "training.steps",
@@ -61,34 +60,36 @@ FREE = frozenset(
         "training.data.row_groups_mb",
     }
 )
-"""Settings, or tables of them, that may differ from the checkpoint's: they change how fast, how long and where, not
-what is computed, but for the learning rate and, by workers and accumulation, how many images a step has. The dataset
-is known by its stamp."""
+"""Settings and tables of settings that may change when a job is resumed.
+
+They affect speed, duration and place, but not the result, except for the learning rate and, through workers and
+accumulation, the number of images in a step. The dataset is identified by its stamp, not by its path."""
 _NAME = re.compile(r"step-\d{8}")
-"""Other folders beside them, such as copies, are nobody's to remove."""
+"""Names of checkpoints; folders with other names, such as copies, are never removed."""
 Tensors = Mapping[str, Mapping[str, Tensor]]
+"""Tensors of a training state by kind and name."""
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What a checkpoint must have in common with the run that continues it."""
+class RunIdentity:
+    """Settings and data that a checkpoint must share with the run that resumes it."""
 
-    settings: Mapping[str, Any]
-    """By dotted name."""
+    settings: Mapping[str, object]
+    """Values of the settings that may not change, by dotted name."""
     stamp: str
-    """Of the dataset and the order of its rows."""
+    """Stamp of the dataset and the order of its rows."""
 
     @classmethod
-    def of(cls, job: TrainingJob, stamp: str) -> "Identity":
-        """That of a job on data of `stamp`."""
-        return cls(_bound(job.model_dump(mode="json")), stamp)
+    def of(cls, job: TrainingJob, stamp: str) -> "RunIdentity":
+        """Return the identity of a job on data of `stamp`."""
+        return cls(_fixed_settings(job.model_dump(mode="json")), stamp)
 
 
 class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        keep: how many of the last stay; that of the lowest loss stays as well.
+        keep: number of latest checkpoints to keep; the one with the lowest loss is kept as well.
     """
 
     def __init__(self, out: Path, keep: int, worker: Worker) -> None:
@@ -97,115 +98,118 @@ class Checkpoints:
         self._unreadable: set[Path] = set()
 
     def all(self) -> list[Path]:
-        """From the first to the last."""
+        """Return the folders of all checkpoints, from the first to the last."""
         return _checkpoints_in(self.folder)
 
     def latest(self) -> Path | None:
-        """The last one, where there is any."""
+        """Return the folder of the last checkpoint; None where there is none."""
         return max(self.all(), default=None)
 
     def save(self, tensors: Tensors, job: TrainingJob, stamp: str, position: Position, loss: float) -> Path:
-        """Write a checkpoint beside its place and move it there; then remove those that need not stay.
+        """Write a checkpoint under a temporary name, rename it, and remove checkpoints that are no longer kept.
 
         Raises:
-            CheckpointError: it cannot be written; those before it stay as they are.
+            CheckpointError: the checkpoint cannot be written; earlier ones are unchanged.
         """
         folder = self.folder / f"step-{position.step:08d}"
         partial = folder.with_name(f".{folder.name}.partial")
-        with self._cleared_on_failure(partial, folder):
-            if self._worker.leads:
+        with self._remove_on_failure(partial, folder):
+            if self._worker.is_leader:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
             wait_for_all(self._worker)
-            with _alone_without_warning():
-                save(_nested(tensors), checkpoint_id=partial, no_dist=self._worker.count == 1)
-            files = sums_of(partial, self._worker)
-            if self._worker.leads:
+            with _ignore_single_process_warning():
+                save(_as_dicts(tensors), checkpoint_id=partial, no_dist=self._worker.count == 1)
+            files = file_sums(partial, self._worker)
+            if self._worker.is_leader:
                 settings = job.model_dump(mode="json")
                 write_record(partial, Record(position, loss, self._worker.count, settings, stamp, files))
                 partial.rename(folder)
                 fsync_folder(self.folder)
-        if self._worker.leads:
+        if self._worker.is_leader:
             self._prune()
         return folder
 
-    def restore(self, path: Path, tensors: Tensors, identity: Identity) -> Position:
-        """Read a checkpoint into `tensors`; return where its run was.
+    def restore(self, path: Path, tensors: Tensors, identity: RunIdentity) -> Position:
+        """Read a checkpoint into `tensors` and return its position.
 
         Raises:
-            CheckpointError: it is damaged, is of other data or other settings, or cannot be read.
+            CheckpointError: the checkpoint is damaged, belongs to other data or settings, or cannot be read.
         """
-        if damage := damage_of(path, self._worker):
-            raise self._refusal(path, damage)
-        record = record_of(path)
-        refuse_another(path, record, identity)
-        _load(path, tensors, alone=self._worker.count == 1)
+        if damage := find_damage(path, self._worker):
+            raise self._damage_error(path, damage)
+        record = read_record(path)
+        check_same_run(path, record, identity)
+        _load(path, tensors, single_process=self._worker.count == 1)
         return record.position
 
     def record(self, path: Path) -> Record:
-        """The record of the checkpoint in `path`. Called by one process alone.
+        """Read the record of the checkpoint in `path`. Called by one process alone.
 
         Raises:
-            CheckpointError: it cannot be read; says which earlier checkpoint is whole.
+            CheckpointError: the record cannot be read; the message names an earlier intact checkpoint.
         """
         try:
-            return record_of(path)
+            return read_record(path)
         except CheckpointError as error:
-            raise self._refusal(path, str(error)) from error
+            raise self._damage_error(path, str(error)) from error
 
     def latest_good(self) -> Path | None:
-        """The last checkpoint that is not damaged, once those after it are out of the way; None where there is none
-        at all. Called by one process alone.
+        """Return the last intact checkpoint and rename the damaged ones after it; None where there is no checkpoint.
+
+        Called by one process alone.
 
         Raises:
-            CheckpointError: all are damaged; they stay where they are.
+            CheckpointError: all checkpoints are damaged; none is renamed.
         """
         damaged: list[tuple[Path, str]] = []
         for path in reversed(self.all()):
-            damage = damage_of(path, self._worker)
+            damage = find_damage(path, self._worker)
             if damage is None:
                 for each, why in damaged:
-                    log.warning("%s; moved to %s", why, _moved_aside(each))
+                    log.warning("%s; moved to %s", why, _move_aside(each))
                 return path
             damaged.append((path, damage))
         if damaged:
-            raise self._refusal(*damaged[0])
+            raise self._damage_error(*damaged[0])
         return None
 
-    def _refusal(self, path: Path, damage: str) -> CheckpointError:
-        """The error for a checkpoint that cannot be used, with the way to go on. All workers call it together."""
+    def _damage_error(self, path: Path, damage: str) -> CheckpointError:
+        """Return the error for a damaged checkpoint, with a remedy. All workers call this together."""
         if not _NAME.fullmatch(path.name):
             return CheckpointError(damage)
-        earlier = [one for one in told_by_leader(self._worker, _checkpoints_in(path.parent)) if one.name < path.name]
-        good = next((one for one in reversed(earlier) if damage_of(one, self._worker) is None), None)
+        candidates = broadcast_from_leader(self._worker, _checkpoints_in(path.parent))
+        earlier = [one for one in candidates if one.name < path.name]
+        good = next((one for one in reversed(earlier) if find_damage(one, self._worker) is None), None)
         if good is None:
-            cure = "No checkpoint before it is whole: give another one, or begin in another training.out"
+            cure = "No earlier checkpoint is intact: give another one, or start in another training.out"
         else:
-            cure = f"{good} is whole: --resume {LATEST_GOOD if good.parent == self.folder else good} goes on from it"
+            resume = LATEST_GOOD if good.parent == self.folder else good
+            cure = f"{good} is intact: --resume {resume} continues from it"
         return CheckpointError(f"{damage}. {cure}")
 
     def sweep(self) -> None:
-        """Remove what killed runs left half-written or half-removed."""
+        """Remove the partly written and partly removed checkpoints of killed runs."""
         for leftover in self.folder.glob(".step-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _prune(self) -> None:
         losses = self._losses()
-        stay = {*sorted(losses)[-self._keep :], min(losses, key=lambda path: losses[path], default=None)}
-        for path in losses.keys() - stay:
+        kept = {*sorted(losses)[-self._keep :], min(losses, key=lambda path: losses[path], default=None)}
+        for path in losses.keys() - kept:
             gone = path.with_name(f".{path.name}.gone")
             try:
-                path.rename(gone)  # no reader sees a part of it
+                path.rename(gone)  # so that no reader sees a partly removed checkpoint
                 shutil.rmtree(gone)
             except OSError as error:
                 log.warning("%s is no longer needed, but cannot be removed: %s", path, error)
 
     def _losses(self) -> dict[Path, float]:
-        """Of the checkpoints whose records can be read; others are not ours to judge and stay."""
+        """Return the losses of the checkpoints with readable records; the others are never removed."""
         losses: dict[Path, float] = {}
         for path in self.all():
             try:
-                losses[path] = record_of(path).loss
+                losses[path] = read_record(path).loss
             except CheckpointError as error:
                 if path not in self._unreadable:
                     log.warning("%s; it is never removed", error)
@@ -213,34 +217,36 @@ class Checkpoints:
         return losses
 
     @contextmanager
-    def _cleared_on_failure(self, partial: Path, folder: Path) -> Iterator[None]:
+    def _remove_on_failure(self, partial: Path, folder: Path) -> Iterator[None]:
         try:
             yield
         except (OSError, RuntimeError, CheckpointException) as error:
-            if self._worker.leads:
+            if self._worker.is_leader:
                 shutil.rmtree(partial, ignore_errors=True)
-            if _is_of_another_worker(error, alone=self._worker.count == 1):
+            if _is_lost_worker(error, single_process=self._worker.count == 1):
                 raise
             last = self.latest()
-            stays = "there is none before it" if last is None else f"the last one is {last}"
-            raise CheckpointError(f"cannot write the checkpoint {folder}: {reason(error)}; {stays}") from error
+            earlier = "there is no earlier one" if last is None else f"the last one is {last}"
+            raise CheckpointError(f"cannot write the checkpoint {folder}: {error_line(error)}; {earlier}") from error
 
 
-def refuse_another(path: Path, record: Record, identity: Identity) -> None:
-    """Do nothing where the checkpoint is of this run.
+def check_same_run(path: Path, record: Record, identity: RunIdentity) -> None:
+    """Check that the checkpoint belongs to the run with this identity.
 
     Raises:
-        CheckpointError: it is not; names the settings that differ, or says that the data do.
+        CheckpointError: it does not; the message names the settings that differ, or both datasets.
     """
-    theirs = _bound(_completed(record.settings))
-    names = sorted(theirs.keys() | identity.settings.keys())
-    if differ := [name for name in names if theirs.get(name) != identity.settings.get(name)]:
-        said = "; ".join(f"{name} was {theirs.get(name)!r}, is {identity.settings.get(name)!r}" for name in differ)
-        raise CheckpointError(f"{path} is of other settings: {said}. Set them back, or begin in another training.out")
+    recorded = _fixed_settings(_add_defaults(record.settings))
+    names = sorted(recorded.keys() | identity.settings.keys())
+    if changed := [name for name in names if recorded.get(name) != identity.settings.get(name)]:
+        changes = "; ".join(
+            f"{name} was {recorded.get(name)!r}, is {identity.settings.get(name)!r}" for name in changed
+        )
+        raise CheckpointError(f"{path} has other settings: {changes}. Set them back, or start in another training.out")
     if record.stamp != identity.stamp:
         raise CheckpointError(
-            f"{path} is of another dataset ({record.stamp}, this one is {identity.stamp}): give the one it was trained "
-            f"on by training.data.dataset, or begin in another training.out"
+            f"{path} was trained on another dataset ({record.stamp}, this one is {identity.stamp}). Set "
+            "training.data.dataset to that dataset, or start in another training.out"
         )
 
 
@@ -248,44 +254,46 @@ def read_tensors(path: Path, tensors: Tensors) -> None:
     """Read those of the checkpoint's tensors that `tensors` names into them, in this process alone.
 
     Raises:
-        CheckpointError: one is missing, or a file is missing or damaged.
+        CheckpointError: a tensor is missing, or a file is missing or damaged.
     """
-    if damage := damage_of(path, Worker()):
+    if damage := find_damage(path, Worker()):
         raise CheckpointError(damage)
-    _load(path, tensors, alone=True)
+    _load(path, tensors, single_process=True)
 
 
-def _load(path: Path, tensors: Tensors, alone: bool) -> None:
+def _load(path: Path, tensors: Tensors, single_process: bool) -> None:
     try:
-        with _alone_without_warning():
-            load(_nested(tensors), checkpoint_id=path, no_dist=alone)
+        with _ignore_single_process_warning():
+            load(_as_dicts(tensors), checkpoint_id=path, no_dist=single_process)
     except (OSError, RuntimeError, ValueError, CheckpointException) as error:
-        if _is_of_another_worker(error, alone):
+        if _is_lost_worker(error, single_process):
             raise
-        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
+        raise CheckpointError(f"{path} cannot be read: {error_line(error)}") from error
 
 
-def reason(error: BaseException) -> str:
-    """The first line of what went wrong, in the words of the system where it was the system that refused."""
+def error_line(error: BaseException) -> str:
+    """Return the first line of an error, or of the operating system's error that caused it."""
     chain = [next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error]
     while before := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(before)
-    told = next((one for one in chain if isinstance(one, OSError)), chain[0])
-    return f"{type(told).__name__}: {told}".splitlines()[0]
+    cause = next((one for one in chain if isinstance(one, OSError)), chain[0])
+    return f"{type(cause).__name__}: {cause}".splitlines()[0]
 
 
-def _is_of_another_worker(error: BaseException, alone: bool) -> bool:
-    """Whether a worker was lost meanwhile, which is no fault of the checkpoint: another attempt may not meet it again.
-    What goes wrong with files reaches all workers as a `CheckpointException`."""
-    return not alone and isinstance(error, RuntimeError)
+def _is_lost_worker(error: BaseException, single_process: bool) -> bool:
+    """Return whether the error means that a worker was lost: the checkpoint is not at fault, and a retry may succeed.
+
+    Errors of files reach all workers as a `CheckpointException`.
+    """
+    return not single_process and isinstance(error, RuntimeError)
 
 
 def _checkpoints_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
 
 
-def _moved_aside(path: Path) -> Path:
-    """The folder `path` under a name that is no checkpoint's."""
+def _move_aside(path: Path) -> Path:
+    """Rename the folder `path` so that it no longer counts as a checkpoint, and return its new path."""
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
@@ -293,33 +301,33 @@ def _moved_aside(path: Path) -> Path:
 
 
 @contextmanager
-def _alone_without_warning() -> Iterator[None]:
+def _ignore_single_process_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
 
 
-def _nested(tensors: Tensors) -> dict[str, Any]:
+def _as_dicts(tensors: Tensors) -> dict[str, dict[str, Tensor]]:
     return {kind: dict(named) for kind, named in tensors.items()}
 
 
-def _completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of a checkpoint, with those that are newer than it at their defaults."""
+def _add_defaults(settings: Settings) -> Settings:
+    """Return the settings of a checkpoint, with defaults for settings that its version did not have."""
     try:
         return TrainingJob.model_validate(settings).model_dump(mode="json")
-    except ValidationError:  # it has settings that are gone: they are named as they are
+    except ValidationError:  # it has settings that no longer exist; the comparison names them
         return settings
 
 
-def _bound(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that may not differ, by dotted name."""
-    free = tuple(f"{name}." for name in FREE)
-    return {name: value for name, value in _flat(settings) if not f"{name}.".startswith(free)}
+def _fixed_settings(settings: Settings) -> dict[str, object]:
+    """Return the settings that may not change when a job is resumed, by dotted name."""
+    changeable = tuple(f"{name}." for name in CHANGEABLE_ON_RESUME)
+    return {name: value for name, value in _flatten(settings) if not f"{name}.".startswith(changeable)}
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(tree: Settings, prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

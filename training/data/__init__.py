@@ -1,1 +1,1 @@
-"""From the shards of the dataset to the batches that the network is trained on."""
+"""Reading of the dataset's shards into the batches that the network is trained on."""

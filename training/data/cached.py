@@ -1,9 +1,9 @@
-"""Caches: what the frozen networks said of every row's pictures, in files beside the dataset's shards.
+"""Format and readers of caches: the frozen networks' outputs for every row, in files beside the dataset's shards.
 
     ROOT/cache/NAME/view-000/shard-00000.parquet    one row per row of sdd/, in its order
 
-A view is one draw of all rows, that of the epoch of the same number. A file's stamp changes with the shard it is of and
-with all that decides what is in it: a cache of another job is refused, never trained on.
+A view holds the random draws of the epoch with the same number. A file's stamp changes with its shard and with
+everything else that determines its content, so a cache of another job is refused.
 
 Axes: R subjects, M twice the latent's channels, P patches.
 """
@@ -24,8 +24,8 @@ from labeling.sdd.shards import OUTCOME, ShardStore
 from training.data.config import CacheConfig
 from training.data.errors import CacheError, PoisonedRow
 from training.data.plan import Plan, PlannedRow
-from training.data.rows import Files, RowGroups
-from training.data.sample import Encoded
+from training.data.rows import LayerFiles, RowGroups
+from training.data.sample import EncodedPictures
 
 _READERS = 16
 _CURE = "run `subject-diffusion cache` with the settings of this job"
@@ -33,106 +33,106 @@ _CURE = "run `subject-diffusion cache` with the settings of this job"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Array16:
-    """An array of float16."""
+    """A float16 array."""
 
     shape: tuple[Int32, ...]
     values: LargeBytes
 
     @classmethod
     def of(cls, array: NDArray[np.float16]) -> "Array16":
-        """The array as a value of a row."""
+        """Return the array as a value of a row."""
         return cls(shape=array.shape, values=array.tobytes())
 
     def array(self) -> NDArray[np.float32]:
-        """What the network computes with."""
+        """Return the array in float32."""
         return np.frombuffer(self.values, np.float16).reshape(self.shape).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedRow:
-    """A row of a cache. One whose pictures cannot be made has the reason instead."""
+    """A row of a cache. A row whose pictures cannot be made has a reason instead."""
 
     key: Key
     moments: Array16
-    """[M, H, W]: mean and log-variance of the VAE's posterior of the crop."""
+    """Mean and log-variance of the VAE's posterior of the crop, [M, H, W]."""
     cls: Array16 | None
-    """[R, width]: v_g of the drawn subjects, in the order of the row; None where features are not kept."""
+    """CLS features v_g of the drawn subjects in the order of the row, [R, width]; None in caches without features."""
     patches: Array16 | None
-    """[R, P, width]: v of them."""
+    """Patch features v of the drawn subjects, [R, P, width]; None in caches without features."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A cache that is known to be whole and of this job."""
+    """A cache that is known to be complete and to belong to this job."""
 
     config: CacheConfig
     stamps: tuple[Mapping[str, str], ...]
-    """Of each view's files, by shard."""
+    """Stamps of each view's files, by shard."""
 
     def view(self, epoch: int) -> int:
-        """What the epoch is trained on."""
+        """Return the view that the epoch is trained on."""
         return epoch % self.config.views
 
 
-def layer_of(config: CacheConfig, view: int) -> str:
-    """The folder of a view's files, within the dataset's."""
+def view_layer(config: CacheConfig, view: int) -> str:
+    """Return the folder of a view's files, relative to the dataset's root."""
     return f"cache/{config.name}/view-{view:03}"
 
 
-def stamp_of(identity: str, seed: int, view: int, shard: str) -> str:
-    """The stamp that a file must have.
+def cache_stamp(identity: str, seed: int, view: int, shard: str) -> str:
+    """Return the stamp that a file of the cache must have.
 
     Args:
-        identity: of settings and weights.
+        identity: hash of settings and weights.
         shard: stamp of the dataset's shard.
     """
     return hashlib.sha256(f"{identity} {seed} {view} {shard}".encode()).hexdigest()[:12]
 
 
-def whole_cache(root: str, config: CacheConfig, plan: Plan, identity: str) -> Cache:
-    """The cache that `config` names. Reads footers.
+def verify_cache(root: str, config: CacheConfig, plan: Plan, identity: str) -> Cache:
+    """Check all files of the cache that `config` names, by their footers, and return the cache.
 
     Args:
-        root: of the dataset.
-        identity: of settings and weights.
+        root: root of the dataset.
+        identity: hash of settings and weights.
 
     Raises:
-        CacheError: a file is missing, or is of another dataset, other settings or other weights.
+        CacheError: a file is missing, or belongs to another dataset, other settings or other weights.
     """
     store = ShardStore(root)
     stamps = tuple(
-        {shard.name: stamp_of(identity, plan.seed, view, shard.stamp) for shard in plan.shards}
+        {shard.name: cache_stamp(identity, plan.seed, view, shard.stamp) for shard in plan.shards}
         for view in range(config.views)
     )
     with ThreadPoolExecutor(_READERS) as readers:
         for view, expected in enumerate(stamps):
-            list(readers.map(partial(_check, store, layer_of(config, view)), expected, expected.values()))
+            list(readers.map(partial(_check, store, view_layer(config, view)), expected, expected.values()))
     return Cache(config, stamps)
 
 
-def is_made(store: ShardStore, layer: str, shard: str, stamp: str) -> bool:
-    """Whether a file of a cache is there.
+def is_current(store: ShardStore, layer: str, shard: str, stamp: str) -> bool:
+    """Return whether a file of a cache exists.
 
     Raises:
-        CacheError: it is, of another stamp or damaged.
+        CacheError: the file exists, but is stale or damaged.
     """
     try:
-        found = store.stamp(layer, shard)
+        existing = store.stamp(layer, shard)
     except ShardCorrupt as error:
         raise CacheError(str(error)) from error
-    if found is not None and found.stamp != stamp:
+    if existing is not None and existing.stamp != stamp:
         raise CacheError(
-            f"{store.path(layer, shard)} is stale (stamped {found.stamp}, this job's is {stamp}): it was made of "
-            f"another dataset, settings or weights; {_CURE} and --rebuild, or give another training.data.cache.name"
+            f"{store.path(layer, shard)} is stale (stamped {existing.stamp}, this job's is {stamp}): it was made from "
+            f"another dataset, settings or weights; {_CURE} and --rebuild, or set another training.data.cache.name"
         )
-    return found is not None
+    return existing is not None
 
 
 class CacheReader:
     """Reads rows of a cache.
 
     Args:
-        groups: keeps the row groups.
+        groups: reader that keeps row groups in memory.
     """
 
     def __init__(self, groups: RowGroups, cache: Cache) -> None:
@@ -140,15 +140,15 @@ class CacheReader:
         cure = f"{_CURE} and resume"
         self._groups = groups
         self._files = [
-            Files(layer=layer_of(cache.config, view), columns=columns, stamps=stamps, cure=cure)
+            LayerFiles(layer=view_layer(cache.config, view), columns=columns, stamps=stamps, cure=cure)
             for view, stamps in enumerate(cache.stamps)
         ]
 
-    def __call__(self, place: PlannedRow, key: bytes, view: int) -> Encoded | PoisonedRow:
-        """What was said of the row's pictures, or why there are none.
+    def __call__(self, place: PlannedRow, key: bytes, view: int) -> EncodedPictures | PoisonedRow:
+        """Return the features of the row's pictures, or the reason why there are none.
 
         Raises:
-            DatasetError: the file is gone, damaged, or was made anew since the job began.
+            DatasetError: the file is missing, damaged, or was rewritten since the job started.
         """
         files = self._files[view]
         (record,) = self._groups(files, place.shard, place.row_group).slice(place.row, 1).to_pylist()
@@ -158,10 +158,10 @@ class CacheReader:
             return PoisonedRow(record["reason"], record["detail"])
         row = row_of(CachedRow, {"cls": None, "patches": None} | record)
         if row.cls is None or row.patches is None:
-            return Encoded(row.moments.array())
-        return Encoded(row.moments.array(), row.cls.array(), row.patches.array())
+            return EncodedPictures(row.moments.array())
+        return EncodedPictures(row.moments.array(), row.cls.array(), row.patches.array())
 
 
 def _check(store: ShardStore, layer: str, shard: str, stamp: str) -> None:
-    if not is_made(store, layer, shard, stamp):
-        raise CacheError(f"{store.path(layer, shard)} is not there: {_CURE}, or train without training.data.cache")
+    if not is_current(store, layer, shard, stamp):
+        raise CacheError(f"{store.path(layer, shard)} is missing: {_CURE}, or train without training.data.cache")

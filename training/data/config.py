@@ -7,65 +7,69 @@ from infra.ranges import Count, Pixels, Share, ShareBelowOne
 
 
 class AugmentationConfig(Config):
-    """How the picture of a subject differs from the subject in the image, so that the network cannot just paste it.
+    """Augmentation of the subjects' pictures, so that the network cannot just paste them into the image.
 
-    Choice: the paper is silent; these are the released code's.
+    Choice: the paper does not describe it; the defaults are the released code's.
     """
 
     flip: Share = 0.5
-    """How often the subject is mirrored."""
+    """Share of subjects that are mirrored, 0 to 1."""
     rotation_deg: float = Field(default=10.0, ge=0, le=180)
-    """It is turned by up to as much either way."""
+    """Largest rotation in either direction, in degrees; 0 rotates none."""
     perspective: ShareBelowOne = 0.5
-    """How far its corners move inwards, as a share of half its sides, at most."""
+    """Largest inward shift of a corner, as a share of half the side; 0 shifts none."""
     perspective_chance: Share = 0.5
-    """How often they do."""
+    """Share of subjects whose corners are shifted, 0 to 1."""
 
 
 class CacheConfig(Config):
-    """What `subject-diffusion cache` writes beside the dataset's shards, and training then reads.
+    """Cache that `subject-diffusion cache` writes beside the dataset's shards and training reads.
 
-    A view is one draw of crops and subjects' pictures of all rows: view v is what epoch v draws. With V views, epoch e
-    trains on view e modulo V; pictures of subjects that are not kept encoded are epoch e's own.
+    A view holds one draw of crops and subjects' pictures of all rows: view v is the draw of epoch v. With V views,
+    epoch e trains on view e modulo V. If features are not cached, the subjects' pictures are epoch e's own.
     """
 
     name: str = Field(default="default", pattern=r"^[\w.-]+$")
-    """Folder under cache/ of the dataset, so that jobs of other settings keep theirs beside it."""
+    """Folder under cache/ of the dataset. Jobs with other settings can use other names beside it."""
     views: Count = 1
-    """Draws that are kept; of the VAE's moments each takes 64 KiB an image at 512 px."""
+    """Number of views. The VAE's moments take 64 KiB an image and view at 512 px."""
     features: bool = False
-    """Keep the image encoder's features as well: with ViT-H/14 0.65 MB a subject and view. Training then reads no
-    images. Row groups are as much larger: give `row_groups_mb` room for `window` times `streams` of them."""
+    """Whether to cache the image encoder's features as well: with ViT-H/14 0.65 MB a subject and view. Training then
+    reads no images. Row groups become as much larger, so `row_groups_mb` must fit `window` times `streams` of them."""
 
 
 class DataConfig(Config):
+    """Settings of the training data: dataset, sizes, batches and loader processes."""
+
     dataset: str
     """Root of the dataset whose `sdd/` is read: a folder, or s3://BUCKET/FOLDER."""
     image_px: Pixels = 512
-    """Sides of a training image (App. A)."""
+    """Side of a training image in pixels (App. A)."""
     latent_downsampling: int = Field(default=8, ge=1, le=64)
-    """How much smaller than the image its latent is, and with it the masks: 8 for the VAE of Stable Diffusion."""
+    """Pixels of the image per position of the latent and the masks, along a side: 8 for the VAE of Stable Diffusion."""
     subject_px: Pixels = 224
-    """Sides of a subject's picture: the image encoder's."""
+    """Side of a subject's picture in pixels, as the image encoder expects."""
     batch_size: Count = 12
-    """Images of a worker's batch (App. A)."""
+    """Number of images in a worker's batch (App. A)."""
     max_subjects: int = Field(default=4, ge=1, le=64)
-    """Subjects of an image that has more are drawn anew each epoch. At most `model.max_subjects`."""
+    """Largest number of subjects of an image; of more, each epoch draws this many. At most `model.max_subjects`."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    """Augmentation of the subjects' pictures."""
     cache: CacheConfig | None = None
-    """Train on what `subject-diffusion cache` has encoded ahead; None encodes in each step."""
+    """Cache written by `subject-diffusion cache` to train on; None runs the frozen networks in each step."""
 
     streams: Count = 8
-    """Places of the dataset that are read side by side: batch n is of stream n modulo `streams`. A row group is read
-    by one process alone where the number of all workers' loader processes divides it. Decides the order of rows."""
+    """Number of places of the dataset that are read in parallel: batch n belongs to stream n modulo `streams`. If it is
+    a multiple of the number of all workers' loader processes, only one process reads each row group. Affects the order
+    of rows."""
     window: Count = 4
-    """Row groups of a stream whose rows are shuffled among each other. Decides the order of rows."""
+    """Number of row groups of a stream whose rows are shuffled together. Affects the order of rows."""
     processes: int = Field(default=2, ge=0, le=1000)
-    """That load data, for each worker; 0 loads in the worker itself, when a batch is asked for."""
+    """Number of loader processes of each worker; 0 loads each batch in the worker itself, when it is needed."""
     prefetch: int = Field(default=2, ge=1, le=1000)
-    """Batches that each process keeps ready."""
+    """Number of batches that each loader process keeps ready."""
     row_groups_mb: int = Field(default=512, ge=1, le=2**20)
-    """Memory of each process for row groups that are not used up."""
+    """Memory of each loader process for row groups that it still needs, in MB. One row group is always kept."""
 
     @model_validator(mode="after")
     def _latent_fits(self) -> "DataConfig":

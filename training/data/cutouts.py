@@ -1,7 +1,7 @@
-"""Subjects cut out of their picture and moved a little, before `model/inputs/subject.py` makes the encoder's pictures.
+"""Cuts subjects out of their picture and augments them, before `model/inputs/subject.py` makes the encoder's pictures.
 
-The network is to learn who the subject is, not how to paste it: the picture it is shown differs from the place in the
-image that it is to fill.
+The augmented picture differs from the subject's place in the image, so that the network learns the subject's identity
+instead of pasting the picture.
 """
 
 from typing import NamedTuple
@@ -17,68 +17,66 @@ from model.inputs.cavities import fill_cavities
 from training.data.config import AugmentationConfig
 
 _FINER = 2
-"""How many times as large as its picture a subject may be before it is moved: more would only cost time."""
-
-
+"""Largest size of a cut-out before augmentation, as a multiple of its final size; more would only cost time."""
 _FROM_FRAME = np.array([[1, 0, -1], [0, 1, -1], [0, 0, 1]], np.float64)
-"""Takes the places of a framed picture to those of the picture."""
+"""Transform from the coordinates of a framed picture to those of the picture."""
 
 
 class Cutout(NamedTuple):
-    """A subject with what is around it, within the bounds of its mask."""
+    """A subject with its surroundings, within the bounds of its mask."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     mask: Bool[np.ndarray, "h w"]
 
 
 def cut_out(pixels: UInt8[np.ndarray, "_h _w 3"], pitch: int, mask: Mask, subject_px: int) -> Cutout:
-    """The subject in the picture that `pixels` is, not much larger than its own picture is going to be.
+    """Return the subject cut out of a picture, at most `_FINER` times as large as the encoder's picture.
 
     Args:
-        pitch: how many pixels of the picture, a side, are one of `pixels`.
-        mask: in pixels of the picture; at least one inside.
+        pitch: factor by which `pixels` were reduced.
+        mask: mask in pixels of the full-size picture, not empty.
     """
     left, top = mask.x0 // pitch, mask.y0 // pitch
-    inside = _reduced(mask, pitch)
+    inside = _reduce(mask, pitch)
     height, width = inside.shape
     shrink = max(height, width) / (_FINER * subject_px)
     cut = Cutout(pixels[top : top + height, left : left + width], inside)
-    return cut if shrink <= 1 else _shrunk(cut, shrink)
+    return cut if shrink <= 1 else _shrink(cut, shrink)
 
 
-def without_cavities(cut: Cutout) -> Cutout:
-    """The cut-out with its mask's cavities filled. A mask of which nothing would be left stays as it is."""
+def fill_mask_cavities(cut: Cutout) -> Cutout:
+    """Return the cut-out with its mask's cavities filled, or unchanged if the new mask would be empty."""
     mask = fill_cavities(cut.mask)
     return cut._replace(mask=mask) if mask.any() else cut
 
 
-def moved(cut: Cutout, config: AugmentationConfig, rng: np.random.Generator) -> Cutout:
-    """The subject mirrored, in perspective and turned, as drawn, with room for all of it.
+def augment(cut: Cutout, config: AugmentationConfig, rng: np.random.Generator) -> Cutout:
+    """Return the subject randomly mirrored, distorted in perspective and rotated, in a canvas that holds all of it.
 
-    One that this leaves no pixel of stays as it is.
+    If no pixel of the subject is left, it is returned unchanged.
     """
-    corners = _drawn_corners(cut.mask.shape, config, rng)
+    corners = _draw_corners(cut.mask.shape, config, rng)
     corners -= corners.min(axis=0)
     width, height = np.ceil(corners.max(axis=0)).astype(int).clip(1)
     transform = cv2.getPerspectiveTransform(_corners(cut.mask.shape), corners)
-    warped = cv2.warpPerspective(_framed(cut), transform @ _FROM_FRAME, (width, height))
+    warped = cv2.warpPerspective(_add_frame(cut), transform @ _FROM_FRAME, (width, height))
     mask = warped[..., 3] >= 128
-    pixels = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)  # every use of a view of three channels would copy it, slowly
+    pixels = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)  # each use of a view of three channels would copy it slowly
     return Cutout(pixels, mask) if mask.any() else cut
 
 
-def _framed(cut: Cutout) -> UInt8[np.ndarray, "_h _w 4"]:
-    """Pixels and mask as one picture, with a frame of one pixel in which the pixels go on and the mask does not."""
+def _add_frame(cut: Cutout) -> UInt8[np.ndarray, "_h _w 4"]:
+    """Return pixels and mask as one picture, with a border of one pixel that repeats the pixels but not the mask."""
     pixels = cv2.copyMakeBorder(cut.pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     mask = cv2.copyMakeBorder(cut.mask.view(np.uint8) * np.uint8(255), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     framed: NDArray[np.uint8] = cv2.merge([pixels, mask])
     return framed
 
 
-def _drawn_corners(
+def _draw_corners(
     shape: tuple[int, ...], config: AugmentationConfig, rng: np.random.Generator
 ) -> Float[np.ndarray, "4 2"]:
-    """Where the corners of the cut-out go."""
+    """Draw the positions to which the corners of the cut-out move."""
     is_flipped, is_in_perspective = rng.random(2) < (config.flip, config.perspective_chance)
     inwards = rng.uniform(0, config.perspective / 2, (4, 2)) * is_in_perspective
     angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg))
@@ -97,8 +95,11 @@ def _corners(shape: tuple[int, ...]) -> Float[np.ndarray, "4 2"]:
     return np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
 
 
-def _reduced(mask: Mask, pitch: int) -> Bool[np.ndarray, "_h _w"]:
-    """The mask on the decoded pixels that its bounds touch: those at least half inside, or else those most inside."""
+def _reduce(mask: Mask, pitch: int) -> Bool[np.ndarray, "_h _w"]:
+    """Return the mask on the decoded pixels within its bounds.
+
+    It holds the pixels that are at least half inside, or, if there are none, those that are most inside.
+    """
     inside = decode_crop(mask)
     if pitch == 1:
         return inside
@@ -108,7 +109,7 @@ def _reduced(mask: Mask, pitch: int) -> Bool[np.ndarray, "_h _w"]:
     return _binary(cv2.resize(grey, None, fx=1 / pitch, fy=1 / pitch, interpolation=cv2.INTER_AREA))
 
 
-def _shrunk(cut: Cutout, factor: float) -> Cutout:
+def _shrink(cut: Cutout, factor: float) -> Cutout:
     height, width = (max(1, round(side / factor)) for side in cut.mask.shape)
     pixels = cv2.resize(cut.pixels, (width, height), interpolation=cv2.INTER_AREA)
     grey = cv2.resize(cut.mask.astype(np.uint8) * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)

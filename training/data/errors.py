@@ -1,4 +1,4 @@
-"""What can be wrong with the data: as a whole, which ends the job, or with a row, which costs that row and a count."""
+"""Errors of the data. An error of the dataset ends the job; an error of a row skips that row and is counted."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,38 +11,38 @@ T = TypeVar("T")
 
 
 class DatasetError(TrainingError):
-    """There is no dataset, it has no rows, or a shard is gone, damaged, of another version or another than planned."""
+    """The dataset is missing or empty, or a shard is missing, damaged, of another version or not the planned one."""
 
 
 class StorageFault(DatasetError):
-    """The storage failed while a shard was read: another attempt may succeed."""
+    """The storage failed while a shard was read. The error is transient: a retry may succeed."""
 
     @classmethod
     def of(cls, path: UPath, error: OSError) -> "StorageFault":
-        """What was said when `path` was read."""
-        return cls(f"{path} cannot be read ({error}): see to the storage and resume")
+        """Return the fault for an error of reading `path`."""
+        return cls(f"{path} cannot be read ({error}). Check the storage and resume")
 
 
 class CacheError(DatasetError):
-    """Of the cache that the settings name a file is missing, is of other settings or weights, or damaged."""
+    """A file of the cache that the settings name is missing, stale or damaged."""
 
 
 class PoisonedRow(TrainingError):
-    """A row cannot be trained on: it is left out of its batch and reported (`loader.Skipped`)."""
+    """A row cannot be trained on. It is left out of its batch and reported (`loader.SkippedRow`)."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
-        """One countable word."""
+        """Reason in one word, by which rows are counted."""
 
 
-def unless_poisoned(make: Callable[[], T]) -> "T | PoisonedRow":
-    """What `make` makes of a row, or why it cannot; what is not the row's fault is raised."""
+def catch_poisoned(make: Callable[[], T]) -> "T | PoisonedRow":
+    """Return the result of `make` for a row, or the error if the row is at fault; other errors are raised."""
     try:
         return make()
     except (DatasetError, MemoryError):
         raise
     except PoisonedRow as poison:
         return poison
-    except Exception as error:  # what nobody thought of costs a row, too
+    except Exception as error:  # an unforeseen error costs one row, not the job
         return PoisonedRow(type(error).__name__, str(error))

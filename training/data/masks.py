@@ -1,4 +1,4 @@
-"""Masks at the size that training needs: shares of cells straight from their run lengths, or pixels."""
+"""Resizes masks for training: to shares of cells, straight from their run lengths, or to pixels of the crop."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from training.data.placement import Square
 
 
 class Spans(NamedTuple):
-    """A mask as pieces of columns, in the order of the columns; in pixels of the image."""
+    """A mask as vertical spans in the order of their columns, in pixels of the image."""
 
     columns: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -21,15 +21,15 @@ class Spans(NamedTuple):
 
 
 def spans(mask: Mask) -> Spans:
-    """The runs inside the mask, each cut where a column ends.
+    """Return the runs inside the mask, split at the ends of columns.
 
     Raises:
-        PoisonedRow: the mask is empty, or its run lengths are not those of its size.
+        PoisonedRow: the mask is empty, or its run lengths do not add up to its size.
     """
     ends = _run_ends(mask)
     starts, ends = ends[:-1:2], ends[1::2]
     if not (is_inside := starts < ends).any():
-        raise PoisonedRow("empty_mask", f"a mask of {mask.width_px}x{mask.height_px} has no pixel inside")
+        raise PoisonedRow("empty_mask", f"a mask of {mask.width_px}x{mask.height_px} is empty")
     starts, ends = starts[is_inside], ends[is_inside]
     first, last = starts // mask.height_px, (ends - 1) // mask.height_px
     pieces = last - first + 1
@@ -41,11 +41,11 @@ def spans(mask: Mask) -> Spans:
 
 
 def cell_shares(inside: Spans, square: Square, cells: int) -> Float[np.ndarray, "cells cells"]:
-    """How much of each cell of a square of the image the mask covers, 0 to 1: its reduction by area.
+    """Return the share of each cell of a square that the mask covers, 0 to 1, as a resize by area gives it.
 
     Args:
-        square: of the image; its cells need not begin at pixels.
-        cells: in a row, and in a column.
+        square: square of the image; its cells need not start at whole pixels.
+        cells: number of cells in a row and in a column.
     """
     size = square.side / cells
     x, y = (start + size * np.arange(cells + 1) for start in (square.left, square.top))
@@ -59,34 +59,34 @@ def cell_shares(inside: Spans, square: Square, cells: int) -> Float[np.ndarray, 
 
 
 def pixel_mask(mask: Mask, square: Square, pixels: int) -> Bool[np.ndarray, "pixels pixels"]:
-    """Whether the pixel of the image in the middle of each pixel of the crop is in the mask.
+    """Return whether the pixel of the image at the centre of each pixel of the crop is in the mask.
 
     Args:
         square: the crop, in pixels of the image.
-        pixels: in a row of the crop, and in a column.
+        pixels: number of pixels in a row and in a column of the crop.
 
     Raises:
-        PoisonedRow: the mask is empty, or its run lengths are not those of its size.
+        PoisonedRow: the mask is empty, or its run lengths do not add up to its size.
     """
     spans(mask)  # refuses masks that cannot be decoded
     middles = (np.arange(pixels) + 0.5) * square.side / pixels
     y = np.floor(square.top + middles).astype(np.int64) - mask.y0
     x = np.floor(square.left + middles).astype(np.int64) - mask.x0
     rows, columns = (y >= 0) & (y < mask.height_px), (x >= 0) & (x < mask.width_px)
-    shown = np.zeros((pixels, pixels), bool)
-    shown[np.ix_(rows, columns)] = decode_crop(mask)[np.ix_(y[rows], x[columns])]
-    return shown
+    resized = np.zeros((pixels, pixels), bool)
+    resized[np.ix_(rows, columns)] = decode_crop(mask)[np.ix_(y[rows], x[columns])]
+    return resized
 
 
 def _run_ends(mask: Mask) -> NDArray[np.int64]:
-    """Where each run ends, column by column, outside first; an even number of them."""
+    """Return the ends of the runs, column by column, starting outside the mask; their number is even."""
     try:
         lengths = run_lengths(mask.counts).astype(np.int64)
-    except IndexError:  # of counts that do not even begin
+    except IndexError:  # the counts are empty
         lengths = np.array([-1])
     ends = lengths.cumsum()
     if lengths.min() < 0 or ends[-1] != mask.width_px * mask.height_px:
         raise PoisonedRow(
-            "corrupt_mask", f"the run lengths are not those of a mask of {mask.width_px}x{mask.height_px}"
+            "corrupt_mask", f"the run lengths do not add up to a mask of {mask.width_px}x{mask.height_px}"
         )
     return ends if len(ends) % 2 == 0 else ends[:-1]

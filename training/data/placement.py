@@ -1,10 +1,10 @@
-"""Which subjects of an image a square crop can hold together, and where it then lies.
+"""Places a square crop in an image and chooses the subjects that it holds together.
 
-A crop is as large as the image lets it be, so it moves along the longer side only, and each subject is held by a range
-of its offsets: [x1 - side, x0] where the subject is shorter than the side. A longer one cannot be held whole; there the
+A crop has the length of the image's shorter side, so it moves along the longer side only. It holds a subject over a
+range of offsets: [x1 - side, x0] if the subject is shorter than the crop. A longer subject does not fit; there the
 range is [x0, x1 - side], in which it fills the crop. Subjects are held together where their ranges overlap.
 
-Axes: N rows, E entities of a row, filled up with NaN.
+Axes: N rows, E entities of a row, padded with NaN.
 """
 
 import math
@@ -26,14 +26,14 @@ class Square(NamedTuple):
 
 
 class Offsets(NamedTuple):
-    """Of the crop along the image's longer side, in pixels: the first and the last that hold an entity."""
+    """First and last offset of a crop along the image's longer side, in pixels, at which it holds each entity."""
 
     first: Float[np.ndarray, "*N E"]
     last: Float[np.ndarray, "*N E"]
 
 
-def offsets(boxes: Boxes, width_px: Int[np.ndarray, "*N"], height_px: Int[np.ndarray, "*N"]) -> Offsets:
-    """The range of offsets that holds each entity; NaN where there is none.
+def crop_offsets(boxes: Boxes, width_px: Int[np.ndarray, "*N"], height_px: Int[np.ndarray, "*N"]) -> Offsets:
+    """Return the range of offsets that holds each entity; NaN where there is no entity.
 
     Args:
         boxes: xyxy in pixels; NaN where there is no entity.
@@ -49,36 +49,42 @@ def offsets(boxes: Boxes, width_px: Int[np.ndarray, "*N"], height_px: Int[np.nda
     return Offsets(first, last)
 
 
-def held(ranges: Offsets) -> Bool[np.ndarray, "*N E E"]:
-    """Whether entity j is held where the range of entity i begins: any set held together is, at one of these places."""
+def held_together(ranges: Offsets) -> Bool[np.ndarray, "*N E E"]:
+    """Return whether a crop at the start of entity i's range holds entity j.
+
+    Entities that can be held together are held together at the start of one of their ranges.
+    """
     at = ranges.first[..., :, None]
     is_held: NDArray[np.bool_] = (ranges.first[..., None, :] <= at) & (at <= ranges.last[..., None, :])
     return is_held
 
 
-def most_held(
+def crop_capacity(
     boxes: Boxes, width_px: Int[np.ndarray, "*N"], height_px: Int[np.ndarray, "*N"], at_most: int
 ) -> Int[np.ndarray, "*N"]:
-    """How many entities of each row one crop can hold: at least 1, so that a row whose boxes are none is still met."""
-    together = held(offsets(boxes, width_px, height_px)).sum(axis=-1).max(axis=-1, initial=0)
+    """Return the largest number of entities of each row that one crop can hold.
+
+    It is at least 1, so that rows with invalid boxes are planned and then reported.
+    """
+    together = held_together(crop_offsets(boxes, width_px, height_px)).sum(axis=-1).max(axis=-1, initial=0)
     counts: NDArray[np.int64] = np.clip(together, 1, at_most)
     return counts
 
 
-def drawn_subjects(ranges: Offsets, count: int, rng: np.random.Generator) -> list[int]:
-    """Entities of one row, in their order, `count` of them held together; which ones is drawn."""
-    together = held(ranges)
+def draw_subjects(ranges: Offsets, count: int, rng: np.random.Generator) -> list[int]:
+    """Draw `count` entities of a row that one crop can hold, and return their indices in ascending order."""
+    together = held_together(ranges)
     enough = np.flatnonzero(together.sum(axis=1) >= count)
     choices = np.flatnonzero(together[rng.choice(enough)])
     return sorted(int(index) for index in rng.choice(choices, count, replace=False))
 
 
-def drawn_square(ranges: Offsets, width_px: int, height_px: int, pitch: int, rng: np.random.Generator) -> Square:
-    """A crop that holds all entities of `ranges`, for which there is one.
+def draw_square(ranges: Offsets, width_px: int, height_px: int, pitch: int, rng: np.random.Generator) -> Square:
+    """Draw a crop that holds all entities of `ranges`; there must be one.
 
     Args:
-        pitch: of the pixels that are decoded, which the crop begins and ends at. An entity may reach over its edge by
-            less than that.
+        pitch: factor by which the image is reduced. The crop starts and ends at multiples of it, so an entity may
+            exceed the crop by less than that.
     """
     first, last = math.ceil(ranges.first.max() / pitch), math.floor(ranges.last.min() / pitch)
     side = pitch * (min(width_px, height_px) // pitch)

@@ -1,4 +1,4 @@
-"""Where the subjects of a crop are, in the two forms that the network takes: boxes l and masks M_k.
+"""Computes the regions of a crop's subjects in the two forms that the network takes: boxes l and masks M_k.
 
 Axes: R subjects.
 """
@@ -13,14 +13,14 @@ from labeling.sdd.schema import Entity
 from model.config import BoxEdges, MaskResize, ModelConfig
 from model.inputs.cavities import fill_cavities
 from training.data.config import DataConfig
-from training.data.crop import box_shares, painted_box_shares
+from training.data.crop import crop_boxes, crop_pixel_boxes
 from training.data.masks import cell_shares, pixel_mask, spans
-from training.data.pictures import corners_of
+from training.data.pictures import box_corners
 from training.data.placement import Square
 
 
 class SubjectRegions:
-    """Boxes and masks of a row's entities in a crop of its image."""
+    """Computes boxes and masks of a row's entities in a crop of its image."""
 
     def __init__(self, data: DataConfig, model: ModelConfig) -> None:
         self._image_px = data.image_px
@@ -30,17 +30,19 @@ class SubjectRegions:
         self._fill_cavities = model.subject.fill_cavities
 
     def boxes(self, entities: Sequence[Entity], square: Square) -> Float[np.ndarray, "R 4"]:
-        """xyxy in [0, 1] of the crop."""
-        corners = corners_of(entities)
+        """Return the entities' boxes, xyxy in [0, 1] of the crop."""
+        corners = box_corners(entities)
         if self._box_edges is BoxEdges.PIXELS:
-            return painted_box_shares(corners, square, self._image_px)
-        return box_shares(corners, square)
+            return crop_pixel_boxes(corners, square, self._image_px)
+        return crop_boxes(corners, square)
 
     def masks(self, entities: Sequence[Entity], square: Square) -> Float[np.ndarray, "R _side _side"]:
-        """How much of each position of the latent is the entity's; or of each pixel, where Eq. 2 resizes from those.
+        """Return the share of each position of the latent that each entity covers.
+
+        Where Eq. 2 resizes from pixels, the masks are of pixels instead.
 
         Raises:
-            PoisonedRow: a mask is empty, or its run lengths are not those of its size.
+            PoisonedRow: a mask is empty, or its run lengths do not add up to its size.
         """
         return np.stack([self._mask_of(entity, square) for entity in entities])
 

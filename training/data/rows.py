@@ -1,4 +1,4 @@
-"""Rows of the dataset as the plan names them, read by the row group, of which the last are kept."""
+"""Reads planned rows of the dataset by row groups, and keeps the last row groups in memory."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -24,26 +24,26 @@ class TrainingRow:
     width_px: Int32
     height_px: Int32
     image: LargeBytes | None
-    """None where nobody needs it."""
+    """Encoded image; None where rows are read without images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """The files of a layer, as they were when the job began, and what is read of them."""
+class LayerFiles:
+    """The files of a layer at the start of the job, and the columns to read from them."""
 
     layer: str
     columns: tuple[str, ...]
     stamps: Mapping[str, str]
-    """By shard."""
+    """Stamp of each file, by shard."""
     cure: str
-    """What to do when one is gone."""
+    """Advice for the error message when a file is missing."""
 
 
 class RowGroups:
-    """Row groups of a dataset's files.
+    """Reads row groups of a dataset's files and keeps the last ones in memory.
 
     Args:
-        kept_bytes: of row groups; more are kept only while they are one.
+        kept_bytes: largest total size of the row groups that are kept; a single larger one is kept all the same.
     """
 
     def __init__(self, root: str, kept_bytes: int) -> None:
@@ -51,12 +51,12 @@ class RowGroups:
         self._kept_bytes = kept_bytes
         self.kept: OrderedDict[tuple[str, str, int], pa.Table] = OrderedDict()
 
-    def __call__(self, files: Files, shard: str, row_group: int) -> pa.Table:
-        """The row group, with the columns that are read of such files.
+    def __call__(self, files: LayerFiles, shard: str, row_group: int) -> pa.Table:
+        """Return a row group with the columns of `files`.
 
         Raises:
-            DatasetError: the file is gone, damaged, or was made anew since the job began.
-            StorageFault: it cannot be read now.
+            DatasetError: the file is missing, damaged, or was rewritten since the job started.
+            StorageFault: the storage failed.
         """
         name = (files.layer, shard, row_group)
         if name not in self.kept:
@@ -66,15 +66,15 @@ class RowGroups:
         self.kept.move_to_end(name)
         return self.kept[name]
 
-    def _read(self, files: Files, shard: str, row_group: int) -> pa.Table:
+    def _read(self, files: LayerFiles, shard: str, row_group: int) -> pa.Table:
         path = self._store.path(files.layer, shard)
         try:
             with self._store.open_file(files.layer, shard) as file:
                 if self._store.stamp_of(file, files.layer, shard).stamp != files.stamps[shard]:
-                    raise DatasetError(f"{path} was made anew since this job read its plan: start the job again")
+                    raise DatasetError(f"{path} was rewritten after this job read its plan. Start the job again")
                 return file.read_row_group(row_group, columns=list(files.columns), use_threads=False)
         except FileNotFoundError as error:
-            raise DatasetError(f"{path} is gone: {files.cure}") from error
+            raise DatasetError(f"{path} is missing: {files.cure}") from error
         except ShardCorrupt as error:
             raise DatasetError(str(error)) from error
         except OSError as error:
@@ -85,28 +85,28 @@ class RowReader:
     """Reads planned rows.
 
     Args:
-        stamps: of the shards that the plan was made of, by name.
-        kept_bytes: of row groups; more are kept only while they are one.
-        images: whether rows come with their images.
+        stamps: stamps of the shards at the time of planning, by name.
+        kept_bytes: largest total size of the row groups that are kept; a single larger one is kept all the same.
+        images: whether to read the images.
     """
 
     def __init__(self, root: str, stamps: Mapping[str, str], kept_bytes: int, images: bool = True) -> None:
         self.groups = RowGroups(root, kept_bytes)
         columns = tuple(name for name in names_of(TrainingRow) if images or name != "image")
         cure = "put it back and resume, or train on another dataset"
-        self._files = Files(layer=Layer.SDD, columns=columns, stamps=stamps, cure=cure)
+        self._files = LayerFiles(layer=Layer.SDD, columns=columns, stamps=stamps, cure=cure)
 
     def key(self, place: PlannedRow) -> bytes:
-        """The row's key.
+        """Return the row's key.
 
         Raises:
-            DatasetError: the shard is gone, damaged, or was made anew since the plan was read.
+            DatasetError: the shard is missing, damaged, or was rewritten since the plan was read.
         """
         key: bytes = self._row_group(place)["key"][place.row].as_py()
         return key
 
     def row(self, place: PlannedRow) -> TrainingRow:
-        """The row.
+        """Return the row.
 
         Raises:
             DatasetError: as `key`.

@@ -1,4 +1,4 @@
-"""One row made into what the network is trained on: the same for a seed, an epoch and a key, whoever makes it.
+"""Makes training samples of rows. A sample follows from the seed, the epoch and the row alone.
 
 Axes: R subjects, M twice the latent's channels, P patches.
 """
@@ -23,8 +23,8 @@ from training.data.rows import TrainingRow
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """What the frozen networks said of a row's pictures ahead of training."""
+class EncodedPictures:
+    """Outputs of the frozen networks for a row's pictures, read from a cache."""
 
     latent_moments: Float[np.ndarray, "M _side _side"]
     cls: Float[np.ndarray, "R _e"] | None = None
@@ -33,25 +33,25 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with its prompt and subjects. Of what is encoded there are no pictures."""
+    """One image with its prompt and subjects. Pictures that come encoded are None."""
 
     prompt: TokenizedPrompt
     boxes: Float[np.ndarray, "R 4"]
-    """xyxy in [0, 1] of the image."""
+    """Boxes of the subjects, xyxy in [0, 1] of the image."""
     masks: Float[np.ndarray, "R _side _side"]
-    """How much of each position of the latent is the subject's; or of each pixel of the image."""
+    """Share of each position of the latent, or of each pixel of the image, that each subject covers, 0 to 1."""
     image: UInt8[np.ndarray, "_px _px 3"] | None = None
     subject_images: UInt8[np.ndarray, "R _s _s 3"] | None = None
-    encoded: Encoded | None = None
+    encoded: EncodedPictures | None = None
 
 
 class SampleMaker:
     """Makes samples of rows.
 
     Args:
-        prompts: the network's.
-        pictures: of subjects, for the image encoder.
-        seed: the job's.
+        prompts: the network's tokenizer.
+        pictures: makes the subjects' pictures for the image encoder.
+        seed: seed of the job.
     """
 
     def __init__(
@@ -65,27 +65,27 @@ class SampleMaker:
         row: TrainingRow,
         epoch: int,
         count: int,
-        encoded: Encoded | PoisonedRow | None = None,
+        encoded: EncodedPictures | PoisonedRow | None = None,
         view: int | None = None,
     ) -> Sample:
-        """A sample with `count` of the row's subjects, in the order of the row.
+        """Return a sample with `count` of the row's subjects, in the order of the row.
 
         Args:
-            encoded: of the draw `view`; or why it could not be made.
-            view: the epoch whose subjects and crop these are, None for `epoch`. Subjects that do not come encoded look
-                different in each epoch all the same.
+            encoded: cached outputs for the draw `view`, or the reason why there are none.
+            view: epoch whose subjects and crop to draw; None for `epoch`. Subjects whose features are not cached are
+                augmented differently in each epoch in any case.
 
         Raises:
-            PoisonedRow: image, boxes, masks or words of the row cannot be used.
+            PoisonedRow: image, boxes, masks or labels of the row cannot be used.
         """
-        drawn = self._pictures.drawn(row, epoch if view is None else view, count)
-        entities = [row.entities[index] for index in drawn.subjects]
-        prompt, masks = self._prompt(row, entities), self._masks(row, entities, drawn.square)
+        draw = self._pictures.draw(row, epoch if view is None else view, count)
+        entities = [row.entities[index] for index in draw.subjects]
+        prompt, masks = self._prompt(row, entities), self._masks(row, entities, draw.square)
         if isinstance(encoded, PoisonedRow):
             raise encoded
         subjects = encoded is None or encoded.cls is None
-        pictures = self._pictures(row, epoch, drawn, image=encoded is None, subjects=subjects)
-        boxes = self._regions.boxes(entities, drawn.square)
+        pictures = self._pictures(row, epoch, draw, image=encoded is None, subjects=subjects)
+        boxes = self._regions.boxes(entities, draw.square)
         return Sample(prompt, boxes, masks, pictures.image, pictures.subjects, encoded)
 
     def _prompt(self, row: TrainingRow, entities: Sequence[Entity]) -> TokenizedPrompt:
@@ -111,6 +111,6 @@ def _check_mask(row: TrainingRow, entity: Entity, is_in_crop: bool) -> None:
     mask = entity.mask
     right, bottom = mask.x0 + mask.width_px, mask.y0 + mask.height_px
     if min(mask.x0, mask.y0) < 0 or right > row.width_px or bottom > row.height_px:
-        raise PoisonedRow("mask_outside", f"the mask of {entity.label!r} reaches over the image's edge")
+        raise PoisonedRow("mask_outside", f"the mask of {entity.label!r} exceeds the image")
     if not is_in_crop:
-        raise PoisonedRow("mask_not_in_crop", f"the mask of {entity.label!r} is not where its box is")
+        raise PoisonedRow("mask_not_in_crop", f"the mask of {entity.label!r} does not overlap its box")

@@ -1,1 +1,1 @@
-"""What a run reports: metrics, throughput and sampled images."""
+"""Monitoring of a training job: metrics, speed, the identity probe and sample images."""

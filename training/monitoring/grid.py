@@ -1,4 +1,4 @@
-"""A grid of pictures with words: a line for each image's subjects, a column for each prompt."""
+"""Draws a grid of sample images: a line for each row of the dataset, a column for each prompt."""
 
 import math
 import textwrap
@@ -11,27 +11,29 @@ from PIL import Image, ImageDraw, ImageFont
 
 _GAP_PX = 8
 _LETTERS = 64
-"""About as many as stand side by side over a picture."""
+"""Number of letters that roughly fit over a picture, which determines their size."""
 _NARROWEST = 0.5
-"""Letters are at least about half as wide as they are high."""
+"""Width of a narrow letter as a share of the font size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Subjects, and what was made of them."""
+    """One line of the grid: the subjects of a row and the images sampled with them."""
 
     references: UInt8[np.ndarray, "R _s _s 3"]
+    """Pictures of the subjects."""
     labels: Sequence[str]
+    """Labels of the subjects."""
     caption: str
     images: Sequence[Image.Image]
-    """Squares of one size, in all lines."""
+    """Square images; their size is the same in all lines."""
 
 
-def grid(headings: Sequence[str], lines: Sequence[Line]) -> Image.Image:
-    """The lines under each other, RGB: left the references, then the images, below them the caption.
+def draw_grid(headings: Sequence[str], lines: Sequence[Line]) -> Image.Image:
+    """Return an RGB image with the lines below each other: left the references, then the images, below the caption.
 
     Args:
-        headings: one for each image of a line.
+        headings: one heading for each image of a line.
     """
     cell = lines[0].images[0].width
     font_px = max(11, round(cell / _LETTERS / _NARROWEST))
@@ -40,18 +42,18 @@ def grid(headings: Sequence[str], lines: Sequence[Line]) -> Image.Image:
     sheet = Image.new("RGB", ((1 + len(headings)) * step, words_px + len(lines) * (step + words_px)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(font_px)
     for column, heading in enumerate(["subjects", *headings]):
-        draw.text((column * step, 0), _cut(heading, cell, font_px), "black", font)
+        draw.text((column * step, 0), _shorten(heading, cell, font_px), "black", font)
     for index, line in enumerate(lines):
         top = words_px + index * (step + words_px)
-        sheet.paste(_references(line, cell, font), (0, top))
+        sheet.paste(_draw_references(line, cell, font), (0, top))
         for column, image in enumerate(line.images, start=1):
             sheet.paste(image, (column * step, top))
-        draw.text((0, top + cell), _cut(line.caption, sheet.width, font_px), "black", font)
+        draw.text((0, top + cell), _shorten(line.caption, sheet.width, font_px), "black", font)
     return sheet
 
 
-def _references(line: Line, cell: int, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> Image.Image:
-    """The subjects' pictures side by side in a square, each with its label."""
+def _draw_references(line: Line, cell: int, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> Image.Image:
+    """Return the subjects' pictures side by side in a square, each with its label."""
     square = Image.new("RGB", (cell, cell), "white")
     draw = ImageDraw.Draw(square)
     columns = math.ceil(math.sqrt(len(line.references)))
@@ -64,5 +66,5 @@ def _references(line: Line, cell: int, font: "ImageFont.FreeTypeFont | ImageFont
     return square
 
 
-def _cut(words: str, width_px: int, font_px: int) -> str:
+def _shorten(words: str, width_px: int, font_px: int) -> str:
     return textwrap.shorten(words, max(8, round(width_px / font_px / _NARROWEST)), placeholder=" …")

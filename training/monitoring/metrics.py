@@ -1,6 +1,6 @@
-"""What is written down while a job trains: lines of JSON, TensorBoard's files, and a line for people.
+"""Metrics of a training job: lines of JSON, TensorBoard's files, and progress lines in the log.
 
-OUT/metrics.jsonl      one object a line; a job that goes on from a checkpoint first drops the lines after it
+OUT/metrics.jsonl      one object a line; a resumed job first removes the lines after its checkpoint
 OUT/tensorboard/       the same numbers, and sample grids
 """
 
@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -20,34 +20,74 @@ from training.errors import TrainingError
 
 log = logging.getLogger(__name__)
 FILE = "metrics.jsonl"
-Values = Mapping[str, Any]
+
+
+class Metrics(TypedDict):
+    """One line of `metrics.jsonl`. None stands for a value that is unknown or not finite."""
+
+    step: int
+    """Steps done."""
+    epoch: int
+    """Epoch of the next batch, from 0."""
+    batches: int
+    """Batches that all workers together have consumed."""
+    loss: float | None
+    """Eq. 3, mean over the images since the last line, as for the next three values."""
+    denoising: float | None
+    """First term of Eq. 3."""
+    L_attn: float | None
+    """Eq. 2."""
+    attention_in_mask: float | None
+    """Share of the entities' attention that falls inside their masks, 0 to 1."""
+    learning_rate: float
+    """Learning rate of the last step."""
+    gradient_norm: float | None
+    """Norm of the gradients of the last step, before clipping."""
+    identity_probe: float | None
+    """Result of `identity_probe` for the last batch."""
+    images_per_s: float
+    """Images per second of all workers."""
+    stall: float
+    """Share of the time that the first worker waited for data, 0 to 1."""
+    tflops: float | None
+    """TFLOP/s of the first worker, without recomputation."""
+    mfu: float | None
+    """Share of the device's peak, 0 to 1."""
+    seconds_per_step: float
+    """Mean duration of a step since the last line."""
+    skipped_rows: int
+    """Rows since the last line that could not be trained on."""
+    steps_left_out: int
+    """Steps since the last line that were skipped because their gradients were not finite."""
+    gates: dict[str, float]
+    """tanh(gamma) of each adapter."""
 
 
 class MetricsLog:
     """Writes the metrics of one job.
 
     Args:
-        done: steps done before; what was logged after them is dropped.
+        done: steps done before; lines of later steps are removed.
 
     Raises:
-        TrainingError: its file cannot be written.
+        TrainingError: the file cannot be written.
     """
 
     def __init__(self, out: Path, done: int) -> None:
         self._path = out / FILE
         kept = [line for line in read_metrics(out) if line["step"] <= done]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        with self._told():
+        with self._as_training_error():
             publish_bytes(storage_path(self._path), text.encode())
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
 
-    def write(self, values: Values) -> None:
-        """Add the metrics after step `values["step"]`; None stands for what is not known.
+    def write(self, values: Metrics) -> None:
+        """Append the metrics after step `values["step"]`.
 
         Raises:
             TrainingError: the file cannot be written.
         """
-        with self._told(), self._path.open("a", encoding="utf-8") as file:
+        with self._as_training_error(), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         for name, number in _scalars(values):
             self._board.add_scalar(name, number, values["step"])
@@ -63,17 +103,17 @@ class MetricsLog:
         self._board.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _as_training_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise TrainingError(
-                f"cannot write {self._path}: {error.strerror}; checkpoints are as they were, --resume latest goes on"
+                f"cannot write {self._path}: {error.strerror}. Make it writable and use --resume latest"
             ) from error
 
 
-def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """The lines that a job wrote, without one that a killed job left unfinished."""
+def read_metrics(out: Path) -> list[Metrics]:
+    """Return the lines that a job wrote, without an incomplete last line of a killed job."""
     path = out / FILE
     if not path.exists():
         return []
@@ -81,24 +121,26 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def progress_line(values: Values, steps: int) -> str:
-    """`values` in words, with the time that is left of `steps`."""
+def progress_line(values: Metrics, steps: int) -> str:
+    """Return `values` in words, with the time left until step `steps`."""
     left = (steps - values["step"]) * values["seconds_per_step"]
+    losses = f"loss {_format_or_none(values['loss'])}  L_attn {_format_or_none(values['L_attn'])}"
+    in_mask = _format_or_none(values["attention_in_mask"], ".0%")
     mfu = "" if values["mfu"] is None else f"  MFU {values['mfu']:.1%}"
     return (
-        f"step {values['step']:,} of {steps:,}  loss {_said(values['loss'])}  L_attn {_said(values['L_attn'])}  "
-        f"in mask {_said(values['attention_in_mask'], '.0%')}  {per_second(values['images_per_s'])} images/s{mfu}  "
-        f"waited for data {values['stall']:.1%}  {duration(left)} left"
+        f"step {values['step']:,} of {steps:,}  {losses}  in mask {in_mask}  "
+        f"{format_rate(values['images_per_s'])} images/s{mfu}  "
+        f"waited for data {values['stall']:.1%}  {format_duration(left)} left"
     )
 
 
-def per_second(rate: float) -> str:
-    """A rate with three digits or more, so that a slow one does not read as zero."""
+def format_rate(rate: float) -> str:
+    """Return a rate with at least three digits: a slow one does not read as zero."""
     return f"{rate:.1f}" if rate >= 100 else f"{rate:.3g}"
 
 
-def duration(seconds: float) -> str:
-    """For people, in its two largest units."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -107,11 +149,11 @@ def duration(seconds: float) -> str:
     return " ".join(units[first : first + 2])
 
 
-def _said(value: float | None, form: str = ".4f") -> str:
+def _format_or_none(value: float | None, form: str = ".4f") -> str:
     return "none" if value is None else format(value, form)
 
 
-def _scalars(values: Values, prefix: str = "") -> Iterator[tuple[str, float]]:
+def _scalars(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{prefix}{name}/")

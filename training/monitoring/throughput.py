@@ -1,4 +1,4 @@
-"""How fast a worker trains: images per second, share of time spent waiting for data, share of the GPU's peak (MFU)."""
+"""Training speed of a worker: images per second, share of time waiting for data, share of the GPU's peak (MFU)."""
 
 import time
 from collections import Counter
@@ -27,29 +27,30 @@ PEAK_TFLOPS = {
     "RTX 4090": 165.0,
     "RTX 3090": 71.0,
 }
-"""Dense bfloat16, by a part of the GPU's name; of several the first."""
+"""Peak of dense bfloat16 products in TFLOP/s, by a part of the GPU's name; the first match counts."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Since the line of metrics before."""
+    """Speed since the last line of metrics."""
 
     seconds: float
+    """Seconds of training since the last line."""
     images_per_s: float
-    """Of all workers."""
+    """Images per second of all workers."""
     stall: float
-    """Share of the time that this worker waited for data."""
+    """Share of the time that this worker waited for data, 0 to 1."""
     tflops: float | None
-    """Of this worker, without what is recomputed; None where no peak is known to compare it with."""
+    """TFLOP/s of this worker, without recomputation; None where the device's peak is unknown."""
     mfu: float | None
-    """Share of its device's peak."""
+    """Share of the device's peak, 0 to 1; None where the peak is unknown."""
 
 
 class Stopwatch:
-    """Counts what a worker does between two lines of metrics.
+    """Measures a worker's time and counts its images between two lines of metrics.
 
     Args:
-        data: what is trained on, of which the cache is not computed.
+        data: settings of the data; features that come from a cache are not counted as computed.
     """
 
     def __init__(self, model: ModelConfig, data: DataConfig, device: torch.device) -> None:
@@ -57,34 +58,34 @@ class Stopwatch:
         self._begin()
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time within is time without data."""
+    def measure_wait(self) -> Iterator[None]:
+        """Count the time inside the block as waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
 
     @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Time within is nobody's."""
+    def pause(self) -> Iterator[None]:
+        """Exclude the time inside the block from the measurement."""
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # what was begun before counts
+            torch.cuda.synchronize(self._device)  # work queued before the block counts
         start = time.perf_counter()
         yield
         self._start += time.perf_counter() - start
 
-    def computed(self, images: int, subjects: int) -> None:
-        """Count a batch."""
+    def count_batch(self, images: int, subjects: int) -> None:
+        """Count a batch of `images` images with `subjects` subjects each."""
         self._images[subjects] += images
 
     def speed(self, workers: int) -> Speed:
-        """Since it was last asked. The device must have finished what was counted."""
+        """Return the speed since the last call. The device must have finished the counted batches."""
         seconds, images = time.perf_counter() - self._start, self._images.total()
         tflops = None
         if self._peak is not None:
             per_image = partial(flops_per_image, self._model, self._data)
             flops = sum(count * per_image(subjects) for subjects, count in self._images.items())
             tflops = flops / seconds / 1e12
-        found = Speed(
+        speed = Speed(
             seconds=seconds,
             images_per_s=workers * images / seconds,
             stall=self._waited / seconds,
@@ -92,7 +93,7 @@ class Stopwatch:
             mfu=None if tflops is None or self._peak is None else tflops / self._peak,
         )
         self._begin()
-        return found
+        return speed
 
     def _begin(self) -> None:
         self._start, self._waited = time.perf_counter(), 0.0
@@ -100,7 +101,7 @@ class Stopwatch:
 
 
 def peak_tflops(device: torch.device) -> float | None:
-    """Of bfloat16 products on `device`, where it is known."""
+    """Return the peak of bfloat16 products on `device` in TFLOP/s; None where it is unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -108,7 +109,7 @@ def peak_tflops(device: torch.device) -> float | None:
 
 
 def flops_per_image(model: ModelConfig, data: DataConfig, subjects: int) -> float:
-    """Of a training step, forward and backward, with the encoders computed in it but for what comes encoded."""
+    """Return the FLOPs of a training step per image, forward and backward, without features read from a cache."""
     latents, features = data.cache is not None, data.cache is not None and data.cache.features
     return float(_budget(model, subjects, data.image_px).flops(cached_latents=latents, cached_features=features))
 

@@ -140,18 +140,18 @@ def test_a_dataset_that_is_not_there_ends_with_2_and_one_line(settings, tmp_path
 
 
 def test_ray_tries_again_what_another_attempt_may_not_meet(settings, tmp_path):
-    order = job.Order(load(TrainingJob, settings), None, "launch")
+    launch = job.Launch(load(TrainingJob, settings), None, "launch")
     shard, noted = tmp_path / "dataset/sdd/shard-00000.parquet", tmp_path / "run/ray/launch.error"
     damaged = shard.read_bytes()[:-50]
     shard.unlink()
     shard.symlink_to(shard)  # a loop, which storage answers with an error of its own
     with pytest.raises(StorageFault):
-        job.ray_worker({"order": order})
+        job.ray_worker({"launch": launch})
     assert not noted.exists()
     shard.unlink()
     shard.write_bytes(damaged)
     with pytest.raises(DatasetError):
-        job.ray_worker({"order": order})
+        job.ray_worker({"launch": launch})
     assert "shard-00000.parquet is damaged" in noted.read_text()
 
 
@@ -177,7 +177,7 @@ def test_a_tilde_is_the_home_folder(settings, tmp_path, monkeypatch):
     (tmp_path / "base").mkdir()
     words = ["training.out=~/run", "model.base=~/base", 'model.subject.background="random"']
     given = load(TrainingJob, settings, [*words, "model.subject.backgrounds=~/pictures"])
-    whole = job.with_whole_paths(given)
+    whole = job.with_absolute_paths(given)
     folders = whole.training.out, whole.model.base, whole.model.subject.backgrounds
     assert folders == tuple(str(tmp_path / name) for name in ("run", "base", "pictures"))
 

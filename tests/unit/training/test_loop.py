@@ -22,10 +22,10 @@ from tests.training_run import FULL, ROWS, MadeUpPlan, read, trained
 from training.blank import blank_batch
 from training.checkpoints.store import Checkpoints, read_tensors
 from training.config import TrainingJob
-from training.data.loader import LoadedBatch, Skipped
+from training.data.loader import LoadedBatch, SkippedRow
 from training.data.plan import PlannedRow
 from training.errors import Diverged
-from training.loop import numbers_of, prepared, shares, train
+from training.loop import batch_numbers, loss_shares, prepare_network, train
 from training.monitoring.metrics import FILE, read_metrics
 from training.monitoring.probe import identity_probe
 from training.optim import Optimizer
@@ -91,7 +91,7 @@ def test_a_job_that_goes_on_knows_more_than_its_weights(job: Jobs, tmp_path):
 
 def keys_of(job, position: Position, worker: Worker) -> list[bytes]:
     net = SubjectDiffusion.from_base(job.model)
-    return [key for loaded in read(net, numbers_of(position, job.training, worker)) for key in loaded.keys]
+    return [key for loaded in read(net, batch_numbers(position, job.training, worker)) for key in loaded.keys]
 
 
 def test_another_number_of_workers_sees_the_same_rows(job: Jobs):
@@ -105,8 +105,8 @@ def test_another_number_of_workers_sees_the_same_rows(job: Jobs):
 
 def test_the_gradient_is_the_mean_over_images(job: Jobs):
     """The epoch's last batch has 3 rows, the next 4: what they are multiplied by makes up for it."""
-    assert shares(MadeUpPlan(), range(25, 27), workers=1) == {25: pytest.approx(3 / 7), 26: pytest.approx(4 / 7)}
-    assert shares(MadeUpPlan(), range(25, 27), workers=2) == {25: pytest.approx(6 / 7), 26: pytest.approx(8 / 7)}
+    assert loss_shares(MadeUpPlan(), range(25, 27), workers=1) == {25: pytest.approx(3 / 7), 26: pytest.approx(4 / 7)}
+    assert loss_shares(MadeUpPlan(), range(25, 27), workers=2) == {25: pytest.approx(6 / 7), 26: pytest.approx(8 / 7)}
 
 
 # What is no number
@@ -187,7 +187,7 @@ def run_with(one, change):
 
 
 def without_rows(loaded: LoadedBatch) -> LoadedBatch:
-    gone = tuple(Skipped(PlannedRow("s", 0, 0), key, "image", "cut short") for key in loaded.keys)
+    gone = tuple(SkippedRow(PlannedRow("s", 0, 0), key, "image", "cut short") for key in loaded.keys)
     return LoadedBatch(None, loaded.number, (), gone) if loaded.number == 1 else loaded
 
 
@@ -226,15 +226,17 @@ class Waits(TorchDispatchMode):
 def test_between_two_lines_of_metrics_the_host_waits_for_nothing(job: Jobs):
     one = job(accumulation=2)
     net = SubjectDiffusion.from_base(one.model)
-    state = TrainingState(Replica(prepared(net, one.training, Worker()), one.training.strategy, Worker()), one.training)
+    state = TrainingState(
+        Replica(prepare_network(net, one.training, Worker()), one.training.strategy, Worker()), one.training
+    )
     step = TrainingStep(state, one.training)
     with Waits() as waits:
         for number, labels in enumerate((["dog"], ["dog", "cat"])):
             batch = replace(small_batch(net.prompts, labels), full=True)
             step(number, [MicroBatch(number, batch, 1, 0.5, whole=True)] * 2)
         assert waits.count == 0
-        step.watch.taken().tolist()
-        float(step.watch.left_out)
+        step.monitor.take_sums(0).tolist()
+        float(step.monitor.non_finite_steps)
     assert waits.count > 0, "the count knows a wait when it sees one"
 
 
@@ -246,14 +248,16 @@ def compile_and_train(folder: Path) -> int:
 
     one = small_job(folder)
     net = open_gates(SubjectDiffusion.from_base(one.model))
-    state = TrainingState(Replica(prepared(net, one.training, Worker()), one.training.strategy, Worker()), one.training)
+    state = TrainingState(
+        Replica(prepare_network(net, one.training, Worker()), one.training.strategy, Worker()), one.training
+    )
     graphs = CompileCounterWithBackend("aot_eager")
     net.unet.compile(backend=graphs, fullgraph=True, dynamic=False)
     step = TrainingStep(state, one.training)
     for number, images in enumerate([[["dog"]] * 2, [["dog", "cat"]] * 2, [["bird"]] * 2, [["dog"]]]):
         batch = replace(small_batch(net.prompts, *images), full=True)
         step(number, [MicroBatch(number, batch, len(images), 1.0, whole=len(images) == 2)])
-    assert not step.watch.left_out
+    assert not step.monitor.non_finite_steps
     return graphs.frame_count
 
 
@@ -273,7 +277,7 @@ def test_frozen_weights_are_cast_before_they_are_moved(job: Jobs):
     net = SubjectDiffusion.from_base(one.model.model_copy(update={"frozen_precision": Precision.BFLOAT16}))
     in_float32 = held_bytes(net)
     with Placed("meta") as placed:
-        prepared(net, one.training, Worker(device=torch.device("meta")))
+        prepare_network(net, one.training, Worker(device=torch.device("meta")))
     assert placed.bytes == held_bytes(net) < in_float32
 
 

@@ -8,9 +8,9 @@ from infra.precision import Precision
 from model.cost.memory import training_memory
 from tests.training_run import small_job
 from training.config import Strategy
-from training.loop import prepared
-from training.network import network_of
-from training.parallel import Replica, Worker, local
+from training.loop import prepare_network
+from training.network import load_network
+from training.parallel import Replica, Worker, local_part
 from training.state import TrainingState
 
 
@@ -24,12 +24,12 @@ def two_workers():
 
 def held(job, strategy, worker):
     """Bytes of trained weights, moments and mean of a worker, and of frozen weights and buffers."""
-    net = prepared(network_of(job.model, job.training.data), job.training, worker)
+    net = prepare_network(load_network(job.model, job.training.data), job.training, worker)
     state = TrainingState(Replica(net, strategy, worker), job.training)
     kinds = state.tensors()
     moments = {name: tensor for name, tensor in kinds["optimizer"].items() if not name.endswith(".step")}
     trained = sum(
-        local(tensor).nbytes for kind in (kinds["weights"], kinds["ema"], moments) for tensor in kind.values()
+        local_part(tensor).nbytes for kind in (kinds["weights"], kinds["ema"], moments) for tensor in kind.values()
     )
     frozen = sum(weight.nbytes for weight in net.parameters() if not weight.requires_grad)
     return trained, frozen + sum(buffer.nbytes for buffer in net.buffers())

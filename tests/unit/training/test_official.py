@@ -16,10 +16,10 @@ from tests.unit.training.data.conftest import some_rows
 from training.checkpoints.store import Checkpoints
 from training.config import TrainingJob
 from training.data.config import DataConfig
-from training.data.loader import batches
+from training.data.loader import load_batches
 from training.data.plan import read_plan
 from training.export import export
-from training.job import Order, work
+from training.job import Launch, run_worker
 from training.monitoring.metrics import read_metrics
 from training.parallel import Worker
 
@@ -54,11 +54,11 @@ def test_it_trains_on_pixels_and_draws_and_exports(job, official: ModelConfig, t
     one = TrainingJob(model=official, training=training)
 
     net = SubjectDiffusion.from_base(official)
-    (loaded,) = batches(read_plan(data, 0), data, official, net.prompts, (0.5, 0.5, 0.5), [0])
+    (loaded,) = load_batches(read_plan(data, 0), data, official, net.prompts, (0.5, 0.5, 0.5), [0])
     assert loaded.batch.masks.shape[-2:] == (IMAGE_PX, IMAGE_PX)
     assert set(loaded.batch.masks.unique().tolist()) == {0.0, 1.0}
 
-    work(Order(one, None, "one"), Worker())
+    run_worker(Launch(one, None, "one"), Worker())
     lines = read_metrics(Path(training.out))
     assert [np.isfinite(line["loss"]) for line in lines] == [True, True]
     assert (Path(training.out) / "samples" / "step-00000002.png").exists()

@@ -15,7 +15,7 @@ from tests.training_run import small_job, trained
 from training.checkpoints.store import Checkpoints, read_tensors
 from training.config import Strategy, TrainingJob
 from training.errors import TrainingError
-from training.network import network_of
+from training.network import load_network
 from training.parallel import Replica, Worker, this_worker
 
 
@@ -63,7 +63,7 @@ def gathered_after_a_change(meeting: Path) -> list[list[float]]:
         net(torch.ones(1, 2))
         for weight in weights:
             weight.to_local().fill_(7.0)
-    with Replica(net, Strategy.FSDP2, Worker()).gathered():
+    with Replica(net, Strategy.FSDP2, Worker()).unshard():
         return [weight.detach().unique().tolist() for weight in (net[0].weight, net[1].weight)]
 
 
@@ -86,7 +86,7 @@ def part_of_one_who_gives_up(meeting: Path, rank: int) -> tuple[bool, int]:
     worker_at(meeting, rank)
     net, row = two_layers(), torch.ones(1, 2)
     before = net(row)
-    with Replica(net, Strategy.FSDP2, Worker()).gathered():
+    with Replica(net, Strategy.FSDP2, Worker()).unshard():
         for _ in range(3 - 2 * rank):
             net[0](row)
     return bool((net(row) == before).all()), net[0].weight.to_local().shape[0]
@@ -100,7 +100,7 @@ def test_a_worker_that_gives_up_within_what_is_gathered_keeps_no_other_waiting(t
 
 def kind_of_a_split_weight(job: TrainingJob, meeting: Path) -> str:
     worker_at(meeting, rank=0, count=1)
-    net = network_of(job.model, job.training.data)
+    net = load_network(job.model, job.training.data)
     net.unet.to(memory_format=torch.channels_last)
     return type(Replica(net, Strategy.FSDP2, Worker(count=2)).weights["unet.base.conv_in.weight"]).__name__
 
@@ -121,7 +121,7 @@ from model.subject_diffusion import SubjectDiffusion
 from tests.small_model import open_gates, small_batch
 from tests.training_run import small_job
 from training.config import Strategy
-from training.loop import prepared
+from training.loop import prepare_network
 from training.parallel import Replica, this_worker
 from training.state import TrainingState
 from training.step import MicroBatch, TrainingStep
@@ -133,7 +133,7 @@ worker, job = this_worker(gpu=False), small_job(folder)
 graphs = CompileCounterWithBackend("aot_eager")
 for compiled in (True, False):
     torch.manual_seed(1)
-    net = prepared(open_gates(SubjectDiffusion.from_base(job.model)), job.training, worker)
+    net = prepare_network(open_gates(SubjectDiffusion.from_base(job.model)), job.training, worker)
     if compiled:
         net.unet.compile(backend=graphs, fullgraph=True, dynamic=False)
     step = TrainingStep(TrainingState(Replica(net, strategy, worker), job.training), job.training)

@@ -17,14 +17,14 @@ from tests.factories import finished
 from tests.small_model import IMAGE_PX, open_gates, small_config
 from tests.unit.training.data.conftest import some_rows
 from training.cache.job import make_cache
-from training.cache.spec import _subject_settings, cache_of, identity_of
+from training.cache.spec import _subject_settings, cache_identity, open_cache
 from training.config import TrainingJob
 from training.data.config import AugmentationConfig, CacheConfig, DataConfig
 from training.data.errors import CacheError, DatasetError
-from training.data.loader import LoadedBatch, batches
+from training.data.loader import LoadedBatch, load_batches
 from training.data.plan import read_plan
 from training.errors import TrainingError
-from training.job import RAY_COPIES, Order, work
+from training.job import RAY_COPIES, Launch, run_worker
 from training.monitoring.metrics import read_metrics
 from training.monitoring.probe import identity_probe
 from training.parallel import Replica, Worker
@@ -79,7 +79,7 @@ def loaded(job: TrainingJob, net: SubjectDiffusion, epochs: int = VIEWS) -> list
     """The batches of the first epochs, as a worker of the job has them."""
     data, plan = job.training.data, read_plan(job.training.data, job.training.seed)
     mean, numbers = net.image_encoder.mean.flatten().tolist(), range(epochs * plan.batches_per_epoch)
-    return list(batches(plan, data, job.model, net.prompts, mean, numbers, cache_of(job, plan, net)))
+    return list(load_batches(plan, data, job.model, net.prompts, mean, numbers, open_cache(job, plan, net)))
 
 
 def losses(job: TrainingJob) -> list[list[float]]:
@@ -87,7 +87,7 @@ def losses(job: TrainingJob) -> list[list[float]]:
     steps = read_plan(job.training.data, job.training.seed).batches_per_epoch + 2
     settings = {"steps": steps, "log_every": 1, "checkpoint_every": steps}
     job = job.model_copy(update={"training": job.training.model_copy(update=settings)})
-    work(Order(job, None, "one"), Worker())
+    run_worker(Launch(job, None, "one"), Worker())
     kept = [[line["loss"], line["L_attn"]] for line in read_metrics(Path(job.training.out))]
     assert len(kept) == steps
     return kept
@@ -97,7 +97,7 @@ def losses(job: TrainingJob) -> list[list[float]]:
 def test_training_from_it_gives_the_same_losses(with_cache, features):
     online = losses(with_cache(None))
     job = with_cache(CacheConfig(views=VIEWS, features=features))
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     cached = losses(job)
     assert online != cached, "the cache was read"
     torch.testing.assert_close(torch.tensor(cached), torch.tensor(online), rtol=LONGEST_STEP, atol=LONGEST_STEP)
@@ -105,7 +105,7 @@ def test_training_from_it_gives_the_same_losses(with_cache, features):
 
 def test_what_it_holds_is_what_the_networks_say_of_the_same_pictures(with_cache, net):
     job = with_cache(CacheConfig(views=VIEWS, features=True))
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     online, cached = loaded(with_cache(None), net), loaded(job, net)
     assert [one.keys for one in cached] == [one.keys for one in online]
     for one, other in zip(cached, online, strict=True):
@@ -138,7 +138,7 @@ def by_key(batches_: list[LoadedBatch], part: str) -> dict[bytes, torch.Tensor]:
 
 def test_after_the_last_view_comes_the_first(with_cache, net):
     job = with_cache(CacheConfig(views=VIEWS))
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     found = loaded(job, net, epochs=VIEWS + 1)
     third = len(found) // 3
     epochs = [by_key(found[start : start + third], "latent_moments") for start in range(0, len(found), third)]
@@ -149,7 +149,7 @@ def test_after_the_last_view_comes_the_first(with_cache, net):
 
 def test_subjects_that_are_not_encoded_look_different_in_each_epoch(with_cache, net):
     job = with_cache(CacheConfig(views=1))
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     found = loaded(job, net, epochs=2)
     halves = found[: len(found) // 2], found[len(found) // 2 :]
     first, second = (by_key(half, "subject_images") for half in halves)
@@ -159,7 +159,7 @@ def test_subjects_that_are_not_encoded_look_different_in_each_epoch(with_cache, 
 
 def test_the_probe_swaps_features_as_it_swaps_pictures(with_cache, net):
     job = with_cache(CacheConfig(features=True))
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     cached, online = loaded(job, net, epochs=1)[:3], loaded(with_cache(None), net, epochs=1)[:3]
     replica = Replica(net, job.training.strategy, Worker())
     pairs = [(one.batch, other.batch) for one, other in zip(cached, online, strict=True) if one.rows > 1]
@@ -175,7 +175,7 @@ def test_it_can_be_made_where_training_would_be_refused_its_output(with_cache, r
     monkeypatch.chdir(copied)
     job = with_cache(CacheConfig())
     relative = job.training.model_copy(update={"out": "out/train"})
-    make_cache(job.model_copy(update={"training": relative}), here=True)
+    make_cache(job.model_copy(update={"training": relative}), local=True)
     assert len(files_of(root)) == 2
 
 
@@ -184,7 +184,7 @@ def test_it_can_be_made_where_training_would_be_refused_its_output(with_cache, r
 
 def refused(job: TrainingJob, net: SubjectDiffusion) -> str:
     with pytest.raises(CacheError) as error:
-        cache_of(job, read_plan(job.training.data, job.training.seed), net)
+        open_cache(job, read_plan(job.training.data, job.training.seed), net)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -192,8 +192,8 @@ def refused(job: TrainingJob, net: SubjectDiffusion) -> str:
 def test_a_missing_file_is_named_with_the_cure(with_cache, root, net):
     job = with_cache(CacheConfig(views=2))
     with pytest.raises(CacheError, match=r"view-000/shard-00000\.parquet is not there: run `subject-diffusion cache`"):
-        work(Order(job, None, "one"), Worker())
-    make_cache(job, here=True)
+        run_worker(Launch(job, None, "one"), Worker())
+    make_cache(job, local=True)
     assert "view-002/shard-00000.parquet is not there" in refused(with_cache(CacheConfig(views=3)), net)
     (root / "cache/default/view-001/shard-00001.parquet").unlink()
     assert "view-001/shard-00001.parquet is not there" in refused(job, net)
@@ -202,7 +202,7 @@ def test_a_missing_file_is_named_with_the_cure(with_cache, root, net):
 def test_that_of_other_settings_is_stale(with_cache, net):
     plain, full = CacheConfig(name="plain"), CacheConfig(name="full", features=True)
     for cache in (plain, full):
-        make_cache(with_cache(cache), here=True)
+        make_cache(with_cache(cache), local=True)
     others = [
         with_cache(plain, training={"seed": 1}),
         with_cache(plain, max_subjects=1),
@@ -217,26 +217,26 @@ def test_that_of_other_settings_is_stale(with_cache, net):
 
 
 def test_settings_that_change_nothing_in_it_leave_it_as_it_is(with_cache, root):
-    make_cache(with_cache(CacheConfig()), here=True)
+    make_cache(with_cache(CacheConfig()), local=True)
     before = files_of(root)
     other = {"augmentation": AugmentationConfig(flip=0), "batch_size": 3, "row_groups_mb": 1}
-    make_cache(with_cache(CacheConfig(), **other), here=True)
+    make_cache(with_cache(CacheConfig(), **other), local=True)
     assert files_of(root) == before
 
 
 def test_a_setting_newer_than_caches_counts_only_where_it_is_not_the_default(with_cache, net):
     job = with_cache(CacheConfig(features=True))
     filled = job.model.model_copy(update={"subject": SubjectConfig(fill_cavities=True)})
-    assert identity_of(job.model_copy(update={"model": filled}), net) != identity_of(job, net)
+    assert cache_identity(job.model_copy(update={"model": filled}), net) != cache_identity(job, net)
     assert _subject_settings(SubjectConfig()) == {"background": "white", "backgrounds": None, "square": True}
 
 
 @pytest.mark.parametrize("part", ["vae", "image_encoder"])
 def test_that_of_other_weights_is_stale(with_cache, net, part):
     job = with_cache(CacheConfig(features=True))
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     other = copy.deepcopy(net)
-    assert cache_of(job, read_plan(job.training.data, 0), other)
+    assert open_cache(job, read_plan(job.training.data, 0), other)
     with torch.no_grad():
         next(getattr(other, part).parameters()).flatten()[0] += 0.01
     assert "is stale" in refused(job, other)
@@ -244,13 +244,13 @@ def test_that_of_other_weights_is_stale(with_cache, net, part):
 
 def test_that_of_another_shard_is_stale_and_rebuilt_on_demand(with_cache, root, net):
     job = with_cache(CacheConfig())
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     before = files_of(root)
     ShardStore(str(root)).write("sdd", "shard-00001", some_rows(7), SddRow, "another", replace=True)
     assert "view-000/shard-00001.parquet is stale" in refused(job, net)
     with pytest.raises(CacheError, match=r"shard-00001\.parquet is stale"):
-        make_cache(job, here=True)
-    make_cache(job, here=True, rebuild=True)
+        make_cache(job, local=True)
+    make_cache(job, local=True, rebuild=True)
     after = files_of(root)
     assert {name for name in after if after[name] != before[name]} == {"default/view-000/shard-00001.parquet"}
     assert loaded(job, net)
@@ -258,12 +258,12 @@ def test_that_of_another_shard_is_stale_and_rebuilt_on_demand(with_cache, root, 
 
 def test_one_made_anew_under_a_job_ends_it(with_cache, net):
     job = with_cache(CacheConfig())
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     plan = read_plan(job.training.data, 0)
-    cache = cache_of(job, plan, net)
-    make_cache(with_cache(CacheConfig(), training={"seed": 1}), here=True, rebuild=True)
+    cache = open_cache(job, plan, net)
+    make_cache(with_cache(CacheConfig(), training={"seed": 1}), local=True, rebuild=True)
     with pytest.raises(DatasetError, match=r"view-000/shard-\d+\.parquet was made anew"):
-        list(batches(plan, job.training.data, job.model, net.prompts, (0.5, 0.5, 0.5), [0], cache))
+        list(load_batches(plan, job.training.data, job.model, net.prompts, (0.5, 0.5, 0.5), [0], cache))
 
 
 # How it is written
@@ -271,13 +271,13 @@ def test_one_made_anew_under_a_job_ends_it(with_cache, net):
 
 def test_a_run_that_was_stopped_makes_what_is_missing_alone(with_cache, root):
     job = with_cache(CacheConfig(views=2))
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     before = files_of(root)
     gone = root / "cache/default/view-001/shard-00001.parquet"
     gone.unlink()
     leftover = gone.with_name(f".{gone.name}.0123abcd.tmp")
     leftover.write_bytes(b"half")
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     after = files_of(root)
     assert before.keys() == after.keys()
     assert {name for name in after if after[name] != before[name]} <= {"default/view-001/shard-00001.parquet"}
@@ -286,17 +286,17 @@ def test_a_run_that_was_stopped_makes_what_is_missing_alone(with_cache, root):
 
 def test_a_damaged_file_is_named_and_rebuilt_on_demand(with_cache, root, net):
     job = with_cache(CacheConfig())
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     path = root / "cache/default/view-000/shard-00000.parquet"
     path.write_bytes(path.read_bytes()[:-50])
     assert "shard-00000.parquet is damaged" in refused(job, net)
-    make_cache(job, here=True, rebuild=True)
+    make_cache(job, local=True, rebuild=True)
     assert loaded(job, net)
 
 
 def test_without_a_cache_in_the_settings_there_is_nothing_to_make(with_cache):
     with pytest.raises(TrainingError, match=r"^the settings name no cache: --set training\.data\.cache\.views=1"):
-        make_cache(with_cache(None), here=True)
+        make_cache(with_cache(None), local=True)
 
 
 def equal(one: LoadedBatch, other: LoadedBatch) -> bool:
@@ -312,7 +312,7 @@ def test_processes_write_and_read_the_same(with_cache, root, net):
     found = []
     for processes in (0, 2):
         job = with_cache(CacheConfig(features=True, name=f"by-{processes}"), processes=processes)
-        make_cache(job, here=True)
+        make_cache(job, local=True)
         found.append(loaded(job, net, epochs=1))
     assert all(map(equal, *found))
 
@@ -324,7 +324,7 @@ def test_on_ray_it_is_the_same(with_cache, root, net, ray_cluster):
     assert len(files_of(root)) == 2
     there = loaded(job, net, epochs=1)
     shutil.rmtree(root / "cache")
-    make_cache(job, here=True)
+    make_cache(job, local=True)
     assert all(map(equal, there, loaded(job, net, epochs=1)))
     with pytest.raises(TrainingError, match=r"^\S*shard-0000\d\.parquet is stale[^\n]*$"):
         make_cache(with_cache(CacheConfig(features=True), training={"seed": 1}))

@@ -14,8 +14,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from model.config import BoxEdges
-from training.checkpoints.record import RECORD, record_of
-from training.checkpoints.store import Checkpoints, Identity, Tensors, read_tensors, refuse_another
+from training.checkpoints.record import RECORD, read_record
+from training.checkpoints.store import Checkpoints, RunIdentity, Tensors, check_same_run, read_tensors
 from training.config import TrainingJob
 from training.errors import CheckpointError
 from training.parallel import Worker
@@ -40,7 +40,7 @@ def saved(checkpoints, job, step, loss=1.0):
 def test_gives_back_what_it_took(checkpoints, job):
     path = saved(checkpoints, job, 7)
     found = tensors(0.0)
-    assert checkpoints.restore(path, found, Identity.of(job(), STAMP)) == Position(7, 21)
+    assert checkpoints.restore(path, found, RunIdentity.of(job(), STAMP)) == Position(7, 21)
     assert torch.equal(found["weights"]["a.b"], torch.full((2, 3), 7.0))
     assert torch.equal(found["ema"]["a.b"], torch.full((2, 3), -7.0))
 
@@ -74,13 +74,13 @@ def test_what_a_killed_run_left_is_no_checkpoint_and_is_swept(checkpoints, job):
 def refused(checkpoints, job, identity):
     path = saved(checkpoints, job, 3)
     with pytest.raises(CheckpointError) as error:
-        refuse_another(path, record_of(path), identity)
+        check_same_run(path, read_record(path), identity)
     return str(error.value)
 
 
 def test_other_settings_are_refused_by_name(checkpoints, job):
     other = job(optimizer={"learning_rate": 2e-3, "warmup_steps": 5, "beta_2": 0.9}, seed=4)
-    said = refused(checkpoints, job, Identity.of(other, STAMP))
+    said = refused(checkpoints, job, RunIdentity.of(other, STAMP))
     assert "training.optimizer.beta_2 was 0.999, is 0.9" in said
     assert "learning_rate" not in said
     assert "training.seed was 0, is 4" in said
@@ -89,24 +89,24 @@ def test_other_settings_are_refused_by_name(checkpoints, job):
 
 def test_another_model_is_refused_by_name(checkpoints, job):
     other = job().model_copy(update={"model": job().model.model_copy(update={"beta": 0.5})})
-    assert "model.beta was 1.0, is 0.5" in refused(checkpoints, job, Identity.of(other, STAMP))
+    assert "model.beta was 1.0, is 0.5" in refused(checkpoints, job, RunIdentity.of(other, STAMP))
 
 
 def test_a_setting_newer_than_the_checkpoint_has_its_default(checkpoints, job):
-    record = record_of(saved(checkpoints, job, 3))
+    record = read_record(saved(checkpoints, job, 3))
     model = {name: value for name, value in record.settings["model"].items() if name != "box_edges"}
     older = replace(record, settings={**record.settings, "model": model})
-    refuse_another(Path("older"), older, Identity.of(job(), STAMP))
+    check_same_run(Path("older"), older, RunIdentity.of(job(), STAMP))
     other = job().model_copy(update={"model": job().model.model_copy(update={"box_edges": BoxEdges.PIXELS})})
     with pytest.raises(CheckpointError, match=r"model\.box_edges was 'exact', is 'pixels'"):
-        refuse_another(Path("older"), older, Identity.of(other, STAMP))
+        check_same_run(Path("older"), older, RunIdentity.of(other, STAMP))
     unknown = replace(record, settings={**record.settings, "model": model | {"gone": 1}})
     with pytest.raises(CheckpointError, match=r"model\.box_edges was None, is 'exact'; model\.gone was 1, is None"):
-        refuse_another(Path("older"), unknown, Identity.of(job(), STAMP))
+        check_same_run(Path("older"), unknown, RunIdentity.of(job(), STAMP))
 
 
 def test_another_dataset_is_refused(checkpoints, job):
-    assert f"another dataset ({STAMP}, this one is other)" in refused(checkpoints, job, Identity.of(job(), "other"))
+    assert f"another dataset ({STAMP}, this one is other)" in refused(checkpoints, job, RunIdentity.of(job(), "other"))
 
 
 def test_what_changes_no_result_or_how_long_it_trains_may_differ(checkpoints, job):
@@ -116,14 +116,14 @@ def test_what_changes_no_result_or_how_long_it_trains_may_differ(checkpoints, jo
         steps=99, optimizer=falling, workers=4, accumulation=2, strategy="fsdp2", log_every=1, keep=9, data=data
     )
     path = saved(checkpoints, job, 3)
-    refuse_another(path, record_of(path), Identity.of(other, STAMP))
+    check_same_run(path, read_record(path), RunIdentity.of(other, STAMP))
 
 
 def test_every_setting_that_may_differ_is_a_setting(job):
-    from training.checkpoints.store import FREE, _flat
+    from training.checkpoints.store import CHANGEABLE_ON_RESUME, _flat
 
     names = [f"{name}." for name, _ in _flat(job().model_dump(mode="json"))]
-    assert [free for free in FREE if not any(name.startswith(f"{free}.") for name in names)] == []
+    assert [free for free in CHANGEABLE_ON_RESUME if not any(name.startswith(f"{free}.") for name in names)] == []
 
 
 # Damaged
@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_last_good_one_named(checkpoints
     spoil, said = DAMAGES[damage]
     spoil(latest)
     with pytest.raises(CheckpointError, match=said) as error:
-        checkpoints.restore(latest, tensors(), Identity.of(job(), STAMP))
+        checkpoints.restore(latest, tensors(), RunIdentity.of(job(), STAMP))
     assert str(error.value).endswith(f". {good} is whole: --resume latest-good goes on from it")
     with pytest.raises(CheckpointError, match=said):
         read_tensors(latest, tensors())
@@ -207,21 +207,21 @@ def test_a_checkpoint_elsewhere_is_gone_on_from_by_its_path(checkpoints, job, tm
     flip(latest / "__0_0.distcp")
     other = Checkpoints(tmp_path / "other", keep=2, worker=Worker())
     with pytest.raises(CheckpointError, match=f"{good} is whole: --resume {good} goes on from it"):
-        other.restore(latest, tensors(), Identity.of(job(), STAMP))
+        other.restore(latest, tensors(), RunIdentity.of(job(), STAMP))
 
 
 def test_one_of_an_earlier_version_is_read_with_a_warning(checkpoints, job, caplog):
     path = saved(checkpoints, job, 3)
     without_checksums(path)
     found = tensors(0.0)
-    assert checkpoints.restore(path, found, Identity.of(job(), STAMP)) == Position(3, 9)
+    assert checkpoints.restore(path, found, RunIdentity.of(job(), STAMP)) == Position(3, 9)
     assert torch.equal(found["weights"]["a.b"], torch.full((2, 3), 3.0))
     assert [text for text in caplog.messages if "checksums" in text] == [
         f"{path} has no checksums: whether its files are as they were written cannot be told"
     ]
     flip(path / ".metadata")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        checkpoints.restore(path, found, Identity.of(job(), STAMP))
+        checkpoints.restore(path, found, RunIdentity.of(job(), STAMP))
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b"", b'{"format": 1, "step": "x"}', b"[" * 100_000])
@@ -239,12 +239,12 @@ def test_another_format_is_refused_by_its_number(checkpoints, job):
     path = saved(checkpoints, job, 1)
     (path / RECORD).write_text(json.dumps({"format": 2, "steps": 1}))
     with pytest.raises(CheckpointError, match="is of format 2; this version of the code reads 1"):
-        record_of(path)
+        read_record(path)
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="is no checkpoint"):
-        record_of(tmp_path)
+        read_record(tmp_path)
 
 
 def test_a_checkpoint_of_another_model_cannot_be_read(checkpoints, job):
@@ -325,11 +325,11 @@ def found_damage(job: TrainingJob, meeting: str, rank: int) -> tuple[list[str], 
     dist.barrier()
     found = weights(0.0)
     with pytest.raises(CheckpointError) as error:
-        checkpoints.restore(latest, found, Identity.of(job, "s"))
-    checkpoints.restore(good, found, Identity.of(job, "s"))
+        checkpoints.restore(latest, found, RunIdentity.of(job, "s"))
+    checkpoints.restore(good, found, RunIdentity.of(job, "s"))
     values = found["weights"]["a"].to_local().unique().tolist()
     dist.destroy_process_group()
-    return sorted(record_of(latest).files), str(error.value), values
+    return sorted(read_record(latest).files), str(error.value), values
 
 
 def test_two_workers_hear_of_damage_in_the_part_of_either(job, tmp_path, processes):
@@ -343,6 +343,6 @@ def test_two_workers_hear_of_damage_in_the_part_of_either(job, tmp_path, process
 
 
 def test_the_record_says_what_was_run(checkpoints, job):
-    record = record_of(saved(checkpoints, job, 5, loss=0.25))
+    record = read_record(saved(checkpoints, job, 5, loss=0.25))
     assert replace(record, settings={}) == replace(record, position=Position(5, 15), loss=0.25, workers=1, settings={})
     assert record.settings == job().model_dump(mode="json")

@@ -19,7 +19,7 @@ from tests.processes import PATIENCE_S, wait_until
 from tests.unit.training.data.conftest import some_rows
 from training.data.config import DataConfig
 from training.data.errors import DatasetError, StorageFault
-from training.data.loader import batches
+from training.data.loader import load_batches
 from training.data.plan import read_plan
 
 MEAN = (0.5, 0.5, 0.5)
@@ -31,7 +31,7 @@ def config(dataset, **settings) -> DataConfig:
 
 
 def loaded(of, prompts, numbers, seed=0):
-    return list(batches(read_plan(of, seed), of, MODEL, prompts, MEAN, numbers))
+    return list(load_batches(read_plan(of, seed), of, MODEL, prompts, MEAN, numbers))
 
 
 def tensors(batch):
@@ -66,7 +66,7 @@ def shares(of, prompts, workers, steps):
     """The batches that each of so many workers takes, step by step."""
     plan = read_plan(of, 0)
     numbers = [[step * workers + rank for step in steps] for rank in range(workers)]
-    return [list(batches(plan, of, MODEL, prompts, MEAN, mine)) for mine in numbers]
+    return [list(load_batches(plan, of, MODEL, prompts, MEAN, mine)) for mine in numbers]
 
 
 def keys_of(parts):
@@ -111,7 +111,7 @@ def test_loading_leaves_the_random_state_of_the_worker_alone(dataset, prompts):
 
 def test_a_worker_that_stops_early_leaves_no_process_behind(dataset, prompts):
     of = config(dataset, processes=2)
-    stream = batches(read_plan(of, 0), of, MODEL, prompts, MEAN, iter(int, 1))  # batch 0 without end
+    stream = load_batches(read_plan(of, 0), of, MODEL, prompts, MEAN, iter(int, 1))  # batch 0 without end
     next(stream)
     children = multiprocessing.active_children()
     assert len(children) >= 2
@@ -123,7 +123,7 @@ def test_a_worker_that_stops_early_leaves_no_process_behind(dataset, prompts):
 
 def load_for_ever(dataset, prompts, ready):
     of = config(dataset, processes=2)
-    for _ in batches(read_plan(of, 0), of, MODEL, prompts, MEAN, iter(int, 1)):
+    for _ in load_batches(read_plan(of, 0), of, MODEL, prompts, MEAN, iter(int, 1)):
         ready.touch()
 
 
@@ -188,7 +188,7 @@ def test_a_shard_that_is_gone_is_named(tmp_path, prompts, processes):
     plan = read_plan(of, 0)
     shutil.rmtree(tmp_path / "sdd")
     with pytest.raises(DatasetError, match=r"^\S*sdd/shard-00000\.parquet is gone: [^\n]*$"):
-        list(batches(plan, of, MODEL, prompts, MEAN, [0]))
+        list(load_batches(plan, of, MODEL, prompts, MEAN, [0]))
 
 
 @pytest.mark.parametrize("processes", [0, 1])
@@ -201,7 +201,7 @@ def test_a_shard_that_the_storage_does_not_give_is_named(tmp_path, prompts, proc
     path.symlink_to(path)  # to itself
     said = r"^\S*shard-00000\.parquet cannot be read \([^\n]*Too many levels of symbolic links"
     with pytest.raises(StorageFault, match=said):
-        list(batches(plan, of, MODEL, prompts, MEAN, [0]))
+        list(load_batches(plan, of, MODEL, prompts, MEAN, [0]))
     with pytest.raises(StorageFault, match=said):
         read_plan(of, 0)
 
@@ -212,7 +212,7 @@ def test_a_shard_that_was_made_anew_is_refused(tmp_path, prompts):
     plan = read_plan(of, 0)
     store.write("sdd", "shard-00000", some_rows(10), SddRow, "another", replace=True)
     with pytest.raises(DatasetError, match=r"shard-00000\.parquet was made anew"):
-        list(batches(plan, of, MODEL, prompts, MEAN, [0]))
+        list(load_batches(plan, of, MODEL, prompts, MEAN, [0]))
 
 
 def test_a_damaged_shard_is_named(tmp_path, prompts):
@@ -222,14 +222,14 @@ def test_a_damaged_shard_is_named(tmp_path, prompts):
     path = tmp_path / "sdd/shard-00000.parquet"
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DatasetError, match=r"shard-00000\.parquet is damaged"):
-        list(batches(plan, of, MODEL, prompts, MEAN, [0]))
+        list(load_batches(plan, of, MODEL, prompts, MEAN, [0]))
 
 
 def test_memory_is_given_back_beside_the_work_and_not_in_it(dataset, prompts):
     """What a batch of 16 images is shared in takes 7 ms to free, of the 176 that an H100 takes for them."""
     of = config(dataset, processes=1)
     plan, freed_in = read_plan(of, 0), []
-    for one in batches(plan, of, MODEL, prompts, MEAN, range(plan.batches_per_epoch)):
+    for one in load_batches(plan, of, MODEL, prompts, MEAN, range(plan.batches_per_epoch)):
         weakref.finalize(one.batch.images, lambda: freed_in.append(threading.get_ident()))
     assert len(freed_in) == plan.batches_per_epoch - 1  # the last one is still here
     assert threading.get_ident() not in freed_in

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.placement import Offsets, drawn_square, drawn_subjects, most_held, offsets
+from training.data.placement import Offsets, crop_capacity, crop_offsets, draw_square, draw_subjects
 
 edges = st.integers(0, 300)
 
@@ -40,20 +40,20 @@ def test_as_many_are_counted_as_any_crop_holds(picture):
     edges = [edge for box in boxes for edge in ((box[0], box[2]) if is_wide else (box[1], box[3]))]
     starts = np.clip([*edges, *(edge - side for edge in edges)], 0, abs(width - height))
     best = max(sum(is_held(box, start, side, is_wide) for box in boxes) for start in starts)
-    assert most_held(boxes, np.array(width), np.array(height), at_most=9) == best
-    assert most_held(boxes, np.array(width), np.array(height), at_most=1) == 1
+    assert crop_capacity(boxes, np.array(width), np.array(height), at_most=9) == best
+    assert crop_capacity(boxes, np.array(width), np.array(height), at_most=1) == 1
 
 
 @given(pictures(), st.integers(0, 2**32), st.sampled_from([1, 2, 4, 8]))
 def test_the_crop_holds_the_subjects_drawn(picture, seed, pitch):
     boxes, width, height = picture
     rng = np.random.default_rng(seed)
-    ranges = offsets(boxes, np.array(width), np.array(height))
-    count = int(most_held(boxes, np.array(width), np.array(height), at_most=3))
-    chosen = drawn_subjects(ranges, count, rng)
+    ranges = crop_offsets(boxes, np.array(width), np.array(height))
+    count = int(crop_capacity(boxes, np.array(width), np.array(height), at_most=3))
+    chosen = draw_subjects(ranges, count, rng)
     assert len(set(chosen)) == count
     assert chosen == sorted(chosen)
-    square = drawn_square(Offsets(ranges.first[chosen], ranges.last[chosen]), width, height, pitch, rng)
+    square = draw_square(Offsets(ranges.first[chosen], ranges.last[chosen]), width, height, pitch, rng)
     assert square.left >= 0
     assert square.top >= 0
     assert square.left + square.side <= width
@@ -70,12 +70,12 @@ def test_the_crop_holds_the_subjects_drawn(picture, seed, pitch):
 
 def test_every_subject_and_every_place_is_drawn_at_some_time():
     boxes = np.array([(0, 0, 10, 10), (20, 0, 30, 10), (80, 0, 90, 10)])
-    ranges = offsets(boxes, np.array(100), np.array(40))
+    ranges = crop_offsets(boxes, np.array(100), np.array(40))
     rng = np.random.default_rng(0)
-    assert {tuple(drawn_subjects(ranges, 1, rng)) for _ in range(100)} == {(0,), (1,), (2,)}
-    assert {tuple(drawn_subjects(ranges, 2, rng)) for _ in range(100)} == {(0, 1)}
+    assert {tuple(draw_subjects(ranges, 1, rng)) for _ in range(100)} == {(0,), (1,), (2,)}
+    assert {tuple(draw_subjects(ranges, 2, rng)) for _ in range(100)} == {(0, 1)}
     alone = Offsets(ranges.first[1:2], ranges.last[1:2])
-    assert {drawn_square(alone, 100, 40, 1, rng).left for _ in range(500)} == set(range(21))
+    assert {draw_square(alone, 100, 40, 1, rng).left for _ in range(500)} == set(range(21))
 
 
 def test_rows_are_counted_together_as_alone():
@@ -83,15 +83,15 @@ def test_rows_are_counted_together_as_alone():
     boxes = np.sort(rng.uniform(0, 100, (200, 6, 2, 2)), axis=2).reshape(200, 6, 4)
     boxes[rng.random((200, 6)) < 0.4] = np.nan
     width, height = rng.integers(100, 300, 200), rng.integers(100, 300, 200)
-    alone = [most_held(one, w, h, 4) for one, w, h in zip(boxes, width, height, strict=True)]
-    assert most_held(boxes, width, height, 4).tolist() == alone
+    alone = [crop_capacity(one, w, h, 4) for one, w, h in zip(boxes, width, height, strict=True)]
+    assert crop_capacity(boxes, width, height, 4).tolist() == alone
     assert set(alone) > {1, 2, 3}
 
 
 def test_subjects_of_which_no_two_fit_are_met_one_at_a_time():
     boxes = np.array([(10 * n, 0, 10 * n + 9, 9) for n in (0, 20, 40)])
-    assert most_held(boxes, np.array(500), np.array(50), 4) == 1
-    ranges = offsets(boxes, np.array(500), np.array(50))
+    assert crop_capacity(boxes, np.array(500), np.array(50), 4) == 1
+    ranges = crop_offsets(boxes, np.array(500), np.array(50))
     assert not any(
         (ranges.first[i] <= ranges.last[j]) and (ranges.first[j] <= ranges.last[i])
         for i, j in combinations(range(3), 2)

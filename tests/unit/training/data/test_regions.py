@@ -10,7 +10,7 @@ from labeling.sdd import masks
 from model.config import ModelConfig, SubjectConfig
 from tests.factories import entity
 from training.data.config import DataConfig
-from training.data.crop import box_shares
+from training.data.crop import crop_boxes
 from training.data.placement import Square
 from training.data.regions import SubjectRegions
 
@@ -60,4 +60,4 @@ def test_as_the_released_code(seed):
     assert np.array_equal(unfilled.masks([one], square)[0], pixels)
     paper = SubjectRegions(data, ModelConfig())
     assert paper.masks([one], square).shape == (1, PX // 8, PX // 8)
-    assert np.array_equal(paper.boxes([one], square), box_shares(np.array([box], np.float32), square))
+    assert np.array_equal(paper.boxes([one], square), crop_boxes(np.array([box], np.float32), square))

@@ -7,7 +7,7 @@ from model.config import ModelConfig
 from tests.factories import finished
 from tests.unit.training.data.conftest import some_rows
 from training.data.config import DataConfig
-from training.data.loader import batches
+from training.data.loader import load_batches
 from training.data.plan import PlannedRow, read_plan
 from training.data.rows import RowReader
 
@@ -70,5 +70,5 @@ def test_training_reads_an_object_store(request, prompts):
     finished(root, some_rows(20))
     of = DataConfig(dataset=root, image_px=48, subject_px=28, processes=0)
     plan = read_plan(of, 0)
-    loaded = batches(plan, of, ModelConfig(), prompts, (0.5, 0.5, 0.5), range(plan.batches_per_epoch))
+    loaded = load_batches(plan, of, ModelConfig(), prompts, (0.5, 0.5, 0.5), range(plan.batches_per_epoch))
     assert {key for one in loaded for key in one.keys} == {row.key for row in some_rows(20)}

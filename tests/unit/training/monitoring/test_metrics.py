@@ -8,7 +8,7 @@ import torch
 
 from training.data.config import CacheConfig
 from training.errors import TrainingError
-from training.monitoring.metrics import FILE, MetricsLog, duration, per_second, progress_line, read_metrics
+from training.monitoring.metrics import FILE, MetricsLog, format_duration, format_rate, progress_line, read_metrics
 from training.monitoring.throughput import Stopwatch, flops_per_image, peak_tflops
 
 VALUES = {"step": 10, "loss": 0.5, "L_attn": 1.0, "attention_in_mask": 0.25, "images_per_s": 3.0, "mfu": None}
@@ -61,20 +61,26 @@ def test_the_line_for_people():
 
 def test_a_slow_job_sees_its_rate():
     assert "0.0123 images/s" in progress_line(VALUES | {"images_per_s": 0.01234}, steps=100)
-    assert [per_second(rate) for rate in (0.0, 0.05, 3.14159, 12.34, 1234.5)] == ["0", "0.05", "3.14", "12.3", "1234.5"]
+    assert [format_rate(rate) for rate in (0.0, 0.05, 3.14159, 12.34, 1234.5)] == [
+        "0",
+        "0.05",
+        "3.14",
+        "12.3",
+        "1234.5",
+    ]
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(4, "4 s"), (59.9, "1 min 0 s"), (3600, "1 h 0 min"), (200_000, "2 d 7 h")]
 )
 def test_durations_have_two_units(seconds, words):
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_speed_is_of_what_was_counted_since_it_was_asked(job: Callable):
     watch = Stopwatch(job().model, job().training.data, torch.device("cpu"))
-    watch.computed(4, subjects=1)
-    watch.computed(3, subjects=2)
+    watch.count_batch(4, subjects=1)
+    watch.count_batch(3, subjects=2)
     first = watch.speed(workers=2)
     assert first.images_per_s * first.seconds == pytest.approx(14)
     assert first.mfu is None
@@ -83,7 +89,7 @@ def test_speed_is_of_what_was_counted_since_it_was_asked(job: Callable):
 
 def test_waiting_is_a_share_of_the_time(job: Callable):
     watch = Stopwatch(job().model, job().training.data, torch.device("cpu"))
-    with watch.waiting():
+    with watch.measure_wait():
         sum(range(100_000))
     sum(range(100_000))
     assert 0 < watch.speed(workers=1).stall < 1

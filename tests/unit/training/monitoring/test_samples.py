@@ -24,8 +24,8 @@ from training.data.config import DataConfig
 from training.data.plan import read_plan
 from training.errors import TrainingError
 from training.loop import train
-from training.monitoring.grid import Line, grid
-from training.monitoring.samples import SampleGrids, sampled_rows
+from training.monitoring.grid import Line, draw_grid
+from training.monitoring.samples import SampleGrids, read_sample_rows
 from training.monitoring.throughput import Stopwatch
 from training.parallel import Replica, Worker
 from training.state import TrainingState
@@ -161,7 +161,7 @@ def rows_of(root: Path, job: TrainingJob, rows: int):
         }
     )
     net = SubjectDiffusion.from_base(job.model)
-    return sampled_rows(read_plan(training.data, 0), training, ModelConfig.model_validate(job.model), net)
+    return read_sample_rows(read_plan(training.data, 0), training, ModelConfig.model_validate(job.model), net)
 
 
 def test_rows_are_the_same_each_time_and_of_each_number_of_subjects(job: Jobs, tmp_path):
@@ -196,7 +196,7 @@ def test_a_grid_holds_every_picture_in_its_place():
         )
         for count in (1, 2)
     ]
-    sheet = np.asarray(grid(["its caption", "in the snow"], lines))
+    sheet = np.asarray(draw_grid(["its caption", "in the snow"], lines))
     places = [np.flatnonzero((sheet == colour).all(axis=2).any(axis=1)) for colour in colours]
     assert [len(rows) for rows in places] == [64] * 4
     assert (places[0] == places[1]).all()
@@ -212,9 +212,9 @@ def test_the_time_of_a_grid_is_nobodys(monkeypatch):
     now = itertools.count()
     monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))
     stopwatch = Stopwatch(ModelConfig(), DataConfig(dataset="sdd"), torch.device("cpu"))
-    with stopwatch.stopped():
+    with stopwatch.pause():
         [next(now) for _ in range(100)]
-    stopwatch.computed(4, 1)
+    stopwatch.count_batch(4, 1)
     assert stopwatch.speed(1).seconds < 5
 
 
