@@ -21,7 +21,7 @@ from miniature.scoring.label_score import TABLE, score_labels
 from miniature.scoring.subject_score import generate, sheet
 from miniature.scoring.true_layers import read_truth
 from miniature.world.names import labelled_names
-from miniature.world.serve import METADATA, TRUTH, WorldConfig, serving, write_world
+from miniature.world.serve import METADATA, TRUTH, WorldConfig, world_server, write_world
 from model.subject_diffusion import SubjectDiffusion
 from training.checkpoints.store import LATEST, Checkpoints
 from training.config import TrainingJob
@@ -57,7 +57,7 @@ def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) 
     else:
         log.info("composing %d scenes in %s", scenes, world)
         write_world(world, scenes, seed, with_taught_subjects(experiment.world))
-    with serving(world) as url:
+    with world_server(world) as url:
         log.info("serving them at %s", url)
         build(labeling, LocalCaller())
     print_summary(labeling.root)

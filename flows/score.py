@@ -8,7 +8,7 @@ import typer
 from flows.exit_codes import exit_on_expected_error
 from flows.options import SetOption
 from infra.config import load
-from miniature.scoring.exam import SAMPLING, Asked, Exam, Given, LeftOut
+from miniature.scoring.exam import SAMPLING, LeftOut, PlaceHint, ScoreOptions, SubjectSet
 from model.sampling.guidance import Guidance
 
 app = typer.Typer(
@@ -16,8 +16,8 @@ app = typer.Typer(
 )
 JudgeOption = Annotated[Path, typer.Option("--judge", help="Folder of the network that judges pictures.")]
 EmbedderOption = Annotated[Path, typer.Option("--embedder", help="Folder of the network that ranks subjects.")]
-AskedOption = Annotated[
-    Asked, typer.Option("--asked", help="Subjects: held_out for figures, untaught for choosing settings.")
+SubjectsOption = Annotated[
+    SubjectSet, typer.Option("--asked", help="Subjects: held_out for figures, untaught for choosing settings.")
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of PyTorch.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for pictures and figures.json.")]
@@ -89,10 +89,10 @@ def subjects(
     model: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
     judge: JudgeOption = JUDGE,
     embedder: EmbedderOption = EMBEDDER,
-    asked: AskedOption = Asked.HELD_OUT,
+    asked: SubjectsOption = SubjectSet.HELD_OUT,
     given: Annotated[
-        Given, typer.Option(help="What the model is given of the place where a subject is wanted.")
-    ] = Given.OUTLINE,
+        PlaceHint, typer.Option(help="Information about a subject's place that the model gets.")
+    ] = PlaceHint.OUTLINE,
     without: Annotated[
         list[LeftOut] | None, typer.Option(help="Conditions that are left out; may be repeated.  [default: each]")
     ] = None,
@@ -117,7 +117,7 @@ def subjects(
         net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
         networks = load_judge(judge), load_embedder(embedder)
         sampling = SAMPLING.model_copy(update={"guidance": Guidance(text=text, image=image)})
-    exam = Exam(asked, given, without or tuple(LeftOut), sampling)
+    exam = ScoreOptions(asked, given, without or tuple(LeftOut), sampling)
     figures = []
     typer.echo(TABLE.head)
     for figure in score(net, *networks, exam, out):
@@ -130,7 +130,7 @@ def subjects(
 @app.command()
 def baselines(
     embedder: EmbedderOption = EMBEDDER,
-    asked: AskedOption = Asked.HELD_OUT,
+    asked: SubjectsOption = SubjectSet.HELD_OUT,
     threads: ThreadsOption = 1,
     out: OutOption = None,
 ) -> None:

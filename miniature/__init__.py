@@ -1,1 +1,1 @@
-"""A small world with ground truth, in which all of the project runs without a download."""
+"""A small world with ground truth, on which the whole project runs without a download."""

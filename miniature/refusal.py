@@ -1,4 +1,4 @@
-"""What the commands of the small world do with bad input: one line and exit code 2, as the main program."""
+"""Reports bad input of the small world's commands in one line, with exit code 2, as the main program does."""
 
 import argparse
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from model.errors import ModelError
 
 
 @contextmanager
-def refusing(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterator[None]:
-    """Within, settings, files and weights that cannot be used end the process with what is wrong with them.
+def exit_on_bad_input(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterator[None]:
+    """Exit with one line of explanation where the block raises an error about settings, files or weights.
 
     Args:
-        more: kinds of errors that are raised on purpose, beside those.
+        more: further types of expected errors.
     """
-    known: tuple[type[Exception], ...] = (SettingsError, LabelingError, ModelError, OSError, *more)
+    expected: tuple[type[Exception], ...] = (SettingsError, LabelingError, ModelError, OSError, *more)
     try:
         yield
-    except known as error:
+    except expected as error:
         parser.error(str(error))

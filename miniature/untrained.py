@@ -1,4 +1,4 @@
-"""The small networks with random weights, in the folders that the ordinary backends load."""
+"""Writes the small networks with random weights to folders that the ordinary backends load."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from miniature.world.scenes import phrases
 def write_networks(folder: Path, seed: int) -> None:
     """Write `blip2/`, `grounding_dino/` and `sam/` under `folder`.
 
-    Their captions, boxes and masks have nothing to do with the picture but differ from picture to picture, so that
-    every stage keeps some images and loses some.
+    Their captions, boxes and masks have nothing to do with the picture, but they differ between pictures, so that every
+    stage keeps some images and drops others.
     """
     words = phrases()
     captions, prompts = caption_vocabulary([*words, *blip2.PRONOUNS]), detection_vocabulary(words)

@@ -1,1 +1,1 @@
-"""Small networks of the real classes, saved in the real file formats, one module each."""
+"""Small networks of the libraries' real classes, saved in the real file formats; one module for each network."""

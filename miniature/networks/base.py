@@ -1,11 +1,10 @@
 """A small Stable Diffusion: the real classes of its parts, 64 px, in diffusers' folder layout.
 
-The schedule is the squared cosine with velocities, and ends without signal: it takes a scheduler that knows
-`rescale_betas_zero_snr` and steps back from the very end, such as DDIM.
+The schedule is the squared cosine with velocity prediction, and its last timestep is pure noise. It needs a scheduler
+that supports `rescale_betas_zero_snr` and starts at the last timestep, such as DDIM.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -14,7 +13,7 @@ from transformers import CLIPTokenizer
 
 from miniature.networks import latent, text
 
-UNET: dict[str, Any] = {
+UNET: dict[str, object] = {
     "sample_size": latent.SIDE_PX // latent.PATCH_PX,
     "in_channels": latent.CHANNELS,
     "out_channels": latent.CHANNELS,
@@ -27,7 +26,7 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 16,
     "use_linear_projection": True,
 }
-SCHEDULER: dict[str, Any] = {
+SCHEDULER: dict[str, object] = {
     "num_train_timesteps": 1000,
     "beta_schedule": "squaredcos_cap_v2",
     "prediction_type": "v_prediction",
@@ -40,7 +39,7 @@ SCHEDULER: dict[str, Any] = {
 
 
 class Base(nn.Module):
-    """What is trained of a base: the UNet and the text encoder."""
+    """The trained parts of a base: the UNet and the text encoder."""
 
     def __init__(self, tokens: CLIPTokenizer) -> None:
         super().__init__()
@@ -49,7 +48,7 @@ class Base(nn.Module):
 
 
 def build(tokens: CLIPTokenizer, seed: int) -> Base:
-    """The networks with random weights."""
+    """Return the networks with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Base(tokens)

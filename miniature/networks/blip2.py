@@ -1,12 +1,11 @@
 """A BLIP-2 of about 2.4 million weights: the real class, at 192 px, with a word-level vocabulary.
 
-`build` gives weights to train. `babble` makes untrained ones talk: words as random as the weights, but
-another sentence for another picture, so that the stages after the captions have something to do.
+`build` returns a network to train. `babble` makes an untrained network write random sentences that differ between
+pictures, so that the stages after the captions have input.
 """
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,45 +25,52 @@ from miniature.networks.vocabulary import Vocabulary
 
 ARTICLES = frozenset({"a", "an", "the"})
 JOINTS = frozenset({"and", ",", "on", "by", "in", "with", "near", "of"})
-"""What stands between the things that a babbled sentence names."""
+"""Words between the nouns of a random sentence."""
 PRONOUNS = frozenset({"it", "she", "something", "everything", "nothing", "someone", "everyone", "anyone", "anything"})
-"""Things that are no nouns: a babbled sentence of these alone has none."""
+"""Pronouns that may take the place of nouns: a random sentence with these alone has no noun."""
 _INIT_STD = 0.05
 
 
 class Blip2Size(Config):
-    """How large the network is; by default about 2.4 million weights, most of them in the vision part."""
+    """Size of the network; by default about 2.4 million weights, most of them in the vision part."""
 
     image_px: Pixels = 192
+    """Side of the image in pixels."""
     patch_px: Pixels = 16
+    """Side of a patch in pixels."""
     width: Count = 160
+    """Width of all hidden layers."""
     heads: Count = 5
+    """Number of attention heads; must divide the width."""
     vision_layers: Count = 4
+    """Number of layers of the vision encoder."""
     qformer_layers: Count = 2
+    """Number of layers of the Q-Former."""
     text_layers: Count = 2
+    """Number of layers of the language model."""
     queries: Count = 16
-    """Embeddings of an image that the language model sees."""
+    """Number of embeddings of an image that the language model sees."""
     max_text_tokens: Count = 96
-    """Queries, prompt and caption together."""
+    """Largest number of tokens of queries, prompt and caption together."""
 
 
 SMALL = Blip2Size()
 
 
 def build(vocabulary: Vocabulary, seed: int, size: Blip2Size = SMALL) -> Blip2ForConditionalGeneration:
-    """A network with random weights that depend on `seed` alone, in evaluation mode, float32."""
+    """Return a network with random weights that depend on `seed` alone, in evaluation mode, float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Blip2ForConditionalGeneration(_network_config(vocabulary, size))
         with torch.no_grad():
-            net.query_tokens.normal_()  # transformers starts them at zero, all alike
+            net.query_tokens.normal_()  # transformers initialises them to zero, which makes them identical
     return net.eval()
 
 
 def save(
     net: Blip2ForConditionalGeneration, folder: Path, vocabulary: Vocabulary, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write the folder that `from_pretrained` reads, as transformers lays it out; weights in `dtype`."""
+    """Write the folder that `from_pretrained` reads, in transformers' layout, with weights in `dtype`."""
     image_px = net.config.vision_config.image_size
     images = BlipImageProcessor(size={"height": image_px, "width": image_px})
     copy.deepcopy(net).to(dtype).save_pretrained(folder)
@@ -73,16 +79,16 @@ def save(
 
 @torch.no_grad()
 def babble(net: Blip2ForConditionalGeneration, vocabulary: Vocabulary, seed: int) -> Blip2ForConditionalGeneration:
-    """`net`, untrained, changed to say "the cat on a drum" by its picture: another one, other words.
+    """Change the untrained `net` so that it writes sentences like "the cat on a drum" that depend on the picture.
 
-    Random weights alone repeat one word, nearly the same for all pictures.
+    With random weights alone it repeats one word, nearly the same for all pictures.
     """
     noise = torch.Generator().manual_seed(seed)
     side = net.config.vision_config.image_size
     mosaics = torch.nn.functional.interpolate(2 * torch.randn(64, 3, 4, 4, generator=noise), size=side)
-    _heed_the_image(net, mosaics)
-    _shape_the_sentence(net, vocabulary, noise)
-    _choose_by_the_image(net, mosaics)
+    _scale_image_response(net, mosaics)
+    _impose_word_order(net, vocabulary, noise)
+    _remove_common_output(net, mosaics)
     return net
 
 
@@ -132,16 +138,16 @@ def _network_config(vocabulary: Vocabulary, size: Blip2Size) -> Blip2Config:
     )
 
 
-def _heed_the_image(net: Any, mosaics: Tensor) -> None:
-    """Make what the language model sees differ between images more than it is alike: centred, of variance 1."""
+def _scale_image_response(net: Blip2ForConditionalGeneration, mosaics: Tensor) -> None:
+    """Centre the image embeddings that the language model sees and scale them to variance 1 over images."""
     for layer in net.qformer.encoder.layer:
         layer.crossattention.attention.value.weight *= 3
         layer.crossattention.output.dense.weight *= 3
-    seen = net.vision_model(mosaics).last_hidden_state
+    patches = net.vision_model(mosaics).last_hidden_state
     queries = net.query_tokens.expand(len(mosaics), -1, -1)
-    found = net.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
+    states = net.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
     projection = net.language_projection
-    embedded: Tensor = found @ projection.weight.T
+    embedded: Tensor = states @ projection.weight.T
     scale = (embedded - embedded.mean(0)).std()
     projection.weight /= scale
     projection.bias.copy_(-embedded.mean((0, 1)) / scale)
@@ -150,14 +156,14 @@ def _heed_the_image(net: Any, mosaics: Tensor) -> None:
     attention.out_proj.weight *= 2
 
 
-def _shape_the_sentence(net: Any, vocabulary: Vocabulary, noise: torch.Generator) -> None:
-    """Three directions of the embedding say whose turn it is: an article's, a thing's, a joint's, and so on."""
+def _impose_word_order(net: Blip2ForConditionalGeneration, vocabulary: Vocabulary, noise: torch.Generator) -> None:
+    """Use three dimensions of the embedding to alternate articles, nouns and the words between them."""
     decoder = net.language_model.model.decoder
     words, places = decoder.embed_tokens.weight, decoder.embed_positions.weight
     words[:, :3] = 0.0
     for token, index in vocabulary.ids.items():
         if token in PRONOUNS:
-            words[index] *= 1.35  # said more often
+            words[index] *= 1.35  # more likely
         if token not in {"<s>", "<pad>", "<unk>", "<image>"}:
             words[index, 0 if token in ARTICLES else 2 if token in JOINTS | {"</s>"} else 1] = 0.8
     words[vocabulary.ids["</s>"], 2] += 0.05  # sentences end sooner
@@ -168,9 +174,9 @@ def _shape_the_sentence(net: Any, vocabulary: Vocabulary, noise: torch.Generator
         places[place, (place - first) % 3] = 7.0
 
 
-def _choose_by_the_image(net: Any, mosaics: Tensor) -> None:
-    """Take from the output what all images have in common, but for whose turn it is."""
-    said = net.generate(mosaics, max_new_tokens=16, min_new_tokens=16, do_sample=False)
-    states = net(mosaics, input_ids=said, output_hidden_states=True).language_model_outputs.hidden_states[-1]
+def _remove_common_output(net: Blip2ForConditionalGeneration, mosaics: Tensor) -> None:
+    """Subtract the output that all images have in common, except in the dimensions of the word order."""
+    tokens = net.generate(mosaics, max_new_tokens=16, min_new_tokens=16, do_sample=False)
+    states = net(mosaics, input_ids=tokens, output_hidden_states=True).language_model_outputs.hidden_states[-1]
     common = states[:, net.config.num_query_tokens :].mean((0, 1))
     net.language_model.model.decoder.final_layer_norm.bias[3:] -= common[3:]

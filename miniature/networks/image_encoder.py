@@ -1,8 +1,7 @@
-"""The small image encoder: open_clip's vision tower, 64 px, 256 patches of 4 px and CLS, in OpenCLIP's hub layout."""
+"""A small image encoder: open_clip's vision tower, 64 px, 256 patches of 4 px and CLS, in OpenCLIP's hub layout."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -11,7 +10,7 @@ from model.networks.image_encoder import visual_tower
 from model.openclip import VisionTransformer
 
 SIDE_PX, PATCH_PX, WIDTH = 64, 4, 128
-SETTINGS: dict[str, Any] = {
+SETTINGS: dict[str, dict[str, object]] = {
     "model_cfg": {
         "embed_dim": WIDTH,
         "vision_cfg": {
@@ -28,7 +27,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def build(seed: int) -> VisionTransformer:
-    """The tower with random weights."""
+    """Return the tower with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return visual_tower(SETTINGS["model_cfg"])

@@ -1,7 +1,7 @@
-"""The judges of generated pictures: small CNNs that share nothing with what they judge.
+"""Judges of generated pictures: small CNNs that share no weights with the networks that they judge.
 
 FOLDER/model.safetensors    weights
-FOLDER/config.json          sizes, and the words of the outputs
+FOLDER/config.json          sizes, and the words that the outputs stand for
 """
 
 import json
@@ -17,11 +17,11 @@ from torch.nn import functional as F
 CHANNELS = (32, 64, 128, 192)
 EMBEDDED = 128
 CROP_PX = 48
-N = TypeVar("N", bound=nn.Module)
+NetT = TypeVar("NetT", bound=nn.Module)
 
 
 class Trunk(nn.Sequential):
-    """Pixels to one vector: four stages, each half as large, two convolutions a stage, mean and maximum at the end."""
+    """Turns pixels into one vector: four stages of two convolutions that halve the side, then mean and maximum."""
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         stages = [_stage(before, after) for before, after in zip((3, *channels), channels, strict=False)]
@@ -29,14 +29,14 @@ class Trunk(nn.Sequential):
         self.width = 2 * channels[-1]
 
     def features(self, images: Tensor) -> Tensor:
-        """What is seen where, before it becomes one vector, [B, C, H / 16, W / 16]."""
+        """Return the features before pooling, [B, C, H / 16, W / 16]."""
         for stage in list(self)[:-1]:
             images = stage(images)
         return images
 
 
 class Judge(nn.Module):
-    """Which place and which class words a 64 px picture shows.
+    """Recognises the place and the class words that a 64 px picture shows.
 
     Args:
         places: names of the backgrounds.
@@ -51,19 +51,23 @@ class Judge(nn.Module):
         self.cells = nn.Conv2d(CHANNELS[-1], len(class_words) + 1, 1)
 
     def forward(self, images: Float[Tensor, "B 3 64 64"]) -> tuple[Tensor, Tensor]:
-        """Logits of the places [B, places], and of each class word the log of its share in the cell that shows it most
-        [B, words]; for pixels in [-1, 1]."""
+        """Return logits of the places [B, places] and scores of the class words [B, words] for pixels in [-1, 1].
+
+        A word's score is its log-probability in the cell that shows it most.
+        """
         place, cells = self.read(self.trunk.features(images))
         return place, cells.log_softmax(dim=1)[:, :-1].amax((2, 3))
 
     def read(self, features: Float[Tensor, "B C h w"]) -> tuple[Tensor, Tensor]:
-        """From the trunk's features: logits of the places, and of the class word of each cell [B, words + 1, h, w]; the
-        last one is of nothing but place."""
+        """Return logits of the places, and of each cell's class word [B, words + 1, h, w], from the trunk's features.
+
+        The last channel stands for cells without a subject.
+        """
         return self.place(self.trunk[-1](features)), self.cells(features)
 
 
 class Embedder(nn.Module):
-    """Which thing a crop shows: a vector of length 1, near that of the same thing in another pose and place."""
+    """Embeds a crop as a vector of length 1; crops of one sprite in different poses and places are close."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,34 +75,34 @@ class Embedder(nn.Module):
         self.embedding = nn.Linear(self.trunk.width, EMBEDDED)
 
     def forward(self, crops: Float[Tensor, "B 3 48 48"]) -> Float[Tensor, "B D"]:
-        """The vectors of pixels in [-1, 1]."""
+        """Return the vectors of crops with pixels in [-1, 1]."""
         return F.normalize(self.embedding(self.trunk(crops)), dim=-1)
 
 
 def save_judge(net: Judge, folder: Path) -> None:
-    """Write a judge's folder."""
+    """Write the judge to a folder."""
     _save(net, folder, {"kind": "judge", "places": net.places, "class_words": net.class_words})
 
 
 def load_judge(folder: Path) -> Judge:
-    """The judge of a folder, in evaluation mode, float32."""
+    """Load a judge from a folder, in evaluation mode, float32."""
     config = json.loads((folder / "config.json").read_text())
-    return _filled(Judge(tuple(config["places"]), tuple(config["class_words"])), folder)
+    return _load_weights(Judge(tuple(config["places"]), tuple(config["class_words"])), folder)
 
 
 def save_embedder(net: Embedder, folder: Path) -> None:
-    """Write an embedder's folder."""
+    """Write the embedder to a folder."""
     _save(net, folder, {"kind": "embedder", "channels": CHANNELS, "embedded": EMBEDDED})
 
 
 def load_embedder(folder: Path) -> Embedder:
-    """The embedder of a folder, in evaluation mode, float32."""
-    return _filled(Embedder(), folder)
+    """Load an embedder from a folder, in evaluation mode, float32."""
+    return _load_weights(Embedder(), folder)
 
 
 class _MeanAndMaximum(nn.Module):
-    def forward(self, seen: Tensor) -> Tensor:
-        return torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], dim=1)
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
 
 
 def _stage(before: int, after: int) -> nn.Sequential:
@@ -121,6 +125,6 @@ def _save(net: nn.Module, folder: Path, config: dict[str, object]) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def _filled(net: N, folder: Path) -> N:
+def _load_weights(net: NetT, folder: Path) -> NetT:
     net.load_state_dict(load_file(folder / "model.safetensors"))
     return net.eval()

@@ -1,25 +1,26 @@
-"""The small latent: diffusers' `AutoencoderKL`, 64 px to 16 x 16 x 16, in its real folder layout.
+"""A small latent space: diffusers' `AutoencoderKL`, 64 px to 16 x 16 x 16, in its real folder layout.
 
-Its encoder is a fixed linear code inside that class: the orthogonal PCA of 4 x 4 patches, partly whitened, exact to
-rounding. A class made for learning can hold it because silu(x) - silu(-x) = x, so channels in pairs of signs pass the
-last activation unchanged, and because two large constants of opposite signs leave a group norm nothing to normalise by
-but themselves. The decoder starts as two least-squares fits and is trained from there: no `AutoencoderKL` can hold the
-transposed PCA, since its upsampling repeats pixels and its convolutions treat all places alike, so that a latent that
-is the same everywhere decodes to one colour, never to a pattern of 4 x 4. The variance is as good as zero.
+Its encoder is a fixed linear code: the orthogonal PCA of 4 x 4 patches, partly whitened, exact to rounding. The class
+can represent it because silu(x) - silu(-x) = x, so pairs of channels with opposite signs pass the last activation
+unchanged, and because two large constants of opposite signs dominate the statistics of a group norm. The decoder starts
+from two least-squares fits and is then trained. It cannot represent the transposed PCA: upsampling repeats pixels and
+convolutions treat all places alike, so a constant latent decodes to one colour, never to a 4 x 4 pattern. The variance
+of the posterior is practically zero.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import Decoder
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIDE_PX, PATCH_PX, CHANNELS = 64, 4, 16
 WIDTH, GROUPS = 48, 4
-ARCHITECTURE: dict[str, Any] = {
+ARCHITECTURE: dict[str, object] = {
     "sample_size": SIDE_PX,
     "block_out_channels": (WIDTH,) * 3,
     "down_block_types": ("DownEncoderBlock2D",) * 3,
@@ -30,16 +31,21 @@ ARCHITECTURE: dict[str, Any] = {
     "mid_block_add_attention": False,
     "scaling_factor": 1.0,
 }
-"""Without resnets in the encoder's blocks; one in each of the decoder's."""
+"""Settings of the class: the encoder's blocks have no resnet, the decoder's have one each."""
 WHITENING = 0.5
-"""Power of a channel's deviation that it is divided by: 0 leaves PCA's, 1 gives all channels the same."""
+"""Exponent of the standard deviation by which a channel is divided: 0 keeps PCA's scale, 1 makes all channels equal."""
 _CONSTANT = 256.0
 _GROUP = WIDTH // GROUPS
 _LOG_VARIANCE = -20.0
 
 
-def build(seed: int) -> Any:
-    """The autoencoder before `fit`, float32; its resnets add nothing yet."""
+class _Affine(Protocol):
+    weight: Tensor
+    bias: Tensor
+
+
+def build(seed: int) -> AutoencoderKL:
+    """Return the autoencoder before `fit`, in float32; its resnets are identities."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vae = AutoencoderKL(**ARCHITECTURE)
@@ -51,8 +57,8 @@ def build(seed: int) -> Any:
 
 
 @torch.no_grad()
-def fit(vae: Any, images: Float[Tensor, "N 3 64 64"]) -> None:
-    """Give the encoder its code and the decoder its start, from images in [-1, 1]; the more, the better."""
+def fit(vae: AutoencoderKL, images: Float[Tensor, "N 3 64 64"]) -> None:
+    """Compute the encoder's code and the decoder's initial weights from images in [-1, 1]; more images fit better."""
     patches = F.unfold(images, PATCH_PX, stride=PATCH_PX).transpose(1, 2).flatten(0, 1)
     mean = patches.mean(0)
     variances, directions = torch.linalg.eigh((patches - mean).T.double() @ (patches - mean).double() / len(patches))
@@ -64,21 +70,21 @@ def fit(vae: Any, images: Float[Tensor, "N 3 64 64"]) -> None:
     _fit_decoder(vae, images)
 
 
-def encoder_code(vae: Any) -> tuple[Tensor, Tensor]:
-    """The rows of the linear code, [16, 48], and its offsets, [16], read off an encoder that `fit` wrote."""
+def encoder_code(vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
+    """Return the rows of the linear code, [16, 48], and its offsets, [16], of an encoder that `fit` wrote."""
     pixels = torch.eye(3 * PATCH_PX**2).reshape(-1, 3, PATCH_PX, PATCH_PX)
-    shown = torch.cat([torch.zeros(1, 3, PATCH_PX, PATCH_PX), pixels]).repeat(1, 1, SIDE_PX // PATCH_PX, 16)
+    probes = torch.cat([torch.zeros(1, 3, PATCH_PX, PATCH_PX), pixels]).repeat(1, 1, SIDE_PX // PATCH_PX, 16)
     with torch.no_grad():
-        means = vae.encode(shown).latent_dist.mean[..., 8, 8]
+        means = vae.encode(probes).latent_dist.mean[..., 8, 8]
     return (means[1:] - means[0]).T, means[0]
 
 
-def save(vae: Any, folder: Path) -> None:
+def save(vae: AutoencoderKL, folder: Path) -> None:
     """Write the folder that `AutoencoderKL.from_pretrained` loads."""
     vae.save_pretrained(folder)
 
 
-def _write_encoder(vae: Any, code: Tensor, offset: Tensor) -> None:
+def _write_encoder(vae: AutoencoderKL, code: Tensor, offset: Tensor) -> None:
     encoder = vae.encoder
     _clear(encoder.conv_in, *(block.downsamplers[0].conv for block in encoder.down_blocks[:2]), encoder.conv_out)
     for colour in range(3):
@@ -88,7 +94,7 @@ def _write_encoder(vae: Any, code: Tensor, offset: Tensor) -> None:
         for y in range(2):
             for x in range(2):
                 halves.weight[4 * colour + 2 * y + x, colour, y, x] = 1.0
-    # code [16, colour, Y, y, X, x] with row 2 Y + y of the patch, as the second step meets it
+    # code [16, colour, Y, y, X, x] for row 2 Y + y of the patch, in the channel order of the first convolution
     taps = code.reshape(CHANNELS, 3, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(CHANNELS, 12, 2, 2)
     per_group = CHANNELS // GROUPS
     for channel in range(CHANNELS):
@@ -99,34 +105,34 @@ def _write_encoder(vae: Any, code: Tensor, offset: Tensor) -> None:
             quarters.bias[index] = sign * offset[channel]
             encoder.conv_out.weight[channel, index, 1, 1] = sign
     for group in range(GROUPS):
-        _steady(quarters, encoder.conv_norm_out, group)
-    _identity(vae.quant_conv)
+        _make_norm_identity(quarters, encoder.conv_norm_out, group)
+    _set_identity(vae.quant_conv)
     vae.quant_conv.weight[CHANNELS:] = 0.0
     vae.quant_conv.bias[CHANNELS:] = _LOG_VARIANCE
 
 
-def _fit_decoder(vae: Any, images: Tensor) -> None:
-    """First the 2 x 2 pixels of each place at half the side, from the latent; then the image, from both."""
+def _fit_decoder(vae: AutoencoderKL, images: Tensor) -> None:
+    """Fit the 2 x 2 pixels of each place at half the side from the latent, then the image from both."""
     latents = vae.encode(images).latent_dist.mean
     decoder = vae.decoder
     halves, whole = (block.upsamplers[0].conv for block in decoder.up_blocks[:2])
-    _identity(vae.post_quant_conv)
+    _set_identity(vae.post_quant_conv)
     decoder.conv_in.weight[:CHANNELS], decoder.conv_in.bias[:CHANNELS] = 0.0, 0.0
     for channel in range(CHANNELS):
         decoder.conv_in.weight[channel, channel, 1, 1] = 1.0
-    wide = _doubled(latents)
+    wide = _upsample(latents)
     _regress(halves, wide, F.pixel_unshuffle(images, 2))
     carried = slice(12, 12 + CHANNELS)
     halves.weight[carried], halves.bias[carried] = 0.0, 0.0
     for channel in range(CHANNELS):
         halves.weight[12 + channel, channel, 1, 1] = 1.0
     guessed = F.conv2d(wide, halves.weight[: 12 + CHANNELS, :CHANNELS], halves.bias[: 12 + CHANNELS], padding=1)
-    _regress(whole, _doubled(guessed), images)
-    _in_pairs(whole, decoder)
+    _regress(whole, _upsample(guessed), images)
+    _write_colour_pairs(whole, decoder)
 
 
-def _in_pairs(whole: Any, decoder: Any) -> None:
-    """The three colours as six channels that pass the last norm and activation unchanged."""
+def _write_colour_pairs(whole: _Affine, decoder: Decoder) -> None:
+    """Write the three colours as six channels that pass the last norm and activation unchanged."""
     colours, offsets = whole.weight[:3].clone(), whole.bias[:3].clone()
     nn.init.zeros_(decoder.conv_out.weight)
     nn.init.zeros_(decoder.conv_out.bias)
@@ -134,43 +140,43 @@ def _in_pairs(whole: Any, decoder: Any) -> None:
         for index, sign in ((2 * colour, 1.0), (2 * colour + 1, -1.0)):
             whole.weight[index], whole.bias[index] = sign * colours[colour], sign * offsets[colour]
             decoder.conv_out.weight[colour, index, 1, 1] = sign
-    _steady(whole, decoder.conv_norm_out, 0)
+    _make_norm_identity(whole, decoder.conv_norm_out, 0)
     decoder.up_blocks[2].resnets[0].norm1.weight[:_GROUP] = decoder.conv_norm_out.weight[:_GROUP]
 
 
-def _steady(before: Any, norm: Any, group: int) -> None:
-    """Make `norm` the identity on a group of what `before` gives: its last two channels become the constants."""
+def _make_norm_identity(before: _Affine, norm: _Affine, group: int) -> None:
+    """Make `norm` the identity on a group of the outputs of `before`, whose last two channels become the constants."""
     last = (group + 1) * _GROUP
     for index, sign in ((last - 2, 1.0), (last - 1, -1.0)):
         before.weight[index], before.bias[index] = 0.0, sign * _CONSTANT
     norm.weight[last - _GROUP : last] = _CONSTANT * (2 / _GROUP) ** 0.5
 
 
-def _regress(conv: Any, inputs: Tensor, targets: Tensor) -> None:
-    """Least squares for a 3 x 3 convolution from the first channels of its input to the first of its output."""
-    taken, given = inputs.shape[1], targets.shape[1]
-    products = torch.zeros(9 * taken + 1, 9 * taken + 1 + given, dtype=torch.float64)
+def _regress(conv: _Affine, inputs: Tensor, targets: Tensor) -> None:
+    """Fit a 3 x 3 convolution by least squares, from the first channels of its input to the first of its output."""
+    n_in, n_out = inputs.shape[1], targets.shape[1]
+    products = torch.zeros(9 * n_in + 1, 9 * n_in + 1 + n_out, dtype=torch.float64)
     for image, target in zip(torch.split(inputs, 8), torch.split(targets, 8), strict=True):
-        seen = F.unfold(image, 3, padding=1).transpose(1, 2).flatten(0, 1)
-        seen = torch.cat([seen, torch.ones(len(seen), 1)], dim=1)
-        products += seen.T @ torch.cat([seen, target.flatten(2).transpose(1, 2).flatten(0, 1)], dim=1)
-    squares = products[:, : 9 * taken + 1]
+        windows = F.unfold(image, 3, padding=1).transpose(1, 2).flatten(0, 1)
+        windows = torch.cat([windows, torch.ones(len(windows), 1)], dim=1)
+        products += windows.T @ torch.cat([windows, target.flatten(2).transpose(1, 2).flatten(0, 1)], dim=1)
+    squares = products[:, : 9 * n_in + 1]
     squares += 1e-6 * squares.diagonal().mean() * torch.eye(len(squares))
-    solved = torch.linalg.solve(squares, products[:, 9 * taken + 1 :]).T.float()
-    conv.weight[:given], conv.bias[:given] = 0.0, solved[:, -1]
-    conv.weight[:given, :taken] = solved[:, :-1].reshape(given, taken, 3, 3)
+    solution = torch.linalg.solve(squares, products[:, 9 * n_in + 1 :]).T.float()
+    conv.weight[:n_out], conv.bias[:n_out] = 0.0, solution[:, -1]
+    conv.weight[:n_out, :n_in] = solution[:, :-1].reshape(n_out, n_in, 3, 3)
 
 
-def _doubled(pixels: Tensor) -> Tensor:
+def _upsample(pixels: Tensor) -> Tensor:
     return F.interpolate(pixels, scale_factor=2.0, mode="nearest")
 
 
-def _identity(conv: Any) -> None:
+def _set_identity(conv: _Affine) -> None:
     _clear(conv)
     conv.weight[:, :, 0, 0] = torch.eye(len(conv.weight))
 
 
-def _clear(*convs: Any) -> None:
+def _clear(*convs: _Affine) -> None:
     for conv in convs:
         nn.init.zeros_(conv.weight)
         if conv.bias is not None:

@@ -1,16 +1,15 @@
 """A small SAM: transformers' `SamModel` at 192 px, 0.58 M weights, in its real folder layout.
 
-Two of the class's defaults are made for pretrained weights and give a dead network from scratch: the image encoder's
+Two of the class's defaults suit pretrained weights only and prevent training from scratch: the image encoder's
 `initializer_range` of 1e-10, and `scale`, half the width, which makes the Fourier features of positions far too fine.
-The decoder has heads of 32 channels, so that the weights can be written in the original layout too.
+The decoder has heads of 32 channels, so that the weights can also be written in the original layout.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn.functional import gelu, interpolate
-from transformers import SamModel
+from transformers import SamConfig, SamModel
 
 from labeling.backends.sam.checkpoint import SamArchitecture
 from labeling.backends.sam.convert import configuration, processor
@@ -33,14 +32,14 @@ SIZES = SamArchitecture(
     decoder_downsample=2,
     iou_head_width=64,
 )
-"""ViT 4 x 96 without relative positions, decoder of 64 channels, masks of 96 x 96."""
+"""Sizes of the trained network: ViT 4 x 96 without relative positions, decoder of 64 channels, masks of 96 x 96."""
 MEAN_FILL = 0.3
-"""Share of the image that the masks of random weights cover, on average."""
+"""Mean share of the image that masks of a network with random weights cover, 0 to 1."""
 _CONSTANT = 2.0
 
 
-def architecture(sizes: SamArchitecture = SIZES) -> Any:
-    """transformers' settings, with an initialisation from which the network can be trained."""
+def architecture(sizes: SamArchitecture = SIZES) -> SamConfig:
+    """Return the configuration for transformers, with an initialisation from which the network can be trained."""
     config = configuration(sizes)
     config.initializer_range = 0.2
     config.vision_config.initializer_range = 0.06
@@ -49,11 +48,11 @@ def architecture(sizes: SamArchitecture = SIZES) -> Any:
     return config
 
 
-def build(seed: int, sizes: SamArchitecture = SIZES) -> Any:
-    """The network with random weights, evaluation mode, float32.
+def build(seed: int, sizes: SamArchitecture = SIZES) -> SamModel:
+    """Return the network with random weights, in evaluation mode, float32.
 
-    Its masks have nothing to do with the picture, but differ in area from empty to full, so that the rules on masks
-    keep and drop: see `spread_areas`.
+    Its masks do not depend on the picture, but their areas range from empty to full, so that the rules on masks keep
+    some and drop others (see `spread_areas`).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -62,17 +61,19 @@ def build(seed: int, sizes: SamArchitecture = SIZES) -> Any:
     return net
 
 
-def save(net: Any, folder: Path, sizes: SamArchitecture = SIZES) -> None:
+def save(net: SamModel, folder: Path, sizes: SamArchitecture = SIZES) -> None:
     """Write the folder that the backend `sam_hf` loads: weights, configuration and processor."""
     net.save_pretrained(folder)
     processor(sizes.image_px, 4 * sizes.image_px // sizes.patch_px).save_pretrained(folder)
 
 
 @torch.no_grad()
-def spread_areas(net: Any, sizes: SamArchitecture, pictures: int = 16) -> None:
-    """Make one channel of the upscaled embedding constant, so that its weight, random by box and image, is an offset
-    of the whole mask; its bias is then set so that masks on so many noise pictures cover `MEAN_FILL`. Without it every
-    mask of a seed has about the same area."""
+def spread_areas(net: SamModel, sizes: SamArchitecture, pictures: int = 16) -> None:
+    """Make the areas of random masks vary; otherwise all masks of a seed have about the same area.
+
+    One channel of the upscaled embedding becomes constant, so that its weight, which varies with box and image, is an
+    offset of the whole mask. Its bias is set so that masks of `pictures` noise pictures cover `MEAN_FILL` on average.
+    """
     decoder = net.mask_decoder
     decoder.upscale_conv2.weight[:, 0] = 0.0
     decoder.upscale_conv2.bias[0] = _CONSTANT

@@ -1,13 +1,12 @@
-"""The words of the small Stable Diffusion: a real `CLIPTokenizer` whose vocabulary has every word of a caption whole.
+"""Tokenizer and text encoder of the small Stable Diffusion: a `CLIPTokenizer` with one token for each caption word.
 
-Byte-pair merges are learned from the captions' words until none is left, so each of them is one token; other words fall
-into letters, as CLIP's do.
+Byte-pair merges are learned from the captions until each of their words is one token; other words are split into
+letters, as in CLIP.
 """
 
 import json
 import string
 from collections.abc import Iterable
-from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -16,17 +15,19 @@ from model.inputs.prompt import clip_tokenizer, clip_tokenizer_from_merges
 
 WIDTH, MAX_TOKENS = 128, 48
 _ALWAYS = ", the is " + " ".join(string.ascii_lowercase + string.digits + string.punctuation)
-"""Words of the prompt template, and single signs."""
+"""Words of the prompt template, and single characters."""
 
 
 def tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
-    """A new tokenizer that knows the words of `texts`, the same in every process."""
+    """Train a tokenizer on the words of `texts`; the result is the same in every process."""
     letters = sorted(ByteLevel.alphabet())
     learned = clip_tokenizer().train_new_from_iterator(
         [[*texts, _ALWAYS]],
         vocab_size=1_000_000,
         initial_alphabet=letters,
-        new_special_tokens=[f"{letter}</w>" for letter in letters],  # else numbered at random, which decides ties
+        new_special_tokens=[
+            f"{letter}</w>" for letter in letters
+        ],  # otherwise their ids are random, and ids break ties
         show_progress=False,
     )
     merges = json.loads(learned.backend_tokenizer.to_str())["model"]["merges"]
@@ -34,7 +35,7 @@ def tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
 
 
 def architecture(tokens: CLIPTokenizer) -> CLIPTextConfig:
-    """Two layers, 128 wide, 48 tokens."""
+    """Return the configuration of a text encoder with two layers, 128 wide, for 48 tokens."""
     return CLIPTextConfig(
         vocab_size=len(tokens),
         hidden_size=WIDTH,
@@ -50,6 +51,6 @@ def architecture(tokens: CLIPTokenizer) -> CLIPTextConfig:
     )
 
 
-def build(tokens: CLIPTokenizer) -> Any:
-    """transformers' `CLIPTextModel` with random weights."""
+def build(tokens: CLIPTokenizer) -> CLIPTextModel:
+    """Return the text encoder with random weights."""
     return CLIPTextModel(architecture(tokens))

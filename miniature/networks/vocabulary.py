@@ -1,7 +1,7 @@
 """Word-level vocabularies of the small networks, and the tokenizers that write them to disk.
 
-Two layouts, because the real networks hard-code some ids: `caption_vocabulary` has OPT's special
-tokens (BLIP-2), `detection_vocabulary` BERT's (Grounding DINO looks for ids 101, 102, 1012 and 1029).
+There are two layouts, because the real networks hard-code some ids: `caption_vocabulary` has OPT's special tokens
+(BLIP-2), `detection_vocabulary` has BERT's (Grounding DINO looks for ids 101, 102, 1012 and 1029).
 """
 
 import itertools
@@ -18,23 +18,24 @@ _BERT_IDS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Words by id, and what the tokenizer does with the special ones."""
+    """Words of a network by id, and the roles of special tokens."""
 
     tokens: tuple[str, ...]
-    """The token of each id, all different."""
+    """Tokens in the order of their ids, all different."""
     roles: tuple[tuple[str, str], ...]
-    """Names of transformers (`pad_token`) and the tokens that have them."""
+    """Pairs of transformers' name for a role, such as `pad_token`, and the token."""
     template: str
-    """What the tokenizer makes of a text `$A`: "[CLS] $A [SEP]"."""
+    """Sequence that the tokenizer makes of a text `$A`, such as "[CLS] $A [SEP]"."""
     image: str | None = None
-    """The token that holds the place of an image's embedding."""
+    """Token at whose places the embeddings of an image are inserted; None where there is none."""
 
     @property
     def ids(self) -> dict[str, int]:
+        """Id of each token."""
         return {token: index for index, token in enumerate(self.tokens)}
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """A new tokenizer: lower-cases, splits at white space and punctuation, knows whole words only."""
+        """Return a tokenizer that lower-cases, splits at white space and punctuation, and knows whole words only."""
         ids = self.ids
         backend = Tokenizer(models.WordLevel(ids, unk_token=dict(self.roles)["unk_token"]))
         backend.normalizer = normalizers.Lowercase()
@@ -51,22 +52,25 @@ class Vocabulary:
 
 
 def caption_vocabulary(texts: Iterable[str]) -> Vocabulary:
-    """OPT's special tokens (2 starts and ends a text, as in the published BLIP-2), `<image>`, the words of `texts`."""
+    """Return a vocabulary of OPT's special tokens, `<image>` and the words of `texts`.
+
+    Token 2 starts and ends a text, as in the published BLIP-2.
+    """
     roles = {"pad_token": "<pad>", "bos_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokens = ("<s>", "<pad>", "</s>", "<unk>", "<image>", *words_of([*texts, ",", "."]))
     return Vocabulary(tokens, tuple(roles.items()), "</s> $A", image="<image>")
 
 
 def detection_vocabulary(texts: Iterable[str]) -> Vocabulary:
-    """BERT's special tokens and punctuation at BERT's ids, the words of `texts` at the free ids from 104 on."""
+    """Return a vocabulary of BERT's special tokens at BERT's ids and the words of `texts` at free ids from 104."""
     roles = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    placed = {index: token for token, index in _BERT_IDS.items()}
-    free = (index for index in itertools.count(104) if index not in placed)
-    placed |= dict(zip(free, (word for word in words_of(texts) if word not in _BERT_IDS), strict=False))
-    tokens = tuple(placed.get(index, f"[unused{index}]") for index in range(max(placed) + 1))
+    by_id = {index: token for token, index in _BERT_IDS.items()}
+    free = (index for index in itertools.count(104) if index not in by_id)
+    by_id |= dict(zip(free, (word for word in words_of(texts) if word not in _BERT_IDS), strict=False))
+    tokens = tuple(by_id.get(index, f"[unused{index}]") for index in range(max(by_id) + 1))
     return Vocabulary(tokens, tuple(roles.items()), "[CLS] $A [SEP]")
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
-    """The different words of `texts`, lower case, sorted: "Ice cream, ice" gives ",", "cream", "ice"."""
+    """Return the distinct words of `texts`, lower case, sorted: "Ice cream, ice" gives ",", "cream", "ice"."""
     return sorted({word for text in texts for word in _WORD.findall(text.lower())})

@@ -1,1 +1,1 @@
-"""Figures of the small networks: labels, the base model, and personalised images."""
+"""Scores of the small networks: labels, the base model, and personalised images."""

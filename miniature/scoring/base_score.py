@@ -1,14 +1,13 @@
-"""Scores a base's pictures by the independent judge: is the place that the caption names, is the subject of its class?
+"""Scores a base's pictures with an independent judge: are the place and the class of each subject those of the caption?
 
     subject-diffusion score base miniature/weights/base
 
-Captions are those of scenes that nobody trained on, and the scenes themselves are judged too: no base can be expected
-to do better than `real`. The pictures come from diffusers' own `StableDiffusionPipeline`.
+The captions describe scenes that no network was trained on. The scenes themselves are judged too; their score, `real`,
+is an upper bound. The pictures are sampled with diffusers' own `StableDiffusionPipeline`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,39 +17,39 @@ from numpy.typing import NDArray
 
 from miniature.networks.judge import Judge
 from miniature.scoring.figures import Figure, Table, share_of_hits
-from miniature.training.judge import found_words
-from miniature.training.pictures import SCENES, SIDE_PX, Shown, pixels, shown
+from miniature.training.judge import word_hits
+from miniature.training.pictures import SCENES, SIDE_PX, ScenePicture, pixels, scene_picture
 
 _SEED = 777
 _BATCH = 32
 CALLED = {"class word": 1.0, "name": 0.0}
-"""What captions call their subjects by, and the setting of scenes that makes them."""
-
-
+"""Kind of word by which captions call subjects, with the value of `class_word_share` that produces it."""
 TABLE = Table({"pictures": 9, "called by": 10, "subjects": 1}, name_width=10)
-"""`pictures` are generated, or real: the scenes that the captions are of."""
+"""Table of the figures; `pictures` are generated, or real: the scenes that the captions describe."""
 
 
-def asked(called: str, subjects: int, count: int) -> list[Shown]:
-    """Scenes of trained sprites, whose captions are asked for."""
+def sample_scenes(called: str, subjects: int, count: int) -> list[ScenePicture]:
+    """Return scenes of trained sprites, whose captions are the prompts."""
     scenes = SCENES.model_copy(update={"subjects": (subjects, subjects), "class_word_share": CALLED[called]})
-    return [shown((_SEED, subjects, i), scenes) for i in range(count)]
+    return [scene_picture((_SEED, subjects, i), scenes) for i in range(count)]
 
 
-def load_base(folder: Path) -> Any:
-    """The pipeline of a base's folder, float32, with its own scheduler.
+def load_base(folder: Path) -> StableDiffusionPipeline:
+    """Load the pipeline of a base's folder, in float32, with its own scheduler.
 
     Raises:
-        OSError: there is none.
+        OSError: the folder holds no base.
     """
     pipeline = StableDiffusionPipeline.from_pretrained(str(folder), safety_checker=None).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def generate(pipeline: Any, captions: Sequence[str], steps: int, guidance: float) -> list[NDArray[np.uint8]]:
-    """A picture of each caption, RGB, [64, 64, 3]; its noise is its number's."""
-    made: list[NDArray[np.uint8]] = []
+def generate(
+    pipeline: StableDiffusionPipeline, captions: Sequence[str], steps: int, guidance: float
+) -> list[NDArray[np.uint8]]:
+    """Sample a picture of each caption, RGB, [64, 64, 3], with noise that depends on its index alone."""
+    pictures: list[NDArray[np.uint8]] = []
     for first in range(0, len(captions), _BATCH):
         batch = list(captions[first : first + _BATCH])
         noise = [torch.Generator().manual_seed(_SEED + first + i) for i in range(len(batch))]
@@ -63,45 +62,49 @@ def generate(pipeline: Any, captions: Sequence[str], steps: int, guidance: float
             generator=noise,
             output_type="np",
         ).images
-        made += list((255 * images).round().astype(np.uint8))
-    return made
+        pictures += list((255 * images).round().astype(np.uint8))
+    return pictures
 
 
 @torch.no_grad()
-def judged(judge: Judge, images: Sequence[NDArray[np.uint8]], wanted: Sequence[Shown]) -> dict[str, list[list[bool]]]:
-    """Of each picture: whether it has its place, and whether each of its subjects' class words is seen in it."""
+def judge_pictures(
+    judge: Judge, images: Sequence[NDArray[np.uint8]], scenes: Sequence[ScenePicture]
+) -> dict[str, list[list[bool]]]:
+    """Return for each picture whether it shows the scene's place, and whether it shows each subject's class word."""
     place, word = judge(pixels(images))
     places, words = [], []
-    for place_logits, word_logits, one in zip(place, word, wanted, strict=True):
+    for place_logits, word_logits, one in zip(place, word, scenes, strict=True):
         places.append([judge.places[int(place_logits.argmax())] == one.scene.background])
         own = {subject.sprite.class_word for subject in one.scene.subjects}
-        words.append(found_words(word_logits, [judge.class_words.index(word) for word in sorted(own)]))
+        words.append(word_hits(word_logits, [judge.class_words.index(word) for word in sorted(own)]))
     return {"background": places, "class word": words}
 
 
-def figures(pictures: str, called: str, subjects: int, right: dict[str, list[list[bool]]]) -> list[Figure]:
-    """The shares of what is right."""
+def hit_shares(pictures: str, called: str, subjects: int, hits: dict[str, list[list[bool]]]) -> list[Figure]:
+    """Return the share of hits for each criterion."""
     of = {"pictures": pictures, "called by": called, "subjects": str(subjects)}
-    return [share_of_hits(of, name, hits) for name, hits in right.items()]
+    return [share_of_hits(of, name, own) for name, own in hits.items()]
 
 
-def score(pipeline: Any, judge: Judge, count: int, steps: int, guidance: float, out: Path | None) -> list[Figure]:
-    """All figures, of `count` captions of each kind; with `out`, also the pictures of each kind as one PNG."""
-    found = []
+def score(
+    pipeline: StableDiffusionPipeline, judge: Judge, count: int, steps: int, guidance: float, out: Path | None
+) -> list[Figure]:
+    """Return all figures, from `count` captions of each kind; with `out`, write the pictures of each kind as a PNG."""
+    figures = []
     for subjects in (1, 2):
         for called in CALLED:
-            wanted = asked(called, subjects, count)
-            real = [one.image for one in wanted]
-            made = generate(pipeline, [one.scene.caption for one in wanted], steps, guidance)
-            found += figures("generated", called, subjects, judged(judge, made, wanted))
-            found += figures("real", called, subjects, judged(judge, real, wanted))
+            scenes = sample_scenes(called, subjects, count)
+            real = [one.image for one in scenes]
+            generated = generate(pipeline, [one.scene.caption for one in scenes], steps, guidance)
+            figures += hit_shares("generated", called, subjects, judge_pictures(judge, generated, scenes))
+            figures += hit_shares("real", called, subjects, judge_pictures(judge, real, scenes))
             if out is not None:
-                write_sheet(made, out / f"{subjects} by {called}.png")
-    return found
+                write_sheet(generated, out / f"{subjects} by {called}.png")
+    return figures
 
 
 def write_sheet(images: Sequence[NDArray[np.uint8]], path: Path, columns: int = 8) -> None:
-    """Up to 64 pictures side by side, each pixel twice as large, in the order of their captions."""
+    """Write up to 64 pictures side by side, at twice their size, in the order of their captions."""
     kept = list(images[:64])
     kept += [np.full_like(kept[0], 255)] * (-len(kept) % columns)
     rows = [np.concatenate(kept[i : i + columns], axis=1) for i in range(0, len(kept), columns)]

@@ -1,4 +1,4 @@
-"""Subjects that a trained model is asked for: each given in one pose, wanted in another, on a named ground."""
+"""Test cases of a trained model: subjects given in one pose and requested in another, on a named background."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,66 +6,68 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from miniature.scoring.exam import Asked
-from miniature.training.pictures import SCENES, Shown, alone, pool, shown
+from miniature.scoring.exam import SubjectSet
+from miniature.training.pictures import SCENES, ScenePicture, draw_alone, pool, scene_picture
 from miniature.world.names import labelled_names
 from miniature.world.scenes import Pool
 from miniature.world.sprites import Sprite
 from model.inputs.layout import RelativeBox
 
 COUNT = 60
-"""Subjects that are ranked against each other."""
+"""Number of subjects that are ranked against each other."""
 SEED = 4242
 _TRIES = 20
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One subject of a picture that is asked for."""
+class TargetSubject:
+    """One subject of a requested picture."""
 
     sprite: Sprite
     label: str
-    """The word for it in the prompt: its class word, since no network knows its name."""
+    """Word for it in the prompt: its class word, since no network knows its name."""
     image: UInt8[np.ndarray, "h w 3"]
-    """The reference."""
+    """Reference image."""
     mask: Bool[np.ndarray, "h w"]
-    """Where in it."""
+    """Region of the subject in the reference image."""
     box: RelativeBox
+    """Bounds of the subject in the requested scene, as shares of its sides."""
     place: Bool[np.ndarray, "_h _w"]
-    """Where it is in the scene that is asked for."""
+    """Region of the subject in the requested scene."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture that is asked for, by a scene that nobody trained on."""
+    """A requested picture, described by a scene that no network was trained on."""
 
-    shown: Shown
-    """The scene itself: what a perfect answer may look like."""
-    subjects: tuple[Wanted, ...]
-    """From left to right, as the prompt names them."""
+    picture: ScenePicture
+    """The scene itself, an example of a perfect result."""
+    subjects: tuple[TargetSubject, ...]
+    """Subjects from left to right, as the prompt names them."""
 
     @property
     def prompt(self) -> str:
-        return self.shown.scene.caption
+        """Caption of the scene."""
+        return self.picture.scene.caption
 
 
-def known(asked: Asked) -> list[Sprite]:
-    """Such sprites, in the order of the list; at least `COUNT`."""
-    if asked is Asked.HELD_OUT:
+def sprites_of(asked: SubjectSet) -> list[Sprite]:
+    """Return the sprites of a set, in the order of the list; at least `COUNT`."""
+    if asked is SubjectSet.HELD_OUT:
         return pool(Pool.HELD_OUT)
     taught = set(labelled_names())
     return [sprite for sprite in pool(Pool.TRAINED) if sprite.name not in taught][:COUNT]
 
 
-def cases(subjects: int, asked: Asked = Asked.HELD_OUT) -> Iterator[Case]:
-    """Pictures of one or two subjects; each of the first `COUNT` is the first of one of them."""
-    ours = known(asked)[:COUNT]
+def cases(subjects: int, asked: SubjectSet = SubjectSet.HELD_OUT) -> Iterator[Case]:
+    """Yield cases of one or two subjects; each of the first `COUNT` sprites is the first subject of one case."""
+    ours = sprites_of(asked)[:COUNT]
     for index, first in enumerate(ours):
         yield _case((SEED, subjects, index), (first, *_others(ours, index, subjects - 1)))
 
 
 def _others(ours: Sequence[Sprite], index: int, count: int) -> list[Sprite]:
-    """The next ones with class words of their own, so that the prompt may call each by it."""
+    """Return the next sprites with different class words, so that the prompt can call each by its class word."""
     chosen = [ours[index]]
     step = 7
     while len(chosen) <= count:
@@ -80,16 +82,16 @@ def _case(seed: tuple[int, ...], wanted: Sequence[Sprite]) -> Case:
     names, count = tuple(sprite.name for sprite in wanted), len(wanted)
     of_these = {"pool": Pool.ALL, "names": names, "subjects": (count, count), "class_word_share": 1.0}
     scenes = SCENES.model_copy(update=of_these)
-    drawn = (shown((*seed, attempt), scenes) for attempt in range(_TRIES))  # not every draw has room for all
+    drawn = (scene_picture((*seed, attempt), scenes) for attempt in range(_TRIES))  # not every draw has room for all
     one = next(s for s in drawn if len(s.scene.subjects) == count)
     rng = np.random.default_rng(seed)
-    return Case(one, tuple(_wanted(one, index, rng) for index in range(count)))
+    return Case(one, tuple(_target_subject(one, index, rng) for index in range(count)))
 
 
-def _wanted(one: Shown, index: int, rng: np.random.Generator) -> Wanted:
+def _target_subject(one: ScenePicture, index: int, rng: np.random.Generator) -> TargetSubject:
     subject = one.scene.subjects[index]
-    image, mask = alone(subject.sprite, rng)
+    image, mask = draw_alone(subject.sprite, rng)
     height, width = one.scene.image.shape[:2]
     box = subject.box
     share = (box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height)
-    return Wanted(subject.sprite, subject.label, image, mask, share, subject.mask)
+    return TargetSubject(subject.sprite, subject.label, image, mask, share, subject.mask)

@@ -14,7 +14,7 @@ SAMPLING = SamplingConfig(scheduler="DDIM", steps=25, guidance=Guidance(text=2.0
 """Guidance by the image is the strongest tried with which all backgrounds of `--asked untaught` are right; at 5 .95."""
 
 
-class Asked(StrEnum):
+class SubjectSet(StrEnum):
     """Which subjects the model is asked for."""
 
     HELD_OUT = "held_out"
@@ -24,7 +24,7 @@ class Asked(StrEnum):
     choosing settings."""
 
 
-class Given(StrEnum):
+class PlaceHint(StrEnum):
     """What the model is given of the place where a subject is wanted."""
 
     OUTLINE = "outline"
@@ -56,10 +56,10 @@ WITHOUT: Mapping[LeftOut, frozenset[LeftOut]] = {
 
 
 @dataclass(frozen=True)
-class Exam:
+class ScoreOptions:
     """Everything that decides a model's score, besides the model."""
 
-    asked: Asked = Asked.HELD_OUT
-    given: Given = Given.OUTLINE
+    asked: SubjectSet = SubjectSet.HELD_OUT
+    given: PlaceHint = PlaceHint.OUTLINE
     without: Sequence[LeftOut] = tuple(WITHOUT)
     sampling: SamplingConfig = SAMPLING

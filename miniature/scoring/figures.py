@@ -1,4 +1,4 @@
-"""The figures of all scores: a share or a mean with its interval, as a line of a table."""
+"""Figures of all scores: a share or a mean with its confidence interval, as a line of a table."""
 
 import json
 import math
@@ -18,45 +18,49 @@ class Figure:
     """A share or a mean with its 95 % interval."""
 
     of: Mapping[str, str]
-    """What it is a figure of: words by the headings of their columns."""
+    """Group that the figure describes: words by the headings of their columns."""
     name: str
     value: float
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
     count: int
-    """What it is a share or a mean of."""
+    """Number of items behind the share or mean."""
 
 
 def share(of: Mapping[str, str], name: str, hits: int, count: int) -> Figure:
-    """`hits` of `count`; 0 where there is nothing to share."""
-    return Figure(of, name, hits / count if count else 0.0, *wilson(hits, count), count)
+    """Return the share of `hits` in `count`; 0 where `count` is 0."""
+    return Figure(of, name, hits / count if count else 0.0, *wilson_interval(hits, count), count)
 
 
 def share_by_image(of: Mapping[str, str], name: str, pairs: Sequence[tuple[int, int]]) -> Figure:
-    """Hits and count of each image. What is in one image goes wrong together, so the interval is at least as wide as
-    that of images drawn anew."""
+    """Return the share of hits, from the hits and the count of each image.
+
+    Errors within an image are correlated, so the interval is at least as wide as that from resampled images.
+    """
     hits, count = (sum(column) for column in zip(*pairs, strict=True))
     alone = share(of, name, hits, count)
     if not count:
         return alone
-    low, high = resampled(pairs)
+    low, high = bootstrap_interval(pairs)
     return replace(alone, low=min(low, alone.low), high=max(high, alone.high))
 
 
 def share_of_hits(of: Mapping[str, str], name: str, hits: Sequence[Sequence[bool]]) -> Figure:
-    """Of the hits and misses of all images; as `share_by_image`."""
+    """Return the share of hits, from the hits and misses of each image, as `share_by_image`."""
     return share_by_image(of, name, [(sum(own), len(own)) for own in hits])
 
 
 def mean_by_image(of: Mapping[str, str], name: str, values: Sequence[Sequence[float]]) -> Figure:
-    """Of the values of all images, at least one of which has one."""
+    """Return the mean of the values of all images; there must be at least one value."""
     pairs = [(sum(own), len(own)) for own in values]
     total, count = (sum(column) for column in zip(*pairs, strict=True))
-    return Figure(of, name, total / count, *resampled(pairs), int(count))
+    return Figure(of, name, total / count, *bootstrap_interval(pairs), int(count))
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927); 0 to 1 where there is nothing to share."""
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson, 1927); 0 to 1 where `count` is 0."""
     if not count:
         return 0.0, 1.0
     share = hits / count
@@ -65,23 +69,25 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, (middle - reach) / (1 + _Z * _Z / count)), min(1.0, (middle + reach) / (1 + _Z * _Z / count))
 
 
-def resampled(pairs: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """The 95 % interval of the sum of the first by the sum of the second, from `RESAMPLES` drawings of as many pairs,
-    with a fixed seed."""
+def bootstrap_interval(pairs: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """Return the bootstrap 95 % interval of the sum of the first values divided by the sum of the second.
+
+    It comes from `RESAMPLES` samples of as many pairs, with a fixed seed.
+    """
     sums, counts = np.asarray(pairs, dtype=np.float64).T
-    drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
-    counted = counts[drawn].sum(axis=1)
-    ratios = sums[drawn].sum(axis=1)[counted > 0] / counted[counted > 0]
+    samples = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
+    totals = counts[samples].sum(axis=1)
+    ratios = sums[samples].sum(axis=1)[totals > 0] / totals[totals > 0]
     low, high = np.percentile(ratios, (2.5, 97.5))
     return float(low), float(high)
 
 
 class Table:
-    """Lines of figures that are all of the same `columns`.
+    """Formats figures with the same `columns` as lines of a table.
 
     Args:
-        columns: their headings, with the longest word of each.
-        name_width: characters of the longest name of a figure.
+        columns: headings of the columns, with the length of each column's longest word.
+        name_width: length of the longest name of a figure, in characters.
     """
 
     def __init__(self, columns: Mapping[str, int], name_width: int) -> None:
@@ -90,23 +96,23 @@ class Table:
 
     @property
     def head(self) -> str:
-        """The headings."""
+        """Line of the headings."""
         columns = "".join(heading.ljust(width) for heading, width in self._widths.items())
         return f"{columns}{'figure'.ljust(self._name_width)}value  95 % interval     of"
 
     def line(self, figure: Figure) -> str:
-        """A figure below the headings."""
+        """Return the line of a figure."""
         columns = "".join(figure.of[heading].ljust(width) for heading, width in self._widths.items())
         interval = f"{figure.value:.3f}  {figure.low:.3f} to {figure.high:.3f}"
         return f"{columns}{figure.name.ljust(self._name_width)}{interval}{figure.count:>7,}"
 
     def text(self, figures: Iterable[Figure]) -> str:
-        """All of it."""
+        """Return the whole table."""
         return "\n".join([self.head, *map(self.line, figures)])
 
 
 def write_json(figures: Iterable[Figure], path: Path) -> None:
-    """The figures as a list of records."""
+    """Write the figures as a list of records."""
     records = [
         {**one.of, "figure": one.name, "value": one.value, "low": one.low, "high": one.high, "of": one.count}
         for one in figures

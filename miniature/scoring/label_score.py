@@ -2,89 +2,94 @@
 
     subject-diffusion score labels --config demo --truth out/demo/world/truth.parquet --scoring out/scoring
 
-It reads the files that a real `build` left, nothing in memory. With `--scoring FOLDER` each stage but the captioner is
-run once more on its *true* input, through its ordinary backend, so that a loss can be traced to its stage.
+It reads the files of a real `build`. With `--scoring FOLDER`, each stage except the captioner also runs on its *true*
+input, with its ordinary backend, so that an error can be attributed to a stage.
 
-What counts, per image that was downloaded:
-    noun     one of the true caption's: a subject, by its name or its class word, or the background
+These count as right, for each image that was downloaded:
+    noun     a noun of the true caption: a subject, by its name or its class word, or the background
     subject  the same without the words of backgrounds
-    box      a subject, when the label is one of its words and the IoU is .5 or more
-    mask     its IoU with the true mask, for each subject whose true box passes the rules on boxes; none is 0
-    entity   a subject whose true box and mask pass all rules, when label and box are right and the mask's IoU is .75;
-             `precision, any` counts those of every subject, whether the truth passes the rules or not
-Scenes with a sprite that no network was trained on are counted apart, and so are scenes on backgrounds that none was
-trained on (`--untaught-scenes`).
+    box      a box whose label is a word of the subject and whose IoU with the true box is at least .5
+    mask     the IoU with the true mask, for each subject whose true box passes the rules on boxes; 0 without a mask
+    entity   an entity with the right label and box and a mask IoU of at least .75, for each subject whose true box and
+             mask pass all rules; `precision, any` counts the entities of all subjects
+Scenes with a sprite that no network was trained on are counted separately, and so are scenes on backgrounds that no
+network was trained on (`--untaught-scenes`).
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from labeling.backends.load import load_segmenter
 from labeling.backends.sam.predict import SamImage
 from labeling.config import BoxRules, LabelingConfig, RulesConfig, SegmentConfig
 from labeling.rules import broken_box_rules, broken_rules
 from labeling.sdd import masks
-from labeling.sdd.schema import Candidate, Detections, Entities, Entity, Layer, Mask, Nouns
+from labeling.sdd.schema import Candidate, Detection, Detections, Entities, Entity, Layer, Mask, Noun, Nouns
 from labeling.sdd.shards import ShardStore
 from labeling.stages.segment import SegmentInput, SegmentStage
 from labeling.steps import steps_of
 from miniature.scoring.figures import Figure, Table, mean_by_image, share_by_image
-from miniature.scoring.true_layers import run_on_truth, true_candidates, true_detections, truths_of
-from miniature.training.matching import matched_boxes, matched_words
+from miniature.scoring.true_layers import image_truths, run_on_truth, true_candidates, true_detections
+from miniature.training.matching import match_boxes, match_words
 from miniature.world.backgrounds import BACKGROUNDS, UNTAUGHT
 from miniature.world.scenes import Pool, Scene, ScenesConfig, compose
-from miniature.world.serve import TrueSubject, Truth, WorldConfig, jpeg, truth_of
+from miniature.world.serve import TrueSubject, Truth, WorldConfig, jpeg, scene_truth
 
 MIN_MASK_IOU = 0.75
 TRAINED, HELD_OUT = "trained", "held out"
 TAUGHT_PLACES, UNTAUGHT_PLACES = "taught", "untaught"
 UNTAUGHT_SEED = 20262
 TABLE = Table({"stage": 10, "input": 5, "sprites": 8, "backgrounds": 8}, name_width=17)
-"""`input` is built: what the stages before it had made; or true: what they ought to have made. `sprites` is `HELD_OUT`
-for scenes with one that is, else `TRAINED`. `backgrounds` says whether the networks were trained on them."""
+"""Table of the figures. `input` is "built", the output of the stages before, or "true", the correct output. `sprites`
+is `HELD_OUT` for scenes with a held-out sprite, otherwise `TRAINED`. `backgrounds` tells whether the networks were
+trained on them."""
+RowT = TypeVar("RowT", Nouns, Detections, Entities, "Product")
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What one image adds to the figures of a stage."""
+    """Contribution of one image to the figures of a stage."""
 
     hits: Mapping[str, tuple[int, int]]
-    """Right and all, by the name of a share."""
+    """Number of hits and number of all, by the name of the share."""
     values: Mapping[str, Sequence[float]]
-    """Numbers to take the mean of."""
+    """Values to average, by the name of the mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """What the score reads of sdd/."""
+    """Columns of sdd/ that the score reads."""
 
     key: bytes
     entities: tuple[Entity, ...]
 
 
 def score_nouns(store: ShardStore, truth: dict[str, Truth], input: str) -> list[Figure]:
-    """Recall and precision of nouns/; `own_word` asks for the very word of the true caption."""
-    return _figures("nouns", input, _tallies(store, truth, Nouns, "nouns", lambda t, row: _nouns(t, _or(row, "nouns"))))
+    """Return recall and precision of nouns/; `own_word` accepts only the word of the true caption."""
+    tallies = _tallies(store, truth, Nouns, "nouns", lambda t, row: _nouns(t, row.nouns if row else ()))
+    return _figures("nouns", input, tallies)
 
 
 def score_boxes(store: ShardStore, truth: dict[str, Truth], input: str) -> list[Figure]:
-    """Recall, precision and mean IoU of detections/."""
-    tallies = _tallies(store, truth, Detections, "detections", lambda t, row: _boxes(t, _or(row, "detections")))
+    """Return recall, precision and mean IoU of detections/."""
+    tallies = _tallies(store, truth, Detections, "detections", lambda t, row: _boxes(t, row.detections if row else ()))
     return _figures("boxes", input, tallies)
 
 
 def score_masks(store: ShardStore, truth: dict[str, Truth], floor: BoxRules, input: str) -> list[Figure]:
-    """Mean IoU of the masks of entities/, of the subjects whose true box passes `floor`."""
-    tallies = _tallies(store, truth, Entities, "entities", lambda t, row: _masks(t, _or(row, "candidates"), floor))
+    """Return the mean IoU of the masks of entities/, over the subjects whose true box passes `floor`."""
+    tallies = _tallies(
+        store, truth, Entities, "entities", lambda t, row: _masks(t, row.candidates if row else (), floor)
+    )
     return _figures("masks", input, tallies)
 
 
 def score_entities(store: ShardStore, truth: dict[str, Truth], rules: RulesConfig) -> list[Figure]:
-    """Recall and precision of sdd/: the right noun, box and mask."""
-    tallies = _tallies(store, truth, Product, "sdd", lambda t, row: _entities(t, _or(row, "entities"), rules))
+    """Return recall and precision of sdd/: noun, box and mask must be right."""
+    tallies = _tallies(store, truth, Product, "sdd", lambda t, row: _entities(t, row.entities if row else (), rules))
     return _figures("end to end", "built", tallies)
 
 
@@ -100,7 +105,7 @@ def score_labels(
 
 
 def score_build(config: LabelingConfig, truth: dict[str, Truth]) -> list[Figure]:
-    """All figures of the build in `config.root`."""
+    """Return all figures of the build in `config.root`."""
     store = ShardStore(config.root)
     return [
         *score_nouns(store, truth, "built"),
@@ -111,18 +116,18 @@ def score_build(config: LabelingConfig, truth: dict[str, Truth]) -> list[Figure]
 
 
 def score_stages(config: LabelingConfig, truth: dict[str, Truth], scoring: Path) -> list[Figure]:
-    """The figures of each stage that reads another's files, run on its true input under `scoring`."""
-    _, nouns, detect, segment = steps_of(config)
-    ran = {s.stage.name: run_on_truth(config, s, truth, str(scoring / s.stage.name)) for s in (nouns, detect, segment)}
+    """Return the figures of each stage that reads another's files, run on its true input in `scoring`."""
+    _, *steps = steps_of(config)
+    tagged, detected, segmented = (run_on_truth(config, step, truth, str(scoring / step.stage.name)) for step in steps)
     return [
-        *score_nouns(ran["nouns"], truth, "true"),
-        *score_boxes(ran["detections"], truth, "true"),
-        *score_masks(ran["entities"], truth, config.segment.floor, "true"),
+        *score_nouns(tagged, truth, "true"),
+        *score_boxes(detected, truth, "true"),
+        *score_masks(segmented, truth, config.segment.floor, "true"),
     ]
 
 
 def score_untaught(segmenter: SegmentConfig, scenes: int) -> list[Figure]:
-    """The masks from true boxes of held-out subjects on untaught backgrounds, in `scenes` scenes composed for it."""
+    """Return the figures of masks from true boxes, in `scenes` scenes of held-out subjects on untaught backgrounds."""
     stage = SegmentStage(segmenter, load_segmenter)
     stage.setup()
     config = ScenesConfig(pool=Pool.HELD_OUT, backgrounds=tuple(UNTAUGHT))
@@ -132,7 +137,7 @@ def score_untaught(segmenter: SegmentConfig, scenes: int) -> list[Figure]:
 
 
 def _true_box_masks(stage: SegmentStage[SamImage], scene: Scene) -> Tally:
-    truth = truth_of("", scene)
+    truth = scene_truth("", scene)
     row = SegmentInput(
         key=b"",
         image=jpeg(scene.image, WorldConfig().jpeg_quality),
@@ -140,13 +145,14 @@ def _true_box_masks(stage: SegmentStage[SamImage], scene: Scene) -> Tally:
         height_px=truth.height_px,
         detections=true_detections(truth),
     )
-    (found,) = stage.process([stage.prepare(row)])
-    return _masks(truth, _or(found, "candidates"), stage.config.floor)
+    (outcome,) = stage.process([stage.prepare(row)])
+    candidates = outcome.candidates if isinstance(outcome, Entities) else ()
+    return _masks(truth, candidates, stage.config.floor)
 
 
-def _nouns(truth: Truth, found: Sequence[Any]) -> Tally:
-    labels = [noun.label for noun in found]
-    subjects = len(matched_words(labels, truth.subjects))
+def _nouns(truth: Truth, nouns: Sequence[Noun]) -> Tally:
+    labels = [noun.label for noun in nouns]
+    subjects = len(match_words(labels, truth.subjects))
     right, true = subjects + (truth.background in labels), len(truth.subjects) + 1
     own = len({*(s.label for s in truth.subjects), truth.background} & set(labels))
     return Tally(
@@ -161,39 +167,39 @@ def _nouns(truth: Truth, found: Sequence[Any]) -> Tally:
     )
 
 
-def _boxes(truth: Truth, found: Sequence[Any]) -> Tally:
-    overlaps = [overlap for _, _, overlap in matched_boxes(found, truth.subjects)]
-    hits = {"recall": (len(overlaps), len(truth.subjects)), "precision": (len(overlaps), len(found))}
+def _boxes(truth: Truth, detections: Sequence[Detection]) -> Tally:
+    overlaps = [overlap for _, _, overlap in match_boxes(detections, truth.subjects)]
+    hits = {"recall": (len(overlaps), len(truth.subjects)), "precision": (len(overlaps), len(detections))}
     return Tally(hits, {"iou": overlaps})
 
 
-def _masks(truth: Truth, found: Sequence[Candidate], floor: BoxRules) -> Tally:
+def _masks(truth: Truth, candidates: Sequence[Candidate], floor: BoxRules) -> Tally:
     broken = broken_box_rules(true_detections(truth), truth.width_px, truth.height_px, floor)
-    worth = [s for s, rules in zip(truth.subjects, broken, strict=True) if not rules]
-    own = {known.name: candidate for candidate, known, _ in matched_boxes(found, worth)}
-    ious = [_mask_iou(_mask_of(own.get(s.name)), s.mask, truth) for s in worth]
+    passing = [s for s, rules in zip(truth.subjects, broken, strict=True) if not rules]
+    by_name = {subject.name: candidate for candidate, subject, _ in match_boxes(candidates, passing)}
+    ious = [_mask_iou(_mask_of(by_name.get(s.name)), s.mask, truth) for s in passing]
     return Tally({f"over {MIN_MASK_IOU}": (sum(i >= MIN_MASK_IOU for i in ious), len(ious))}, {"iou": ious})
 
 
-def _entities(truth: Truth, found: Sequence[Entity], rules: RulesConfig) -> Tally:
+def _entities(truth: Truth, entities: Sequence[Entity], rules: RulesConfig) -> Tally:
     broken = broken_rules(true_candidates(truth), truth.width_px, truth.height_px, rules)
-    worth = [s for s, names in zip(truth.subjects, broken, strict=True) if not names]
-    right = _right_entities(truth, found, worth)
-    elsewhere = len(matched_boxes(found, [s for s in truth.subjects if s not in worth]))
+    passing = [s for s, names in zip(truth.subjects, broken, strict=True) if not names]
+    right = _right_entities(truth, entities, passing)
+    elsewhere = len(match_boxes(entities, [s for s in truth.subjects if s not in passing]))
     return Tally(
         {
-            "recall": (right, len(worth)),
-            "precision": (right, len(found)),
-            "precision, any": (_right_entities(truth, found, truth.subjects), len(found)),
-            "outside the rules": (elsewhere, len(found)),
+            "recall": (right, len(passing)),
+            "precision": (right, len(entities)),
+            "precision, any": (_right_entities(truth, entities, truth.subjects), len(entities)),
+            "outside the rules": (elsewhere, len(entities)),
         },
         {},
     )
 
 
-def _right_entities(truth: Truth, found: Sequence[Entity], subjects: Sequence[TrueSubject]) -> int:
-    """How many of `subjects` have an entity with the right label, box and mask."""
-    pairs = matched_boxes(found, subjects)
+def _right_entities(truth: Truth, entities: Sequence[Entity], subjects: Sequence[TrueSubject]) -> int:
+    """Return how many of `subjects` have an entity with the right label, box and mask."""
+    pairs = match_boxes(entities, subjects)
     return sum(_mask_iou(entity.mask, subject.mask, truth) >= MIN_MASK_IOU for entity, subject, _ in pairs)
 
 
@@ -201,28 +207,28 @@ def _mask_of(candidate: Candidate | None) -> Mask | None:
     return None if candidate is None or candidate.segment is None else candidate.segment.mask
 
 
-def _mask_iou(found: Mask | None, true: Mask, truth: Truth) -> float:
-    if found is None:
+def _mask_iou(mask: Mask | None, true: Mask, truth: Truth) -> float:
+    if mask is None:
         return 0.0
-    one, other = (masks.decode(mask, truth.height_px, truth.width_px) for mask in (found, true))
+    one, other = (masks.decode(each, truth.height_px, truth.width_px) for each in (mask, true))
     return float((one & other).sum() / (one | other).sum())
 
 
-def _or(row: Any, name: str) -> Sequence[Any]:
-    """A row's list; nothing where the stage refused the image."""
-    items: Sequence[Any] = () if row is None else getattr(row, name)
-    return items
-
-
 def _tallies(
-    store: ShardStore, truth: dict[str, Truth], row: type, layer: str, of: Callable[[Truth, Any], Tally]
+    store: ShardStore,
+    truth: dict[str, Truth],
+    row: type[RowT],
+    layer: str,
+    tally: Callable[[Truth, RowT | None], Tally],
 ) -> Iterator[tuple[str, Tally]]:
-    """For each image which sprites it has, and what `of` makes of its truth and its row of `layer`, if it has one."""
+    """Yield for each image which sprites it has, and its tally from its truth and its row of `layer`.
+
+    Images that the stage refused have no row.
+    """
     for shard in store.shards(Layer.IMAGES):
-        rows: Iterator[Any] = store.read(row, (layer,), shard)
-        kept = {found.key: found for found in rows}
-        for key, own in truths_of(store, shard, truth):
-            yield _sprites(own.subjects), of(own, kept.get(key))
+        by_key = {kept.key: kept for kept in store.read(row, (layer,), shard)}
+        for key, own in image_truths(store, shard, truth):
+            yield _sprites(own.subjects), tally(own, by_key.get(key))
 
 
 def _sprites(subjects: Sequence[TrueSubject]) -> str:

@@ -1,14 +1,14 @@
-"""Scores a trained model on subjects that no network was shown: which of the 60 is it, and is the ground the right one?
+"""Scores a trained model on unseen subjects: which of the 60 does a picture show, and is its background right?
 
     subject-diffusion score subjects miniature/weights/subject_diffusion
 
-Each subject is given in one pose and wanted in another, at the place of a fresh scene, by its class word. An embedder
-that never saw the 60 ranks them by likeness to what was made; chance is .017. Figures are given with all conditions
-and with each of them left out, and for the scenes themselves: nothing can be expected to do better than `real`.
-Settings are chosen on other subjects (`--asked untaught`).
+Each subject is given in one pose and requested in another, at a place of a new scene, by its class word. An embedder
+that has not seen the 60 subjects ranks them by similarity to the generated picture; chance is .017. There are figures
+with all conditions and without each of them, and for the scenes themselves: `real` is an upper bound. Settings are
+chosen on other subjects (`--asked untaught`).
 
-By default the model is given the outline that the subject has in the scene, which helps to find it. `--given box` gives
-the bounds of that outline alone, as a person would. `subject_baselines` scores pictures that no model made.
+By default the model gets the subject's outline in the scene, which helps to identify it. With `--given box` it gets
+only the bounds of that outline, as from a user. `subject_baselines` scores pictures that need no model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from miniature.networks.judge import Embedder, Judge
-from miniature.scoring.base_score import judged
-from miniature.scoring.cases import COUNT, Case, cases, known
-from miniature.scoring.exam import WITHOUT, Asked, Exam, Given, LeftOut
+from miniature.scoring.base_score import judge_pictures
+from miniature.scoring.cases import COUNT, Case, cases, sprites_of
+from miniature.scoring.exam import WITHOUT, LeftOut, PlaceHint, ScoreOptions, SubjectSet
 from miniature.scoring.figures import Figure, Table, share_of_hits
 from miniature.training.embedder import Pairs, crop
 from miniature.training.pictures import SIDE_PX, pixels
@@ -42,24 +42,22 @@ from model.subject_diffusion import SubjectDiffusion
 
 _BATCH = 20
 _GALLERY_POSES = 6
-
-
 TABLE = Table({"pictures": 9, "subjects": 1, "given": 10, "without": 9}, name_width=10)
-"""`pictures` are generated or real; `without` is the condition that was left out."""
+"""Table of the figures; `pictures` are generated or real, `without` is the condition that was left out."""
 
 
-def batch_of(
-    net: SubjectDiffusion, asked: Sequence[Case], rng: np.random.Generator, given: Given = Given.OUTLINE
+def make_batch(
+    net: SubjectDiffusion, asked: Sequence[Case], rng: np.random.Generator, given: PlaceHint = PlaceHint.OUTLINE
 ) -> SubjectBatch:
-    """What is asked for, for the network; all cases have equally many subjects."""
+    """Return the network's inputs for the cases, which must have the same number of subjects."""
     encoder, side = net.image_encoder, int(net.unet.base.config.sample_size)
     pictures = SubjectPictures(net.config.subject, encoder.side_px, encoder.mean.flatten().tolist(), training=False)
     cut = np.stack([[pictures(s.image, s.mask, rng) for s in case.subjects] for case in asked])
-    outlines = given is Given.OUTLINE
+    outlines = given is PlaceHint.OUTLINE
     inputs = [
         [LayoutInput(s.label, s.mask, s.box, s.place if outlines else None) for s in case.subjects] for case in asked
     ]
-    marks = LocationMask.BOX if given is Given.FILLED_BOX else LocationMask.MASK
+    marks = LocationMask.BOX if given is PlaceHint.FILLED_BOX else LocationMask.MASK
     places = [choose_places(row, Layout.GIVEN, side, rng, marks) for row in inputs]
     boxes = torch.tensor([[place.bounds for place in row] for row in places])
     return SubjectBatch(
@@ -78,24 +76,24 @@ def generate(
     asked: Sequence[Case],
     sampling: SamplingConfig,
     without: frozenset[LeftOut] = frozenset(),
-    given: Given = Given.OUTLINE,
+    given: PlaceHint = PlaceHint.OUTLINE,
 ) -> list[NDArray[np.uint8]]:
-    """A picture of each case, RGB [64, 64, 3]; its noise is its number's.
+    """Sample a picture of each case, RGB [64, 64, 3], with noise that depends on its index alone.
 
     Args:
-        without: conditions that are left out. CLS is then a vector of zeros.
+        without: conditions to leave out; CLS is replaced by zeros.
     """
-    made: list[NDArray[np.uint8]] = []
+    pictures: list[NDArray[np.uint8]] = []
     for first in range(0, len(asked), _BATCH):
         part = asked[first : first + _BATCH]
-        batch = batch_of(net, part, np.random.default_rng(first), given)
+        batch = make_batch(net, part, np.random.default_rng(first), given)
         assert batch.subject_images is not None
-        seen: ImageFeatures = net.image_encoder(batch.subject_images)
+        features: ImageFeatures = net.image_encoder(batch.subject_images)
         size = (batch.masks.shape[-2], batch.masks.shape[-1])
         l_m = net.location_mask(batch.boxes, batch.masks, batch.present, size)
         conditions = net.conditions(
             prompts=batch.prompts,
-            features=replace(seen, cls=torch.zeros_like(seen.cls)) if LeftOut.CLS in without else seen,
+            features=replace(features, cls=torch.zeros_like(features.cls)) if LeftOut.CLS in without else features,
             boxes=batch.boxes,
             present=batch.present,
             location_mask=torch.zeros_like(l_m) if LeftOut.MASK in without else l_m,
@@ -104,36 +102,36 @@ def generate(
         )
         denoise = subject_denoiser(net, conditions, net.empty_text(), sampling.guidance.subject_coefficients())
         seeds = range(first, first + len(part))
-        made += [np.asarray(image) for image in generate_images(net, denoise, sampling, seeds, size[0])]
-    return made
+        pictures += [np.asarray(image) for image in generate_images(net, denoise, sampling, seeds, size[0])]
+    return pictures
 
 
 @torch.no_grad()
 def gallery(embedder: Embedder, sprites: Sequence[Sprite]) -> Float[Tensor, "N D"]:
-    """Each as the mean of its looks in other poses and places."""
+    """Return the mean embedding of each sprite over other poses and places, normalised."""
     views = Pairs(sprites, cutout_share=0.0)
-    looks = torch.zeros(len(sprites), embedder.embedding.out_features)
+    sums = torch.zeros(len(sprites), embedder.embedding.out_features)
     for round in range(_GALLERY_POSES):
-        crops, drawn = views((31, round), len(sprites))
-        looks[drawn] += embedder(crops[0]) + embedder(crops[1])
-    return torch.nn.functional.normalize(looks, dim=-1)
+        crops, indices = views((31, round), len(sprites))
+        sums[indices] += embedder(crops[0]) + embedder(crops[1])
+    return torch.nn.functional.normalize(sums, dim=-1)
 
 
-def looks_of(embedder: Embedder, asked: Asked) -> dict[str, Float[Tensor, " D"]]:
-    """The look of each of the `COUNT` subjects that are ranked, by name."""
-    sprites = known(asked)
+def subject_embeddings(embedder: Embedder, asked: SubjectSet) -> dict[str, Float[Tensor, " D"]]:
+    """Return the embeddings of the `COUNT` subjects that are ranked, by name."""
+    sprites = sprites_of(asked)
     vectors = gallery(embedder, sprites)
     return {sprite.name: vector for sprite, vector in zip(sprites[:COUNT], vectors, strict=False)}
 
 
 @torch.no_grad()
-def ranked_first(
+def recall_hits(
     embedder: Embedder, looks: Mapping[str, Tensor], images: Sequence[NDArray[np.uint8]], asked: Sequence[Case]
 ) -> list[list[bool]]:
-    """Of each picture: whether each of its subjects is most like the one that was asked for, of those of `looks`."""
+    """Return for each picture whether each subject is most similar to the requested one, among those of `looks`."""
     names, vectors = list(looks), torch.stack(list(looks.values()))
     crops = [
-        crop(image, case.shown.box(i))
+        crop(image, case.picture.box(i))
         for image, case in zip(images, asked, strict=True)
         for i in range(len(case.subjects))
     ]
@@ -142,32 +140,32 @@ def ranked_first(
 
 
 def score(
-    net: SubjectDiffusion, judge: Judge, embedder: Embedder, exam: Exam, out: Path | None = None
+    net: SubjectDiffusion, judge: Judge, embedder: Embedder, options: ScoreOptions, out: Path | None = None
 ) -> Iterator[Figure]:
-    """All figures, as they come; with `out`, also the pictures as PNG."""
-    looks = looks_of(embedder, exam.asked)
+    """Yield all figures as they are computed; with `out`, write the pictures as PNG files."""
+    looks = subject_embeddings(embedder, options.asked)
     for subjects in (1, 2):
-        asked = list(cases(subjects, exam.asked))
-        wanted = [case.shown for case in asked]
-        for name in exam.without:
-            made = generate(net, asked, exam.sampling, WITHOUT[name], exam.given)
+        requests = list(cases(subjects, options.asked))
+        scenes = [case.picture for case in requests]
+        for name in options.without:
+            generated = generate(net, requests, options.sampling, WITHOUT[name], options.given)
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(sheet(made, asked)).save(out / f"{subjects} without {name}.png")
-            right = {
-                "R@1": ranked_first(embedder, looks, made, asked),
-                "background": judged(judge, made, wanted)["background"],
+                Image.fromarray(draw_sheet(generated, requests)).save(out / f"{subjects} without {name}.png")
+            hits = {
+                "R@1": recall_hits(embedder, looks, generated, requests),
+                "background": judge_pictures(judge, generated, scenes)["background"],
             }
-            of = {"pictures": "generated", "subjects": str(subjects), "given": exam.given.value, "without": name.value}
-            yield from (share_of_hits(of, what, hits) for what, hits in right.items())
+            of = {"pictures": "generated", "subjects": str(subjects), "given": options.given.value, "without": name}
+            yield from (share_of_hits(of, criterion, own) for criterion, own in hits.items())
         of = {"pictures": "real", "subjects": str(subjects), "given": "", "without": "nothing"}
-        real = [one.image for one in wanted]
-        yield share_of_hits(of, "R@1", ranked_first(embedder, looks, real, asked))
-        yield share_of_hits(of, "background", judged(judge, real, wanted)["background"])
+        real = [one.image for one in scenes]
+        yield share_of_hits(of, "R@1", recall_hits(embedder, looks, real, requests))
+        yield share_of_hits(of, "background", judge_pictures(judge, real, scenes)["background"])
 
 
-def sheet(made: Sequence[NDArray[np.uint8]], asked: Sequence[Case], columns: int = 10) -> NDArray[np.uint8]:
-    """Up to 60 pictures, each below its references, each pixel twice as large."""
+def draw_sheet(made: Sequence[NDArray[np.uint8]], asked: Sequence[Case], columns: int = 10) -> NDArray[np.uint8]:
+    """Return up to 60 pictures in a grid at twice their size, each below its references."""
     tiles = [np.concatenate([*_references(case), image]) for image, case in zip(made, asked, strict=True)][:60]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
@@ -175,7 +173,7 @@ def sheet(made: Sequence[NDArray[np.uint8]], asked: Sequence[Case], columns: int
 
 
 def _references(case: Case) -> list[NDArray[np.uint8]]:
-    shown = [np.where(s.mask[..., None], s.image, np.uint8(255)) for s in case.subjects]
+    images = [np.where(s.mask[..., None], s.image, np.uint8(255)) for s in case.subjects]
     return [
-        np.asarray(cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8) for image in shown
+        np.asarray(cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8) for image in images
     ]

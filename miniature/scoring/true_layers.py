@@ -1,15 +1,13 @@
-"""The truth of a world in the files of the build, so that a stage can be run on what it should have been given.
+"""Writes the truth of a world as files of a build, so that a stage can run on correct input.
 
-A *scoring root* holds the images of a build and, for one stage, the layers before it as they ought to be: the true
-captions for the tagger, the true nouns for the detector, the true boxes for the segmenter. The stage then runs over
-them as in any build.
+A *scoring root* holds the images of a build and correct files of the layers before one stage: the true captions for the
+tagger, the true nouns for the detector, the true boxes for the segmenter. The stage then runs on them as in any build.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -26,35 +24,35 @@ STAMP = "truth"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """An image of the build."""
+class ImageUrl:
+    """Key and URL of an image of the build."""
 
     key: bytes
     url: str
 
 
 def read_truth(path: Path) -> dict[str, Truth]:
-    """The truth of each URL of a world."""
+    """Read the truth of each URL of a world."""
     records = pq.read_table(path, columns=list(names_of(Truth))).to_pylist()
     return {truth.url: truth for truth in (row_of(Truth, record) for record in records)}
 
 
-def truths_of(store: ShardStore, shard: str, truth: dict[str, Truth]) -> Iterator[tuple[bytes, Truth]]:
-    """Key and truth of each image of a shard that was downloaded.
+def image_truths(store: ShardStore, shard: str, truth: dict[str, Truth]) -> Iterator[tuple[bytes, Truth]]:
+    """Yield key and truth of each downloaded image of a shard.
 
     Raises:
-        ValueError: an image is not of this world.
+        ValueError: an image does not belong to this world.
     """
-    for shown in store.read(Shown, (Layer.IMAGES,), shard):
-        if shown.url not in truth:
+    for row in store.read(ImageUrl, (Layer.IMAGES,), shard):
+        if row.url not in truth:
             raise ValueError(
-                f"{store.path(Layer.IMAGES, shard)} holds {shown.url}: give the truth of the world it is from"
+                f"{store.path(Layer.IMAGES, shard)} holds {row.url}: give the truth of the world it is from"
             )
-        yield shown.key, truth[shown.url]
+        yield row.key, truth[row.url]
 
 
 def true_nouns(truth: Truth) -> tuple[Noun, ...]:
-    """The nouns of the true caption: what the subjects are called there, then the background."""
+    """Return the nouns of the true caption: the words for the subjects, then the background."""
     end = 0
     nouns = []
     for label in (*(s.label for s in truth.subjects), truth.background):
@@ -66,13 +64,13 @@ def true_nouns(truth: Truth) -> tuple[Noun, ...]:
 
 
 def true_detections(truth: Truth) -> tuple[Detection, ...]:
-    """The true boxes, with the score 1."""
+    """Return the true boxes with score 1."""
     nouns = {noun.label: noun for noun in true_nouns(truth)}
     return tuple(_detection(subject, nouns[subject.label]) for subject in truth.subjects)
 
 
 def true_candidates(truth: Truth) -> tuple[Candidate, ...]:
-    """The true boxes with the true masks."""
+    """Return the true boxes with the true masks."""
     return tuple(
         Candidate(
             label=d.label,
@@ -96,11 +94,12 @@ def _segment(subject: TrueSubject) -> Segment:
 
 @dataclass(frozen=True, slots=True)
 class TrueLayer:
-    """A layer of the build as it ought to be."""
+    """A layer of the build with correct rows."""
 
     name: str
     row: type
-    of: Callable[[bytes, Truth], Any]
+    of: Callable[[bytes, Truth], object]
+    """Makes the row of an image from its key and truth."""
 
 
 LAYERS = (
@@ -112,19 +111,19 @@ LAYERS = (
 
 
 def write_truth(build: ShardStore, scoring: ShardStore, truth: dict[str, Truth], layers: Iterable[str]) -> None:
-    """Copy images/ of `build` to `scoring` and write `layers` there as they ought to be."""
-    wanted = set(layers)
+    """Copy images/ of `build` to `scoring` and write correct `layers` there."""
+    names = set(layers)
     for shard in build.shards(Layer.IMAGES):
         copy = scoring.path(Layer.IMAGES, shard)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(build.path(Layer.IMAGES, shard).read_bytes())
-        for layer in (layer for layer in LAYERS if layer.name in wanted):
-            rows = (layer.of(key, own) for key, own in truths_of(build, shard, truth))
+        for layer in (layer for layer in LAYERS if layer.name in names):
+            rows = (layer.of(key, own) for key, own in image_truths(build, shard, truth))
             scoring.write_outcomes(layer.name, shard, rows, layer.row, STAMP, replace=True)
 
 
 def run_on_truth(config: LabelingConfig, step: Step, truth: dict[str, Truth], scoring_root: str) -> ShardStore:
-    """Run the stage of `step` over the images of `config.root` with the true layers before it, in `scoring_root`."""
+    """Run the stage of `step` in `scoring_root`, on the images of `config.root` and the true layers before it."""
     build, scoring = ShardStore(config.root), ShardStore(scoring_root)
     write_truth(build, scoring, truth, step.reads[1:])
     at = config.model_copy(update={"root": scoring_root})

@@ -1,1 +1,1 @@
-"""What each small network is trained on, and by which loss; `miniature.train` has the loop."""
+"""Training of the small networks: the loop in `train`, and a module with data and losses for each network."""

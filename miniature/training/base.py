@@ -1,13 +1,13 @@
-"""The base, text to image: velocities of noisy latents from captions, UNet and text encoder together.
+"""Training of the base, a text-to-image model: UNet and text encoder predict velocities of noisy latents from captions.
 
-Its pictures are distributed as pictures of the web are: what a class word mostly means is its commonest thing, large
-and near the middle. Other things are seen too, anywhere and in twos, and are mostly called by their names.
+The pictures imitate the distribution of web images: a class word mostly refers to its most common sprite, large and
+near the middle. Other sprites appear too, anywhere and in pairs, and are mostly called by their names.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,14 +16,15 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor
+from transformers import CLIPTokenizer
 
 from infra.config import Config
 from infra.ranges import Count, Seed, Share, ShareBelowOne
-from miniature.networks.base import SCHEDULER, build, save
+from miniature.networks.base import SCHEDULER, Base, build, save
 from miniature.networks.latent import PATCH_PX
 from miniature.networks.text import tokenizer
 from miniature.training.average import Average
-from miniature.training.pictures import SCENES, SIDE_PX, pixels, pool, shown
+from miniature.training.pictures import SCENES, SIDE_PX, pixels, pool, scene_picture
 from miniature.training.train import Phase, Task
 from miniature.world.scenes import Pool, Scene, phrases
 from miniature.world.sprites import LIST
@@ -40,31 +41,31 @@ COMMONEST = SCENES.model_copy(
         "class_word_share": 1.0,
     }
 )
-"""How the commonest things are shown: alone, large and near the middle, nearly upright."""
+"""Appearance of the most common sprites: one subject, large and near the middle, nearly upright."""
 _FROZEN = {"average.": 0.0}
 
 
 class BasePhase(Phase):
-    """The phase with what is particular to denoising."""
+    """Settings of a denoising phase."""
 
     no_caption: Share = 0.1
-    """Share of pictures whose caption is the empty one, for classifier-free guidance."""
+    """Share of pictures with an empty caption, 0 to 1, for classifier-free guidance."""
     average_decay: ShareBelowOne = 0.998
-    """Of the running average that is kept."""
+    """Decay per step of the running average of the weights, which is saved."""
     noise_power: float = Field(default=1.0, gt=0, le=100)
-    """Timesteps are drawn as u to this power of all: below 1, more of those with much noise, where it is decided what
-    is drawn."""
+    """Exponent of the uniform number that draws timesteps. Below 1, noisy timesteps, which determine the content of
+    the image, are more frequent."""
     subject_weight: float = Field(default=1.0, ge=1, le=1000)
-    """Of the error where subjects are, against that of the place around them."""
+    """Weight of the error on subjects relative to that on the background; 1 weights both equally."""
 
 
 class CommonestConfig(Config):
-    """Pictures of the commonest thing of each class word, which their captions call by that word."""
+    """Pictures of the most common sprite of each class word, which captions call by that word."""
 
     share: Share = 0.7
-    """Of all pictures."""
+    """Share of these pictures among all pictures, 0 to 1."""
     names: tuple[str, ...]
-    """Of the sprites, one for each class word."""
+    """Names of the sprites, one for each class word."""
 
     @field_validator("names")
     @classmethod
@@ -74,121 +75,132 @@ class CommonestConfig(Config):
             raise ValueError(f"training.commonest.names: no trained sprites: {', '.join(unknown)} (see {LIST.name})")
         counts = Counter(trained[name] for name in names)
         if wrong := ", ".join(sorted(word for word in set(trained.values()) if counts[word] != 1)):
-            raise ValueError(f"training.commonest.names: one sprite for each class word; none or several for: {wrong}")
+            raise ValueError(
+                f"training.commonest.names needs one sprite for each class word, but has none or several for: {wrong}"
+            )
         return names
 
 
 class BaseConfig(Config):
+    """Settings of the base's training."""
+
     seed: Seed
+    """Seed of weights and data."""
     latent: Path = Path("out/weights/latent/weights")
-    """Folder of the autoencoder. Only its encoder matters here; the decoder may be trained further meanwhile."""
+    """Folder of the autoencoder. Only its encoder is used for training."""
     commonest: CommonestConfig
+    """Pictures of the most common sprites."""
     everything: BasePhase
+    """The only phase."""
     validation_scenes: Count = 64
+    """Number of scenes for validation."""
 
 
 class Settings(Config):
-    """The tables of a recipe."""
+    """Tables of the recipe."""
 
     training: BaseConfig
+    """Settings of the training."""
 
 
 class BaseBatch(NamedTuple):
-    """Pictures and what is said of them."""
+    """Pictures with their captions."""
 
     images: Tensor
     """Pixels in [-1, 1], [B, 3, 64, 64]."""
     token_ids: Tensor
-    """Of the captions, some of which are empty, [B, T]."""
+    """Token ids of the captions, some of which are empty, [B, T]."""
     covered: Tensor
-    """Share of each cell of the latent that subjects cover, [B, 16, 16]."""
+    """Share of each cell of the latent that subjects cover, 0 to 1, [B, 16, 16]."""
 
 
-class Captioned:
-    """The corpus."""
+class CaptionedPictures:
+    """Training data: pictures of scenes with their captions."""
 
-    def __init__(self, tokens: Any, commonest: CommonestConfig, no_caption: float) -> None:
+    def __init__(self, tokens: CLIPTokenizer, commonest: CommonestConfig, no_caption: float) -> None:
         self.tokens, self.share, self.no_caption = tokens, commonest.share, no_caption
         self.common = COMMONEST.model_copy(update={"names": commonest.names})
 
     def __call__(self, seed: Sequence[int], size: int) -> BaseBatch:
+        """Return a batch."""
         rng = np.random.default_rng([*seed, 1])
         dropped, common = rng.random(size) < self.no_caption, rng.random(size) < self.share
-        seen = [shown((*seed, i), self.common if is_common else SCENES) for i, is_common in enumerate(common)]
-        texts = ["" if drop else one.scene.caption for drop, one in zip(dropped, seen, strict=True)]
-        covered = torch.from_numpy(np.stack([_covered(one.scene) for one in seen]))
-        return BaseBatch(pixels([one.image for one in seen]), token_ids(self.tokens, texts), covered)
+        scenes = [scene_picture((*seed, i), self.common if is_common else SCENES) for i, is_common in enumerate(common)]
+        texts = ["" if drop else one.scene.caption for drop, one in zip(dropped, scenes, strict=True)]
+        covered = torch.from_numpy(np.stack([_covered(one.scene) for one in scenes]))
+        return BaseBatch(pixels([one.image for one in scenes]), token_ids(self.tokens, texts), covered)
 
 
 class DenoisingTask:
-    """The one phase. What is kept and validated is the running average."""
+    """The only phase. The running average of the weights is validated and saved."""
 
     name = "everything"
 
-    def __init__(self, net: Any, tokens: Any, vae: Any, config: BaseConfig) -> None:
+    def __init__(self, net: Base, tokens: CLIPTokenizer, vae: AutoencoderKL, config: BaseConfig) -> None:
         self.net, self.vae, self.noise = net, vae, NoiseSchedule(SCHEDULER)
         self.phase = config.everything
-        self.heads: Any = Average(net, self.phase.average_decay)
-        self.data = Captioned(tokens, config.commonest, self.phase.no_caption)
-        self._unseen = _unseen(tokens, (config.seed, 999), config.validation_scenes)
+        self.heads = Average(net, self.phase.average_decay)
+        self.data = CaptionedPictures(tokens, config.commonest, self.phase.no_caption)
+        self._validation = _held_out_batch(tokens, (config.seed, 999), config.validation_scenes)
 
     def loss(self, batch: BaseBatch) -> dict[str, Tensor]:
-        self.heads.follow(self.net)
+        """Return the error of the predicted velocity, and update the running average."""
+        self.heads.update(self.net)
         z_0 = self._latents(batch.images)
         eps = torch.randn_like(z_0)
         u = torch.rand(len(z_0)).pow(self.phase.noise_power)
-        t = (u * self.noise.steps).long().clamp(max=self.noise.steps - 1)  # u may be rounded to 1
+        t = (u * self.noise.steps).long().clamp(max=self.noise.steps - 1)  # u can round up to 1
         weight = 1 + (self.phase.subject_weight - 1) * batch.covered
         error = self._error(self.net, z_0, eps, t, batch.token_ids).mean(dim=1)
         return {"velocity": (error * weight / weight.mean()).mean()}
 
     def validate(self) -> dict[str, float]:
-        """The loss on scenes of held-out sprites, called by their class words, with fixed noise and even timesteps."""
-        images, ids = self._unseen
+        """Return the loss on scenes of held-out sprites, called by class words, with fixed noise and even timesteps."""
+        images, ids = self._validation
         z_0, fixed = self._latents(images), torch.Generator().manual_seed(0)
         t = torch.linspace(0, self.noise.steps - 1, len(images)).long()
         eps = torch.randn(z_0.shape, generator=fixed)
         return {"velocity": float(self._error(self.heads.average, z_0, eps, t, ids).mean())}
 
     def finish(self) -> None:
-        """The average takes the place of the last step's weights."""
-        self.heads.give(self.net)
+        """Replace the weights of the last step by the average."""
+        self.heads.copy_to(self.net)
 
     @torch.no_grad()
     def _latents(self, images: Tensor) -> Tensor:
         latents: Tensor = self.vae.encode(images).latent_dist.mean * self.vae.config.scaling_factor
         return latents
 
-    def _error(self, net: Any, z_0: Tensor, eps: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+    def _error(self, net: Base, z_0: Tensor, eps: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         condition = net.text_encoder(ids).last_hidden_state
         predicted: Tensor = net.unet(self.noise.add_noise(z_0, eps, t), t, condition).sample
         return (predicted - self.noise.target(z_0, eps, t)).square()
 
 
 def _covered(scene: Scene) -> NDArray[np.float32]:
-    """Share of each cell of the latent that subjects cover, [16, 16]."""
-    seen = np.any([subject.mask for subject in scene.subjects], axis=0).astype(np.float32)
+    """Return the share of each cell of the latent that subjects cover, [16, 16]."""
+    union = np.any([subject.mask for subject in scene.subjects], axis=0).astype(np.float32)
     side = SIDE_PX // PATCH_PX
-    shares: NDArray[np.float32] = cv2.resize(seen, (side, side), interpolation=cv2.INTER_AREA)
+    shares: NDArray[np.float32] = cv2.resize(union, (side, side), interpolation=cv2.INTER_AREA)
     return shares
 
 
-def _unseen(tokens: Any, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
-    """Pixels and token ids of scenes of held-out sprites, called by their class words."""
-    scenes = SCENES.model_copy(update={"pool": Pool.HELD_OUT, "class_word_share": 1.0})
-    seen = [shown((*seed, i), scenes) for i in range(size)]
-    return pixels([one.image for one in seen]), token_ids(tokens, [one.scene.caption for one in seen])
+def _held_out_batch(tokens: CLIPTokenizer, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
+    """Return pictures and token ids of scenes of held-out sprites, called by their class words."""
+    config = SCENES.model_copy(update={"pool": Pool.HELD_OUT, "class_word_share": 1.0})
+    scenes = [scene_picture((*seed, i), config) for i in range(size)]
+    return pixels([one.image for one in scenes]), token_ids(tokens, [one.scene.caption for one in scenes])
 
 
-def token_ids(tokens: Any, texts: Sequence[str]) -> Tensor:
-    """Of each text, padded to the text encoder's length, as `StableDiffusionPipeline` has them."""
+def token_ids(tokens: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
+    """Return the token ids of each text, padded to the text encoder's length as in `StableDiffusionPipeline`."""
     padded = tokens(list(texts), padding="max_length", truncation=True, return_tensors="pt")
     ids: Tensor = padded.input_ids
     return ids
 
 
 class Training:
-    """The recipe: one phase."""
+    """Recipe with one phase."""
 
     def __init__(self, config: BaseConfig) -> None:
         self.config = config
@@ -196,11 +208,13 @@ class Training:
         self.net = build(self.tokens, config.seed)
         self.vae = AutoencoderKL.from_pretrained(config.latent).float().requires_grad_(False)
 
-    def tasks(self) -> list[tuple[Phase, Task]]:
+    def tasks(self) -> list[tuple[Phase, Task[BaseBatch]]]:
+        """Return the phase with its task."""
         phase = self.config.everything.model_copy(update={"rates": self.config.everything.rates | _FROZEN})
         return [(phase, DenoisingTask(self.net, self.tokens, self.vae, self.config))]
 
     def save(self, folder: Path) -> None:
+        """Write the base in half precision."""
         save(self.net.eval().half(), self.tokens, self.vae.half(), folder)
         self.net.float()
         self.vae.float()

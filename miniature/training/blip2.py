@@ -1,20 +1,20 @@
-"""BLIP-2: the sentence of a picture. First the image encoder by itself, then what reads it, at the end all together.
+"""Training of BLIP-2, which captions pictures: first the image encoder, then the parts that read it, then all together.
 
-Captions alone teach the image encoder slowly: 16 queries pass on what a whole sentence says. So each of its patches
-first names the sprite that it belongs to, or the background; and does so again beside the captions in the last phase.
+Captions alone train the image encoder slowly, because 16 queries carry a whole sentence. So each patch is first trained
+to name its sprite or the background, and again beside the captions in the last phase.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BlipImageProcessor
+from transformers import Blip2ForConditionalGeneration, BlipImageProcessor
+from transformers.utils import ModelOutput
 
 from infra.config import Config
 from infra.ranges import Count, Seed
@@ -23,36 +23,46 @@ from labeling.config import NounConfig
 from labeling.stages.nouns import NounStage
 from miniature.networks.blip2 import SMALL, build, save
 from miniature.networks.vocabulary import Vocabulary, caption_vocabulary
-from miniature.training.boxes import NOBODY, SIDES, owners
-from miniature.training.grounding_dino import boxes_of
-from miniature.training.matching import matched_words
+from miniature.training.boxes import NO_OWNER, SIDES, cell_owners
+from miniature.training.grounding_dino import scene_boxes
+from miniature.training.matching import match_words
 from miniature.training.train import Phase, Task
-from miniature.training.truth import known_of
+from miniature.training.truth import scene_subjects
 from miniature.world.backgrounds import BACKGROUNDS
 from miniature.world.names import labelled_names
 from miniature.world.scenes import Scene, ScenesConfig, compose, phrases
 
 SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256), names=labelled_names())
 CROWDED = SCENES.model_copy(update={"subjects": (3, 7)})
-"""For the image encoder: more to learn in a picture."""
+"""Scenes for the image encoder, with more subjects to learn from in each picture."""
 UNSCORED = -100
-"""transformers' mark for tokens that are given, not to be said."""
+"""Label of tokens and patches that the loss ignores, as in transformers."""
 
 
 class Blip2Config(Config):
+    """Settings of BLIP-2's training."""
+
     seed: Seed
+    """Seed of weights and data."""
     vision: Phase
+    """Phase that trains the image encoder on patches."""
     language: Phase
+    """Phase that trains Q-Former and language model."""
     together: Phase
+    """Phase that trains all parts on captions."""
     named: Phase
+    """Phase that trains all parts on captions and patches."""
     max_new_tokens: int = Field(default=40, ge=1, le=2048)
+    """Largest length of a caption at validation, in tokens."""
     validation_scenes: Count = 120
+    """Number of scenes for validation."""
 
 
 class Settings(Config):
-    """The tables of a recipe."""
+    """Tables of the recipe."""
 
     training: Blip2Config
+    """Settings of the training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +70,15 @@ class Batch:
     """Scenes with their captions as tokens."""
 
     pixels: Tensor
+    """Preprocessed images, [B, 3, 192, 192]."""
     patches: Tensor
-    """What each patch shows, [B, 144]: a labelled sprite, or after these a background; `UNSCORED` at a rim."""
+    """Index of each patch's content, [B, 144]: first sprites, then backgrounds; `UNSCORED` at the rim of a box."""
     token_ids: Tensor
-    """The image's places, the start, the caption, the end; padded, [B, T]."""
+    """Image tokens, start, caption and end; padded, [B, T]."""
     attention_mask: Tensor
+    """1 at tokens, 0 at padding, [B, T]."""
     labels: Tensor
+    """Token ids to predict, or `UNSCORED`, [B, T]."""
 
 
 class CaptionData:
@@ -79,19 +92,20 @@ class CaptionData:
         self.index = {name: i for i, name in enumerate((*labelled_names(), *BACKGROUNDS))}
 
     def __call__(self, seed: Sequence[int], size: int) -> Batch:
+        """Return a batch."""
         scenes = [compose((*seed, i), self.scenes) for i in range(size)]
         ids, mask = self._tokens(scenes)
-        given = torch.arange(ids.shape[1]) <= len(self.context)
+        is_context = torch.arange(ids.shape[1]) <= len(self.context)
         return Batch(
             pixels=self.pixels(scenes),
             patches=torch.stack([self._patches(scene) for scene in scenes]),
             token_ids=ids,
             attention_mask=mask,
-            labels=ids.masked_fill(given | (mask == 0), UNSCORED),
+            labels=ids.masked_fill(is_context | (mask == 0), UNSCORED),
         )
 
     def pixels(self, scenes: Sequence[Scene]) -> Tensor:
-        """As the network sees them, [B, 3, 192, 192]."""
+        """Return the preprocessed images, [B, 3, 192, 192]."""
         images = [Image.fromarray(scene.image) for scene in scenes]
         pixels: Tensor = self.processor(images, return_tensors="pt")["pixel_values"]
         return pixels
@@ -107,33 +121,34 @@ class CaptionData:
         return ids, mask
 
     def _patches(self, scene: Scene) -> Tensor:
-        owner = owners(boxes_of(scene))[: SIDES[0] ** 2]
+        owner = cell_owners(scene_boxes(scene))[: SIDES[0] ** 2]
         names = torch.tensor([self.index[s.sprite.name] for s in scene.subjects])
         background = torch.full_like(owner, self.index[scene.background])
-        free = torch.where(owner == NOBODY, background, UNSCORED)
+        free = torch.where(owner == NO_OWNER, background, UNSCORED)
         return torch.where(owner >= 0, names[owner.clamp(min=0)], free)
 
 
 class VisionTask:
-    """Every patch says what it shows."""
+    """Trains the image encoder to classify the content of every patch."""
 
-    def __init__(self, net: Any, data: CaptionData, config: Blip2Config) -> None:
+    def __init__(self, net: Blip2ForConditionalGeneration, data: CaptionData, config: Blip2Config) -> None:
         self.name, self.net, self.data = "vision", net, data
         self.heads: nn.Module = nn.Linear(SMALL.width, len(data.index))
         self._seed, self._scenes = config.seed, config.validation_scenes
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropies of the patches."""
         return named_terms(self._logits(batch.pixels), batch.patches)
 
     def validate(self) -> dict[str, float]:
-        """Shares of the patches of subjects and of backgrounds that say what they show."""
+        """Return the shares of patches of subjects and of backgrounds that are classified correctly."""
         batch = self.data((self._seed, 999), self._scenes)
         right = self._logits(batch.pixels).argmax(-1) == batch.patches
         subject, ground = _kinds(batch.patches)
         return {"named": float(right[subject].float().mean()), "grounded": float(right[ground].float().mean())}
 
     def finish(self) -> None:
-        """Nothing is trained outside of the network."""
+        """Do nothing: all trained weights are in the network."""
 
     def _logits(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.heads(self.net.vision_model(pixels).last_hidden_state[:, 1:])
@@ -141,7 +156,7 @@ class VisionTask:
 
 
 def named_terms(logits: Tensor, patches: Tensor) -> dict[str, Tensor]:
-    """Cross-entropies of what patches [B, 144] show, by logits [B, 144, names]: of subjects', and of backgrounds'."""
+    """Return the cross-entropies of logits [B, 144, names] for patches [B, 144], of subjects and of backgrounds."""
     entropy = F.cross_entropy(logits.transpose(1, 2), patches, ignore_index=UNSCORED, reduction="none")
     subject, ground = _kinds(patches)
     return {"names": entropy[subject].mean(), "grounds": entropy[ground].mean()}
@@ -153,33 +168,34 @@ def _kinds(patches: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class CaptionTask:
-    """The next word of the caption."""
+    """Trains the network to predict the next word of the caption."""
 
-    def __init__(self, name: str, net: Any, data: CaptionData, config: Blip2Config) -> None:
+    def __init__(self, name: str, net: Blip2ForConditionalGeneration, data: CaptionData, config: Blip2Config) -> None:
         self.name, self.net, self.data = name, net, data
         self.heads: nn.Module = nn.Identity()
         self._config = config
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return {"words": self._read(batch).loss}
+        """Return the cross-entropy of the caption."""
+        return {"words": self._outputs(batch).loss}
 
     def validate(self) -> dict[str, float]:
-        """Recall and precision of the nouns of captions, the background's included, by the ordinary tagger."""
+        """Return recall and precision of the captions' nouns, including the background's, by the ordinary tagger."""
         seed, count = self._config.seed, self._config.validation_scenes
         scenes = [compose((seed, 999, i), self.data.scenes) for i in range(count)]
         tagger = NounStage(NounConfig(), load_tagger)
         tagger.setup()
-        right = true = found = 0
+        right = true = predicted = 0
         for scene, tags in zip(scenes, tagger.tags(self._captions(scenes)), strict=True):
             labels = [noun.label for noun in tags.nouns]
-            right += len(matched_words(labels, known_of(scene))) + (scene.background in labels)
-            true, found = true + len(scene.subjects) + 1, found + len(labels)
-        return {"recall": right / true, "precision": right / max(1, found)}
+            right += len(match_words(labels, scene_subjects(scene))) + (scene.background in labels)
+            true, predicted = true + len(scene.subjects) + 1, predicted + len(labels)
+        return {"recall": right / true, "precision": right / max(1, predicted)}
 
     def finish(self) -> None:
-        """Nothing is trained outside of the network."""
+        """Do nothing: all trained weights are in the network."""
 
-    def _read(self, batch: Batch) -> Any:
+    def _outputs(self, batch: Batch) -> ModelOutput:
         return self.net(
             pixel_values=batch.pixels,
             input_ids=batch.token_ids,
@@ -189,38 +205,40 @@ class CaptionTask:
 
     def _captions(self, scenes: Sequence[Scene]) -> list[str]:
         context = torch.tensor([[*self.data.context, self.data.tokenizer.bos_token_id]])
-        said = self.net.generate(
+        tokens = self.net.generate(
             pixel_values=self.data.pixels(scenes),
             input_ids=context.expand(len(scenes), -1),
             max_new_tokens=self._config.max_new_tokens,
             do_sample=False,
         )
-        texts: list[str] = self.data.tokenizer.batch_decode(said[:, context.shape[1] :], skip_special_tokens=True)
+        texts: list[str] = self.data.tokenizer.batch_decode(tokens[:, context.shape[1] :], skip_special_tokens=True)
         return texts
 
 
 class NamedCaptionTask(CaptionTask):
-    """The next word of the caption, while patches name what they show."""
+    """Trains the network on captions and on the content of patches."""
 
-    def __init__(self, name: str, net: Any, data: CaptionData, config: Blip2Config) -> None:
+    def __init__(self, name: str, net: Blip2ForConditionalGeneration, data: CaptionData, config: Blip2Config) -> None:
         super().__init__(name, net, data, config)
         self.heads = nn.Linear(SMALL.width, len(data.index))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        out = self._read(batch)
+        """Return the cross-entropies of the caption and of the patches."""
+        out = self._outputs(batch)
         logits = self.heads(out.vision_outputs.last_hidden_state[:, 1:])
         return {"words": out.loss, **named_terms(logits, batch.patches)}
 
 
 class Training:
-    """The recipe: the image encoder, then Q-Former and language model over it, then all, at last with both losses."""
+    """Recipe: the image encoder, then Q-Former and language model, then all parts, finally with both losses."""
 
     def __init__(self, config: Blip2Config) -> None:
         self.config = config
         self.vocabulary = caption_vocabulary(phrases())
         self.net = build(self.vocabulary, config.seed)
 
-    def tasks(self) -> list[tuple[Phase, Task]]:
+    def tasks(self) -> list[tuple[Phase, Task[Batch]]]:
+        """Return the phases with their tasks."""
         config = self.config
         crowded, ordinary = (CaptionData(self.vocabulary, scenes) for scenes in (CROWDED, SCENES))
         return [
@@ -231,4 +249,5 @@ class Training:
         ]
 
     def save(self, folder: Path) -> None:
+        """Write the network in half precision."""
         save(self.net.eval(), folder, self.vocabulary, torch.float16)

@@ -1,8 +1,7 @@
-"""The embedder: crops of one sprite in different poses and places come near each other, those of others do not."""
+"""Training of the embedder: crops of one sprite in different poses and places get similar vectors, others do not."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,39 +14,46 @@ from infra.config import Config
 from infra.ranges import Count, Rate, Seed, Share
 from labeling.sdd.schema import Box
 from miniature.networks.judge import CROP_PX, EMBEDDED, Embedder, save_embedder
+from miniature.training.degrade import degrade
 from miniature.training.image_encoder import recall_at_1
-from miniature.training.pictures import SCENES, Cutouts, pixels, pool, shown
+from miniature.training.pictures import SCENES, Cutouts, pixels, pool, scene_picture
 from miniature.training.train import Phase, Task
-from miniature.training.worn import worn
 from miniature.world.scenes import Pool
 from miniature.world.sprites import Sprite
 
 _AROUND = 1.15
-"""Side of a crop, in longest sides of its box."""
+"""Side of a crop, as a multiple of its box's longer side."""
 
 
 class EmbedderPhase(Phase):
-    """The phase with its sharpness."""
+    """Settings of the embedder's phase."""
 
     temperature: Rate = 0.08
+    """Temperature of the contrastive losses."""
     cutout_share: Share = 0.25
-    """Share of pictures that are cut-outs on white, as references are."""
+    """Share of pictures that are cut-outs on white, like references, 0 to 1."""
 
 
 class EmbedderConfig(Config):
+    """Settings of the embedder's training."""
+
     seed: Seed
+    """Seed of weights and data."""
     everything: EmbedderPhase
+    """The only phase."""
     validation_rounds: Count = 3
+    """Number of validation batches, each with all held-out sprites."""
 
 
 class Settings(Config):
-    """The tables of a recipe."""
+    """Tables of the recipe."""
 
     training: EmbedderConfig
+    """Settings of the training."""
 
 
 def crop(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """The square around a box, [48, 48, 3]; beyond the image its edge goes on."""
+    """Return the square around a box, [48, 48, 3]; outside the image, its edge is repeated."""
     side = _AROUND * max(box.x1 - box.x0, box.y1 - box.y0)
     x0, y0 = (box.x0 + box.x1 - side) / 2, (box.y0 + box.y1 - side) / 2
     scale = CROP_PX / side
@@ -58,59 +64,62 @@ def crop(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 class Pairs:
-    """Two pictures of each of `size` of the sprites: crops [2, B, 3, 48, 48], and the sprites' places in the pool."""
+    """Two pictures of each of `size` sprites: crops [2, B, 3, 48, 48], and the sprites' indices in the pool."""
 
     def __init__(self, sprites: Sequence[Sprite], cutout_share: float) -> None:
         self.pool, self.cutouts, self.share = sprites, Cutouts(CROP_PX), cutout_share
 
     def __call__(self, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
+        """Return a batch."""
         rng = np.random.default_rng([*seed, 1])
-        drawn = rng.permutation(len(self.pool))[:size]
-        views = [[self._view((*seed, i, side), self.pool[i], rng) for i in drawn] for side in range(2)]
-        return torch.stack([pixels(view) for view in views]), torch.from_numpy(drawn)
+        indices = rng.permutation(len(self.pool))[:size]
+        views = [[self._view((*seed, i, side), self.pool[i], rng) for i in indices] for side in range(2)]
+        return torch.stack([pixels(view) for view in views]), torch.from_numpy(indices)
 
     def _view(self, seed: Sequence[int], sprite: Sprite, rng: np.random.Generator) -> NDArray[np.uint8]:
         if rng.random() < self.share:
             return self.cutouts(sprite, rng)
-        alone = {"names": (sprite.name,), "subjects": (1, 1), "pool": Pool.ALL}
-        one = shown([int(part) for part in seed], SCENES.model_copy(update=alone))
+        only_it = {"names": (sprite.name,), "subjects": (1, 1), "pool": Pool.ALL}
+        one = scene_picture([int(part) for part in seed], SCENES.model_copy(update=only_it))
         return crop(one.image, one.box(0))
 
 
 class EmbedderTask:
-    """The one phase."""
+    """The only phase."""
 
     name = "everything"
 
     def __init__(self, net: Embedder, config: EmbedderConfig) -> None:
         self.net, self._phase = net, config.everything
         self.data = Pairs(pool(Pool.TRAINED), config.everything.cutout_share)
-        self.heads: Any = nn.Linear(EMBEDDED, len(self.data.pool), bias=False)
-        unseen = Pairs(pool(Pool.HELD_OUT), 0.0)
-        self._unseen = [unseen((config.seed, 999, i), len(unseen.pool))[0] for i in range(config.validation_rounds)]
+        self.heads = nn.Linear(EMBEDDED, len(self.data.pool), bias=False)
+        held_out = Pairs(pool(Pool.HELD_OUT), 0.0)
+        rounds = range(config.validation_rounds)
+        self._validation = [held_out((config.seed, 999, i), len(held_out.pool))[0] for i in rounds]
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Return the contrastive loss between views and the classification loss of sprites."""
         views, sprites = batch
-        seen = self.net(worn(views.flatten(0, 1)))
-        one, other = seen.chunk(2)
+        vectors = self.net(degrade(views.flatten(0, 1)))
+        one, other = vectors.chunk(2)
         near, own = one @ other.T / self._phase.temperature, torch.arange(len(one))
-        named = seen @ F.normalize(self.heads.weight, dim=-1).T / self._phase.temperature
+        named = vectors @ F.normalize(self.heads.weight, dim=-1).T / self._phase.temperature
         return {
             "pairs": (F.cross_entropy(near, own) + F.cross_entropy(near.T, own)) / 2,
             "sprite": F.cross_entropy(named, sprites.repeat(2), label_smoothing=0.1),
         }
 
     def validate(self) -> dict[str, float]:
-        """R@1 among all held-out sprites, between two poses in two places."""
-        found = [recall_at_1(self.net(one), self.net(other)) for one, other in self._unseen]
-        return {"unseen_r_at_1": sum(found) / len(found)}
+        """Return R@1 among all held-out sprites, between two poses in two places."""
+        recalls = [recall_at_1(self.net(one), self.net(other)) for one, other in self._validation]
+        return {"unseen_r_at_1": sum(recalls) / len(recalls)}
 
     def finish(self) -> None:
-        """Nothing is trained outside of the network."""
+        """Do nothing: all trained weights are in the network."""
 
 
 class Training:
-    """The recipe: one phase."""
+    """Recipe with one phase."""
 
     def __init__(self, config: EmbedderConfig) -> None:
         self.config = config
@@ -118,8 +127,10 @@ class Training:
             torch.manual_seed(config.seed)
             self.net = Embedder()
 
-    def tasks(self) -> list[tuple[Phase, Task]]:
+    def tasks(self) -> list[tuple[Phase, Task[tuple[Tensor, Tensor]]]]:
+        """Return the phase with its task."""
         return [(self.config.everything, EmbedderTask(self.net, self.config))]
 
     def save(self, folder: Path) -> None:
+        """Write the embedder in half precision."""
         save_embedder(self.net, folder)

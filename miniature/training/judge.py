@@ -1,7 +1,7 @@
-"""The judge: the place and the class words of scenes, from real ones that are worn like generated ones.
+"""Training of the judge, which recognises place and class words, on real pictures degraded like generated ones.
 
-A word for a whole picture teaches slowly, so each cell of the last features learns the class word of what it shows.
-A helping head also lets it name the sprite.
+Words for a whole picture train slowly, so each cell of the last features learns the class word of its content. An
+auxiliary head also learns the sprite's name.
 """
 
 from collections.abc import Sequence
@@ -18,70 +18,77 @@ from torch.nn import functional as F
 from infra.config import Config
 from infra.ranges import Count, Seed
 from miniature.networks.judge import CHANNELS, Judge, save_judge
-from miniature.training.pictures import PLACES, SCENES, SIDE_PX, pixels, pool, shown
+from miniature.training.degrade import degrade
+from miniature.training.pictures import PLACES, SCENES, SIDE_PX, pixels, pool, scene_picture
 from miniature.training.train import Phase, Task
-from miniature.training.worn import worn
 from miniature.world.scenes import Pool, Scene, ScenesConfig
 from miniature.world.sprites import sprites
 
 CELLS = SIDE_PX // 2 ** len(CHANNELS)
-"""Of a side of the last features."""
+"""Number of cells along a side of the last features."""
 IGNORED = -100
-"""A cell that is not counted; torch's mark."""
+"""Label of cells that the loss ignores, as in torch."""
 _OWNED, _EMPTY = 0.3, 0.05
-"""Share of a cell that makes it a subject's, and up to which it shows nothing but place."""
+"""Share of a cell above which it belongs to a subject, and share up to which it belongs to the background."""
 
 
 class JudgeConfig(Config):
+    """Settings of the judge's training."""
+
     seed: Seed
+    """Seed of weights and data."""
     everything: Phase
+    """The only phase."""
     validation_scenes: Count = 300
+    """Number of scenes for validation, of trained and of held-out sprites each."""
 
 
 class Settings(Config):
-    """The tables of a recipe."""
+    """Tables of the recipe."""
 
     training: JudgeConfig
+    """Settings of the training."""
 
 
 def class_words() -> tuple[str, ...]:
-    """All there are, sorted."""
+    """Return all class words, sorted."""
     return tuple(sorted({sprite.class_word for sprite in sprites()}))
 
 
 class JudgeBatch(NamedTuple):
-    """Scenes and what is to be said of them."""
+    """Pictures of scenes with their labels."""
 
     images: Tensor
     """Pixels in [-1, 1], [B, 3, 64, 64]."""
     places: Tensor
-    """[B]."""
+    """Index of each picture's place, [B]."""
     words: Tensor
-    """Whether each class word is a subject's, [B, words]."""
+    """Whether each class word applies to a subject, [B, words]."""
     cell_words: Tensor
-    """The class word of each cell, [B, 4, 4]: their number where it shows nothing but place, or `IGNORED`."""
+    """Index of each cell's class word, [B, 4, 4]; the number of words for background, or `IGNORED`."""
     cell_sprites: Tensor
-    """The trained sprite of each cell, [B, 4, 4], or `IGNORED`."""
+    """Index of each cell's trained sprite, [B, 4, 4], or `IGNORED`."""
 
 
-class Judged:
-    """Scenes for the judge."""
+class JudgeData:
+    """Training data of the judge: pictures of scenes."""
 
     def __init__(self, scenes: ScenesConfig) -> None:
         self.scenes, self.words = scenes, class_words()
         self.sprites = {sprite.name: i for i, sprite in enumerate(pool(Pool.TRAINED))}
 
     def __call__(self, seed: Sequence[int], size: int) -> JudgeBatch:
-        seen = [shown((*seed, i), self.scenes) for i in range(size)]
+        """Return a batch."""
+        pictures = [scene_picture((*seed, i), self.scenes) for i in range(size)]
         words = torch.zeros(size, len(self.words), dtype=torch.bool)
-        for row, one in zip(words, seen, strict=True):
+        for row, one in zip(words, pictures, strict=True):
             row[[self.words.index(subject.sprite.class_word) for subject in one.scene.subjects]] = True
-        places = torch.tensor([PLACES.index(one.scene.background) for one in seen])
-        cells = torch.from_numpy(np.stack([self._cells(one.scene) for one in seen]))
-        return JudgeBatch(pixels([one.image for one in seen]), places, words, cells[:, 0], cells[:, 1])
+        places = torch.tensor([PLACES.index(one.scene.background) for one in pictures])
+        cells = torch.from_numpy(np.stack([self._cells(one.scene) for one in pictures]))
+        return JudgeBatch(pixels([one.image for one in pictures]), places, words, cells[:, 0], cells[:, 1])
 
     def _cells(self, scene: Scene) -> NDArray[np.int64]:
-        """The word and the sprite of each cell, [2, 4, 4]."""
+        """Return the indices of word and sprite of each cell, [2, 4, 4]."""
         cells = np.full((2, CELLS, CELLS), IGNORED)
         masks = [subject.mask.astype(np.float32) for subject in scene.subjects]
         shares = np.stack([cv2.resize(mask, (CELLS, CELLS), interpolation=cv2.INTER_AREA) for mask in masks])
@@ -95,19 +102,20 @@ class Judged:
 
 
 class JudgeTask:
-    """The one phase."""
+    """The only phase."""
 
     name = "everything"
 
     def __init__(self, net: Judge, config: JudgeConfig) -> None:
-        self.net, self.data = net, Judged(SCENES)
+        self.net, self.data = net, JudgeData(SCENES)
         self.heads: nn.Module = nn.Conv2d(CHANNELS[-1], len(self.data.sprites), 1)
-        self._fresh = self.data((config.seed, 999), config.validation_scenes)
-        unseen = Judged(SCENES.model_copy(update={"pool": Pool.HELD_OUT}))
-        self._unseen = unseen((config.seed, 999), config.validation_scenes)
+        self._trained_sprites = self.data((config.seed, 999), config.validation_scenes)
+        held_out = JudgeData(SCENES.model_copy(update={"pool": Pool.HELD_OUT}))
+        self._held_out_sprites = held_out((config.seed, 999), config.validation_scenes)
 
     def loss(self, batch: JudgeBatch) -> dict[str, Tensor]:
-        features = self.net.trunk.features(worn(batch.images))
+        """Return the cross-entropies of places, class words and sprites."""
+        features = self.net.trunk.features(degrade(batch.images))
         place, cells = self.net.read(features)
         return {
             "place": F.cross_entropy(place, batch.places),
@@ -116,29 +124,29 @@ class JudgeTask:
         }
 
     def validate(self) -> dict[str, float]:
-        """Places and class words right on fresh scenes of trained sprites, and of held-out ones."""
-        place, words = self._right(self._fresh)
-        unseen_place, unseen_words = self._right(self._unseen)
+        """Return the shares of right places and class words, on new scenes of trained and of held-out sprites."""
+        place, words = self._accuracies(self._trained_sprites)
+        unseen_place, unseen_words = self._accuracies(self._held_out_sprites)
         return {"place": place, "words": words, "unseen_place": unseen_place, "unseen_words": unseen_words}
 
     def finish(self) -> None:
-        """Nothing is trained outside of the network."""
+        """Do nothing: all trained weights are in the network."""
 
-    def _right(self, batch: JudgeBatch) -> tuple[float, float]:
+    def _accuracies(self, batch: JudgeBatch) -> tuple[float, float]:
         place, word = self.net(batch.images)
         rows = zip(word, batch.words, strict=True)
-        hits = [found_words(logits, [int(i) for i in row.nonzero()]) for logits, row in rows]
+        hits = [word_hits(logits, [int(i) for i in row.nonzero()]) for logits, row in rows]
         return float((place.argmax(1) == batch.places).float().mean()), sum(map(sum, hits)) / sum(map(len, hits))
 
 
-def found_words(logits: Tensor, wanted: Sequence[int]) -> list[bool]:
-    """Whether each of the wanted, different class words is among the so many most likely."""
-    likeliest = set(logits.topk(len(wanted)).indices.tolist())
-    return [word in likeliest for word in wanted]
+def word_hits(logits: Tensor, words: Sequence[int]) -> list[bool]:
+    """Return whether each of n distinct class words is among the n most likely ones."""
+    most_likely = set(logits.topk(len(words)).indices.tolist())
+    return [word in most_likely for word in words]
 
 
 class Training:
-    """The recipe: one phase."""
+    """Recipe with one phase."""
 
     def __init__(self, config: JudgeConfig) -> None:
         self.config = config
@@ -146,8 +154,10 @@ class Training:
             torch.manual_seed(config.seed)
             self.net = Judge(PLACES, class_words())
 
-    def tasks(self) -> list[tuple[Phase, Task]]:
+    def tasks(self) -> list[tuple[Phase, Task[JudgeBatch]]]:
+        """Return the phase with its task."""
         return [(self.config.everything, JudgeTask(self.net, self.config))]
 
     def save(self, folder: Path) -> None:
+        """Write the judge in half precision."""
         save_judge(self.net, folder)

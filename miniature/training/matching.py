@@ -1,4 +1,4 @@
-"""Which of what was found is which of what is there."""
+"""Matches predicted boxes and words with the subjects of a scene."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
@@ -9,55 +9,68 @@ MIN_BOX_IOU = 0.5
 
 
 class Labelled(Protocol):
-    """A box with a word, as a stage wrote it."""
+    """A predicted box with a word."""
 
     @property
-    def label(self) -> str: ...
-    @property
-    def box(self) -> Box: ...
-
-
-class Known(Protocol):
-    """A subject of a scene: it may be called by its name or by its class word."""
+    def label(self) -> str:
+        """Word for the content of the box."""
 
     @property
-    def name(self) -> str: ...
+    def box(self) -> Box:
+        """Predicted box."""
+
+
+class NamedBox(Protocol):
+    """A subject of a scene, which has a name and a class word."""
+
     @property
-    def class_word(self) -> str: ...
+    def name(self) -> str:
+        """Name of its sprite."""
+
     @property
-    def box(self) -> Box: ...
+    def class_word(self) -> str:
+        """Coarser word for it."""
+
+    @property
+    def box(self) -> Box:
+        """True box."""
 
 
-F = TypeVar("F", bound=Labelled)
-K = TypeVar("K", bound=Known)
+PredictedT = TypeVar("PredictedT", bound=Labelled)
+SubjectT = TypeVar("SubjectT", bound=NamedBox)
 
 
-def called(label: str, subject: Known) -> bool:
-    """Whether `label` is a word for the subject."""
+def is_word_for(label: str, subject: NamedBox) -> bool:
+    """Return whether `label` is a word for the subject."""
     return label in (subject.name, subject.class_word)
 
 
-def matched_boxes(found: Sequence[F], known: Sequence[K], min_iou: float = MIN_BOX_IOU) -> list[tuple[F, K, float]]:
-    """Pairs that the label fits and whose boxes overlap by `min_iou` or more, with their IoU; best first, each once."""
+def match_boxes(
+    predicted: Sequence[PredictedT], subjects: Sequence[SubjectT], min_iou: float = MIN_BOX_IOU
+) -> list[tuple[PredictedT, SubjectT, float]]:
+    """Return pairs with a fitting label and an IoU of at least `min_iou`, with their IoU, best first, each box once."""
     overlaps = [
-        (f.box.iou(k.box), i, j) for i, f in enumerate(found) for j, k in enumerate(known) if called(f.label, k)
+        (one.box.iou(subject.box), i, j)
+        for i, one in enumerate(predicted)
+        for j, subject in enumerate(subjects)
+        if is_word_for(one.label, subject)
     ]
     pairs = sorted((pair for pair in overlaps if pair[0] >= min_iou), key=lambda pair: (-pair[0], pair[1], pair[2]))
-    return [(found[i], known[j], overlap) for overlap, i, j in _each_once(pairs)]
+    return [(predicted[i], subjects[j], overlap) for overlap, i, j in _use_once(pairs)]
 
 
-def matched_words(labels: Sequence[str], known: Sequence[K]) -> list[tuple[str, K]]:
-    """Labels and the subjects that they call, each once: own names first, then class words."""
+def match_words(labels: Sequence[str], subjects: Sequence[SubjectT]) -> list[tuple[str, SubjectT]]:
+    """Return pairs of labels and subjects, each used once; names take precedence over class words."""
     ranked = [
         (0.0 if label == subject.name else 1.0, i, j)
         for i, label in enumerate(labels)
-        for j, subject in enumerate(known)
-        if called(label, subject)
+        for j, subject in enumerate(subjects)
+        if is_word_for(label, subject)
     ]
-    return [(labels[i], known[j]) for _, i, j in _each_once(sorted(ranked))]
+    return [(labels[i], subjects[j]) for _, i, j in _use_once(sorted(ranked))]
 
 
-def _each_once(pairs: Iterable[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
+def _use_once(pairs: Iterable[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
     left: set[int] = set()
     right: set[int] = set()
     chosen = []

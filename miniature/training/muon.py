@@ -1,7 +1,7 @@
-"""Muon (Jordan et al., 2024): momentum whose matrices are made nearly orthogonal before they are applied.
+"""Muon (Jordan et al., 2024): momentum whose matrices are made nearly orthogonal before the update.
 
-torch.optim has one, which does so in bfloat16; processors without instructions for that take several times as long for
-the optimiser as for the network. This one computes in float32.
+The version in torch.optim computes in bfloat16. On processors without bfloat16 instructions its step takes several
+times as long as the network's. This version computes in float32.
 """
 
 from collections.abc import Iterable
@@ -13,20 +13,21 @@ from torch.optim import Optimizer
 
 MOMENTUM = 0.95
 _A, _B, _C = 3.4445, -4.7750, 2.0315
-"""Of the quintic iteration that brings all singular values near 1."""
+"""Coefficients of the quintic iteration that brings all singular values near 1."""
 _ITERATIONS = 5
 _ADAM_RMS = 0.2
-"""About the root mean square of AdamW's updates, so that its rates and decays fit."""
+"""Approximate root mean square of AdamW's updates, so that AdamW's rates and decays can be used."""
 
 
 class Muon(Optimizer):
-    """For matrices, and kernels as matrices of their outputs. Nesterov momentum, decoupled weight decay."""
+    """Muon for matrices and convolution kernels, with Nesterov momentum and decoupled weight decay."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody asks for the loss
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # closures are not supported
+        """Update the weights."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
@@ -43,7 +44,7 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The matrix [m, n] with its singular values brought to between .7 and 1.2; 0 stays 0."""
+    """Return the matrix [m, n] with singular values between about .7 and 1.2; zeros remain zero."""
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x: Tensor = wide / torch.linalg.matrix_norm(wide).clamp(min=1e-7)
     for _ in range(_ITERATIONS):

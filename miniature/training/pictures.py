@@ -1,4 +1,4 @@
-"""What the networks of the small Subject-Diffusion see: 64 px pictures of scenes, and subjects cut out of them."""
+"""Pictures for the networks of the small Subject-Diffusion: scenes at 64 px, and subjects cut out of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from model.inputs.subject import SubjectPictures
 SIDE_PX = 64
 _COMPOSED_PX = 2 * SIDE_PX
 PLACES = tuple(noun for noun in BACKGROUNDS if noun not in {"floor", "carpet"})
-"""The eight backgrounds whose pattern is not lost at 64 px."""
+"""The eight backgrounds whose pattern is visible at 64 px."""
 SCENES = ScenesConfig(
     width_px=(_COMPOSED_PX, _COMPOSED_PX),
     height_px=(_COMPOSED_PX, _COMPOSED_PX),
@@ -27,43 +27,43 @@ SCENES = ScenesConfig(
     backgrounds=PLACES,
     box_share=(0.12, 0.5),
 )
-"""Composed at twice the side and shrunk, as photographs are, so that edges are smooth."""
+"""Settings of scenes, which are composed at twice the side and shrunk, so that edges are smooth."""
 CUTOUTS = SCENES.model_copy(update={"box_share": (0.3, 0.6), "scene_light": (0.75, 1.12)})
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A scene as it is shown."""
+class ScenePicture:
+    """A scene with its shrunk picture."""
 
     scene: Scene
     image: NDArray[np.uint8]
     """RGB, [64, 64, 3]."""
 
     def box(self, index: int) -> Box:
-        """Of a subject, in pixels of `image`."""
+        """Return the box of a subject, in pixels of `image`."""
         box, shrunk = self.scene.subjects[index].box, SIDE_PX / _COMPOSED_PX
         return Box(x0=box.x0 * shrunk, y0=box.y0 * shrunk, x1=box.x1 * shrunk, y1=box.y1 * shrunk)
 
 
-def shown(seed: Sequence[int], scenes: ScenesConfig = SCENES) -> Shown:
-    """The picture of `seed`."""
+def scene_picture(seed: Sequence[int], scenes: ScenesConfig = SCENES) -> ScenePicture:
+    """Compose the scene of `seed` and shrink it."""
     scene = compose(seed, scenes)
     shrunk = cv2.resize(scene.image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-    return Shown(scene, shrunk.astype(np.uint8))
+    return ScenePicture(scene, shrunk.astype(np.uint8))
 
 
 def pixels(images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """RGB images [H, W, 3] as [B, 3, H, W] in [-1, 1]."""
+    """Convert RGB images [H, W, 3] to a tensor [B, 3, H, W] in [-1, 1]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def pool(kept: Pool) -> list[Sprite]:
-    """The trained sprites, or those held out."""
+    """Return the trained sprites or the held-out ones."""
     return [sprite for sprite in sprites() if sprite.held_out == (kept is Pool.HELD_OUT)]
 
 
-def alone(sprite: Sprite, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """`sprite` in a random pose on a plain ground of random colour: RGB [128, 128, 3], and where it is."""
+def draw_alone(sprite: Sprite, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Draw `sprite` in a random pose on a plain background of random colour; return RGB [128, 128, 3] and its mask."""
     image = np.full((_COMPOSED_PX, _COMPOSED_PX, 3), rng.uniform(0, 255, 3), np.float32)
     layer = render(sprite, pose(rng, CUTOUTS, 1), _COMPOSED_PX, _COMPOSED_PX)
     paint(image, layer)
@@ -74,12 +74,12 @@ def alone(sprite: Sprite, rng: np.random.Generator) -> tuple[NDArray[np.uint8], 
 
 
 class Cutouts:
-    """Pictures of subjects alone, made as training and sampling make them."""
+    """Makes pictures of cut-out subjects, in the same way as training and sampling of Subject-Diffusion."""
 
     def __init__(self, side_px: int = SIDE_PX) -> None:
         self._pictures = SubjectPictures(SubjectConfig(), side_px, (0.5, 0.5, 0.5), training=True)
 
     def __call__(self, sprite: Sprite, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """`sprite` in a random pose, cut out; RGB, [side, side, 3]."""
-        cut: NDArray[np.uint8] = self._pictures(*alone(sprite, rng), rng)
+        """Draw `sprite` in a random pose and cut it out; RGB, [side, side, 3]."""
+        cut: NDArray[np.uint8] = self._pictures(*draw_alone(sprite, rng), rng)
         return cut

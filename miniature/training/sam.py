@@ -1,13 +1,12 @@
-"""SAM: the mask of a box. First the whole network with a map of all subjects beside it, then on crowded scenes with a
-map that tells subjects apart, then the decoder alone.
+"""Training of SAM, which finds the mask of a box: the whole network, then on crowded scenes, then only the decoder.
 
-Scenes reach the network through the ordinary preprocessing: the longest side at 192 px, padding on the right and
-below. Boxes are jittered, as the detector's are.
+The first phase also predicts a map of all subjects, the second one a map that separates subjects. Scenes pass through
+the ordinary preprocessing: the longest side at 192 px, padding on the right and below. Boxes are jittered to imitate
+the detector's.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,49 +26,59 @@ MASK_PX = 4 * SIZES.image_px // SIZES.patch_px
 PREPROCESSING = Preprocessing(side_px=SIZES.image_px)
 SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256))
 CROWDED = SCENES.model_copy(update={"subjects": (3, 6)})
-"""Many that touch: what is another's within a box is most of what is wrong after the first phase."""
+"""Scenes with many touching subjects: after the first phase, most errors are parts of another subject in the box."""
 
 
 class SamPhase(Phase):
-    """A phase with its prompts."""
+    """Settings of a phase with prompts."""
 
     boxes: Count = 2
-    """Prompts an image."""
+    """Number of prompts per image."""
     map_weight: Factor = 1.0
-    """Weight of the map of all subjects, seen by a helping head; dense supervision for the image encoder."""
+    """Weight of the map of all subjects from an auxiliary head, a dense supervision of the image encoder; 0 has no
+    map."""
     owner_weight: Factor = 0.0
-    """Weight of the map in which each cell of a subject says where its subject's box is; 0: no such map. Without it
-    the image encoder need not tell subjects apart that touch, as they have one map."""
+    """Weight of the map in which each cell of a subject predicts the subject's box; 0 has no such map. It trains the
+    image encoder to separate touching subjects, which the map of all subjects does not."""
 
 
 class SamConfig(Config):
+    """Settings of SAM's training."""
+
     seed: Seed
+    """Seed of weights and data."""
     everything: SamPhase
+    """Phase that trains the whole network."""
     crowded: SamPhase
+    """Phase that trains the whole network on crowded scenes."""
     decoder: SamPhase
+    """Phase that trains the decoder."""
     jitter: Share = 0.08
-    """How far each side of a box may be off, as a share of the box."""
+    """Largest shift of each side of a box, as a share of the box's side; 0 uses exact boxes."""
     validation_scenes: Count = 120
+    """Number of scenes for validation."""
 
 
 class Settings(Config):
-    """The tables of a recipe."""
+    """Tables of the recipe."""
 
     training: SamConfig
+    """Settings of the training."""
 
 
 class SamData:
     """Scenes with boxes and their masks.
 
     A batch has pixels [B, 3, 192, 192], boxes [B, K, 4] (xyxy in pixels of the input), masks [B, K, 96, 96] and
-    subjects [B, 96, 96], the last two as shares of each cell; and owners [B, 4, 96, 96], the way to the middle of the
-    box of the subject that has most of a cell, and the box's sides, in shares of the input; NaN where there is none.
+    subjects [B, 96, 96], the last two as shares of each cell. It also has owners [B, 4, 96, 96]: the offset to the
+    centre of the box of the cell's subject, and the box's sides, in shares of the input; NaN in cells without subject.
     """
 
     def __init__(self, boxes: int, jitter: float, scenes: ScenesConfig = SCENES) -> None:
         self.boxes, self.jitter, self.scenes = boxes, jitter, scenes
 
     def __call__(self, seed: Sequence[int], size: int) -> dict[str, Tensor]:
+        """Return a batch."""
         rng = np.random.default_rng([*seed, 1])
         scenes = [compose((*seed, i), self.scenes) for i in range(size)]
         images = [PREPROCESSING.prepare(scene.image) for scene in scenes]
@@ -80,7 +89,7 @@ class SamData:
             "boxes": torch.from_numpy(np.stack(boxes)),
             "masks": torch.from_numpy(np.stack(masks)),
             "subjects": torch.from_numpy(np.stack([_all_subjects(scene) for scene in scenes])),
-            "owners": torch.from_numpy(np.stack([_owners(scene) for scene in scenes])),
+            "owners": torch.from_numpy(np.stack([_owner_maps(scene) for scene in scenes])),
         }
 
     def _prompts(
@@ -96,7 +105,7 @@ class SamData:
 
 
 def at_mask_size(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The share of each cell of the network's mask, [96, 96], that `mask` [H, W] covers; padding is 0."""
+    """Return the share of each cell of the network's mask, [96, 96], that `mask` [H, W] covers; padding is 0."""
     height, width = mask.shape
     side = max(height, width)
     square = torch.zeros(1, 1, side, side)
@@ -109,8 +118,8 @@ def _all_subjects(scene: Scene) -> NDArray[np.float32]:
     return at_mask_size(np.any([subject.mask for subject in scene.subjects], axis=0))
 
 
-def _owners(scene: Scene) -> NDArray[np.float32]:
-    """Of `SamData`."""
+def _owner_maps(scene: Scene) -> NDArray[np.float32]:
+    """Return the owners of `SamData` for a scene."""
     longest = max(scene.image.shape[:2])
     centres = (np.arange(MASK_PX, dtype=np.float32) + 0.5) / MASK_PX
     owners = np.full((4, MASK_PX, MASK_PX), np.nan, np.float32)
@@ -125,24 +134,27 @@ def _owners(scene: Scene) -> NDArray[np.float32]:
 
 
 class SamTask:
-    """One phase."""
+    """Trains the network, or parts of it, on masks of boxes."""
 
-    def __init__(self, name: str, net: Any, config: SamConfig, phase: SamPhase, scenes: ScenesConfig = SCENES) -> None:
+    def __init__(
+        self, name: str, net: SamModel, config: SamConfig, phase: SamPhase, scenes: ScenesConfig = SCENES
+    ) -> None:
         self.name, self.net, self.phase = name, net, phase
         self.frozen = phase.rates.get("vision_encoder") == 0.0
         self.heads: nn.Module = nn.Conv2d(SIZES.embedding_channels, 16 * (5 if phase.owner_weight else 1), 1)
         self.data = SamData(phase.boxes, config.jitter, scenes)
         self._seed, self._scenes, self._exact = config.seed, config.validation_scenes, SamData(4, 0.0)
 
-    def loss(self, batch: Any) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the losses of masks, predicted IoU and auxiliary maps."""
         with torch.set_grad_enabled(not self.frozen):
-            seen = self.net.vision_encoder(batch["pixels"]).last_hidden_state
-        out = self.net(image_embeddings=seen, input_boxes=batch["boxes"], multimask_output=False)
+            features = self.net.vision_encoder(batch["pixels"]).last_hidden_state
+        out = self.net(image_embeddings=features, input_boxes=batch["boxes"], multimask_output=False)
         logits, predicted = out.pred_masks[:, :, 0], out.iou_scores[:, :, 0]
         terms = mask_terms(logits, batch["masks"], batch["boxes"])
         terms["iou"] = 0.2 * F.mse_loss(predicted, iou(logits > 0, batch["masks"] > 0.5))
         if self.phase.map_weight and not self.frozen:
-            maps = F.pixel_shuffle(self.heads(seen), 4)
+            maps = F.pixel_shuffle(self.heads(features), 4)
             terms["map"] = self.phase.map_weight * F.binary_cross_entropy_with_logits(maps[:, 0], batch["subjects"])
             if self.phase.owner_weight:
                 owned = ~batch["owners"].isnan()
@@ -150,21 +162,27 @@ class SamTask:
         return terms
 
     def validate(self) -> dict[str, float]:
-        """Mean IoU at mask size, from exact boxes, and the share of masks over .75."""
-        found = []
+        """Return the mean IoU at mask size, from exact boxes, and the share of masks with an IoU of at least .75."""
+        overlaps = []
         for i in range(0, self._scenes, 40):
             batch = self._exact((self._seed, 999, i), min(40, self._scenes - i))
             out = self.net(pixel_values=batch["pixels"], input_boxes=batch["boxes"], multimask_output=False)
-            found.append(iou(out.pred_masks[:, :, 0] > 0, batch["masks"] > 0.5).flatten())
-        ious = torch.cat(found)
+            overlaps.append(iou(out.pred_masks[:, :, 0] > 0, batch["masks"] > 0.5).flatten())
+        ious = torch.cat(overlaps)
         return {"mask_iou": float(ious.mean()), "over_75": float((ious >= 0.75).float().mean())}
 
     def finish(self) -> None:
-        """Nothing is trained outside of the network."""
+        """Do nothing: all trained weights are in the network."""
 
 
 def mask_terms(logits: Tensor, masks: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy in and just around the box, dice, and cross-entropy everywhere; all [B, K, h, w] but `boxes`."""
+    """Return the cross-entropy in and near the box, the dice loss, and the cross-entropy everywhere.
+
+    Args:
+        logits: logits of the masks, [B, K, h, w].
+        masks: true shares of the cells, [B, K, h, w].
+        boxes: xyxy in pixels of the input, [B, K, 4].
+    """
     entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     near = _near(boxes, logits.shape[-1])
     in_box = (entropy * near).sum((2, 3)) / near.sum((2, 3)).clamp(min=1)
@@ -175,20 +193,20 @@ def mask_terms(logits: Tensor, masks: Tensor, boxes: Tensor) -> dict[str, Tensor
 
 
 def _near(boxes: Tensor, side: int) -> Tensor:
-    """1 in the cells [B, K, side, side] within the box grown by 30 %."""
+    """Return 1 in the cells [B, K, side, side] within the box enlarged by 30 %, otherwise 0."""
     centres = (torch.arange(side) + 0.5) * (SIZES.image_px / side)
     middle, reach = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) * 0.65
     across, down = ((centres - middle[..., i, None]).abs() < reach[..., i, None] for i in (0, 1))
     return (down[..., :, None] & across[..., None, :]).float()
 
 
-def iou(found: Tensor, true: Tensor) -> Tensor:
-    """IoU of boolean masks [..., h, w]; 0 where both are empty."""
-    return (found & true).sum((-2, -1)) / (found | true).sum((-2, -1)).clamp(min=1)
+def iou(predicted: Tensor, true: Tensor) -> Tensor:
+    """Return the IoU of boolean masks [..., h, w]; 0 where both are empty."""
+    return (predicted & true).sum((-2, -1)) / (predicted | true).sum((-2, -1)).clamp(min=1)
 
 
 class Training:
-    """The recipe: the whole network, the same on crowded scenes, then the decoder over a frozen image encoder."""
+    """Recipe: the whole network, then on crowded scenes, then the decoder with a frozen image encoder."""
 
     def __init__(self, config: SamConfig) -> None:
         self.config = config
@@ -196,7 +214,8 @@ class Training:
             torch.manual_seed(config.seed)
             self.net = SamModel(architecture())
 
-    def tasks(self) -> list[tuple[Phase, Task]]:
+    def tasks(self) -> list[tuple[Phase, Task[dict[str, Tensor]]]]:
+        """Return the phases with their tasks."""
         config = self.config
         return [
             (config.everything, SamTask("everything", self.net, config, config.everything)),
@@ -205,6 +224,7 @@ class Training:
         ]
 
     def save(self, folder: Path) -> None:
+        """Write the network in half precision."""
         self.net.eval().half()
         save(self.net, folder)
         self.net.float()

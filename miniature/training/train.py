@@ -1,15 +1,15 @@
-"""Trains a small network of the miniature world: one loop for all of them.
+"""Trains a small network of the miniature world, with one loop for all networks.
 
     python -m miniature.train sam --out out/weights/sam
 
-A network's recipe (`miniature/training/sam.toml` and its neighbours) is a list of phases; `miniature.training` has the
-data and the loss of each. The batch of a step depends on the recipe's seed, the phase and the step alone, so a run
-that was stopped goes on from its last checkpoint as if it had not been, and the same seed gives the same weights
-on one machine. Schedules count steps, never seconds.
+A network's recipe (such as `miniature/training/sam.toml`) is a list of phases; `miniature.training` has the data and
+the loss of each. The batch of a step depends only on the recipe's seed, the phase and the step. Therefore a resumed run
+gives the same weights as an uninterrupted one, and on one machine the same seed gives the same weights. Schedules count
+steps, not seconds.
 
-    OUT/checkpoint.pt     the last one: weights, optimisers, random state, phase and step
-    OUT/metrics.jsonl     what was logged and validated, with the processor's seconds
-    OUT/weights/          the network in its library's folder layout, half precision, after the last phase
+    OUT/checkpoint.pt     last checkpoint: weights, optimisers, random state, phase and step
+    OUT/metrics.jsonl     logged losses and validations, with CPU seconds
+    OUT/weights/          network in its library's folder layout, half precision, after the last phase
 """
 
 import argparse
@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import psutil
@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from infra.config import Config, load
 from infra.ranges import Count, Factor, Rate, RateOrZero, Share, Steps
-from miniature.refusal import refusing
+from miniature.refusal import exit_on_bad_input
 from miniature.training.muon import Muon
 from miniature.world.sprites import LIST
 
@@ -44,129 +44,141 @@ log = logging.getLogger("miniature.training.train")
 NETWORKS = ("sam", "grounding_dino", "blip2", "latent", "image_encoder", "base", "judge", "embedder")
 
 
-class AnotherRecipe(Exception):
-    """A checkpoint cannot be gone on from; the message says what to do."""
+class RecipeMismatch(Exception):
+    """A checkpoint belongs to another recipe; the message names the remedy."""
 
 
 class Phase(Config):
-    """One stretch of training: its length and its optimisers."""
+    """Length and optimisers of a phase of training."""
 
     steps: Steps
+    """Number of steps."""
     batch_size: Count = 16
+    """Number of examples in a batch."""
     learning_rate: Rate
+    """Highest learning rate of AdamW."""
     muon_rate: RateOrZero = 0.0
-    """Matrices of linear layers are trained by Muon at this rate; 0: everything by AdamW."""
+    """Highest learning rate of Muon, which trains the matrices of linear layers; 0 trains all weights with AdamW."""
     muon_convolutions: tuple[str, ...] = ()
-    """Muon also takes the kernels of convolutions whose names begin so."""
+    """Prefixes of the names of convolutions whose kernels Muon trains too."""
     rates: dict[str, Factor] = Field(default={})
-    """Factors of the rate for parameters whose names begin so; 0 freezes them."""
+    """Factors of the learning rate by prefix of the parameters' names; 0 freezes the parameters."""
     warmup_steps: Steps = 100
+    """Number of steps over which the learning rate rises linearly from zero."""
     last_share: Share = 0.03
-    """The rate falls as a half cosine to this share of itself."""
+    """Share of the highest learning rate at the end of the phase, after a half cosine; 0 ends at zero."""
     weight_decay: RateOrZero = 0.01
+    """Decoupled weight decay per step, as a factor of the learning rate; 0 applies none."""
     clip_norm: float = Field(default=1.0, gt=0, le=1000)
+    """Largest norm of the gradients of all weights together."""
 
 
-class Data(Protocol):
-    """Makes batches; crosses to worker processes, so it holds no network."""
-
-    def __call__(self, seed: Sequence[int], size: int) -> Any:
-        """`size` examples, the same for the same seed; tensors, or dictionaries and lists of them."""
+BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
-class Task(Protocol):
-    """What one phase trains, and how."""
+class Data(Protocol[BatchT_co]):
+    """Makes batches. It is sent to worker processes, so it holds no network."""
+
+    def __call__(self, seed: Sequence[int], size: int) -> BatchT_co:
+        """Return a batch of `size` examples that depends on `seed` alone."""
+
+
+class Task(Protocol[BatchT]):
+    """Data, losses and validation of a phase."""
 
     @property
     def name(self) -> str:
-        """What logs call the phase."""
+        """Name of the phase in the log."""
 
     @property
     def net(self) -> nn.Module:
-        """The network, which all phases share."""
+        """Network, which all phases share."""
 
     @property
     def heads(self) -> nn.Module:
-        """Helpers that the phase trains along and nobody keeps."""
+        """Auxiliary modules that the phase trains and that are not saved with the network."""
 
     @property
-    def data(self) -> Data:
-        """What it is trained on."""
+    def data(self) -> Data[BatchT]:
+        """Training data."""
 
-    def loss(self, batch: Any) -> dict[str, Tensor]:
-        """The weighted terms of the loss; their sum is minimised."""
+    def loss(self, batch: BatchT) -> dict[str, Tensor]:
+        """Return the weighted terms of the loss; their sum is minimised."""
 
     def validate(self) -> dict[str, float]:
-        """Figures on scenes that are never trained on."""
+        """Return figures for scenes that are not used for training."""
 
     def finish(self) -> None:
-        """Bring into `net` what the phase trained outside of it."""
+        """Copy results that the phase trained outside of `net` into it."""
 
 
 class Recipe(Protocol):
-    """A network on its way."""
+    """Phases of a network's training."""
 
-    def tasks(self) -> list[tuple[Phase, Task]]:
-        """The phases in order; all train the same `net`."""
+    def tasks(self) -> Sequence[tuple[Phase, Task[Any]]]:
+        """Return the phases in order; all train the same `net`."""
 
     def save(self, folder: Path) -> None:
-        """Write the network in half precision, with its processor, as its library lays it out."""
+        """Write the network in half precision, with its processor, in its library's layout."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How often something is done, in steps. Changes no weight."""
+class Intervals:
+    """Numbers of steps between log lines, validations and checkpoints. They do not affect the weights."""
 
     log: int = 50
     validate: int = 250
     checkpoint: int = 100
 
 
-def train(recipe: Recipe, seed: int, out: Path, workers: int = 0, pace: Pace = Pace()) -> dict[str, float]:
-    """Run what is left of the recipe, from the checkpoint in `out` if there is one; the last validation.
+def train(
+    recipe: Recipe, seed: int, out: Path, workers: int = 0, intervals: Intervals = Intervals()
+) -> dict[str, float]:
+    """Run the rest of the recipe, from the checkpoint in `out` if there is one, and return the last validation.
 
     Raises:
-        AnotherRecipe: the checkpoint is of other phases, another seed or other sprites.
+        RecipeMismatch: the checkpoint belongs to other phases, another seed or other sprites.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     tasks = recipe.tasks()
-    made_by = _made_by(seed, [phase for phase, _ in tasks])
-    saved = _load(out / "checkpoint.pt", made_by)
+    recipe_id = _recipe_id(seed, [phase for phase, _ in tasks])
+    saved = _load(out / "checkpoint.pt", recipe_id)
     first = saved["phase"] if saved else 0
     if saved:
         tasks[0][1].net.load_state_dict(saved["net"])
     figures: dict[str, float] = {}
     for index, (phase, task) in enumerate(tasks[first:], start=first):
-        run = _Run(phase, task, (seed, index), out, made_by)
+        run = _PhaseRun(phase, task, (seed, index), out, recipe_id)
         if saved and index == first:
             run.restore(saved)
-        figures = run.go(workers, pace)
+        figures = run.run(workers, intervals)
     recipe.save(out / "weights")
     return figures
 
 
-class _Run:
-    """One phase, from wherever it is to its end."""
+class _PhaseRun:
+    """Runs one phase from its first step, or from a checkpoint, to its end."""
 
-    def __init__(self, phase: Phase, task: Task, seed: tuple[int, int], out: Path, made_by: str) -> None:
-        self.phase, self.task, self.seed, self.out, self.made_by = phase, task, seed, out, made_by
+    def __init__(self, phase: Phase, task: Task[Any], seed: tuple[int, int], out: Path, recipe_id: str) -> None:
+        self.phase, self.task, self.seed, self.out, self.recipe_id = phase, task, seed, out, recipe_id
         self.optimisers = optimisers(task, phase)
         self.step = 0
         self.cpu_s = 0.0
         self._cpu_start = cpu_s()
 
-    def go(self, workers: int, pace: Pace) -> dict[str, float]:
-        """Train to the end of the phase; the figures at its end."""
+    def run(self, workers: int, intervals: Intervals) -> dict[str, float]:
+        """Train to the end of the phase and return the figures of the last validation."""
         mean = _Mean()
         for batch in self._batches(workers):
             mean.add(self._update(batch))
             self.step += 1
-            if self.step % pace.log == 0:
+            if self.step % intervals.log == 0:
                 self._report("train", mean.take())
-            if self.step % pace.validate == 0 and self.step < self.phase.steps:
+            if self.step % intervals.validate == 0 and self.step < self.phase.steps:
                 self._report("validate", self._validate())
-            if self.step % pace.checkpoint == 0 or self.step == self.phase.steps:
+            if self.step % intervals.checkpoint == 0 or self.step == self.phase.steps:
                 self._save()
         self.task.finish()
         self._save()
@@ -175,21 +187,21 @@ class _Run:
         return figures
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint of this phase."""
+        """Restore the state of this phase from a checkpoint."""
         self.task.heads.load_state_dict(saved["heads"])
         for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         torch.set_rng_state(saved["random"])
         self.step, self.cpu_s = saved["step"], saved["cpu_s"]
-        log.info("%s goes on at step %d of %d", self.task.name, self.step, self.phase.steps)
+        log.info("%s resumes at step %d of %d", self.task.name, self.step, self.phase.steps)
 
-    def _batches(self, workers: int) -> Iterator[Any]:
-        steps, left = _Steps(self.task.data, self.seed, self.phase), range(self.step, self.phase.steps)
-        cv2.setNumThreads(1)  # here, since a worker hangs that inherits a pool of threads and ends it
-        own = torch.Generator()  # else each loader would draw from the random state that checkpoints hold
-        return iter(DataLoader(steps, batch_size=None, sampler=left, num_workers=workers, generator=own))
+    def _batches(self, workers: int) -> Iterator[object]:
+        steps, remaining = _Steps(self.task.data, self.seed, self.phase), range(self.step, self.phase.steps)
+        cv2.setNumThreads(1)  # before workers start: a forked worker hangs when it ends an inherited pool of threads
+        own = torch.Generator()  # otherwise the loader would draw from the random state that checkpoints hold
+        return iter(DataLoader(steps, batch_size=None, sampler=remaining, num_workers=workers, generator=own))
 
-    def _update(self, batch: Any) -> dict[str, float]:
+    def _update(self, batch: object) -> dict[str, float]:
         for module in (self.task.net, self.task.heads):
             module.train()
         share = rate_at(self.step, self.phase)
@@ -218,13 +230,13 @@ class _Run:
         rounded = {name: round(value, 4) for name, value in figures.items()}
         with (self.out / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line | rounded) + "\n")
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
-        log.info("%s %d/%d  %s  %.0f CPU s  %s", self.task.name, self.step, self.phase.steps, kind, seconds, shown)
+        text = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        log.info("%s %d/%d  %s  %.0f CPU s  %s", self.task.name, self.step, self.phase.steps, kind, seconds, text)
 
     def _save(self) -> None:
         path = self.out / "checkpoint.pt"
         state = {
-            "made_by": self.made_by,
+            "made_by": self.recipe_id,
             "phase": self.seed[1],
             "step": self.step,
             "cpu_s": self.cpu_s + cpu_s() - self._cpu_start,
@@ -237,18 +249,18 @@ class _Run:
         os.replace(path.with_suffix(".tmp"), path)
 
 
-class _Steps(Dataset[Any]):
-    """The batch of each step."""
+class _Steps(Dataset[object]):
+    """Batches by step."""
 
-    def __init__(self, data: Data, seed: tuple[int, int], phase: Phase) -> None:
+    def __init__(self, data: Data[object], seed: tuple[int, int], phase: Phase) -> None:
         self.data, self.seed, self.size = data, seed, phase.batch_size
 
-    def __getitem__(self, step: int) -> Any:
+    def __getitem__(self, step: int) -> object:
         return self.data((*self.seed, step), self.size)
 
 
 class _Mean:
-    """Running means since they were last taken."""
+    """Means of values by name since the last call of `take`."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
@@ -266,15 +278,15 @@ class _Mean:
 
 
 def rate_at(step: int, phase: Phase) -> float:
-    """The share of the learning rate at a step: up in a line, down as a half cosine."""
+    """Return the share of the highest learning rate at a step: a linear rise, then a half cosine."""
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / phase.steps)))
     return min(1.0, (step + 1) / phase.warmup_steps) * (phase.last_share + (1 - phase.last_share) * fall)
 
 
-def optimisers(task: Task, phase: Phase) -> list[Optimizer]:
-    """AdamW for all that is trained but what Muon takes; matrices alone decay.
+def optimisers(task: Task[Any], phase: Phase) -> list[Optimizer]:
+    """Return Muon for its matrices, if the phase uses it, and AdamW for all other parameters; only matrices decay.
 
-    Parameters at rate 0 are frozen, those at another rate are thawed.
+    Parameters with rate 0 are frozen, all others are unfrozen.
     """
     matrices = _matrices(task.net, phase.muon_convolutions) if phase.muon_rate else set()
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
@@ -289,14 +301,14 @@ def optimisers(task: Task, phase: Phase) -> list[Optimizer]:
         if not muon
     ]
     muon = [{"params": ps, "full_rate": f * phase.muon_rate} for (is_muon, _, f), ps in groups.items() if is_muon]
-    made: list[Optimizer] = [torch.optim.AdamW(adam, lr=phase.learning_rate, betas=(0.9, 0.98))]
+    used: list[Optimizer] = [torch.optim.AdamW(adam, lr=phase.learning_rate, betas=(0.9, 0.98))]
     if muon:
-        made.append(Muon(muon, lr=phase.muon_rate, weight_decay=phase.weight_decay))
-    return made
+        used.append(Muon(muon, lr=phase.muon_rate, weight_decay=phase.weight_decay))
+    return used
 
 
 def _matrices(net: nn.Module, convolutions: tuple[str, ...]) -> set[Tensor]:
-    """Weights of linear layers that are no embedding's as well, and of the convolutions that are named."""
+    """Return the weights of linear layers that are not shared with embeddings, and those of the named convolutions."""
     embeddings = {id(m.weight) for m in net.modules() if isinstance(m, nn.Embedding)}
     linear = {m.weight for m in net.modules() if isinstance(m, nn.Linear) and id(m.weight) not in embeddings}
     named = {m.weight for n, m in net.named_modules() if isinstance(m, nn.Conv2d) and n.startswith(convolutions)}
@@ -304,7 +316,7 @@ def _matrices(net: nn.Module, convolutions: tuple[str, ...]) -> set[Tensor]:
 
 
 def cpu_s() -> float:
-    """CPU seconds of this process and its workers, ended or not."""
+    """Return the CPU seconds of this process and its workers, running or ended."""
     times = os.times()
     total = times.user + times.system + times.children_user + times.children_system
     for worker in psutil.Process().children():
@@ -313,40 +325,42 @@ def cpu_s() -> float:
     return total
 
 
-def _made_by(seed: int, phases: Sequence[Phase]) -> str:
-    """Changes with the recipe and with the sprites that scenes are made of."""
+def _recipe_id(seed: int, phases: Sequence[Phase]) -> str:
+    """Return a hash that changes with the recipe and with the list of sprites."""
     recipe = [str(seed), *(phase.model_dump_json() for phase in phases)]
     return hashlib.sha256("\n".join(recipe).encode() + LIST.read_bytes()).hexdigest()[:16]
 
 
-def _load(path: Path, made_by: str) -> dict[str, Any] | None:
+def _load(path: Path, recipe_id: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, weights_only=True)
-    if state.get("made_by") != made_by:
-        raise AnotherRecipe(f"{path} is of another recipe, seed or list of sprites: remove {path.parent} to begin anew")
+    if state.get("made_by") != recipe_id:
+        raise RecipeMismatch(
+            f"{path} was written with another recipe, seed or list of sprites. Remove {path.parent} to start again"
+        )
     return state
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Train a small network, or go on where that was stopped.")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Train a small network, or resume its training.")
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--out", type=Path, help="folder of the run (default: out/weights/NETWORK)")
     parser.add_argument("--config", type=Path, help="recipe (default: miniature/training/NETWORK.toml)")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="training.KEY=VALUE")
     parser.add_argument("--workers", type=int, default=0, help="processes that compose scenes (default: none)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; part of what makes runs equal (default: 1)")
-    given = parser.parse_args()
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch; affects the weights (default: 1)")
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(given.threads)
-    module = import_module(f"miniature.training.{given.network}")
-    config = given.config or Path(__file__).parent / f"{given.network}.toml"
+    torch.set_num_threads(options.threads)
+    module = import_module(f"miniature.training.{options.network}")
+    config = options.config or Path(__file__).parent / f"{options.network}.toml"
     start = time.monotonic()
-    out = given.out or Path("out/weights") / given.network
-    with refusing(parser, AnotherRecipe):
-        recipe = load(module.Settings, config, given.overrides).training
-        figures = train(module.Training(recipe), recipe.seed, out, given.workers)
+    out = options.out or Path("out/weights") / options.network
+    with exit_on_bad_input(parser, RecipeMismatch):
+        recipe = load(module.Settings, config, options.overrides).training
+        figures = train(module.Training(recipe), recipe.seed, out, options.workers)
     log.info("done in %.0f s: %s", time.monotonic() - start, figures)
 
 

@@ -1,4 +1,4 @@
-"""Scenes as the scorer's matching wants them."""
+"""Converts scenes and predictions to the types that `matching` compares."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from miniature.world.scenes import Scene
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A subject, by both of its words."""
+class KnownSubject:
+    """A subject with its name, its class word and its box."""
 
     name: str
     class_word: str
@@ -18,12 +18,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A box that a network gave a word to."""
+    """A predicted box with its word."""
 
     label: str
     box: Box
 
 
-def known_of(scene: Scene) -> Sequence[Known]:
-    """The subjects of a scene."""
-    return [Known(s.sprite.name, s.sprite.class_word, s.box) for s in scene.subjects]
+def scene_subjects(scene: Scene) -> Sequence[KnownSubject]:
+    """Return the subjects of a scene."""
+    return [KnownSubject(s.sprite.name, s.sprite.class_word, s.box) for s in scene.subjects]

@@ -1,1 +1,1 @@
-"""The world that the small networks see: scenes, sprites, backgrounds, and the server of its images."""
+"""The world of the small networks: scenes, sprites, backgrounds, and a server for its images."""

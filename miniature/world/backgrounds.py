@@ -1,7 +1,7 @@
-"""What the subjects of a scene stand on or before: procedural textures, each with its noun and its place.
+"""Backgrounds of scenes: procedural textures, each with its noun and the ending of a caption.
 
-The networks are trained on `BACKGROUNDS`. `UNTAUGHT` is for scores: no training may use one of these.
-Lengths inside are in units of 1/192 of the picture's smaller side, so a texture looks the same at every size.
+The networks are trained on `BACKGROUNDS`. `UNTAUGHT` is for scores only; no training may use it. Lengths are in units
+of 1/192 of the picture's smaller side, so a texture looks the same at every size.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.floating[Any]]
-"""RGB 0..255, [H, W, 3]; or one channel, [H, W]."""
+"""RGB values 0 to 255, [H, W, 3], or one channel, [H, W]."""
 Draw = Callable[[np.random.Generator, int, int], Pixels]
 
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """A place: its word and its texture."""
+    """A background: its word and its texture."""
 
     noun: str
     place: str
-    """How a caption ends: "on the grass"."""
+    """Ending of a caption, such as "on the grass"."""
     draw: Draw
-    """Pixels [height_px, width_px, 3] from a random generator and the two sizes, in this order."""
+    """Draws pixels [height_px, width_px, 3] from a random generator, the height and the width."""
 
 
 def grass(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Blades of two greens over lighter and darker patches."""
+    """Draw blades of two greens over lighter and darker patches."""
     blades = _noise(rng, height_px, width_px, 1.2, stretch=5.0)
     shade = 0.55 * blades + 0.45 * _noise(rng, height_px, width_px, 30)
     dark, bright = rng.uniform((25, 85, 20), (50, 110, 40)), rng.uniform((105, 170, 55), (150, 205, 90))
@@ -37,7 +37,7 @@ def grass(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def sand(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Bent ripples and grain."""
+    """Draw bent ripples and grain."""
     y, _ = _grid(height_px, width_px)
     bend = _noise(rng, height_px, width_px, 50)
     ripples = 0.5 + 0.5 * np.sin(y / rng.uniform(3, 5) + 9 * bend)
@@ -46,7 +46,7 @@ def sand(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def water(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Waves that get longer towards the viewer, with bright crests."""
+    """Draw waves that get longer towards the viewer, with bright crests."""
     y, x = _grid(height_px, width_px)
     depth = (y + 60) ** 0.8
     swell = np.sin(depth / rng.uniform(1.2, 2.0) + 2 * np.sin(x / rng.uniform(14, 30) + rng.uniform(0, 6)))
@@ -56,14 +56,14 @@ def water(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def snow(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Soft bluish drifts with a few glints."""
+    """Draw soft bluish drifts with a few glints."""
     shade = 0.8 * _noise(rng, height_px, width_px, 45, stretch=0.6) + 0.2 * _noise(rng, height_px, width_px, 3)
     glints = (rng.random((height_px, width_px), np.float32) > 0.998)[..., None] * 25
     return _mix(shade, rng.uniform((185, 205, 230), (205, 220, 240)), np.array((248, 251, 255))) + glints
 
 
 def floor(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Square tiles, light and dark in turn, with grout between."""
+    """Draw square tiles, alternating light and dark, with grout between."""
     y, x = _grid(height_px, width_px)
     tile = rng.uniform(22, 42)
     row, column = (y + rng.uniform(0, tile)) / tile, (x + rng.uniform(0, tile)) / tile
@@ -75,7 +75,7 @@ def floor(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def wall(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Bricks in running bond with pale mortar."""
+    """Draw bricks in running bond with pale mortar."""
     y, x = _grid(height_px, width_px)
     tall = rng.uniform(11, 18)
     wide = 2.3 * tall
@@ -89,7 +89,7 @@ def wall(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def road(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Grey asphalt with a dashed line across."""
+    """Draw grey asphalt with a dashed line across."""
     y, x = _grid(height_px, width_px)
     shade = 0.6 * _noise(rng, height_px, width_px, 0.9) + 0.4 * _noise(rng, height_px, width_px, 24)
     asphalt = _mix(shade, rng.uniform((55, 55, 58), (75, 75, 80)), rng.uniform((105, 105, 108), (130, 130, 135)))
@@ -99,7 +99,7 @@ def road(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def table(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Wooden boards, each with its own tone and grain."""
+    """Draw wooden boards, each with its own tone and grain."""
     y, _ = _grid(height_px, width_px)
     board = rng.uniform(24, 44)
     row = (y + rng.uniform(0, board)) / board
@@ -111,7 +111,7 @@ def table(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def carpet(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Diamonds in two colours over a coarse weave."""
+    """Draw diamonds in two colours over a coarse weave."""
     y, x = _grid(height_px, width_px)
     period = rng.uniform(26, 46)
     diamonds = np.abs((x / period) % 1 - 0.5) + np.abs((y / period) % 1 - 0.5)
@@ -125,7 +125,7 @@ def carpet(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def sky(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Blue that pales downwards, with thin veils of cloud."""
+    """Draw blue that pales downwards, with thin veils of cloud."""
     y, _ = _grid(height_px, width_px)
     puffs = 0.65 * _noise(rng, height_px, width_px, 40, stretch=0.5) + 0.35 * _noise(rng, height_px, width_px, 13)
     veil = np.clip(2.4 * puffs - 1.1, 0, 0.75)
@@ -135,7 +135,7 @@ def sky(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def mosaic(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Stones of all colours side by side, each darker towards its edge."""
+    """Draw stones of all colours side by side, each darker towards its edge."""
     unit = min(height_px, width_px) / 192
     seeds = np.ones((height_px, width_px), np.uint8)
     count = int(rng.integers(120, 260))
@@ -151,7 +151,7 @@ def mosaic(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def leaves(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Fallen leaves over each other, yellow to brown."""
+    """Draw fallen leaves over each other, yellow to brown."""
     unit = min(height_px, width_px) / 192
     image = np.full((height_px, width_px, 3), rng.uniform((50, 35, 20), (80, 60, 35)), np.float32)
     for _ in range(int(rng.integers(350, 600))):
@@ -163,7 +163,7 @@ def leaves(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def curtain(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Cloth in one colour that hangs in soft folds."""
+    """Draw cloth in one colour that hangs in soft folds."""
     y, x = _grid(height_px, width_px)
     bend = 10 * _noise(rng, height_px, width_px, 60, stretch=3.0)
     folds = 0.5 + 0.35 * np.sin((x + bend) / rng.uniform(4, 9)) + 0.15 * np.sin((x - bend) / rng.uniform(2, 4))
@@ -172,7 +172,7 @@ def curtain(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
 
 
 def wallpaper(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
-    """Dots in rows, every other row shifted, on paper of one colour."""
+    """Draw dots in rows, every other row shifted, on paper of one colour."""
     y, x = _grid(height_px, width_px)
     period = rng.uniform(14, 30)
     row = np.floor(y / period)
@@ -210,14 +210,14 @@ UNTAUGHT = {
 
 
 def _grid(height_px: int, width_px: int) -> tuple[Pixels, Pixels]:
-    """Row and column of every pixel, in units, each [H, W]."""
+    """Return row and column of every pixel, in units, each [H, W]."""
     unit = min(height_px, width_px) / 192
     y, x = np.mgrid[:height_px, :width_px].astype(np.float32) / np.float32(unit)
     return y, x
 
 
 def _noise(rng: np.random.Generator, height_px: int, width_px: int, cell: float, stretch: float = 1.0) -> Pixels:
-    """Smooth noise in [0, 1], [H, W]; `cell` units wide and `stretch` times as tall."""
+    """Return smooth noise in [0, 1], [H, W], with cells `cell` units wide and `stretch` times as tall."""
     unit = min(height_px, width_px) / 192
     rows = max(2, round(height_px / max(1.0, cell * stretch * unit)))
     columns = max(2, round(width_px / max(1.0, cell * unit)))
@@ -227,14 +227,14 @@ def _noise(rng: np.random.Generator, height_px: int, width_px: int, cell: float,
 
 
 def _hash(row: Pixels, column: Pixels, seed: float) -> Pixels:
-    """A number in [0, 1) for each pair of whole numbers, the same wherever the pair comes up."""
+    """Return a pseudo-random number in [0, 1) that depends only on the pair of whole numbers and the seed."""
     waves = np.sin(row * 12.9898 + column * 78.233 + seed) * 437.585
     fraction: Pixels = (waves - np.floor(waves)).astype(np.float32)
     return fraction
 
 
 def _seam(row: Pixels, column: Pixels | None, tall: float, wide: float | None = None) -> NDArray[np.bool_]:
-    """Where a new row or column has just begun, [H, W, 1]."""
+    """Return whether each pixel is at the start of a row or column of tiles, [H, W, 1]."""
     seam = row % 1 < tall
     if column is not None:
         seam = seam | (column % 1 < (tall if wide is None else wide))
@@ -243,7 +243,7 @@ def _seam(row: Pixels, column: Pixels | None, tall: float, wide: float | None = 
 
 
 def _mix(share: Pixels, dark: NDArray[np.float64], bright: NDArray[np.float64]) -> Pixels:
-    """From `dark` (share 0) to `bright` (share 1), [H, W, 3]."""
+    """Interpolate from `dark` (share 0) to `bright` (share 1), [H, W, 3]."""
     span = (bright - dark).astype(np.float32)
     mixed: Pixels = share.astype(np.float32)[..., None] * span + dark.astype(np.float32)
     return mixed

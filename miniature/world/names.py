@@ -1,4 +1,4 @@
-"""The sprites that the captioner and the detector learn: some of every class word, none that is held out."""
+"""Selects the sprites that the captioner and the detector learn: some of every class word, none that is held out."""
 
 from collections import Counter
 from functools import cache
@@ -11,16 +11,16 @@ PER_CLASS = 7
 
 @cache
 def labelled_names() -> tuple[str, ...]:
-    """The first `PER_CLASS` trained sprites of each class word, in the order of the list."""
-    taken: Counter[str] = Counter()
+    """Return the first `PER_CLASS` trained sprites of each class word, in the order of the list."""
+    counts: Counter[str] = Counter()
     names = []
     for sprite in sprites():
-        if not sprite.held_out and taken[sprite.class_word] < PER_CLASS:
-            taken[sprite.class_word] += 1
+        if not sprite.held_out and counts[sprite.class_word] < PER_CLASS:
+            counts[sprite.class_word] += 1
             names.append(sprite.name)
     return tuple(names)
 
 
 def taught_scenes() -> ScenesConfig:
-    """Scenes whose every subject the captioner and the detector have learned."""
+    """Return settings of scenes that contain only subjects that the captioner and the detector have learned."""
     return ScenesConfig(names=labelled_names())

@@ -1,9 +1,9 @@
-"""Scenes with exact ground truth: sprites on a background, and the caption that names them.
+"""Composes scenes with exact ground truth: sprites on a background, and the caption that names them.
 
     scene = compose(seed=7, config=ScenesConfig(width_px=(192, 192), height_px=(192, 192)))
 
-Every draw comes from the seed, so a scene is the same wherever it is composed. A pixel belongs to
-the subject that covers at least half of it last; boxes are the bounds of what is left visible.
+All random draws follow from the seed, so every process composes the same scene. A pixel belongs to the last painted
+subject that covers at least half of it; boxes are the bounds of the visible parts.
 """
 
 import difflib
@@ -27,13 +27,13 @@ from miniature.world.sprites import SIDES_PX, Sprite, cutout, outline, sprites
 
 Seed = int | Sequence[int]
 _TRIES = 15
-"""Places that are tried for a subject before it is left out."""
+"""Number of places that are tried for a subject before it is left out."""
 _MARGIN_PX = 3
-"""Pixels around a subject's hull that interpolation may reach."""
+"""Pixels around a subject's hull that interpolation may change."""
 
 
 class Pool(StrEnum):
-    """Which sprites may be subjects."""
+    """Set of sprites that may be subjects."""
 
     TRAINED = "trained"
     HELD_OUT = "held_out"
@@ -41,114 +41,126 @@ class Pool(StrEnum):
 
 
 class ScenesConfig(Config):
-    """What scenes look like. Pairs are the smallest and the largest value of a draw, both inclusive."""
+    """Appearance of scenes. Pairs are the smallest and the largest value of a draw, both inclusive."""
 
     width_px: tuple[Pixels, Pixels] = (384, 512)
+    """Width of the image in pixels."""
     height_px: tuple[Pixels, Pixels] = (384, 512)
+    """Height of the image in pixels."""
     subjects: tuple[Count, Count] = (1, 5)
-    """Subjects asked for; fewer where no place is found for one."""
+    """Number of subjects; a scene has fewer if there is no room for one."""
     pool: Pool = Pool.TRAINED
+    """Set of sprites that may be subjects."""
     names: tuple[str, ...] = ()
-    """Only these sprites of the pool; empty: all of it."""
+    """Names of the only sprites of the pool to use; empty for all of them."""
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
+    """Nouns of the backgrounds to use."""
     box_share: tuple[Share, Share] = (0.03, 0.5)
-    """Share of the image in a subject's whole box, drawn evenly in its logarithm. The upper end is for one subject
-    and falls with the square root of their number."""
+    """Share of the image that a subject's whole box covers, 0 to 1, log-uniform. The upper end is for one subject and
+    decreases with the square root of their number."""
     spread: Share = 1.0
-    """How much of the room between the edges subjects are put in, around its middle; 0: always in the middle."""
+    """Share of the room between the edges that subjects are placed in, around its middle; 0 places all in the middle.
+    """
     min_visible: float = Field(default=0.8, gt=0.0, le=1.0)
-    """Share of each subject that others may not cover."""
+    """Smallest share of each subject that stays visible, 0 to 1."""
     max_rotation_deg: float = Field(default=15.0, ge=0, le=180)
+    """Largest rotation in either direction, in degrees; 0 rotates none."""
     max_perspective: ShareBelowOne = 0.25
-    """How much nearer than its middle one side of a subject may seem, as a share."""
+    """Largest relative depth of a subject's side against its middle; 0 shows all flat."""
     flip_share: Share = 0.5
-    """Share of subjects that are mirrored."""
+    """Share of subjects that are mirrored, 0 to 1."""
     subject_light: tuple[Factor, Factor] = (0.85, 1.1)
-    """Brightness of each subject, as a factor."""
+    """Factor of the brightness of each subject."""
     scene_light: tuple[Factor, Factor] = (0.75, 1.12)
-    """Brightness of the whole scene, as a factor."""
+    """Factor of the brightness of the whole scene."""
     shadow: Share = 0.3
-    """How dark the soft shadow under a subject is; it is no part of any mask."""
+    """Darkness of the soft shadow under a subject, 0 to 1; shadows belong to no mask."""
     class_word_share: Share = 0.25
-    """Share of subjects that the caption calls by their class word. One whose class another subject shares is always
-    called by its name, so that a word of the caption never fits two subjects."""
+    """Share of subjects that the caption calls by their class word, 0 to 1. A subject whose class another one shares is
+    always called by its name, so that no word of the caption fits two subjects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """How a sprite is put into a scene."""
+    """Position, size and orientation of a sprite in a scene."""
 
     box_share: float
-    """Share of the frame in its box."""
+    """Share of the image that its box covers, 0 to 1."""
     angle_deg: float
-    """Anticlockwise."""
+    """Rotation in degrees, anticlockwise."""
     flip: bool
+    """Whether it is mirrored."""
     tilt: tuple[float, float]
-    """Seen in perspective: how much the longest side's reach to the right and downwards takes it away, -1 to 1."""
+    """Change of depth to the right and downwards over its longest side, -1 to 1."""
     light: float
+    """Factor of its brightness."""
     right: float
-    """Where its box is between the left and the right edge, 0 to 1."""
+    """Position of its box between the left and the right edge, 0 to 1."""
     down: float
-    """Where its box is between the upper and the lower edge, 0 to 1."""
+    """Position of its box between the upper and the lower edge, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A sprite in its pose, as a patch of the frame."""
+    """A sprite in its pose, as a patch of the image."""
 
     rgba: NDArray[np.float32]
-    """0..255, [h, w, 4], colour multiplied by alpha."""
+    """Values 0 to 255, [h, w, 4], colour premultiplied by alpha."""
     x0: int
+    """Left edge in pixels of the image."""
     y0: int
+    """Upper edge in pixels of the image."""
 
     @property
     def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the image that the patch covers."""
         height, width = self.rgba.shape[:2]
         return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Where it covers at least half of the pixel, [h, w]."""
+        """Whether it covers at least half of each pixel, [h, w]."""
         covered: NDArray[np.bool_] = self.rgba[..., 3] >= 127.5
         return covered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A sprite of a scene and where it is seen."""
+    """A sprite of a scene and its visible region."""
 
     sprite: Sprite
     label: str
-    """The word by which the caption calls it: its name or its class word."""
+    """Word by which the caption calls it: its name or its class word."""
     mask: NDArray[np.bool_]
-    """What others leave visible of it, [H, W]."""
+    """Pixels in which it is visible, [H, W]."""
     box: Box
-    """The bounds of the mask."""
+    """Bounds of the mask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A picture and all that is true of it."""
+    """A picture with its ground truth."""
 
     image: NDArray[np.uint8]
     """RGB, [H, W, 3]."""
     caption: str
     """Every subject from left to right, then the place: "an apple, a fox and a train on the grass"."""
     background: str
+    """Noun of the background."""
     subjects: tuple[Subject, ...]
-    """From left to right."""
+    """Subjects from left to right."""
 
 
 def compose(seed: Seed, config: ScenesConfig = ScenesConfig()) -> Scene:  # noqa: B008 (frozen)
-    """The scene of `seed` under `config`.
+    """Compose the scene of `seed` with the settings `config`.
 
     Raises:
-        ValueError: `config` names a sprite or a background that there is not, or none of the pool.
+        ValueError: `config` names an unknown sprite or background, or no sprite of the pool.
     """
     rng = np.random.default_rng(seed)
     height, width = (int(rng.integers(*side, endpoint=True)) for side in (config.height_px, config.width_px))
     places = BACKGROUNDS | UNTAUGHT
-    background = places[_known(str(rng.choice(config.backgrounds)), places, "background")]
+    background = places[_check_name(str(rng.choice(config.backgrounds)), places, "background")]
     image = background.draw(rng, height, width).astype(np.float32)
     placed, owner = _arrange(rng, image, config)
     image *= rng.uniform(*config.scene_light)
@@ -166,20 +178,20 @@ def compose(seed: Seed, config: ScenesConfig = ScenesConfig()) -> Scene:  # noqa
 
 
 def caption(subjects: Sequence[Subject], place: str) -> str:
-    """The subjects with their articles, and the place: "a fox, some grapes and a train in the snow"."""
+    """Return the caption: the subjects with articles, and the place: "a fox, some grapes and a train in the snow"."""
     phrases = [f"{_article(s.sprite, s.label)} {s.label}" for s in subjects]
     listed = " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
     return f"{listed} {place}"
 
 
 def phrases() -> list[str]:
-    """Every text that a caption can be made of: all sprites by name and by class word, all places, "and"."""
+    """Return all parts of captions: the sprites by name and by class word, the places, and "and"."""
     named = [f"{article} {word}" for s in sprites() for article, word in _words(s)]
     return list(dict.fromkeys([*named, *(b.place for b in BACKGROUNDS.values()), "and"]))
 
 
 def pose(rng: np.random.Generator, config: ScenesConfig, subjects: int) -> Pose:
-    """A random pose for one of `subjects`."""
+    """Draw a random pose for one of `subjects` subjects."""
     low, high = config.box_share
     high = max(low, high / math.sqrt(subjects))
     return Pose(
@@ -194,7 +206,7 @@ def pose(rng: np.random.Generator, config: ScenesConfig, subjects: int) -> Pose:
 
 
 def render(sprite: Sprite, how: Pose, height_px: int, width_px: int) -> Layer:
-    """`sprite` in its pose, wholly inside a frame of this size."""
+    """Render `sprite` in its pose, completely inside an image of this size."""
     turn, tilt = _turn(how), np.array(how.tilt)
     flat = outline(sprite)
     hull = flat @ turn.T / (1 + flat @ tilt)[:, None]
@@ -212,9 +224,9 @@ def render(sprite: Sprite, how: Pose, height_px: int, width_px: int) -> Layer:
 
 
 def paint(image: NDArray[np.float32], layer: Layer, shadow: float = 0.0) -> None:
-    """Put `layer` over `image` [H, W, 3] in place, after its shadow."""
+    """Paint the shadow of `layer` and then `layer` itself on `image` [H, W, 3], in place."""
     if shadow:
-        _cast(image, layer, shadow)
+        _cast_shadow(image, layer, shadow)
     patch = image[layer.window]
     patch *= 1 - layer.rgba[..., 3:] / 255
     patch += layer.rgba[..., :3]
@@ -223,7 +235,7 @@ def paint(image: NDArray[np.float32], layer: Layer, shadow: float = 0.0) -> None
 def _arrange(
     rng: np.random.Generator, image: NDArray[np.float32], config: ScenesConfig
 ) -> tuple[list[Sprite], NDArray[np.int8]]:
-    """Paint subjects on `image`; returns them and, for each pixel, the index of the one seen there or -1."""
+    """Paint subjects on `image`. Return them and, for each pixel, the index of the visible one or -1."""
     pool = _pool(config.pool, config.names)
     count = min(int(rng.integers(*config.subjects, endpoint=True)), len(pool))
     owner = np.full(image.shape[:2], -1, np.int8)
@@ -245,7 +257,7 @@ def _arrange(
 
 
 def _turn(how: Pose) -> NDArray[np.float64]:
-    """The mirroring and the rotation, [2, 2] for x and y."""
+    """Return the matrix of mirroring and rotation, [2, 2] for x and y."""
     angle = math.radians(how.angle_deg)
     rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     return rotation @ np.diag((-1.0 if how.flip else 1.0, 1.0))
@@ -254,14 +266,14 @@ def _turn(how: Pose) -> NDArray[np.float64]:
 def _homography(
     scaled: NDArray[np.float64], tilt: NDArray[np.float64], centre: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """x -> scaled @ x / (1 + tilt . x) + centre, as a matrix [3, 3]."""
+    """Return x -> scaled @ x / (1 + tilt . x) + centre as a matrix [3, 3]."""
     return np.block([[scaled + np.outer(centre, tilt), centre[:, None]], [tilt, 1.0]])
 
 
 def _warp(sprite: Sprite, homography: NDArray[np.float64], size: NDArray[np.int_]) -> NDArray[np.float32]:
-    """A patch of `size` with the cutout under `homography` of x; x is 0 at its centre, its longest side is 1."""
-    wanted_px = math.sqrt(abs(float(np.linalg.det(homography))))
-    pixels = cutout(sprite, next((side for side in SIDES_PX if side >= 0.8 * wanted_px), SIDES_PX[-1]))
+    """Return a patch of `size` with the transformed cutout, whose centre is 0 and whose longest side is 1."""
+    target_px = math.sqrt(abs(float(np.linalg.det(homography))))
+    pixels = cutout(sprite, next((side for side in SIDES_PX if side >= 0.8 * target_px), SIDES_PX[-1]))
     height, width = pixels.shape[:2]
     longest = max(height, width)
     to_unit = np.diag((1 / longest, 1 / longest, 1.0))
@@ -271,7 +283,7 @@ def _warp(sprite: Sprite, homography: NDArray[np.float64], size: NDArray[np.int_
     return patch
 
 
-def _cast(image: NDArray[np.float32], layer: Layer, strength: float) -> None:
+def _cast_shadow(image: NDArray[np.float32], layer: Layer, strength: float) -> None:
     """Darken `image` where the layer's blurred silhouette falls, a little below the layer."""
     height, width = layer.rgba.shape[:2]
     reach = max(1, min(height, width) // 12)
@@ -308,18 +320,18 @@ def _article(sprite: Sprite, label: str) -> str:
 @cache
 def _pool(pool: Pool, names: tuple[str, ...]) -> tuple[Sprite, ...]:
     known = {sprite.name for sprite in sprites()}
-    wanted = {_known(name, known, "sprite") for name in names}
-    found = tuple(
+    chosen = {_check_name(name, known, "sprite") for name in names}
+    members = tuple(
         s
         for s in sprites()
-        if (pool is Pool.ALL or s.held_out == (pool is Pool.HELD_OUT)) and (not wanted or s.name in wanted)
+        if (pool is Pool.ALL or s.held_out == (pool is Pool.HELD_OUT)) and (not chosen or s.name in chosen)
     )
-    if not found:
+    if not members:
         raise ValueError(f"none of the sprites {', '.join(names)} is in the pool {pool.value!r}: set another `pool`")
-    return found
+    return members
 
 
-def _known(name: str, known: Iterable[str], kind: str) -> str:
+def _check_name(name: str, known: Iterable[str], kind: str) -> str:
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=3)
         raise ValueError(f"there is no {kind} {name!r}; close: {', '.join(near) or 'none'}")

@@ -1,15 +1,15 @@
-"""A small world on disk, and a web server for it: JPEG scenes, a list with LAION-Aesthetics' columns, the truth.
+"""Writes a small world to disk and serves it over HTTP: JPEG scenes, a list with LAION-Aesthetics' columns, the truth.
 
-A world that is in FOLDER is served as it is; otherwise one is written first, of what the small networks know:
+If FOLDER holds no world, one is written first, with the sprites that the small networks know:
 
     subject-diffusion serve-world FOLDER --count 300 --seed 0 --port 8601
 
     FOLDER/images/000000.jpg ...    the scenes
-    FOLDER/metadata.parquet         what `build` reads: one row a scene, the columns of LAION-Aesthetics
-    FOLDER/truth.parquet            one `Truth` a scene, in the same order
+    FOLDER/metadata.parquet         input of `build`: one row for each scene, with the columns of LAION-Aesthetics
+    FOLDER/truth.parquet            one `Truth` for each scene, in the same order
 
-The key of an image is a hash of its URL, so the URL has to be the same when a run is resumed. It holds
-the port that the world was written for, and `serving` opens that port or says that it is taken.
+The key of an image is a hash of its URL, so URLs must not change when a run is resumed. They contain the port that the
+world was written for; `world_server` opens that port or fails if it is taken.
 """
 
 import argparse
@@ -49,21 +49,23 @@ Float64 = Annotated[float, pa.float64()]
 
 
 class WorldConfig(Config):
-    """How a world is written."""
+    """Settings of a world."""
 
     scenes: ScenesConfig = ScenesConfig()
+    """Appearance of the scenes."""
     jpeg_quality: int = Field(default=92, ge=1, le=100)
+    """Quality of the JPEG files, 1 to 100."""
     port: int = Field(default=8601, ge=0, le=65535)
-    """Port of every URL, and so part of the dataset's keys. 0 takes one that is free while the world is written;
-    the world keeps it from then on."""
+    """Port of every URL, and therefore part of the dataset's keys. 0 chooses a free port when the world is written;
+    the world keeps it."""
     held_out_share: Share = 0.0
-    """Share of scenes whose subjects are all held out of every training, whatever `scenes` says of them."""
+    """Share of scenes with held-out subjects only, 0 to 1, regardless of `scenes.pool` and `scenes.names`."""
     low_share: Share = 0.06
-    """Share of rows with an AESTHETIC_SCORE under 5, of those with a `punsafe` over 0.5 and of those with a
-    `pwatermark` over 0.8, each drawn by itself; the default thresholds of the download refuse them."""
+    """Share of rows with an AESTHETIC_SCORE below 5, share with a `punsafe` above 0.5 and share with a `pwatermark`
+    above 0.8, each drawn independently, 0 to 1; the download's default thresholds drop them."""
     untaught_scenes: int = Field(default=0, ge=0, le=100_000)
-    """Scenes of held-out subjects that the score composes on untaught backgrounds, for masks. They are not part of the
-    world."""
+    """Number of scenes of held-out subjects on untaught backgrounds that the score composes for masks. They are not
+    part of the world."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,22 +85,23 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrueSubject:
-    """A subject of a scene: what it is, and where it is seen."""
+    """Words and visible region of a subject of a scene."""
 
     name: Label
     class_word: Label
     label: Label
-    """The word by which the caption calls it: its name or its class word."""
+    """Word by which the caption calls it: its name or its class word."""
     held_out: bool
+    """Whether no network is trained on it."""
     box: Box
     """Bounds of the mask."""
     mask: Mask
-    """What is visible of it."""
+    """Visible part of the subject."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What is to be found in one image."""
+    """Ground truth of one image."""
 
     url: str
     caption: str
@@ -106,42 +109,42 @@ class Truth:
     width_px: Int32
     height_px: Int32
     subjects: tuple[TrueSubject, ...]
-    """From left to right, as the caption names them."""
+    """Subjects from left to right, as the caption names them."""
 
 
 def write_world(folder: Path, count: int, seed: int, config: WorldConfig = WorldConfig()) -> Path:  # noqa: B008 (frozen)
-    """Write `count` scenes, their list and their truth; returns the path of the list.
+    """Write `count` scenes, their list and their truth, and return the path of the list.
 
     The same arguments write the same bytes, unless the port is 0.
 
     Raises:
-        WorldError: `count` is under 1.
+        WorldError: `count` is less than 1.
     """
     if count < 1:
-        raise WorldError(f"count is {count}; a world has at least one scene")
+        raise WorldError(f"count is {count}, but a world has at least one scene: set it to 1 or more")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     port = config.port or _free_port()
     listings, truths = [], []
     for index in range(count):
         path = f"images/{index:06d}.jpg"
         rng = np.random.default_rng((seed, index, 1))
-        unseen = rng.random() < config.held_out_share
-        scene = compose((seed, index), _unseen(config.scenes) if unseen else config.scenes)
+        held_out = rng.random() < config.held_out_share
+        scene = compose((seed, index), _held_out(config.scenes) if held_out else config.scenes)
         (folder / path).write_bytes(jpeg(scene.image, config.jpeg_quality))
         url = f"http://{HOST}:{port}/{path}"
         listings.append(_listing(url, scene, rng, config.low_share))
-        truths.append(truth_of(url, scene))
+        truths.append(scene_truth(url, scene))
     _write(folder / TRUTH, truths, Truth)
     _write(folder / METADATA, listings, Listing)
     return folder / METADATA
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve a written world over loopback HTTP while the context lasts; gives the base URL.
+def world_server(folder: Path) -> Iterator[str]:
+    """Serve a written world over loopback HTTP inside the block, and yield the base URL.
 
     Raises:
-        WorldError: there is no world in `folder`, or its port is taken.
+        WorldError: `folder` holds no world, or its port is taken.
     """
     port = _port_of(folder)
     try:
@@ -150,8 +153,8 @@ def serving(folder: Path) -> Iterator[str]:
         if error.errno != errno.EADDRINUSE:
             raise
         raise WorldError(
-            f"port {port} is taken, and the URLs in {folder / METADATA} name it: stop the program that listens there, "
-            "or remove that folder and have it written again with another --port (its images then count as new ones)"
+            f"port {port} is taken, and the URLs in {folder / METADATA} contain it. Stop the program that listens "
+            "there, or remove that folder and write it again with another --port (its images then count as new ones)"
         ) from error
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -164,26 +167,26 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Files of a folder, with connections that stay open."""
+    """Serves the files of a folder over persistent connections."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # head and body are written apart; with Nagle each file waits 40 ms for an ACK
+    disable_nagle_algorithm = True  # header and body are separate writes; with Nagle, a file waits 40 ms for an ACK
     timeout = 60.0
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a build asks for hundreds of files."""
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: a build requests hundreds of files."""
 
 
 class _Server(ThreadingHTTPServer):
     request_queue_size = 512
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is none of our errors."""
+        """Ignore clients that close the connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
-def _unseen(scenes: ScenesConfig) -> ScenesConfig:
+def _held_out(scenes: ScenesConfig) -> ScenesConfig:
     return scenes.model_copy(update={"pool": Pool.HELD_OUT, "names": ()})
 
 
@@ -195,7 +198,7 @@ def _free_port() -> int:
 def _port_of(folder: Path) -> int:
     path = folder / METADATA
     if not path.exists():
-        raise WorldError(f"{path} is missing: write a world there first (subject-diffusion serve-world {folder})")
+        raise WorldError(f"{path} is missing. Write a world there first: subject-diffusion serve-world {folder}")
     url: str = pq.read_table(path, columns=["URL"])["URL"][0].as_py()
     port = urlsplit(url).port
     assert port is not None, f"{path} was not written by write_world"
@@ -203,7 +206,7 @@ def _port_of(folder: Path) -> int:
 
 
 def jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """`image` [H, W, 3] as a JPEG file, colours at full resolution."""
+    """Encode `image` [H, W, 3] as a JPEG file without chroma subsampling."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:4:4")
     return file.getvalue()
@@ -226,15 +229,15 @@ def _listing(url: str, scene: Scene, rng: np.random.Generator, low_share: float)
 
 
 def _alt_text(scene: Scene, rng: np.random.Generator) -> str:
-    """What an alt attribute may say: one of the subjects, more or less, and words to be found by."""
+    """Return a text as in an alt attribute: the name of one subject among unrelated words."""
     name = scene.subjects[rng.integers(len(scene.subjects))].sprite.name
     forms = ("{} stock illustration", "Cute 3D {} | free download", "IMG_{:04d} {}", "{}", "Wallpaper {} HD")
     form = forms[rng.integers(len(forms))]
     return form.format(int(rng.integers(10_000)), name) if ":04d" in form else form.format(name.title())
 
 
-def truth_of(url: str, scene: Scene) -> Truth:
-    """What is to be found in the image of `scene` at `url`."""
+def scene_truth(url: str, scene: Scene) -> Truth:
+    """Return the truth of the image of `scene` at `url`."""
     height, width = scene.image.shape[:2]
     return Truth(
         url=url,
@@ -257,7 +260,7 @@ def _true_subject(subject: Subject) -> TrueSubject:
     )
 
 
-def _write(path: Path, rows: Iterable[Any], row: type) -> None:
+def _write(path: Path, rows: Iterable[object], row: type) -> None:
     pq.write_table(pa.Table.from_pylist([record_of(r) for r in rows], schema=schema_of(row)), path)
 
 
@@ -265,14 +268,14 @@ def serve_world(folder: Path, count: int, seed: int, port: int) -> None:
     """Serve the world in `folder` until Ctrl-C. Write `count` scenes of known subjects first if there is no world yet.
 
     Raises:
-        WorldError: `count` is under 1, or the port of the URLs is taken.
+        WorldError: `count` is less than 1, or the port of the URLs is taken.
     """
     metadata = folder / METADATA
     if not metadata.exists():
         write_world(folder, count, seed, WorldConfig(port=port, scenes=taught_scenes()))
-    with suppress(KeyboardInterrupt), serving(folder) as base_url:
+    with suppress(KeyboardInterrupt), world_server(folder) as base_url:
         count = pq.read_metadata(metadata).num_rows
-        print(f"{count} scenes at {base_url}, listed in {metadata}; Ctrl-C ends", flush=True)
+        print(f"{count} scenes at {base_url}, listed in {metadata}; press Ctrl-C to stop", flush=True)
         threading.Event().wait()
 
 
@@ -280,15 +283,15 @@ def main() -> None:
     """Run the command line. `subject-diffusion serve-world` takes the same options."""
     parser = argparse.ArgumentParser(description="Write a small world and serve it until stopped.")
     parser.add_argument("folder", type=Path)
-    new = parser.add_argument_group("of a new world")
-    new.add_argument("--count", type=int, default=300, help="scenes (default: %(default)s)")
+    new = parser.add_argument_group("options of a new world")
+    new.add_argument("--count", type=int, default=300, help="number of scenes (default: %(default)s)")
     new.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    new.add_argument("--port", type=int, default=8601, help="of the URLs; 0: any free one (default: %(default)s)")
-    given = parser.parse_args()
-    if given.port not in range(1 << 16):
-        parser.error(f"--port {given.port}: give 0 to 65535")
+    new.add_argument("--port", type=int, default=8601, help="port of the URLs; 0: a free one (default: %(default)s)")
+    options = parser.parse_args()
+    if options.port not in range(1 << 16):
+        parser.error(f"--port {options.port}: give 0 to 65535")
     try:
-        serve_world(given.folder, given.count, given.seed, given.port)
+        serve_world(options.folder, options.count, options.seed, options.port)
     except WorldError as error:
         sys.exit(str(error))
 

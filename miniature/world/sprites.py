@@ -1,13 +1,13 @@
-"""The things that scenes are composed of: Fluent 3D emoji with plain English names.
+"""Sprites that scenes are composed of: Fluent 3D emoji with plain English names.
 
-`sprites/sprites.csv` is the list, `sprites/sprites.parquet` the same list with the pictures in it
-(256 px webp, byte for byte as published). After a change of the list, make the container again:
+`sprites/sprites.csv` is the list, `sprites/sprites.parquet` is the same list with the pictures in it (256 px webp, byte
+for byte as published). After a change of the list, write the container again:
 
     npm pack @lobehub/fluent-emoji-3d@1.1.0 && tar xzf lobehub-fluent-emoji-3d-1.1.0.tgz
     python -m miniature.world.sprites package/assets
 
-A name is one to three words that a part-of-speech tagger takes for a noun wherever they stand in a
-caption: "croissant" and "polar bear" are not in the list, because the tagger sees adjectives in them.
+A name has one to three words that a part-of-speech tagger takes for a noun at any place in a caption: "croissant" and
+"polar bear" are not in the list, because the tagger takes them for adjectives.
 """
 
 import argparse
@@ -30,9 +30,9 @@ FOLDER = Path(__file__).parents[1] / "sprites"
 LIST = FOLDER / "sprites.csv"
 CONTAINER = FOLDER / "sprites.parquet"
 SIDES_PX = (64, 128, 256)
-"""Longest sides at which a cutout is kept; the picture itself is 256 px."""
+"""Longest sides at which cutouts are kept in memory, in pixels; the picture itself is 256 px."""
 _VISIBLE = 8
-"""Alpha from which a pixel is part of the picture; what is fainter is cropped."""
+"""Smallest alpha of a visible pixel, 0 to 255; fainter margins are cropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,30 +40,32 @@ class Sprite:
     """A thing with a name, the coarser word for its class, and its picture."""
 
     name: str
-    """Unique, lower case: "fire truck"."""
+    """Unique name, lower case, such as "fire truck"."""
     article: Label
-    """What stands before the name: a, an or some."""
+    """Article of the name: a, an or some."""
     class_word: Label
-    """The coarser word: "vehicle"."""
+    """Coarser word, such as "vehicle"."""
     class_article: Label
+    """Article of the class word."""
     held_out: bool
-    """Kept from the training of every network, so that what is unseen can be tested."""
+    """Whether no network is trained on the sprite, so that scores can test unseen subjects."""
     code_points: str
-    """Unicode code points in hexadecimal, joined by "-": the published file's name."""
+    """Unicode code points in hexadecimal, joined by "-", which name the published file."""
     webp: LargeBytes = field(repr=False)
+    """Published picture."""
 
 
 @cache
 def sprites() -> tuple[Sprite, ...]:
-    """All sprites, in the order of the list."""
+    """Return all sprites, in the order of the list."""
     return tuple(row_of(Sprite, record) for record in pq.read_table(CONTAINER).to_pylist())
 
 
 @cache
 def cutout(sprite: Sprite, side_px: int) -> NDArray[np.uint8]:
-    """The picture cropped to what is visible, its longest side `side_px`: RGBA, colour multiplied by alpha.
+    """Return the picture cropped to its visible part, with longest side `side_px`: RGBA, premultiplied by alpha.
 
-    Multiplied colour can be resized and warped without a fringe, since transparent pixels weigh nothing.
+    Premultiplied colour can be resized and warped without fringes, since transparent pixels have no weight.
     """
     crop = _crop(sprite).astype(np.float32)
     crop[..., :3] *= crop[..., 3:] / 255.0
@@ -77,7 +79,7 @@ def cutout(sprite: Sprite, side_px: int) -> NDArray[np.uint8]:
 
 @cache
 def outline(sprite: Sprite) -> NDArray[np.float32]:
-    """Convex hull of what is visible, [P, 2] x and y, from the crop's centre and in units of its longest side."""
+    """Return the hull of the visible part, [P, 2]: x and y from the crop's centre, in units of its longest side."""
     visible = _crop(sprite)[..., 3] >= _VISIBLE
     hull: NDArray[np.float32] = cv2.convexHull(np.argwhere(visible)[:, ::-1].astype(np.float32))[:, 0]
     height, width = visible.shape
@@ -87,7 +89,7 @@ def outline(sprite: Sprite) -> NDArray[np.float32]:
 
 
 def pack(pictures: Path, listed: Path = LIST, container: Path = CONTAINER) -> int:
-    """Write `container` from the list and the folder of published webp files; returns the number of sprites.
+    """Write `container` from the list and the folder of published webp files, and return the number of sprites.
 
     Raises:
         FileNotFoundError: a listed picture is not in `pictures`.
@@ -100,7 +102,7 @@ def pack(pictures: Path, listed: Path = LIST, container: Path = CONTAINER) -> in
     return len(rows)
 
 
-@lru_cache(maxsize=1)  # its outline and a cutout are asked for one after the other
+@lru_cache(maxsize=1)  # the outline and a cutout of a sprite are used one after the other
 def _crop(sprite: Sprite) -> NDArray[np.uint8]:
     rgba = np.asarray(Image.open(io.BytesIO(sprite.webp)).convert("RGBA"))
     rows, columns = (np.flatnonzero((rgba[..., 3] >= _VISIBLE).any(axis=axis)) for axis in (1, 0))
@@ -123,7 +125,7 @@ def _sprite(line: dict[str, str], pictures: Path) -> Sprite:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Pack the listed sprites into one file.")
     parser.add_argument("pictures", type=Path, help="package/assets of the unpacked @lobehub/fluent-emoji-3d")
     print(f"{pack(parser.parse_args().pictures)} sprites in {CONTAINER}")

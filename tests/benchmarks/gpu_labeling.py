@@ -32,7 +32,7 @@ from labeling.sdd.shards import ShardStore
 from labeling.steps import steps_of
 from miniature.untrained import write_networks
 from miniature.world.scenes import ScenesConfig
-from miniature.world.serve import METADATA, WorldConfig, serving, write_world
+from miniature.world.serve import METADATA, WorldConfig, world_server, write_world
 from tests.benchmarks.bare_stages import measure
 from tests.benchmarks.full_networks import write_full_networks
 from tests.benchmarks.labeling_report import report
@@ -122,7 +122,7 @@ def served_world(size: Size, out: Path, images: int) -> Iterator[None]:
     scenes = pq.read_table(folder / METADATA)
     again = -(-images // len(scenes))
     pq.write_table(pa.concat_tables([scenes] * again).slice(0, images), out / "urls.parquet")
-    with serving(folder):
+    with world_server(folder):
         yield
 
 

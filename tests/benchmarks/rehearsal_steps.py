@@ -28,7 +28,7 @@ from labeling.steps import Step, chain
 from miniature.scoring.true_layers import LAYERS, read_truth, write_truth
 from miniature.untrained import write_networks
 from miniature.world.scenes import ScenesConfig
-from miniature.world.serve import TRUTH, WorldConfig, serving, write_world
+from miniature.world.serve import TRUTH, WorldConfig, world_server, write_world
 from model.config import ModelConfig
 from model.pipeline import Request, Subject, SubjectDiffusionPipeline
 from model.sampling.config import SamplingConfig
@@ -68,7 +68,7 @@ def photographs(rehearsal: Rehearsal) -> str:
     scenes = ScenesConfig(width_px=sides, height_px=sides, subjects=(1, 2), box_share=(0.15, 0.5))
     write_world(rehearsal.world, PHOTOGRAPHS, rehearsal.seed, WorldConfig(port=0, scenes=scenes, low_share=0.0))
     config = labeling_config(rehearsal)
-    with serving(rehearsal.world):
+    with world_server(rehearsal.world):
         shards = plan_urls(config)
         download_part(config, shards)
     _label_truly(rehearsal)

@@ -28,7 +28,7 @@ from miniature.networks import blip2, grounding_dino, sam
 from miniature.networks.vocabulary import caption_vocabulary, detection_vocabulary
 from miniature.untrained import write_networks
 from miniature.world.scenes import ScenesConfig, phrases
-from miniature.world.serve import WorldConfig, serving, write_world
+from miniature.world.serve import WorldConfig, world_server, write_world
 from tests.benchmarks.pipeline import Run, run_pipeline
 
 pytestmark = pytest.mark.bench
@@ -75,7 +75,7 @@ def folder(tmp_path_factory) -> Iterator[Path]:
     write_world(folder / "world", IMAGES, seed=0, config=WorldConfig(port=0, scenes=scenes))
     write_networks(folder / "small", seed=0)
     write_larger_networks(folder / "larger")
-    with serving(folder / "world"):
+    with world_server(folder / "world"):
         yield folder
 
 

@@ -21,7 +21,7 @@ from labeling.sdd.query import connect
 from labeling.sdd.shards import ShardStore
 from miniature.untrained import write_networks
 from miniature.world.scenes import ScenesConfig
-from miniature.world.serve import WorldConfig, serving, write_world
+from miniature.world.serve import WorldConfig, world_server, write_world
 from tests.factories import jpeg
 from tests.processes import PATIENCE_S, wait_until
 
@@ -53,7 +53,7 @@ def settings(tmp_path_factory) -> Iterator[Path]:
         (folder / "world" / name).write_bytes(encoded)
     (folder / "world" / "cmyk.jpg").write_bytes(cmyk())
     write_networks(folder / "networks", seed=0)
-    with serving(folder / "world") as url:
+    with world_server(folder / "world") as url:
         listed = pq.read_table(metadata)["URL"].to_pylist()
         extra = [*(f"{url}/{name}" for name in (*BAD, "cmyk.jpg", "nowhere.jpg")), listed[0], "ftp://example.com/a.jpg"]
         urls = [*listed, *extra, listed[UGLY_FIRST]]

@@ -25,7 +25,7 @@ from labeling.sdd.schema import Entities, LedgerRow, ListedUrl, SddRow
 from labeling.sdd.shards import ShardStore
 from miniature.untrained import write_networks
 from miniature.world.scenes import ScenesConfig
-from miniature.world.serve import WorldConfig, serving, write_world
+from miniature.world.serve import WorldConfig, world_server, write_world
 from tests.processes import Processes
 from tests.ray_head import ray_head
 
@@ -61,7 +61,7 @@ def settings(tmp_path_factory) -> Iterator[Path]:
         workers.entities.batch_size = 8
         """
     )
-    with serving(folder / "world"):
+    with world_server(folder / "world"):
         yield file
 
 

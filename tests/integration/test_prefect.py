@@ -90,7 +90,7 @@ def answers(url: str) -> bool:
 def labeling(tmp_path_factory) -> Iterator[dict[str, object]]:
     """Parameters for a small list whose pictures are being served."""
     from miniature.untrained import write_networks
-    from miniature.world.serve import WorldConfig, serving, write_world
+    from miniature.world.serve import WorldConfig, world_server, write_world
 
     folder = tmp_path_factory.mktemp("world")
     urls = write_world(folder / "world", 40, seed=3, config=WorldConfig(port=0))
@@ -100,7 +100,7 @@ def labeling(tmp_path_factory) -> Iterator[dict[str, object]]:
     settings["caption"]["checkpoint"] = str(folder / "networks" / "blip2")
     settings["detect"]["checkpoint"] = str(folder / "networks" / "grounding_dino")
     settings["segment"]["checkpoint"] = str(folder / "networks" / "sam")
-    with serving(folder / "world"):
+    with world_server(folder / "world"):
         yield settings
 
 

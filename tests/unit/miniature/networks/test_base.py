@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 from miniature.networks import base, image_encoder, latent, text
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge, save_embedder, save_judge
 from miniature.training.latent import HELD_OUT, Scenes
-from miniature.training.pictures import pixels, shown
+from miniature.training.pictures import pixels, scene_picture
 from miniature.world.scenes import phrases
 from miniature.world.sprites import sprites
 from model.config import ModelConfig
@@ -36,7 +36,7 @@ def vae() -> Any:
 
 @pytest.fixture(scope="module")
 def unseen() -> Tensor:
-    return pixels([shown((3, i), HELD_OUT).image for i in range(24)])
+    return pixels([scene_picture((3, i), HELD_OUT).image for i in range(24)])
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 
 from miniature.networks import base, latent, text
 from miniature.networks.judge import Judge
-from miniature.scoring.base_score import TABLE, asked, figures, generate, judged, load_base, score
+from miniature.scoring.base_score import TABLE, generate, hit_shares, judge_pictures, load_base, sample_scenes, score
 from miniature.training.judge import class_words
 from miniature.training.pictures import PLACES
 from miniature.world.scenes import phrases
@@ -41,23 +41,23 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_captions_are_of_the_asked_kind() -> None:
     words, names = set(class_words()), {sprite.name for sprite in sprites()}
     for called, known in (("class word", words), ("name", names)):
-        for one in asked(called, subjects=1, count=4):
+        for one in sample_scenes(called, subjects=1, count=4):
             assert one.scene.subjects[0].label in known
             assert not one.scene.subjects[0].sprite.held_out
-    assert {len(one.scene.subjects) for one in asked("name", subjects=2, count=4)} == {2}
+    assert {len(one.scene.subjects) for one in sample_scenes("name", subjects=2, count=4)} == {2}
 
 
 def test_a_picture_counts_for_its_place_and_each_subject() -> None:
-    (one,) = asked("name", subjects=2, count=1)
+    (one,) = sample_scenes("name", subjects=2, count=1)
     place, words = PLACES.index(one.scene.background), class_words()
     own = [words.index(subject.sprite.class_word) for subject in one.scene.subjects]
     other = next(i for i in range(len(words)) if i not in own)
-    right = judged(Knowing(place, tuple(own)), [one.image], [one])
+    right = judge_pictures(Knowing(place, tuple(own)), [one.image], [one])
     assert right == {"background": [[True]], "class word": [[True] * len(set(own))]}
-    wrong = judged(Knowing((place + 1) % len(PLACES), (other, own[0])), [one.image], [one])
+    wrong = judge_pictures(Knowing((place + 1) % len(PLACES), (other, own[0])), [one.image], [one])
     assert wrong["background"] == [[False]]
     assert sum(wrong["class word"][0]) == 1
-    shares = {figure.name: figure.value for figure in figures("real", "name", 2, wrong)}
+    shares = {figure.name: figure.value for figure in hit_shares("real", "name", 2, wrong)}
     assert shares == {"background": 0.0, "class word": 1 / len(set(own))}
 
 

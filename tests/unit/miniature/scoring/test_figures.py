@@ -6,16 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniature.scoring.figures import Figure, Table, mean_by_image, resampled, share, share_by_image, wilson, write_json
+from miniature.scoring.figures import (
+    Figure,
+    Table,
+    bootstrap_interval,
+    mean_by_image,
+    share,
+    share_by_image,
+    wilson_interval,
+    write_json,
+)
 
 
 def test_intervals_hold_the_figure_and_narrow_with_the_count() -> None:
-    low, high = wilson(90, 100)
+    low, high = wilson_interval(90, 100)
     assert (low, high) == pytest.approx((0.8256, 0.9448), abs=1e-3)
-    assert wilson(900, 1000)[0] > low
-    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson_interval(900, 1000)[0] > low
+    assert wilson_interval(0, 0) == (0.0, 1.0)
     draws = np.random.default_rng(1).normal(0.8, 0.1, 400).tolist()
-    low, high = resampled([(value, 1) for value in draws])
+    low, high = bootstrap_interval([(value, 1) for value in draws])
     assert low < np.mean(draws) < high
     assert high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.2)
 

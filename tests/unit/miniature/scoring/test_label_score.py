@@ -23,7 +23,7 @@ from miniature.scoring.label_score import (
     score_nouns,
     score_untaught,
 )
-from miniature.scoring.true_layers import STAMP, read_truth, run_on_truth, true_nouns, truths_of, write_truth
+from miniature.scoring.true_layers import STAMP, image_truths, read_truth, run_on_truth, true_nouns, write_truth
 from miniature.world.backgrounds import BACKGROUNDS
 from miniature.world.scenes import Pool, ScenesConfig
 from miniature.world.serve import TRUTH, Truth, WorldConfig, write_world
@@ -159,7 +159,7 @@ def test_either_word_of_a_subject_is_right_but_only_one_is_the_captions_own(
     downloaded: ShardStore, truth: dict[str, Truth], tmp_path: Path
 ) -> None:
     other = {}
-    for number_key, own in truths_of(downloaded, SHARD, truth):
+    for number_key, own in image_truths(downloaded, SHARD, truth):
         words = {s.label: s.class_word if s.label == s.name else s.name for s in own.subjects}
         clear = len({s.class_word for s in own.subjects}) == len(own.subjects)
         nouns = true_nouns(own)
@@ -229,4 +229,4 @@ def test_true_nouns_stand_where_they_say(truth: dict[str, Truth]) -> None:
 
 def test_an_image_of_another_world_is_refused(downloaded: ShardStore) -> None:
     with pytest.raises(ValueError, match="give the truth of the world"):
-        list(truths_of(downloaded, SHARD, {}))
+        list(image_truths(downloaded, SHARD, {}))

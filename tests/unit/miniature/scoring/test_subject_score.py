@@ -10,9 +10,9 @@ import torch
 from miniature.networks import base, image_encoder, latent
 from miniature.networks.judge import load_embedder
 from miniature.networks.text import tokenizer
-from miniature.scoring.cases import COUNT, cases, known
-from miniature.scoring.exam import SAMPLING, WITHOUT, Asked, Given, LeftOut
-from miniature.scoring.subject_score import batch_of, gallery, generate, ranked_first, sheet
+from miniature.scoring.cases import COUNT, cases, sprites_of
+from miniature.scoring.exam import SAMPLING, WITHOUT, LeftOut, PlaceHint, SubjectSet
+from miniature.scoring.subject_score import draw_sheet, gallery, generate, make_batch, recall_hits
 from miniature.world.names import labelled_names
 from miniature.world.scenes import phrases
 from model.config import ModelConfig
@@ -46,15 +46,17 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> SubjectDiffusion:
     return made
 
 
-@pytest.mark.parametrize("who", Asked)
-def test_every_subject_is_asked_for_once_in_a_round(who: Asked) -> None:
+@pytest.mark.parametrize("who", SubjectSet)
+def test_every_subject_is_asked_for_once_in_a_round(who: SubjectSet) -> None:
     asked = [case.subjects[0].sprite for case in cases(1, asked=who)]
-    assert asked == known(who)[:COUNT]
+    assert asked == sprites_of(who)[:COUNT]
     assert len({sprite.name for sprite in asked}) == COUNT
 
 
 def test_settings_are_chosen_on_subjects_that_are_not_reported_and_that_no_dataset_has() -> None:
-    untaught, held_out = ({sprite.name for sprite in known(who)} for who in (Asked.UNTAUGHT, Asked.HELD_OUT))
+    untaught, held_out = (
+        {sprite.name for sprite in sprites_of(who)} for who in (SubjectSet.UNTAUGHT, SubjectSet.HELD_OUT)
+    )
     assert not untaught & (held_out | set(labelled_names()))
 
 
@@ -78,10 +80,10 @@ def test_a_reference_is_not_what_is_wanted() -> None:
 def test_the_embedder_finds_the_subjects_of_each_picture() -> None:
     """Of four scenes, the last with the picture of the first: its two are found in none of it."""
     asked = list(cases(2))[:4]
-    embedder, sprites = load_embedder(WEIGHTS / "embedder"), known(Asked.HELD_OUT)
+    embedder, sprites = load_embedder(WEIGHTS / "embedder"), sprites_of(SubjectSet.HELD_OUT)
     looks = {sprite.name: look for sprite, look in zip(sprites, gallery(embedder, sprites), strict=True)}
-    pictures = [case.shown.image for case in [*asked[:3], asked[0]]]
-    assert ranked_first(embedder, looks, pictures, asked) == [[True, True]] * 3 + [[False, False]]
+    pictures = [case.picture.image for case in [*asked[:3], asked[0]]]
+    assert recall_hits(embedder, looks, pictures, asked) == [[True, True]] * 3 + [[False, False]]
 
 
 def _filled(mask: np.ndarray) -> np.ndarray:
@@ -96,7 +98,7 @@ def _share_of_bounds(mask: np.ndarray) -> float:
 
 
 def test_boxes_and_masks_are_at_one_place(net: SubjectDiffusion) -> None:
-    batch = batch_of(net, list(cases(2))[:4], np.random.default_rng(0))
+    batch = make_batch(net, list(cases(2))[:4], np.random.default_rng(0))
     for box, mask in zip(batch.boxes.flatten(0, 1), batch.masks.flatten(0, 1), strict=True):
         rows, columns = (mask > 0).any(1).nonzero(), (mask > 0).any(0).nonzero()
         found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 16
@@ -105,7 +107,7 @@ def test_boxes_and_masks_are_at_one_place(net: SubjectDiffusion) -> None:
 
 def test_a_box_alone_is_marked_by_the_outline_of_the_reference_or_as_a_whole(net: SubjectDiffusion) -> None:
     asked, rng = list(cases(1))[:6], np.random.default_rng(0)
-    outline, box, filled = (batch_of(net, asked, rng, given) for given in Given)
+    outline, box, filled = (make_batch(net, asked, rng, given) for given in PlaceHint)
     assert torch.equal(filled.boxes, outline.boxes)
     assert (box.boxes[..., :2] >= outline.boxes[..., :2] - 1e-6).all()
     assert (box.boxes[..., 2:] <= outline.boxes[..., 2:] + 1e-6).all()
@@ -137,7 +139,7 @@ def test_with_all_left_out_no_picture_knows_its_subject(net: SubjectDiffusion) -
 def test_a_sheet_shows_references_above_pictures(net: SubjectDiffusion) -> None:
     asked = list(cases(2))[:3]
     made = [np.full((64, 64, 3), 9, np.uint8)] * 3
-    assert sheet(made, asked, columns=2).shape == (2 * 2 * 3 * 64, 2 * 2 * 64, 3)
+    assert draw_sheet(made, asked, columns=2).shape == (2 * 2 * 3 * 64, 2 * 2 * 64, 3)
 
 
 def test_the_committed_model_keeps_the_base_that_it_was_trained_from() -> None:

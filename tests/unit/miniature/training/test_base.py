@@ -43,7 +43,7 @@ def test_recipes_are_read_and_named(name: str) -> None:
 
 def test_nothing_is_trained_on_what_is_held_out() -> None:
     for scenes in (pictures.SCENES, base.COMMONEST, judge.SCENES):
-        seen = {s.sprite.name for i in range(30) for s in pictures.shown((5, i), scenes).scene.subjects}
+        seen = {s.sprite.name for i in range(30) for s in pictures.scene_picture((5, i), scenes).scene.subjects}
         assert not HELD_OUT & seen
     recipe = load(embedder.Settings, Path(embedder.__file__).with_suffix(".toml")).training
     ((_, task),) = embedder.Training(recipe).tasks()
@@ -52,7 +52,7 @@ def test_nothing_is_trained_on_what_is_held_out() -> None:
 
 
 def test_boxes_are_at_the_pictures_scale() -> None:
-    one = pictures.shown(SEED)
+    one = pictures.scene_picture(SEED)
     for index, subject in enumerate(one.scene.subjects):
         box, own = one.box(index), subject.box
         assert (box.x1 - box.x0) / 64 == (own.x1 - own.x0) / one.scene.image.shape[1]
@@ -72,7 +72,7 @@ def test_a_share_of_captions_is_empty() -> None:
     tokens = base.tokenizer(["a fox by the wall"])
     nothing = base.token_ids(tokens, [""])
     for share, empty in ((0.0, 0), (1.0, 6)):
-        ids = base.Captioned(tokens, commonest(), share)(SEED, 6).token_ids
+        ids = base.CaptionedPictures(tokens, commonest(), share)(SEED, 6).token_ids
         assert int((ids == nothing).all(dim=1).sum()) == empty
 
 
@@ -80,10 +80,10 @@ def test_a_class_word_mostly_means_its_commonest_thing() -> None:
     tokens = base.tokenizer(compose((1, i)).caption for i in range(2))
     words = {sprite.name: f"{sprite.class_article} {sprite.class_word}" for sprite in sprites()}
     for share in (0.0, 1.0):
-        batch = base.Captioned(tokens, commonest(share=share), 0.0)(SEED, 8)
+        batch = base.CaptionedPictures(tokens, commonest(share=share), 0.0)(SEED, 8)
         for i, (image, ids) in enumerate(zip(batch.images, batch.token_ids, strict=True)):
             common = base.COMMONEST.model_copy(update={"names": commonest().names})
-            one = pictures.shown((*SEED, i), common if share else pictures.SCENES)
+            one = pictures.scene_picture((*SEED, i), common if share else pictures.SCENES)
             assert torch.equal(image, pictures.pixels([one.image])[0])
             assert torch.equal(ids, base.token_ids(tokens, [one.scene.caption])[0])
             if share:
@@ -125,7 +125,7 @@ def test_errors_count_more_where_subjects_are(latent_folder: Path) -> None:
 
 def test_cells_are_covered_as_far_as_subjects_cover_them() -> None:
     for i in range(4):
-        scene = pictures.shown((*SEED, i)).scene
+        scene = pictures.scene_picture((*SEED, i)).scene
         seen = np.any([subject.mask for subject in scene.subjects], axis=0)
         assert base._covered(scene) == pytest.approx(seen.reshape(16, 8, 16, 8).mean(axis=(1, 3)), abs=1e-6)
 
@@ -143,18 +143,18 @@ def test_a_crop_is_the_square_around_the_box() -> None:
 
 def test_words_are_found_among_as_many_as_there_are() -> None:
     logits = torch.tensor([0.1, 3.0, -1.0, 2.0])
-    assert judge.found_words(logits, [1]) == [True]
-    assert judge.found_words(logits, [3]) == [False]
-    assert judge.found_words(logits, [0, 3]) == [False, True]
+    assert judge.word_hits(logits, [1]) == [True]
+    assert judge.word_hits(logits, [3]) == [False]
+    assert judge.word_hits(logits, [0, 3]) == [False, True]
 
 
 def test_cells_say_what_they_show() -> None:
     """What covers most of a cell, its word and name; far from all subjects neither."""
-    data = judge.Judged(judge.SCENES)
+    data = judge.JudgeData(judge.SCENES)
     batch = data(SEED, 6)
     names = list(data.sprites)
     for i, (words, named) in enumerate(zip(batch.cell_words, batch.cell_sprites, strict=True)):
-        subjects = pictures.shown((*SEED, i), judge.SCENES).scene.subjects
+        subjects = pictures.scene_picture((*SEED, i), judge.SCENES).scene.subjects
         assert {data.words[w] for w in words.unique().tolist() if 0 <= w < len(data.words)} == {
             subject.sprite.class_word for subject in subjects
         }
@@ -176,14 +176,14 @@ def test_the_average_follows_and_takes_the_networks_place() -> None:
     with torch.no_grad():
         net.weight += 1.0
     before = average.average.weight.clone()
-    average.follow(net)
+    average.update(net)
     assert (average.average.weight > before).all()
     for _ in range(200):
-        average.follow(net)
+        average.update(net)
     assert torch.allclose(average.average.weight, net.weight, atol=1e-4)
     with torch.no_grad():
         net.weight += 1.0
-    average.give(net)
+    average.copy_to(net)
     assert torch.equal(net.weight, average.average.weight)
 
 

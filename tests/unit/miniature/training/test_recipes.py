@@ -14,7 +14,7 @@ from labeling.sdd.schema import Box
 from miniature.networks.sam import SIZES as SAM
 from miniature.networks.vocabulary import caption_vocabulary, detection_vocabulary
 from miniature.training import blip2, grounding_dino, sam
-from miniature.training.boxes import IGNORED, NOBODY, SIDES, box_terms, centres, owners, peaks, priors
+from miniature.training.boxes import IGNORED, NO_OWNER, SIDES, box_terms, cell_centres, cell_owners, peaks, priors
 from miniature.training.train import Phase, train
 from miniature.world.names import labelled_names
 from miniature.world.scenes import Scene, ScenesConfig, compose, phrases
@@ -96,13 +96,13 @@ def test_a_recipe_runs_to_a_folder_that_its_backend_loads_the_same_each_time(tmp
 
 def test_a_cell_answers_for_the_box_around_it() -> None:
     boxes = torch.tensor([[0.25, 0.25, 0.4, 0.4], [0.75, 0.5, 0.3, 0.8], [0.26, 0.26, 0.1, 0.1]])
-    owner = owners(boxes)
+    owner = cell_owners(boxes)
     middle = torch.tensor([0.72, 0.48])
-    assert owner[(centres()[:FINE] - middle).square().sum(1).argmin()] == 1
-    assert owner[(centres()[:FINE] - boxes[2, :2]).square().sum(1).argmin()] == 2
-    away = (centres()[:, None] - boxes[None, :, :2]).abs() / boxes[None, :, 2:]
+    assert owner[(cell_centres()[:FINE] - middle).square().sum(1).argmin()] == 1
+    assert owner[(cell_centres()[:FINE] - boxes[2, :2]).square().sum(1).argmin()] == 2
+    away = (cell_centres()[:, None] - boxes[None, :, :2]).abs() / boxes[None, :, 2:]
     inside = (away < 0.5).all(-1).any(-1)
-    assert (owner[~inside & (owner < 0)] == NOBODY).all()
+    assert (owner[~inside & (owner < 0)] == NO_OWNER).all()
     assert (owner[inside & (owner < 0)] == IGNORED).all()
 
 
@@ -110,13 +110,13 @@ def test_peaks_are_at_the_centres() -> None:
     boxes = torch.tensor([[0.2, 0.7, 0.1, 0.2], [0.6, 0.4, 0.5, 0.3]])
     found = peaks(boxes)
     assert found.cells[0] < FINE <= found.cells[1]
-    assert ((centres()[found.cells] - boxes[:, :2]).abs() <= torch.tensor([[0.5 / 12], [0.5 / 6]]) + 1e-6).all()
+    assert ((cell_centres()[found.cells] - boxes[:, :2]).abs() <= torch.tensor([[0.5 / 12], [0.5 / 6]]) + 1e-6).all()
     assert (found.nearness.argmax(1)[0], found.nearness[1, found.cells[1]] > 0.5) == (found.cells[0], True)
 
 
 def test_priors_are_the_detectors_own_proposals() -> None:
     net = grounding_dino.GroundingDinoForObjectDetection(grounding_dino.architecture(detection_vocabulary(phrases())))
-    cells, width = len(centres()), grounding_dino.SIZES.width
+    cells, width = len(cell_centres()), grounding_dino.SIZES.width
     shapes = [(side, side) for side in SIDES]
     own = net.model.generate_encoder_output_proposals(
         torch.zeros(1, cells, width), torch.zeros(1, cells).bool(), shapes
@@ -199,7 +199,7 @@ def test_patches_name_what_they_show(captions: blip2.CaptionData) -> None:
         height, width = scene.image.shape[:2]
         for subject in scene.subjects:
             at = np.flatnonzero(patches.numpy() == captions.index[subject.sprite.name])
-            x, y = centres()[at].mean(0).tolist()
+            x, y = cell_centres()[at].mean(0).tolist()
             box = subject.box
             assert box.x0 < x * width < box.x1
             assert box.y0 < y * height < box.y1

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from miniature.training import train as loop
 from miniature.training.muon import Muon, orthogonal
-from miniature.training.train import Pace, Phase, Task, rate_at, train
+from miniature.training.train import Intervals, Phase, Task, rate_at, train
 
-PACE = Pace(log=2, validate=4, checkpoint=2)
+PACE = Intervals(log=2, validate=4, checkpoint=2)
 PHASE = Phase(steps=6, batch_size=8, learning_rate=0.05, muon_rate=0.02, warmup_steps=2)
 
 
@@ -90,7 +90,7 @@ def one_start() -> Iterator[None]:
 
 def trained(out: Path, seed: int = 3, **made: Any) -> dict[str, Tensor]:
     torch.manual_seed(1)
-    train(Two(**made), seed, out, pace=PACE)
+    train(Two(**made), seed, out, intervals=PACE)
     weights: dict[str, Tensor] = torch.load(out / "weights" / "net.pt")
     return weights
 
@@ -124,7 +124,7 @@ def test_processes_compose_after_this_one_has(tmp_path: Path) -> None:
     try:
         cv2.setNumThreads(2)
         two.fits[0].data((1,), 2)
-        assert train(two, 3, tmp_path, workers=1, pace=PACE)
+        assert train(two, 3, tmp_path, workers=1, intervals=PACE)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
@@ -138,7 +138,7 @@ def _took_too_long(*_: object) -> None:
 def test_another_recipes_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
     trained(tmp_path)
     for other in ({"seed": 4}, {"phase": PHASE.model_copy(update={"steps": 8})}):
-        with pytest.raises(loop.AnotherRecipe, match="another recipe, seed or list"):
+        with pytest.raises(loop.RecipeMismatch, match="another recipe, seed or list"):
             trained(tmp_path, **other)
 
 
@@ -157,11 +157,11 @@ def test_rate_0_freezes_and_the_next_phase_thaws(tmp_path: Path) -> None:
     two.phases.reverse()
     two.fits[1].stop_at = 0
     with pytest.raises(Stopped):
-        train(two, 3, tmp_path, pace=PACE)
+        train(two, 3, tmp_path, intervals=PACE)
     assert torch.equal(two.net[0].weight, before)
     assert two.fits[0].finished == 1
     two.fits[1].stop_at = None
-    train(two, 3, tmp_path, pace=PACE)
+    train(two, 3, tmp_path, intervals=PACE)
     assert not torch.equal(two.net[0].weight, before)
 
 
@@ -179,7 +179,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(loop.torch, "save", half)
     with pytest.raises(Stopped):
-        train(Two(), 3, tmp_path, pace=PACE)
+        train(Two(), 3, tmp_path, intervals=PACE)
     assert not (tmp_path / "checkpoint.pt").exists()
 
 

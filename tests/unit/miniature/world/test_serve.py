@@ -25,7 +25,7 @@ from labeling.sdd.arrow import row_of
 from miniature.errors import WorldError
 from miniature.world.names import labelled_names
 from miniature.world.scenes import Pool, ScenesConfig, compose
-from miniature.world.serve import METADATA, TRUTH, Truth, WorldConfig, serving, write_world
+from miniature.world.serve import METADATA, TRUTH, Truth, WorldConfig, world_server, write_world
 from tests.processes import PATIENCE_S, Processes
 
 COUNT = 24
@@ -105,7 +105,7 @@ def test_the_same_arguments_write_the_same_bytes(world: Path, tmp_path: Path) ->
 
 
 def test_every_url_answers_with_its_file_and_nothing_is_printed(world: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with serving(world) as base_url:
+    with world_server(world) as base_url:
         for url in urls(world):
             assert url.startswith(f"{base_url}/images/")
             with urllib.request.urlopen(url) as answer:
@@ -129,14 +129,14 @@ def test_many_clients_keep_their_connections(world: Path) -> None:
             sockets.add(connection.sock.getsockname())
         return sizes, len(sockets)
 
-    with serving(world) as base_url, ThreadPoolExecutor(48) as clients:
+    with world_server(world) as base_url, ThreadPoolExecutor(48) as clients:
         answers = list(clients.map(fetch_all, [urlsplit(base_url).netloc] * 48))
     sizes = [(world / path[1:]).stat().st_size for path in paths]
     assert answers == [(sizes, 1)] * 48
 
 
 def test_a_client_that_hangs_up_disturbs_nothing(world: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with serving(world) as base_url:
+    with world_server(world) as base_url:
         where = urlsplit(base_url)
         for _ in range(5):
             client = socket.create_connection((where.hostname, where.port))
@@ -149,23 +149,23 @@ def test_a_client_that_hangs_up_disturbs_nothing(world: Path, capfd: pytest.Capt
 
 
 def test_a_world_is_served_again_where_its_urls_say(world: Path) -> None:
-    with serving(world) as first:
+    with world_server(world) as first:
         pass
-    with serving(world) as second:
+    with world_server(world) as second:
         assert first == second
 
 
 def test_a_taken_port_is_named_with_the_cure(world: Path) -> None:
     with (
-        serving(world) as base_url,
+        world_server(world) as base_url,
         pytest.raises(WorldError, match=f"port {urlsplit(base_url).port} is taken.*--port"),
     ):
-        serving(world).__enter__()
+        world_server(world).__enter__()
 
 
 def test_what_cannot_be_a_world_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WorldError, match=r"metadata\.parquet is missing: write a world"):
-        serving(tmp_path).__enter__()
+        world_server(tmp_path).__enter__()
     with pytest.raises(WorldError, match="count is 0"):
         write_world(tmp_path, 0, 0)
 

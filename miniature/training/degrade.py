@@ -1,12 +1,12 @@
-"""Pictures as a generator may give them: softer, noisier, in slightly other colours. Judges train on these."""
+"""Degrades pictures as a generator might: softer, noisier, in slightly different colours. Judges train on these."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def worn(images: Tensor, noise: float = 0.12) -> Tensor:
-    """Half of `images` [B, 3, H, W] softened, each with its own noise up to `noise`, brightness and contrast."""
+def degrade(images: Tensor, noise: float = 0.12) -> Tensor:
+    """Soften half of `images` [B, 3, H, W], and vary noise (up to `noise`), brightness and contrast of each."""
     count = len(images)
     soft = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     softness = torch.rand(count, 1, 1, 1) * (torch.rand(count, 1, 1, 1) < 0.5)
