@@ -18,7 +18,7 @@ from labeling.sdd.query import connect
 from miniature.scoring.cases import cases
 from miniature.scoring.exam import SAMPLING
 from miniature.scoring.label_score import TABLE, score_labels
-from miniature.scoring.subject_score import generate, sheet
+from miniature.scoring.subject_score import draw_sheet, generate
 from miniature.scoring.true_layers import read_truth
 from miniature.world.names import labelled_names
 from miniature.world.serve import METADATA, TRUTH, WorldConfig, world_server, write_world
@@ -112,5 +112,5 @@ def learn(job: TrainingJob) -> None:
     export(last, model)
     net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
     asked = list(cases(1))[:_SAMPLES]
-    Image.fromarray(sheet(generate(net, asked, SAMPLING), asked)).save(pictures)
+    Image.fromarray(draw_sheet(generate(net, asked, SAMPLING), asked)).save(pictures)
     typer.echo(f"The model:  {model}\nSubjects that it never saw, each above its generated picture:  {pictures}")

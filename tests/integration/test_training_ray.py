@@ -126,7 +126,7 @@ def test_a_job_that_cannot_run_fails_in_one_line(first, submitted):
     code, said = end_of(submitted())
     assert code == 1, "that of `ray job submit`, whatever the job's"
     assert "failed with exit code 2" in said
-    assert "--resume latest goes on from it" in said
+    assert "--resume latest to continue from it" in said
 
 
 def test_output_in_the_copy_that_ray_removes_is_refused(submitted):

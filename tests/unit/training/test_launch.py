@@ -59,7 +59,7 @@ def settings(base_folder, tmp_path) -> str:
 def test_trains_goes_on_and_refuses_to_mix_runs(settings, tmp_path, capsys):
     assert main(["--config", settings, "--here"]) == 0
     assert main(["--config", settings, "--here"]) == 2
-    assert "--resume latest goes on from it" in capsys.readouterr().err
+    assert "--resume latest to continue from it" in capsys.readouterr().err
     more = ["--config", settings, "--here", "--resume", "latest", "--set", "training.steps=3"]
     assert main([*more, "--set", "training.seed=1"]) == 2
     assert "training.seed was 0, is 1" in capsys.readouterr().err
@@ -83,20 +83,20 @@ def test_a_dataset_without_rows_is_named_before_any_network_is_loaded(tmp_path, 
     ShardStore(str(tmp_path / "empty")).write("sdd", "shard-00000", [], SddRow, "stamp")
     given = ["--set", f"training.out={tmp_path}/run", "--set", f"training.data.dataset={tmp_path}/empty"]
     assert main(["--config", "paper", "--here", "--set", "training.gpu=false", *given]) == 2
-    assert "has no rows in its 1 shards" in capsys.readouterr().err
+    assert "the 1 shards of" in capsys.readouterr().err
 
 
 def test_goes_on_from_the_checkpoint_that_is_named_where_that_is_further(settings, tmp_path, capsys):
     further = ["--config", settings, "--here", "--set", f"training.out={tmp_path / 'further'}"]
     assert main([*further, "--resume", "latest", "--set", "training.steps=3"]) == 0
-    assert "training begins at step 0" in capsys.readouterr().err
+    assert "training starts at step 0" in capsys.readouterr().err
     assert main(["--config", settings, "--here"]) == 0
     path = tmp_path / "further" / "checkpoints" / "step-00000003"
     more = ["--config", settings, "--here", "--resume", str(path), "--set", "training.steps=4"]
     assert main([*more, "--set", "training.accumulation=2"]) == 0
     said = capsys.readouterr().err
     assert "from step 3 to 4" in said
-    assert "a step has 2 batches from here on, and had 1" in said
+    assert "a step now has 2 batches instead of 1" in said
 
 
 def test_a_damaged_checkpoint_is_not_trained_on_and_the_one_before_it_is(settings, tmp_path, capfd):
@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_not_trained_on_and_the_one_before_it_is(setting
     flip(latest / "__0_0.distcp")
     go_on = ["--config", settings, "--here", "--set", "training.steps=3", "--resume"]
     assert main([*go_on, "latest"]) == 2
-    assert f"{good} is whole: --resume latest-good goes on from it" in "".join(capfd.readouterr())
+    assert f"{good} is intact: --resume latest-good continues from it" in "".join(capfd.readouterr())
     assert main([*go_on, str(latest)]) == 2
     (latest / RECORD).write_text("{}")
     assert main([*go_on, "latest"]) == 2
@@ -120,7 +120,7 @@ def test_two_jobs_do_not_share_a_folder(settings, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(job, "PATIENCE_S", 0.1)
     with file_lock(tmp_path / "run" / job.LOCK, 0.0, AssertionError()):
         assert main(["--config", settings, "--here"]) == 2
-    assert f"another job trains in {tmp_path / 'run'}" in capsys.readouterr().err
+    assert f"another job is training in {tmp_path / 'run'}" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -129,7 +129,7 @@ def test_another_dataset_is_refused_before_anything_is_loaded(settings, tmp_path
     finished(tmp_path / "other", some_rows(21))
     other = ["--set", f"training.data.dataset={tmp_path / 'other'}"]
     assert main(["--config", settings, "--here", "--resume", "latest", *other]) == 2
-    assert "is of another dataset" in capsys.readouterr().err
+    assert "was trained on another dataset" in capsys.readouterr().err
 
 
 def test_a_dataset_that_is_not_there_ends_with_2_and_one_line(settings, tmp_path, capsys):
@@ -159,7 +159,7 @@ def test_another_learning_rate_is_said_and_gone_on_with(settings, capfd):
     assert main(["--config", settings, "--here"]) == 0
     lower = ["--set", "training.steps=3", "--set", "training.optimizer.learning_rate=1e-6"]
     assert main(["--config", settings, "--here", "--resume", "latest", *lower]) == 0
-    assert "the learning rate is 1e-06 from here on, and was 3e-05" in "".join(capfd.readouterr())
+    assert "the learning rate is now 1e-06 instead of 3e-05" in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("setting", ["subject_px=36", "latent_downsampling=4"])

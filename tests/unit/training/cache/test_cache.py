@@ -191,12 +191,12 @@ def refused(job: TrainingJob, net: SubjectDiffusion) -> str:
 
 def test_a_missing_file_is_named_with_the_cure(with_cache, root, net):
     job = with_cache(CacheConfig(views=2))
-    with pytest.raises(CacheError, match=r"view-000/shard-00000\.parquet is not there: run `subject-diffusion cache`"):
+    with pytest.raises(CacheError, match=r"view-000/shard-00000\.parquet is missing: run `subject-diffusion cache`"):
         run_worker(Launch(job, None, "one"), Worker())
     make_cache(job, local=True)
-    assert "view-002/shard-00000.parquet is not there" in refused(with_cache(CacheConfig(views=3)), net)
+    assert "view-002/shard-00000.parquet is missing" in refused(with_cache(CacheConfig(views=3)), net)
     (root / "cache/default/view-001/shard-00001.parquet").unlink()
-    assert "view-001/shard-00001.parquet is not there" in refused(job, net)
+    assert "view-001/shard-00001.parquet is missing" in refused(job, net)
 
 
 def test_that_of_other_settings_is_stale(with_cache, net):
@@ -262,7 +262,7 @@ def test_one_made_anew_under_a_job_ends_it(with_cache, net):
     plan = read_plan(job.training.data, 0)
     cache = open_cache(job, plan, net)
     make_cache(with_cache(CacheConfig(), training={"seed": 1}), local=True, rebuild=True)
-    with pytest.raises(DatasetError, match=r"view-000/shard-\d+\.parquet was made anew"):
+    with pytest.raises(DatasetError, match=r"view-000/shard-\d+\.parquet was rewritten"):
         list(load_batches(plan, job.training.data, job.model, net.prompts, (0.5, 0.5, 0.5), [0], cache))
 
 

@@ -146,7 +146,7 @@ def without_checksums(path: Path) -> None:
 
 DAMAGES = {
     "flipped weights": (lambda path: flip(path / "__0_0.distcp", 1), "the content of __0_0.distcp has changed"),
-    "cut weights": (lambda path: os.truncate(path / "__0_0.distcp", 100), "__0_0.distcp has 100 bytes, and"),
+    "cut weights": (lambda path: os.truncate(path / "__0_0.distcp", 100), "__0_0.distcp has 100 bytes instead of"),
     "lost weights": (lambda path: (path / "__0_0.distcp").unlink(), r"__0_0.distcp cannot be read \(No such file"),
     "flipped index": (lambda path: flip(path / ".metadata", 1), "the content of .metadata has changed"),
     "another step": (
@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_last_good_one_named(checkpoints
     spoil(latest)
     with pytest.raises(CheckpointError, match=said) as error:
         checkpoints.restore(latest, tensors(), RunIdentity.of(job(), STAMP))
-    assert str(error.value).endswith(f". {good} is whole: --resume latest-good goes on from it")
+    assert str(error.value).endswith(f". {good} is intact: --resume latest-good continues from it")
     with pytest.raises(CheckpointError, match=said):
         read_tensors(latest, tensors())
 
@@ -197,7 +197,7 @@ def test_where_all_are_damaged_none_is_moved(checkpoints, job):
     paths = [saved(checkpoints, job, step) for step in (1, 2)]
     for path in paths:
         flip(path / "__0_0.distcp")
-    with pytest.raises(CheckpointError, match=r"step-00000002 is damaged.*No checkpoint before it is whole"):
+    with pytest.raises(CheckpointError, match=r"step-00000002 is damaged.*No earlier checkpoint is intact"):
         checkpoints.latest_good()
     assert checkpoints.all() == paths
 
@@ -206,7 +206,7 @@ def test_a_checkpoint_elsewhere_is_gone_on_from_by_its_path(checkpoints, job, tm
     good, latest = saved(checkpoints, job, 1), saved(checkpoints, job, 2)
     flip(latest / "__0_0.distcp")
     other = Checkpoints(tmp_path / "other", keep=2, worker=Worker())
-    with pytest.raises(CheckpointError, match=f"{good} is whole: --resume {good} goes on from it"):
+    with pytest.raises(CheckpointError, match=f"{good} is intact: --resume {good} continues from it"):
         other.restore(latest, tensors(), RunIdentity.of(job(), STAMP))
 
 
@@ -217,7 +217,7 @@ def test_one_of_an_earlier_version_is_read_with_a_warning(checkpoints, job, capl
     assert checkpoints.restore(path, found, RunIdentity.of(job(), STAMP)) == Position(3, 9)
     assert torch.equal(found["weights"]["a.b"], torch.full((2, 3), 3.0))
     assert [text for text in caplog.messages if "checksums" in text] == [
-        f"{path} has no checksums: whether its files are as they were written cannot be told"
+        f"{path} has no checksums, so its files cannot be verified"
     ]
     flip(path / ".metadata")
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -337,7 +337,7 @@ def test_two_workers_hear_of_damage_in_the_part_of_either(job, tmp_path, process
     both = [processes.fork(found_damage, job(), f"{tmp_path}/meeting", rank) for rank in range(2)]
     folder = Path(job().training.out) / "checkpoints"
     damage = f"{folder / 'step-00000002'} is damaged: the content of __1_0.distcp has changed since it was written"
-    cure = f"{folder / 'step-00000001'} is whole: --resume latest-good goes on from it"
+    cure = f"{folder / 'step-00000001'} is intact: --resume latest-good continues from it"
     files = [".metadata", "__0_0.distcp", "__1_0.distcp"]
     assert [one.result() for one in both] == [(files, f"{damage} (SHA-256 differs). {cure}", [1.0])] * 2
 

@@ -187,7 +187,7 @@ def test_a_shard_that_is_gone_is_named(tmp_path, prompts, processes):
     of = config(str(tmp_path), processes=processes)
     plan = read_plan(of, 0)
     shutil.rmtree(tmp_path / "sdd")
-    with pytest.raises(DatasetError, match=r"^\S*sdd/shard-00000\.parquet is gone: [^\n]*$"):
+    with pytest.raises(DatasetError, match=r"^\S*sdd/shard-00000\.parquet is missing: [^\n]*$"):
         list(load_batches(plan, of, MODEL, prompts, MEAN, [0]))
 
 
@@ -211,7 +211,7 @@ def test_a_shard_that_was_made_anew_is_refused(tmp_path, prompts):
     of = config(str(tmp_path))
     plan = read_plan(of, 0)
     store.write("sdd", "shard-00000", some_rows(10), SddRow, "another", replace=True)
-    with pytest.raises(DatasetError, match=r"shard-00000\.parquet was made anew"):
+    with pytest.raises(DatasetError, match=r"shard-00000\.parquet was rewritten"):
         list(load_batches(plan, of, MODEL, prompts, MEAN, [0]))
 
 
