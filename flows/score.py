@@ -117,10 +117,10 @@ def subjects(
         net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
         networks = load_judge(judge), load_embedder(embedder)
         sampling = SAMPLING.model_copy(update={"guidance": Guidance(text=text, image=image)})
-    exam = ScoreOptions(asked, given, without or tuple(LeftOut), sampling)
+    options = ScoreOptions(asked, given, without or tuple(LeftOut), sampling)
     figures = []
     typer.echo(TABLE.head)
-    for figure in score(net, *networks, exam, out):
+    for figure in score(net, *networks, options, out):
         typer.echo(TABLE.line(figure))
         figures.append(figure)
     if out:

@@ -1,6 +1,6 @@
-"""What a model is asked in the score of subjects: which subjects, with which help, without which conditions.
+"""Options of the score of subjects: the set of subjects, the hints that the model gets, and conditions to leave out.
 
-Importing it loads no network, so that the command line can list the choices.
+The module loads no network, so that the command line can list the choices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,32 +11,33 @@ from model.sampling.config import SamplingConfig
 from model.sampling.guidance import Guidance
 
 SAMPLING = SamplingConfig(scheduler="DDIM", steps=25, guidance=Guidance(text=2.0, image=4.0))
-"""Guidance by the image is the strongest tried with which all backgrounds of `--asked untaught` are right; at 5 .95."""
+"""Sampling settings. Image guidance is the strongest tried for which all backgrounds of `--asked untaught` are right;
+at 5 the share is .95."""
 
 
 class SubjectSet(StrEnum):
-    """Which subjects the model is asked for."""
+    """Set of subjects to score with."""
 
     HELD_OUT = "held_out"
-    """Subjects that no network has seen: the reported figures."""
+    """Subjects that no network has seen, for the reported scores."""
     UNTAUGHT = "untaught"
-    """Subjects that no labelling network was taught, so no dataset has them; base and judges have seen them. For
-    choosing settings."""
+    """Subjects that no labelling network was trained on, so that no dataset has them, but that base and judges have
+    seen; for choosing settings."""
 
 
 class PlaceHint(StrEnum):
-    """What the model is given of the place where a subject is wanted."""
+    """Information about a subject's place that the model gets."""
 
     OUTLINE = "outline"
-    """The outline that the subject has in the scene, and its bounds."""
+    """The subject's outline in the scene, and its bounds."""
     BOX = "box"
-    """The bounds alone: the outline of the reference is fitted into them."""
+    """The bounds only; the outline of the reference is fitted into them."""
     FILLED_BOX = "filled box"
-    """The bounds alone, marked as a whole, which no model here was trained with."""
+    """The bounds only, with the whole box marked; no model here was trained with such marks."""
 
 
 class LeftOut(StrEnum):
-    """Which conditions of the network are left out."""
+    """Conditions of the network that are left out."""
 
     NOTHING = "nothing"
     ADAPTER = "adapter"
@@ -57,7 +58,7 @@ WITHOUT: Mapping[LeftOut, frozenset[LeftOut]] = {
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Everything that decides a model's score, besides the model."""
+    """All settings of a model's score."""
 
     asked: SubjectSet = SubjectSet.HELD_OUT
     given: PlaceHint = PlaceHint.OUTLINE
