@@ -164,7 +164,7 @@ def test_a_taken_port_is_named_with_the_cure(world: Path) -> None:
 
 
 def test_what_cannot_be_a_world_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WorldError, match=r"metadata\.parquet is missing: write a world"):
+    with pytest.raises(WorldError, match=r"metadata\.parquet is missing\. Write a world"):
         world_server(tmp_path).__enter__()
     with pytest.raises(WorldError, match="count is 0"):
         write_world(tmp_path, 0, 0)
