@@ -140,7 +140,7 @@ for compiled in (True, False):
     for number, images in enumerate([[["dog"]] * 2, [["dog", "cat"]] * 2, [["dog"]]]):
         batch = replace(small_batch(net.prompts, *images, seed=2 * number + rank), full=True)
         step(number, [MicroBatch(number, batch, len(images), 1.0, whole=len(images) == 2)])
-        print(f"{step.watch.norm:.4f}", end=" ")
+        print(f"{step.monitor.norm:.4f}", end=" ")
     print(graphs.frame_count)
 dist.destroy_process_group()
 """

@@ -120,9 +120,9 @@ def test_what_changes_no_result_or_how_long_it_trains_may_differ(checkpoints, jo
 
 
 def test_every_setting_that_may_differ_is_a_setting(job):
-    from training.checkpoints.store import CHANGEABLE_ON_RESUME, _flat
+    from training.checkpoints.store import CHANGEABLE_ON_RESUME, _flatten
 
-    names = [f"{name}." for name, _ in _flat(job().model_dump(mode="json"))]
+    names = [f"{name}." for name, _ in _flatten(job().model_dump(mode="json"))]
     assert [free for free in CHANGEABLE_ON_RESUME if not any(name.startswith(f"{free}.") for name in names)] == []
 
 
