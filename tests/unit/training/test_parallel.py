@@ -106,7 +106,7 @@ def kind_of_a_split_weight(job: TrainingJob, meeting: Path) -> str:
 
 
 def test_a_network_in_the_memory_format_of_gpus_can_be_split(job, tmp_path, processes):
-    """FSDP2 refuses weights in channels-last memory; `prepared` puts the UNet there on a GPU."""
+    """FSDP2 refuses weights in channels-last memory; `prepare_network` puts the UNet there on a GPU."""
     assert processes.fork(kind_of_a_split_weight, job(), tmp_path / "meeting").result() == "DTensor"
 
 
