@@ -1,6 +1,6 @@
 """Each stage's network alone: as the pipeline runs it, and as the gates compare it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
@@ -114,58 +114,63 @@ def _batches(
     return found
 
 
+def _loaded(network: Any) -> Callable[[Any], Any]:
+    """The loader of a network that is loaded already."""
+    return lambda _: network
+
+
 def _singles(batches: Batches) -> list[list[Any]]:
     return [[row] for row in chain.from_iterable(batches)][:SINGLES]
 
 
 def _captions(config: CaptionConfig, batches: Batches, seconds: float) -> Captions:
     ours = RecordedCaptioner(config)
-    pipeline, _ = rate(CaptionStage(config, lambda _: ours), ours, batches, seconds)
+    pipeline, _ = rate(CaptionStage(config, _loaded(ours)), ours, batches, seconds)
     del ours  # the next network may need its memory
     single = LibraryCaptioner(config)
-    library_single, _ = rate(CaptionStage(config, lambda _: single), single, _singles(batches), seconds)
+    library_single, _ = rate(CaptionStage(config, _loaded(single)), single, _singles(batches), seconds)
     tokens = single.tokens
     del single
     batched = LibraryCaptioner(config)
-    library_batched, _ = rate(CaptionStage(config, lambda _: batched), batched, batches, seconds)
+    library_batched, _ = rate(CaptionStage(config, _loaded(batched)), batched, batches, seconds)
     return Captions(pipeline, library_single, library_batched, tokens)
 
 
 def _nouns(config: NounConfig, batches: Batches, seconds: float) -> Rate:
     tagger = RecordedTagger(config)
-    return rate(NounStage(config, lambda _: tagger), tagger, batches, seconds)[0]
+    return rate(NounStage(config, _loaded(tagger)), tagger, batches, seconds)[0]
 
 
 def _boxes(config: DetectConfig, batches: Batches, size: int, seconds: float) -> Boxes:
     batched = RecordedDetector(config)
-    pipeline, together = rate(DetectStage(config, lambda _: batched), batched, batches, seconds)
+    pipeline, together = rate(DetectStage(config, _loaded(batched)), batched, batches, seconds)
     padding = batched.recording.padding("prompt tokens")
     del batched
     full = RecordedDetector(config)
-    even, _ = rate(DetectStage(config, lambda _: full), full, [[batches[0][0]] * size], seconds)
+    even, _ = rate(DetectStage(config, _loaded(full)), full, [[batches[0][0]] * size], seconds)
     del full
     alone = RecordedDetector(config)
-    _, apart = rate(DetectStage(config, lambda _: alone), alone, _singles(batches), seconds=0)
+    _, apart = rate(DetectStage(config, _loaded(alone)), alone, _singles(batches), seconds=0)
     del alone
     config = config.model_copy(update={"precision": Precision.FLOAT32})
     exact = RecordedDetector(config)
-    single, _ = rate(DetectStage(config, lambda _: exact), exact, _singles(batches), seconds)
+    single, _ = rate(DetectStage(config, _loaded(exact)), exact, _singles(batches), seconds)
     return Boxes(pipeline, even, single, same_boxes(apart, together), padding)
 
 
 def _masks(config: SegmentConfig, batches: Batches, seconds: float, compiled: bool) -> Masks:
     ours = RecordedSegmenter(config)
-    pipeline, _ = rate(SegmentStage(config, lambda _: ours), ours, batches, seconds)
+    pipeline, _ = rate(SegmentStage(config, _loaded(ours)), ours, batches, seconds)
     padding = ours.recording.padding("pixels")
     del ours
     faster = None
     if compiled:
         graph = RecordedSegmenter(config, compiled=True)
-        faster, _ = rate(SegmentStage(config, lambda _: graph), graph, batches, seconds)
+        faster, _ = rate(SegmentStage(config, _loaded(graph)), graph, batches, seconds)
         del graph
     config = config.model_copy(update={"precision": Precision.FLOAT32})
     exact = RecordedSegmenter(config)
-    single, _ = rate(SegmentStage(config, lambda _: exact), exact, _singles(batches), seconds)
+    single, _ = rate(SegmentStage(config, _loaded(exact)), exact, _singles(batches), seconds)
     return Masks(pipeline, single, faster, padding)
 
 

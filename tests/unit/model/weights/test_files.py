@@ -109,7 +109,7 @@ def test_json_that_is_not_settings_is_refused(tmp_path: Path, content: bytes) ->
 
 
 def test_a_missing_file_stays_an_os_error(tmp_path: Path) -> None:
-    for read in (json_object, safetensors, pickled_tensors):
+    for read in (read_json, read_safetensors, read_pickled_tensors):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "nothing")
 
