@@ -62,7 +62,7 @@ STEPS = (
     Step("labellers", "write BLIP-2, Grounding DINO and SAM", (), Need(11, 12), "labellers"),
     Step("captions", "captions (BLIP-2) and nouns (spaCy)", ("photographs", "labellers"), Need(10, 0.1)),
     Step("boxes", "boxes (Grounding DINO)", ("captions", "labellers"), Need(4, 0.1)),
-    Step("masks", "masks (SAM), rules, ledger", ("boxes", "labellers"), Need(8, 0.1)),
+    Step("masks", "masks (SAM), rules, ledger", ("boxes", "labellers"), Need(9, 0.1)),
     Step("networks", "write Stable Diffusion's base and the image encoder", (), Need(2, 9), "networks"),
     Step("cache", "cache of moments and features", ("photographs", "networks"), Need(10, 0.1)),
     Step("train", "two training steps and a checkpoint", ("photographs", "networks"), Need(16, 8), "training"),
