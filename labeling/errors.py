@@ -1,15 +1,15 @@
 """Errors of a dataset build.
 
     LabelingError
-      BadInput         the list of URLs is unusable: no such file, no URL column, no rows
-      CheckpointError  weights are missing, unreadable, or of another network
-      DeviceError      a setting requests a GPU that does not exist
-      ImagesLost       a file of images/ is missing, and its URLs no longer give the images of later files
-      ShardCorrupt     a file lacks rows or columns, or is damaged
-      ShardStale       other settings made a file; nothing is overwritten silently
-      StageContract    a stage broke its contract (one result per image, in order)
-      StageFailed      a stage could not make all of its files: workers do not start, or too many attempts
-        StageInterrupted  the same for a retryable reason, such as a storage that did not answer
+      BadInput             the list of URLs is unusable: no such file, no URL column, no rows
+      BackendWeightsError  weights are missing, unreadable, or of another network
+      DeviceError          a setting requests a GPU that does not exist
+      ImagesLost           a file of images/ is missing, and its URLs no longer give the images of later files
+      ShardCorrupt         a file lacks rows or columns, or is damaged
+      ShardStale           other settings made a file; nothing is overwritten silently
+      StageContract        a stage broke its contract (one result per image, in order)
+      StageFailed          a stage could not make all of its files: workers do not start, or too many attempts
+        StageInterrupted   the same for a retryable reason, such as a storage that did not answer
 
 A bad image is not an error: it gets a `Verdict` with its reason, and the run continues.
 """
@@ -23,7 +23,7 @@ class BadInput(LabelingError):
     """The list of URLs is unusable."""
 
 
-class CheckpointError(LabelingError):
+class BackendWeightsError(LabelingError):
     """Weights are missing, unreadable, or not those of the backend that loads them."""
 
 

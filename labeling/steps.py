@@ -49,7 +49,7 @@ def steps_of(config: LabelingConfig) -> list[Step]:
     """Return the stages from captions/ to entities/ with the networks of `config`. Hashes local weights.
 
     Raises:
-        CheckpointError: weights are missing, as far as that shows before they are loaded.
+        BackendWeightsError: weights are missing, as far as that shows before they are loaded.
     """
     for name, table in config.weights_tables.items():
         _refuse_missing(f"labeling.{name}", table)

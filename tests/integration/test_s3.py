@@ -27,7 +27,7 @@ from labeling.sdd.shards import ShardStore
 from labeling.steps import chain
 from tests.datasets import dataset_of_two
 from tests.factories import candidate, downloaded, image, key
-from tests.moody import MoodyConfig, MoodyStage
+from tests.faulty_stage import FaultyConfig, FaultyStage
 from tests.processes import PATIENCE_S, wait_until
 
 boto3 = pytest.importorskip("boto3")
@@ -206,7 +206,7 @@ def test_a_shard_is_labelled_there(root):
     urls = [f"good {n}" for n in range(1, 12)]
     urls[4], urls[7] = "exit", "raise"
     store = downloaded(root, [image(n, b"", url) for n, url in enumerate(urls, start=1)])
-    (step,) = chain([(MoodyStage(MoodyConfig()), "")])
+    (step,) = chain([(FaultyStage(FaultyConfig()), "")])
     workers = Workers(batch_size=4, batch_deadline_s=PATIENCE_S)
     job = NetworkJob(step=step, root=root, workers=workers, run="run", torch_threads=1)
     (report,) = run_job(job, [SHARD], workers, Executor.HERE)
@@ -224,9 +224,9 @@ import sys
 from labeling.config import Workers
 from labeling.steps import chain
 from labeling.execution.network_job import NetworkJob
-from tests.moody import MoodyConfig, MoodyStage
+from tests.faulty_stage import FaultyConfig, FaultyStage
 
-(step,) = chain([(MoodyStage(MoodyConfig(seconds_per_row=0.1)), "")])
+(step,) = chain([(FaultyStage(FaultyConfig(seconds_per_row=0.1)), "")])
 job = NetworkJob(step=step, root=sys.argv[1], workers=Workers(batch_size=4), run="first", torch_threads=1)
 print(job.make("shard-00000").error)
 """
@@ -242,7 +242,7 @@ def test_a_killed_labeller_leaves_no_file_and_its_journal_is_taken_up(root, proc
     assert labeller.stdout.read() == ""
     assert store.shards("captions") == []
     assert Journal.begin(journal, "second").suspects
-    (step,) = chain([(MoodyStage(MoodyConfig()), "")])
+    (step,) = chain([(FaultyStage(FaultyConfig()), "")])
     job = NetworkJob(step=step, root=root, workers=Workers(batch_size=4), run="second", torch_threads=1)
     report = job.make(SHARD)
     job.close()

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from labeling.backends.grounding_dino.package import PREPROCESSING, package_config, package_weights, text_encoder
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 
 _SWINS: Mapping[str, Mapping[str, object]] = {
     "swin_T_224_1k": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "window_size": 7},
@@ -100,7 +100,7 @@ def convert(checkpoint: str, config: str | None, text_encoder_name: str, folder:
         checkpoint, config, text_encoder_name: as `checkpoint`, `package_config` and `text_encoder` of `DetectConfig`.
 
     Raises:
-        CheckpointError: a file is missing, the files do not fit, or transformers cannot express the configuration.
+        BackendWeightsError: a file is missing, the files do not fit, or transformers cannot express the configuration.
     """
     tokenizer, bert_config = text_encoder(text_encoder_name)
     net = GroundingDinoForObjectDetection(transformers_config(package_config(config), bert_config))
@@ -114,15 +114,15 @@ def transformers_config(settings: Any, bert_config: PretrainedConfig) -> Groundi
     """Return the package's settings as a `GroundingDinoConfig`.
 
     Raises:
-        CheckpointError: transformers cannot express them; names the first that it cannot.
+        BackendWeightsError: transformers cannot express them; names the first that it cannot.
     """
     fixed = {**_FIXED, "pe_temperatureW": settings.pe_temperatureH, "return_interm_indices": [1, 2, 3]}
     if bad := [
         f"{name}={getattr(settings, name)!r}" for name, value in fixed.items() if getattr(settings, name) != value
     ]:
-        raise CheckpointError(f"{settings.filename}: transformers has no {bad[0]}")
+        raise BackendWeightsError(f"{settings.filename}: transformers has no {bad[0]}")
     if settings.backbone not in _SWINS:
-        raise CheckpointError(f"{settings.filename}: backbone={settings.backbone!r} is none of {', '.join(_SWINS)}")
+        raise BackendWeightsError(f"{settings.filename}: backbone={settings.backbone!r} is none of {', '.join(_SWINS)}")
     return GroundingDinoConfig(
         backbone_config=SwinConfig(**_SWINS[settings.backbone], out_indices=[2, 3, 4]),
         text_config=bert_config,
@@ -165,7 +165,7 @@ def _rename(name: str) -> str:
 def _load(net: GroundingDinoForObjectDetection, weights: Mapping[str, Tensor], checkpoint: str) -> None:
     needed = {n: t.shape for n, t in net.state_dict().items() if not n.startswith(f"{_BACKBONE}.swin.layernorm.")}
     if wrong := [name for name, shape in needed.items() if name not in weights or weights[name].shape != shape]:
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"{checkpoint}: {len(wrong)} of {len(needed)} weights are missing or have another shape, first {wrong[0]}: "
             f"it is not of this configuration and text encoder"
         )

@@ -14,7 +14,7 @@ from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetec
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
 from labeling.backends.runtime import pretrained_source, torch_device
 from labeling.config import DetectConfig
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from labeling.stages.networks import DetectedBox
 
 
@@ -25,7 +25,7 @@ class GroundingDinoHfDetector:
         """Load the weights.
 
         Raises:
-            CheckpointError: no such checkpoint, or one of another network.
+            BackendWeightsError: no such checkpoint, or one of another network.
         """
         processor, net = _load(config)
         self._image_processor = processor.image_processor
@@ -55,7 +55,7 @@ def _load(config: DetectConfig) -> tuple[GroundingDinoProcessor, GroundingDinoFo
             source, revision=revision, dtype=float32, output_loading_info=True
         )
     if missing := sorted(loaded["missing_keys"]):
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"labeling.detect.checkpoint={name!r} lacks {len(missing)} weights of Grounding DINO, first {missing[0]}: "
             f"it holds another network"
         )
@@ -66,7 +66,7 @@ def _check_vocabulary(writer: PromptWriter, net: GroundingDinoForObjectDetection
     """Check the tokens of the delimiters: the network knows them by number, and would see one long phrase."""
     expected = tuple(net.model.special_tokens.tolist())
     if writer.delimiter_ids != expected:
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"labeling.detect.checkpoint={config.checkpoint!r}: its tokenizer numbers [CLS] [SEP] . ? as "
             f"{writer.delimiter_ids}, its network as {expected}; they are not of one checkpoint"
         )

@@ -39,7 +39,7 @@ from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetec
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
 from labeling.backends.runtime import pretrained_source, torch_device
 from labeling.config import DetectConfig
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from labeling.stages.networks import DetectedBox
 from labeling.weights import checkpoint_file
 
@@ -62,7 +62,7 @@ class GroundingDinoPackageDetector:
         """Load the weights.
 
         Raises:
-            CheckpointError: a file is missing, or the checkpoint, its configuration and the text encoder do not fit.
+            BackendWeightsError: a file is missing, or checkpoint, configuration and text encoder do not fit.
         """
         device = torch_device(config.device)
         tokenizer, bert_config = text_encoder(config.text_encoder)
@@ -106,7 +106,7 @@ def package_config(path: str | None) -> SLConfig:
         settings = SLConfig(values, filename=str(file))
         settings.use_checkpoint = settings.use_transformer_ckpt = False  # they save memory in training only
     except Exception as error:  # the file is Python code
-        raise CheckpointError(f"{setting}={str(file)!r} is no configuration of GroundingDINO: {error!r}") from error
+        raise BackendWeightsError(f"{setting}={str(file)!r} is no configuration of GroundingDINO: {error!r}") from error
     return settings
 
 
@@ -118,7 +118,7 @@ def package_weights(path: str) -> dict[str, Tensor]:
         weights = torch.load(file, map_location="cpu", weights_only=True)["model"]
         return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     except Exception as error:  # torch.load raises what its pickle makes it raise
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"{setting}={path!r} is no checkpoint of GroundingDINO, which is a file of torch.save with tensors under "
             f"'model' ({type(error).__name__})"
         ) from error
@@ -131,7 +131,7 @@ def build(settings: SLConfig, tokenizer: PreTrainedTokenizerBase, bert_config: P
         try:
             net = build_model(settings)
         except (AttributeError, AssertionError, NotImplementedError) as error:
-            raise CheckpointError(
+            raise BackendWeightsError(
                 f"labeling.detect.package_config={settings.filename!r}: the groundingdino package builds no network "
                 f"from it: {error!r}"
             ) from error
@@ -145,11 +145,11 @@ def load(net: GroundingDINO, weights: Mapping[str, Tensor], config: DetectConfig
     """Load `weights` into `net`. Weights that `net` lacks belong to training and are ignored.
 
     Raises:
-        CheckpointError: one that `net` needs is missing or has another shape; gives their number and the first.
+        BackendWeightsError: one that `net` needs is missing or has another shape; gives their number and the first.
     """
     wanted = {n: t.shape for n, t in net.state_dict().items() if n in weights or not n.endswith("position_index")}
     if wrong := [name for name, shape in wanted.items() if name not in weights or weights[name].shape != shape]:
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"labeling.detect.checkpoint={config.checkpoint!r}: {len(wrong)} of {len(wanted)} weights are missing or "
             f"have another shape, first {wrong[0]}: it is not of labeling.detect.package_config="
             f"{config.package_config!r} and labeling.detect.text_encoder={config.text_encoder!r}"

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +73,13 @@ class PromptWriter:
             max_tokens: length of the longest prompt, [CLS] and [SEP] included.
 
         Raises:
-            CheckpointError: the tokenizer's vocabulary lacks a delimiter.
+            BackendWeightsError: the tokenizer's vocabulary lacks a delimiter.
         """
         self.delimiter_ids: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(list(DELIMITERS)))
         if len(set(self.delimiter_ids)) < len(DELIMITERS) or None in self.delimiter_ids:
-            raise CheckpointError(f"the tokenizer's vocabulary lacks one of {' '.join(DELIMITERS)}: not that of a BERT")
+            raise BackendWeightsError(
+                f"the tokenizer's vocabulary lacks one of {' '.join(DELIMITERS)}: not that of a BERT"
+            )
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
 

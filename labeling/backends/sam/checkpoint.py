@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 
 DECODER_HEAD_CHANNELS = 32
 """The decoder's heads leave no trace in the shapes; in all three sizes they have 32 channels (8 heads of 256)."""
@@ -62,16 +62,18 @@ def read_checkpoint(file: Path, source: str) -> dict[str, Tensor]:
         source: how messages call the file, such as "labeling.segment.checkpoint='x.pth'".
 
     Raises:
-        CheckpointError: not a file of torch.save, or something else than named tensors in it.
+        BackendWeightsError: not a file of torch.save, or something else than named tensors in it.
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever zip, pickle and its own checks do
         line = next(iter(str(error).splitlines()), "")
-        raise CheckpointError(f"{source} cannot be read: {type(error).__name__}: {line}. Download it again") from error
+        raise BackendWeightsError(
+            f"{source} cannot be read: {type(error).__name__}: {line}. Download it again"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         what = f"a dict of {list(state)[:3]}" if isinstance(state, dict) else f"a {type(state).__name__}"
-        raise CheckpointError(f"{source} holds {what}, not the named tensors of a Segment Anything checkpoint")
+        raise BackendWeightsError(f"{source} holds {what}, not the named tensors of a Segment Anything checkpoint")
     return state
 
 
@@ -79,10 +81,10 @@ def architecture(state: dict[str, Tensor], source: str) -> SamArchitecture:
     """Return the sizes of a network, from the shapes of its weights.
 
     Raises:
-        CheckpointError: tensors that tell the sizes are missing, or the windows have several sizes.
+        BackendWeightsError: tensors that tell the sizes are missing, or the windows have several sizes.
     """
     if missing := [name for name in _TELLING if name not in state]:
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"{source} is no Segment Anything checkpoint: {len(missing)} of the {len(_TELLING)} tensors that tell "
             f"its size are missing, the first is {missing[0]!r}; it has {len(state)} tensors, such as {_first(state)}"
         )
@@ -114,16 +116,16 @@ def load_weights(net: torch.nn.Module, state: dict[str, Tensor], source: str) ->
     """Load `state` into `net`, which may be on the meta device; each tensor keeps its type.
 
     Raises:
-        CheckpointError: tensors are missing, left over or of another shape.
+        BackendWeightsError: tensors are missing, left over or of another shape.
     """
     try:
         report = net.load_state_dict(state, strict=False, assign=True)
     except RuntimeError as error:
         mismatch = str(error).splitlines()[1].strip()
-        raise CheckpointError(f"{source} is not a Segment Anything checkpoint: {mismatch}") from error
+        raise BackendWeightsError(f"{source} is not a Segment Anything checkpoint: {mismatch}") from error
     missing, unexpected = report.missing_keys, report.unexpected_keys
     if missing or unexpected:
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"{source} is not a whole Segment Anything checkpoint: of {len(net.state_dict())} tensors {len(missing)} "
             f"are missing, and {len(unexpected)} do not belong; the first is {(missing or unexpected)[0]!r}. "
             f"Download it again"
@@ -140,7 +142,7 @@ def _windows(state: dict[str, Tensor], grid: int, source: str) -> tuple[int, tup
     sides = [grid if table is None else (len(table) + 1) // 2 for table in tables]
     windows = sorted(set(sides) - {grid})
     if len(windows) > 1:
-        raise CheckpointError(f"{source} has windows of {windows} patches; Segment Anything has one size")
+        raise BackendWeightsError(f"{source} has windows of {windows} patches; Segment Anything has one size")
     return next(iter(windows), 0), tuple(i for i, side in enumerate(sides) if side == grid)
 
 

@@ -31,7 +31,7 @@ from labeling.backends.sam.checkpoint import (
     load_weights,
     read_checkpoint,
 )
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 
 # Beginnings of names; a # is a number that both have, and the first pair that fits a name counts.
 _RENAMED = (
@@ -70,7 +70,7 @@ def export_folder(checkpoint: str | Path, folder: str | Path) -> None:
     """Write the original checkpoint file as a folder of transformers, with its processor.
 
     Raises:
-        CheckpointError: the file is not a Segment Anything checkpoint.
+        BackendWeightsError: the file is not a Segment Anything checkpoint.
     """
     source = f"{str(checkpoint)!r}"
     state = read_checkpoint(Path(checkpoint), source)
@@ -84,7 +84,7 @@ def export_checkpoint(folder: str | Path, checkpoint: str | Path) -> None:
     """Write a folder of transformers as a checkpoint file in the original layout.
 
     Raises:
-        CheckpointError: the network has properties that this layout cannot express.
+        BackendWeightsError: the network has properties that this layout cannot express.
     """
     torch.save(to_original(SamModel.from_pretrained(folder, dtype=torch.float32)), checkpoint)
 
@@ -93,7 +93,7 @@ def to_transformers(state: dict[str, Tensor], sizes: SamArchitecture, source: st
     """Return the `SamModel` of transformers of these sizes with the weights of an original `state`.
 
     Raises:
-        CheckpointError: tensors are missing, left over or of another shape.
+        BackendWeightsError: tensors are missing, left over or of another shape.
     """
     renamed = dict(_rename(state, _RENAMED))
     if _POSITIONS in renamed:
@@ -109,11 +109,11 @@ def to_original(net: SamModel) -> dict[str, Tensor]:
     """Return the weights of a `SamModel` of transformers in the original layout.
 
     Raises:
-        CheckpointError: the decoder's heads are not those that the original layout implies.
+        BackendWeightsError: the decoder's heads are not those that the original layout implies.
     """
     decoder, vision = net.config.mask_decoder_config, net.config.vision_config
     if decoder.num_attention_heads * DECODER_HEAD_CHANNELS != decoder.hidden_size:
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"a mask decoder of {decoder.num_attention_heads} heads in {decoder.hidden_size} channels cannot be "
             f"written in the original layout, whose heads have {DECODER_HEAD_CHANNELS} channels"
         )

@@ -12,7 +12,7 @@ from transformers import AutoConfig, SamConfig, SamImageProcessor, SamModel
 from labeling.backends.runtime import pretrained_source, torch_device, torch_dtype
 from labeling.backends.sam.predict import Preprocessing, SamImage, segment
 from labeling.config import SegmentConfig
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from labeling.stages.networks import SegmentedBox
 
 _SETTING = "labeling.segment.checkpoint"
@@ -25,7 +25,7 @@ class SamHfSegmenter:
         """Load the weights.
 
         Raises:
-            CheckpointError: the folder or hub id is missing, is another model's, or lacks weights.
+            BackendWeightsError: the folder or hub id is missing, is another model's, or lacks weights.
         """
         self.device = torch_device(config.device)
         self.dtype = torch_dtype(config.precision)
@@ -58,13 +58,13 @@ def _load(config: SegmentConfig) -> tuple[SamModel, Preprocessing]:
     with pretrained_source(name, _SETTING) as source:
         network = AutoConfig.from_pretrained(source, revision=revision)
         if not isinstance(network, SamConfig):
-            raise CheckpointError(f"{_SETTING}={name!r} holds a model of type {network.model_type!r}, not 'sam'")
+            raise BackendWeightsError(f"{_SETTING}={name!r} holds a model of type {network.model_type!r}, not 'sam'")
         processor = SamImageProcessor.from_pretrained(source, revision=revision)
         net, report = SamModel.from_pretrained(
             source, revision=revision, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
     if wrong := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"{_SETTING}={name!r} lacks {len(wrong)} tensors of a SamModel of its config.json or has them in other "
             f"shapes, the first is {wrong[0]!r}: download it again"
         )
@@ -75,11 +75,11 @@ def _preprocessing(processor: SamImageProcessor, side_px: int, name: str) -> Pre
     """Return the preprocessing of the checkpoint.
 
     Raises:
-        CheckpointError: it makes images of another size than the network takes.
+        BackendWeightsError: it makes images of another size than the network takes.
     """
     longest, pad = processor.size["longest_edge"], processor.pad_size
     if {longest, pad["height"], pad["width"]} != {side_px}:
-        raise CheckpointError(
+        raise BackendWeightsError(
             f"{_SETTING}={name!r}: its processor resizes to {longest} and pads to {pad['width']}x{pad['height']} "
             f"pixels, but its network takes {side_px}x{side_px}"
         )

@@ -26,7 +26,7 @@ class SegmentAnythingSegmenter:
         """Load the weights.
 
         Raises:
-            CheckpointError: no such file, or it is not a Segment Anything checkpoint.
+            BackendWeightsError: no such file, or it is not a Segment Anything checkpoint.
         """
         self.device = torch_device(config.device)
         self.dtype = torch_dtype(config.precision)
@@ -72,7 +72,7 @@ def load(state: dict[str, Tensor], source: str) -> Sam:
     """Build the package's network with the weights of `state`, float32.
 
     Raises:
-        CheckpointError: tensors are missing, left over or of another shape.
+        BackendWeightsError: tensors are missing, left over or of another shape.
     """
     net = build(architecture(state, source))
     load_weights(net, state, source)

@@ -22,7 +22,7 @@ from labeling.steps import Step, chain, steps_of
 from labeling.weights import weights_id
 from tests.datasets import NEXT, dataset_of_two
 from tests.factories import SHARD, downloaded, image, labelled
-from tests.moody import MoodyConfig, MoodyStage
+from tests.faulty_stage import FaultyConfig, FaultyStage
 
 
 def config_of(root, **download) -> LabelingConfig:
@@ -30,7 +30,7 @@ def config_of(root, **download) -> LabelingConfig:
 
 
 def moody_steps() -> list[Step]:
-    return chain([(MoodyStage(MoodyConfig()), "")])
+    return chain([(FaultyStage(FaultyConfig()), "")])
 
 
 def test_a_shard_that_gained_images_is_labelled_again(tmp_path):
@@ -100,7 +100,7 @@ def test_a_file_of_images_that_was_moved_away_is_no_change_of_settings(tmp_path)
 
 
 def stage_named(layer):
-    return type("Named", (MoodyStage,), {"name": layer})(MoodyConfig())
+    return type("Named", (FaultyStage,), {"name": layer})(FaultyConfig())
 
 
 NETWORKS = {

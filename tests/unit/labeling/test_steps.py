@@ -3,14 +3,14 @@
 import pytest
 
 from labeling.config import LabelingConfig, RulesConfig
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from labeling.finish import finish_stamp
 from labeling.sdd.schema import Image
 from labeling.sdd.shards import ShardStore
 from labeling.steps import chain, expected_stamps, steps_of
 from labeling.weights import weights_id
 from tests.factories import SHARD, downloaded, image
-from tests.moody import MoodyConfig, MoodyStage
+from tests.faulty_stage import FaultyConfig, FaultyStage
 
 LAYERS = ["images", "captions", "nouns", "detections", "entities"]
 
@@ -67,17 +67,17 @@ def test_each_stage_reads_all_layers_before_it():
 
 def test_a_stage_is_known_by_its_settings_and_its_weights():
     def identity(config, weights):
-        (step,) = chain([(MoodyStage(config), weights)])
+        (step,) = chain([(FaultyStage(config), weights)])
         return step.identity
 
-    first = identity(MoodyConfig(), "1")
-    assert identity(MoodyConfig(), "1") == first
-    assert identity(MoodyConfig(), "2") != first
-    assert identity(MoodyConfig(memory_rows=3), "1") != first
+    first = identity(FaultyConfig(), "1")
+    assert identity(FaultyConfig(), "1") == first
+    assert identity(FaultyConfig(), "2") != first
+    assert identity(FaultyConfig(memory_rows=3), "1") != first
 
 
 def test_the_same_stamp_under_another_layer_is_another_stamp():
-    (step,) = chain([(MoodyStage(MoodyConfig()), "1")])
+    (step,) = chain([(FaultyStage(FaultyConfig()), "1")])
     assert step.stamp("parent") != step.stamp("other parent")
     assert finish_stamp(RulesConfig(), "parent") != step.stamp("parent")
 
@@ -100,7 +100,7 @@ MISSING = [
 
 @pytest.mark.parametrize(("setting", "settings"), MISSING)
 def test_weights_that_are_not_there_are_refused_before_any_stage_runs(setting, settings):
-    with pytest.raises(CheckpointError, match=rf"^labeling\.{setting}='[^']*' is (not|neither) "):
+    with pytest.raises(BackendWeightsError, match=rf"^labeling\.{setting}='[^']*' is (not|neither) "):
         steps_of(LabelingConfig(root="unused", **settings))
 
 

@@ -23,7 +23,7 @@ from transformers import (
 from infra.precision import Precision
 from labeling.backends.blip2 import Blip2Captioner
 from labeling.config import CaptionConfig, Device
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from miniature.networks.blip2 import Blip2Size, babble, build, save
 from miniature.networks.vocabulary import caption_vocabulary
 from miniature.world.scenes import phrases
@@ -240,7 +240,9 @@ def test_a_t5_language_model_captions_too(tmp_path: Path, images: list[NDArray[n
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"labeling\.caption\.checkpoint=.*/none' .*no such local folder.*Give"):
+    with pytest.raises(
+        BackendWeightsError, match=r"labeling\.caption\.checkpoint=.*/none' .*no such local folder.*Give"
+    ):
         captioner(tmp_path / "none")
 
 
@@ -248,7 +250,9 @@ def test_no_such_folder(tmp_path: Path) -> None:
 def test_a_folder_without_one_of_its_files(folder: Path, tmp_path: Path, lost: str) -> None:
     copy = copied(folder, tmp_path)
     (copy / lost).unlink()
-    with pytest.raises(CheckpointError, match=r"labeling\.caption\.checkpoint=.* does not load as a folder: .*Give a"):
+    with pytest.raises(
+        BackendWeightsError, match=r"labeling\.caption\.checkpoint=.* does not load as a folder: .*Give a"
+    ):
         captioner(copy)
 
 
@@ -256,14 +260,14 @@ def test_a_folder_without_one_of_its_files(folder: Path, tmp_path: Path, lost: s
 def test_a_folder_with_a_truncated_file(folder: Path, tmp_path: Path, file: str) -> None:
     copy = copied(folder, tmp_path)
     (copy / file).write_bytes((folder / file).read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"labeling\.caption\.checkpoint=.* does not load as a folder"):
+    with pytest.raises(BackendWeightsError, match=r"labeling\.caption\.checkpoint=.* does not load as a folder"):
         captioner(copy)
 
 
 def test_another_architecture(tmp_path: Path) -> None:
     narrow = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     CLIPModel(CLIPConfig(text_config=narrow, vision_config=narrow)).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"labeling\.caption\.checkpoint=.* type 'clip', not 'blip-2': give"):
+    with pytest.raises(BackendWeightsError, match=r"labeling\.caption\.checkpoint=.* type 'clip', not 'blip-2': give"):
         captioner(tmp_path)
 
 
@@ -272,7 +276,9 @@ def test_a_blip2_without_language_model(folder: Path, tmp_path: Path) -> None:
     copy = copied(folder, tmp_path)
     net = Blip2ForImageTextRetrieval(Blip2Config.from_pretrained(folder))
     net.save_pretrained(copy)
-    with pytest.raises(CheckpointError, match=r"lacks \d+ weights of the BLIP-2 .* \(language_model\..*give a whole"):
+    with pytest.raises(
+        BackendWeightsError, match=r"lacks \d+ weights of the BLIP-2 .* \(language_model\..*give a whole"
+    ):
         captioner(copy)
 
 
@@ -281,5 +287,5 @@ def test_weights_of_another_size(folder: Path, tmp_path: Path) -> None:
     narrow = build(VOCABULARY, 0, NETWORK.model_copy(update={"width": 80}))
     narrow.save_pretrained(tmp_path / "narrow")
     shutil.copy(tmp_path / "narrow" / "model.safetensors", copy)
-    with pytest.raises(CheckpointError, match=r"labeling\.caption\.checkpoint=.* in another size"):
+    with pytest.raises(BackendWeightsError, match=r"labeling\.caption\.checkpoint=.* in another size"):
         captioner(copy)

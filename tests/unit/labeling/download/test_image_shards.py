@@ -25,7 +25,7 @@ from labeling.execution.process import StageProcess
 from labeling.sdd.schema import Image, ListedUrl
 from labeling.sdd.shards import ShardStore
 from tests import factories
-from tests.deadly import DeadlyScreenStage
+from tests.faulty_screening import FaultyScreenStage
 from tests.processes import PATIENCE_S
 from tests.web import Site, page, redirect, serving
 
@@ -77,7 +77,7 @@ def collecting(
     """
     journal = Journal.begin(journal_path(shard.store.root, "images", SHARD), "run")
     workers = DownloadWorkers(threads=16, per_host=16)
-    screening = Workers(batch_size=16, batch_deadline_s=5 if stage is DeadlyScreenStage else PATIENCE_S)
+    screening = Workers(batch_size=16, batch_deadline_s=5 if stage is FaultyScreenStage else PATIENCE_S)
     screener = SCREENERS.setdefault((stage, elsewhere), StageProcess(stage(CONFIG), screening, 1, 16))
     near = shard.store.root / "elsewhere" if elsewhere else shard.store.root
     with Spool.open(near, SHARD, shard.stamp_prefix) as spool:
@@ -281,7 +281,7 @@ def test_bodies_that_crash_or_hang_their_process_are_quarantined(tmp_path: Path)
     """The process that fetches goes on: nothing is fetched again, and no neighbour is lost."""
     server = server_of(40, {4: factories.jpeg() + b"segfault", 9: factories.jpeg() + b"hang"})
     shard = planned(tmp_path, list(server.bodies))
-    make(shard, fetch=server.fetch, stage=DeadlyScreenStage)
+    make(shard, fetch=server.fetch, stage=FaultyScreenStage)
     found = outcomes(shard)
     assert (found.pop("4"), found.pop("9")) == ("quarantined/crash", "quarantined/hang")
     assert set(found.values()) == {"kept"}

@@ -18,18 +18,18 @@ from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
 from labeling.steps import Step, chain
 from tests.factories import downloaded, image
-from tests.moody import MoodyConfig, MoodyStage
+from tests.faulty_stage import FaultyConfig, FaultyStage
 from tests.processes import PATIENCE_S, wait_until
 
 SHARD = "shard-00000"
 
 
-def moody(root, urls, workers=None, config=None, run="run"):
+def faulty_job(root, urls, workers=None, config=None, run="run"):
     """A job over one downloaded shard whose rows have these URLs."""
     if not (Path(root) / "images").exists():
         downloaded(root, [image(i, b"", url) for i, url in enumerate(urls, start=1)])
     return NetworkJob(
-        step=step(config or MoodyConfig()),
+        step=step(config or FaultyConfig()),
         root=str(root),
         workers=workers or Workers(batch_size=4, batch_deadline_s=PATIENCE_S),
         run=run,
@@ -37,8 +37,8 @@ def moody(root, urls, workers=None, config=None, run="run"):
     )
 
 
-def step(config: MoodyConfig) -> Step:
-    (only,) = chain([(MoodyStage(config), "")])
+def step(config: FaultyConfig) -> Step:
+    (only,) = chain([(FaultyStage(config), "")])
     return only
 
 
@@ -60,7 +60,7 @@ def reasons(root):
 
 def test_every_row_has_an_outcome(tmp_path):
     urls = [f"good {i}" for i in range(10)]
-    report = made(moody(tmp_path, urls))
+    report = made(faulty_job(tmp_path, urls))
     assert (report.counts, report.deaths, report.error) == ({"kept": 10}, 0, None)
     assert captions(tmp_path) == urls
 
@@ -79,14 +79,14 @@ def test_every_row_has_an_outcome(tmp_path):
 def test_a_bad_row_costs_itself_only(tmp_path, bad, verdict, deaths):
     urls = [f"good {i}" for i in range(1, 12)]
     urls[5] = bad
-    report = made(moody(tmp_path, urls))
+    report = made(faulty_job(tmp_path, urls))
     assert reasons(tmp_path) == {6: verdict}
     assert captions(tmp_path) == [u for u in urls if u != bad]
     assert report.deaths == deaths
 
 
 def test_a_dropped_row_may_leave_something_in_the_file(tmp_path):
-    made(moody(tmp_path, ["good 1", "boring", "boring remembered"]))
+    made(faulty_job(tmp_path, ["good 1", "boring", "boring remembered"]))
     assert reasons(tmp_path) == {2: ("dropped", "boring"), 3: ("dropped", "boring")}
     assert captions(tmp_path) == ["good 1"]
     with ShardStore(str(tmp_path)).open_file("captions", SHARD) as file:
@@ -96,7 +96,7 @@ def test_a_dropped_row_may_leave_something_in_the_file(tmp_path):
 def test_a_hang_that_holds_the_interpreter_lock_ends_at_the_deadline(tmp_path, caplog):
     """Also where the next batch is too large for the pipe, so that it cannot be sent: that is no crash."""
     large = f"good {'x' * 1_000_000}"
-    report = made(moody(tmp_path, ["good 1", "hang", large], Workers(batch_size=2, batch_deadline_s=2)))
+    report = made(faulty_job(tmp_path, ["good 1", "hang", large], Workers(batch_size=2, batch_deadline_s=2)))
     assert reasons(tmp_path) == {2: ("quarantined", "hang")}
     assert (report.counts, report.deaths) == ({"kept": 2, "quarantined": 1}, 2)
     ended = [text for text in caplog.messages if "process ended" in text]
@@ -105,7 +105,7 @@ def test_a_hang_that_holds_the_interpreter_lock_ends_at_the_deadline(tmp_path, c
 
 def test_a_network_that_loads_is_shown_as_loading(tmp_path):
     loaded = tmp_path / "loaded"
-    job = moody(tmp_path, ["good 1", "good 2"], config=MoodyConfig(start=f"waits for {loaded}"))
+    job = faulty_job(tmp_path, ["good 1", "good 2"], config=FaultyConfig(start=f"waits for {loaded}"))
     look = ProgressCounter(ShardStore(str(tmp_path)), "captions", [SHARD]).count
     making = threading.Thread(target=made, args=(job,))
     making.start()
@@ -120,7 +120,7 @@ def test_a_network_that_loads_is_shown_as_loading(tmp_path):
 
 def test_neighbouring_rows_that_kill_are_each_found(tmp_path):
     urls = ["exit", "good 1", "raise", "exit", "good 2", "segfault", "good 3"]
-    made(moody(tmp_path, urls))
+    made(faulty_job(tmp_path, urls))
     assert {n: state for n, (state, _) in reasons(tmp_path).items()} == {
         1: "quarantined",
         3: "failed",
@@ -131,20 +131,20 @@ def test_neighbouring_rows_that_kill_are_each_found(tmp_path):
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_size_is_kept(tmp_path):
-    job = moody(tmp_path, [f"good {i}" for i in range(40)], Workers(batch_size=16), MoodyConfig(memory_rows=3))
+    job = faulty_job(tmp_path, [f"good {i}" for i in range(40)], Workers(batch_size=16), FaultyConfig(memory_rows=3))
     report = made(job)
     assert report.counts == {"kept": 40}
     assert job.process.batch_limit == 2
 
 
 def test_a_row_that_does_not_fit_alone_is_failed(tmp_path):
-    made(moody(tmp_path, ["good 1", "good 2"], config=MoodyConfig(memory_rows=0)))
+    made(faulty_job(tmp_path, ["good 1", "good 2"], config=FaultyConfig(memory_rows=0)))
     assert reasons(tmp_path) == {1: ("failed", "MemoryError"), 2: ("failed", "MemoryError")}
 
 
 def test_a_killed_process_costs_no_row(tmp_path):
     urls = [f"good {i}" for i in range(40)]
-    job = moody(tmp_path, urls, config=MoodyConfig(seconds_per_row=0.02))
+    job = faulty_job(tmp_path, urls, config=FaultyConfig(seconds_per_row=0.02))
 
     def kill_once():
         journal = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
@@ -168,25 +168,25 @@ def test_a_stopped_stage_ends_without_suspects(tmp_path):
         wait_until("a row", lambda: read_journal(path).get("done"))
         stop.set()
 
-    job = moody(tmp_path, urls, workers, MoodyConfig(seconds_per_row=0.5))
+    job = faulty_job(tmp_path, urls, workers, FaultyConfig(seconds_per_row=0.5))
     threading.Thread(target=stop_soon, daemon=True).start()
     with pytest.raises(StageFailed, match="stopped"):
         run_job(job, [SHARD], workers, Executor.HERE, stop)
     left = json.loads(path.read_text())
     assert 0 < left["done"] < 40
     assert (left["in_flight"], left["suspects"], left["lone_deaths"]) == ([], [], {})
-    assert made(moody(tmp_path, urls, config=MoodyConfig(seconds_per_row=0.0))).counts == {"kept": 40}
+    assert made(faulty_job(tmp_path, urls, config=FaultyConfig(seconds_per_row=0.0))).counts == {"kept": 40}
 
 
 def test_an_interrupt_at_the_terminal_does_not_reach_the_worker(tmp_path):
-    job = moody(tmp_path, ["good 1"])
+    job = faulty_job(tmp_path, ["good 1"])
     job.make(SHARD)
     assert os.getpgid(job.process.pid) != os.getpgid(0)
     job.close()
 
 
 def test_rows_in_flight_at_the_death_of_the_supervisor_are_replayed_and_kept(tmp_path):
-    job = moody(tmp_path, [f"good {i}" for i in range(6)])
+    job = faulty_job(tmp_path, [f"good {i}" for i in range(6)])
     path = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
     keys = [(i).to_bytes(16, "big").hex() for i in range(1, 5)]
     path.parent.mkdir(parents=True)
@@ -210,16 +210,16 @@ def test_rows_in_flight_at_the_death_of_the_supervisor_are_replayed_and_kept(tmp
 
 
 def test_a_finished_shard_is_reused_and_starts_no_process(tmp_path):
-    made(moody(tmp_path, ["good 1"]))
-    again = moody(tmp_path, ["good 1"], config=MoodyConfig())
+    made(faulty_job(tmp_path, ["good 1"]))
+    again = faulty_job(tmp_path, ["good 1"], config=FaultyConfig())
     report = made(again)
     assert report.reused
     assert again.process is None
 
 
 def test_a_file_of_other_settings_is_refused_unless_it_may_be_replaced(tmp_path):
-    made(moody(tmp_path, ["good 1"]))
-    other = moody(tmp_path, ["good 1"], config=MoodyConfig(memory_rows=7))
+    made(faulty_job(tmp_path, ["good 1"]))
+    other = faulty_job(tmp_path, ["good 1"], config=FaultyConfig(memory_rows=7))
     assert "labeling.stale=rebuild" in made(other).error
     other.replace = True
     assert not made(other).reused
@@ -227,14 +227,14 @@ def test_a_file_of_other_settings_is_refused_unless_it_may_be_replaced(tmp_path)
 
 @pytest.mark.parametrize(("start", "says"), [("raises", "no device"), ("dies", "exit code 5")])
 def test_a_network_that_does_not_load_ends_the_stage(tmp_path, start, says):
-    job = moody(tmp_path, ["good 1"], config=MoodyConfig(start=start))
+    job = faulty_job(tmp_path, ["good 1"], config=FaultyConfig(start=start))
     with pytest.raises(StageFailed, match=says):
         run_job(job, [SHARD], Workers(), Executor.HERE)
     assert ShardStore(str(tmp_path)).stamp("captions", SHARD) is None
 
 
 def test_a_stage_that_returns_too_few_results_ends(tmp_path):
-    job = moody(tmp_path, ["good 1"], config=MoodyConfig(results="too few"))
+    job = faulty_job(tmp_path, ["good 1"], config=FaultyConfig(results="too few"))
     with pytest.raises(StageFailed, match="0 results for 1 images"):
         run_job(job, [SHARD], Workers(), Executor.HERE)
 
@@ -242,9 +242,9 @@ def test_a_stage_that_returns_too_few_results_ends(tmp_path):
 @pytest.mark.parametrize("device", ["dies", "is poisoned"])
 def test_a_device_that_fails_every_row_ends_the_stage_without_suspects(tmp_path, device):
     urls = [f"good {i}" for i in range(4)]
-    job = moody(tmp_path, urls, Workers(batch_size=1), MoodyConfig(device=device))
+    job = faulty_job(tmp_path, urls, Workers(batch_size=1), FaultyConfig(device=device))
     assert "It is not the images" in made(job).error
-    report = made(moody(tmp_path, urls, Workers(batch_size=1), run="when it works again"))
+    report = made(faulty_job(tmp_path, urls, Workers(batch_size=1), run="when it works again"))
     assert (report.counts, report.deaths) == ({"kept": 4}, 0)
 
 
@@ -254,7 +254,7 @@ def in_the_way_of(root, path):
 
 
 def test_an_error_of_the_storage_is_retryable(tmp_path):
-    job = moody(tmp_path, ["good 1"])
+    job = faulty_job(tmp_path, ["good 1"])
     in_the_way_of(tmp_path, f"work/captions/{SHARD}.lock")
     with pytest.raises(StageInterrupted, match="IsADirectoryError"):
         run_job(job, [SHARD], Workers(), Executor.HERE)
@@ -267,7 +267,7 @@ def test_a_shard_that_failed_leaves_no_answers_for_the_next(tmp_path):
     """The journal of the first shard cannot be written while two batches are in flight."""
     journal = tmp_path / f"work/captions/.{SHARD}.json.tmp"
     failing = [f"blocks {journal}", *(f"good {number}" for number in range(2, 13))]
-    job = moody(tmp_path, failing, Workers(batch_size=4, batch_deadline_s=PATIENCE_S))
+    job = faulty_job(tmp_path, failing, Workers(batch_size=4, batch_deadline_s=PATIENCE_S))
     downloaded(tmp_path, [image(number, b"", f"another {number}") for number in range(101, 105)], "shard-00001")
     try:
         assert "IsADirectoryError" in job.make(SHARD).error
@@ -283,14 +283,14 @@ def test_each_local_worker_has_a_number_of_its_own(tmp_path):
     for number, shard in enumerate(shards):
         downloaded(tmp_path, [image(number, b"", "who")], shard)
     workers = Workers(count=2)
-    run_job(moody(tmp_path, [], workers), shards, workers, Executor.HERE)
+    run_job(faulty_job(tmp_path, [], workers), shards, workers, Executor.HERE)
     store = ShardStore(str(tmp_path))
     workers_seen = [verdict.detail for shard in shards for verdict in store.verdicts("captions", shard).values()]
     assert sorted(workers_seen) == ["worker 0", "worker 1"]
 
 
 def test_an_error_that_is_not_retryable_is_raised_first(tmp_path):
-    job = moody(tmp_path, ["good 1"])
+    job = faulty_job(tmp_path, ["good 1"])
     in_the_way_of(tmp_path, f"work/captions/{SHARD}.lock")
     with pytest.raises(StageFailed, match=r"shard-00001\.parquet is not there \(and 1 more shards\)") as raised:
         run_job(job, [SHARD, "shard-00001"], Workers(), Executor.HERE)
@@ -301,6 +301,6 @@ def test_a_shard_that_another_build_holds_is_left_alone(tmp_path, monkeypatch):
     from labeling.sdd import lock
 
     monkeypatch.setattr(lock, "TIMEOUT_S", 0.1)
-    job = moody(tmp_path, ["good 1"])
+    job = faulty_job(tmp_path, ["good 1"])
     with lock.shard_lock(ShardStore(str(tmp_path)).root, "captions", SHARD):
         assert "another build" in made(job).error

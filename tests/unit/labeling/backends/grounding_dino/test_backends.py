@@ -33,7 +33,7 @@ from labeling.backends.grounding_dino.package import (
 )
 from labeling.backends.load import load_detector
 from labeling.config import DetectConfig, DetectorBackend, Device
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from labeling.stages.detect import DetectStage
 from labeling.stages.networks import DetectedBox
 from miniature.networks.vocabulary import detection_vocabulary
@@ -290,7 +290,7 @@ def test_missing_and_misshapen_weights_are_counted_and_named(
     del content["model"]["module.feat_map.bias"]
     content["model"]["module.feat_map.weight"] = torch.zeros(3, 3)
     torch.save(content, tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match=r"2 of \d+ weights .*first .*(feat_map|text_projection)\.weight"):
+    with pytest.raises(BackendWeightsError, match=r"2 of \d+ weights .*first .*(feat_map|text_projection)\.weight"):
         load(config(folder, DetectorBackend.GROUNDINGDINO, checkpoint=str(tmp_path / "net.pth")))
 
 
@@ -313,7 +313,7 @@ def test_a_file_that_is_no_checkpoint_is_named(content: object, message: str, fo
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
-    with pytest.raises(CheckpointError, match=message) as error:
+    with pytest.raises(BackendWeightsError, match=message) as error:
         GroundingDinoPackageDetector(config(folder, DetectorBackend.GROUNDINGDINO, checkpoint=str(path)))
     assert "labeling.detect.checkpoint" in str(error.value)
     assert str(path) in str(error.value)
@@ -322,14 +322,14 @@ def test_a_file_that_is_no_checkpoint_is_named(content: object, message: str, fo
 @pytest.mark.parametrize("source", ["backbone = (", "backbone = 'vit'", SHORT, "1 / 0"])
 def test_a_file_that_is_no_configuration_is_named(source: str, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(source)
-    with pytest.raises(CheckpointError, match=r"labeling\.detect\.package_config=.*net\.py"):
+    with pytest.raises(BackendWeightsError, match=r"labeling\.detect\.package_config=.*net\.py"):
         GroundingDinoPackageDetector(
             config(folder, DetectorBackend.GROUNDINGDINO, package_config=str(tmp_path / "net.py"))
         )
 
 
 def test_a_text_encoder_that_cannot_be_had_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"labeling\.detect\.text_encoder"):
+    with pytest.raises(BackendWeightsError, match=r"labeling\.detect\.text_encoder"):
         GroundingDinoPackageDetector(
             config(folder, DetectorBackend.GROUNDINGDINO, text_encoder=str(tmp_path / "nothing"))
         )
@@ -338,7 +338,7 @@ def test_a_text_encoder_that_cannot_be_had_is_named(folder: Path, tmp_path: Path
 def test_a_setting_that_transformers_does_not_have_is_named(folder: Path, tmp_path: Path) -> None:
     source = (folder / "net.py").read_text() + "pe_temperatureW = 30\n"
     (tmp_path / "net.py").write_text(source)
-    with pytest.raises(CheckpointError, match="transformers has no pe_temperatureW=30"):
+    with pytest.raises(BackendWeightsError, match="transformers has no pe_temperatureW=30"):
         convert(str(folder / "net.pth"), str(tmp_path / "net.py"), str(folder / "bert"), tmp_path / "hf")
 
 
@@ -347,14 +347,14 @@ def test_a_folder_that_lacks_weights_is_named(folder: Path, tmp_path: Path) -> N
     weights = load_file(tmp_path / "hf" / "model.safetensors")
     del weights["model.enc_output.bias"]
     save_file(weights, tmp_path / "hf" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"lacks 1 weights .*first model\.enc_output\.bias"):
+    with pytest.raises(BackendWeightsError, match=r"lacks 1 weights .*first model\.enc_output\.bias"):
         GroundingDinoHfDetector(config(tmp_path, DetectorBackend.GROUNDING_DINO_HF))
 
 
 def test_a_folder_of_another_network_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"labeling\.detect\.checkpoint="):
+    with pytest.raises(BackendWeightsError, match=r"labeling\.detect\.checkpoint="):
         GroundingDinoHfDetector(config(folder, DetectorBackend.GROUNDING_DINO_HF, checkpoint=str(folder / "bert")))
-    with pytest.raises(CheckpointError, match="no such local folder"):
+    with pytest.raises(BackendWeightsError, match="no such local folder"):
         GroundingDinoHfDetector(config(folder, DetectorBackend.GROUNDING_DINO_HF, checkpoint=str(tmp_path / "nothing")))
 
 
@@ -370,5 +370,5 @@ def test_a_tokenizer_with_other_numbers_is_refused(folder: Path, tmp_path: Path)
     ids = tokenizer["model"]["vocab"]
     ids["."], ids["dog"] = ids["dog"], ids["."]
     (tmp_path / "hf" / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(CheckpointError, match="not of one checkpoint"):
+    with pytest.raises(BackendWeightsError, match="not of one checkpoint"):
         GroundingDinoHfDetector(config(tmp_path, DetectorBackend.GROUNDING_DINO_HF))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import BertTokenizer
 
 from labeling.backends.grounding_dino.prompt import NO_LABEL, Prompt, PromptWriter, collate
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from miniature.networks.vocabulary import detection_vocabulary
 
 PIECES = ("fire", "hydrant", "##s", "dog", "st", "bernard", "a", "b", "##a", "##b")
@@ -93,7 +93,7 @@ def test_capitals_do_not_matter() -> None:
 
 def test_a_vocabulary_without_delimiters_is_refused() -> None:
     tokenizer = BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "dog": 4})
-    with pytest.raises(CheckpointError, match="lacks one of"):
+    with pytest.raises(BackendWeightsError, match="lacks one of"):
         PromptWriter(tokenizer, 256)
 
 

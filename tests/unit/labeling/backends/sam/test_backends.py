@@ -24,7 +24,7 @@ from labeling.backends.sam.huggingface import SamHfSegmenter
 from labeling.backends.sam.package import SegmentAnythingSegmenter, build
 from labeling.backends.sam.predict import Preprocessing, SamImage, stability, upscale
 from labeling.config import Device, SegmentConfig, SegmenterBackend
-from labeling.errors import CheckpointError
+from labeling.errors import BackendWeightsError
 from labeling.stages.networks import SegmentedBox
 from labeling.stages.segment import SegmentStage
 from miniature.networks import sam as miniature
@@ -389,7 +389,7 @@ def test_a_small_checkpoint_is_read_from_shapes_too(checkpoint: Path) -> None:
 
 
 def refused(checkpoint: Path, backend: type[Segmenter] = SegmentAnythingSegmenter) -> str:
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(BackendWeightsError) as caught:
         backend(config(checkpoint))
     message = str(caught.value)
     assert SETTING + repr(str(checkpoint)) in message
@@ -505,5 +505,5 @@ def test_a_processor_for_another_size_is_refused(folder: Path, tmp_path: Path) -
 def test_heads_that_the_original_layout_cannot_tell_are_refused() -> None:
     settings = configuration(TINY)
     settings.mask_decoder_config.num_attention_heads = 4
-    with pytest.raises(CheckpointError, match="4 heads in 64 channels"):
+    with pytest.raises(BackendWeightsError, match="4 heads in 64 channels"):
         to_original(SamModel(settings))

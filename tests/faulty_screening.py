@@ -1,4 +1,7 @@
-"""A screening stage whose process does what a body says: crash or hang. Importable by worker processes."""
+"""A screening stage with faults: a body that ends in "segfault" crashes its process, one in "hang" stops it.
+
+The module is importable by worker processes.
+"""
 
 import ctypes
 from pathlib import Path
@@ -7,8 +10,8 @@ from labeling.download.screening import ScreenedImage, ScreenStage, SpooledBody
 from labeling.sdd.schema import Verdict
 
 
-class DeadlyScreenStage(ScreenStage):
-    """As a decoder with faults."""
+class FaultyScreenStage(ScreenStage):
+    """Screening stage that behaves like one with a faulty image decoder."""
 
     def screen_file(self, body: SpooledBody) -> ScreenedImage | Verdict | None:
         encoded = Path(body.path).read_bytes()

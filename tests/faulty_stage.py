@@ -1,5 +1,8 @@
-"""A stage whose rows do what their URL says: raise, die, hang, run out of memory, put a folder where a file goes.
-Importable by worker processes."""
+"""Stages with faults for tests of the supervisor.
+
+The URL of a row names its fault: raise an exception, exit, hang, run out of memory, or block a path with a folder. The
+module is importable by worker processes.
+"""
 
 import ctypes
 import os
@@ -16,16 +19,16 @@ from labeling.stages.base import Drop
 from labeling.stages.worker import WORKER_NUMBER
 
 
-class MoodyConfig(Config):
+class FaultyConfig(Config):
     seconds_per_row: float = 0.0
     memory_rows: int = 10_000
-    """More rows than this at once do not fit."""
+    """Largest batch that fits into memory, in rows; a larger one raises MemoryError."""
     start: str = "well"
-    """How `setup` goes: well, raises, dies, or "waits for PATH" to be there."""
+    """Behaviour of `setup`: "well", "raises", "dies", or "waits for PATH" until that file exists."""
     results: str = "one each"
-    """Or "too few": a broken promise."""
+    """Results of a batch: "one each", or "too few", which breaks the contract of a stage."""
     device: str = "works"
-    """Whatever the rows: "dies" ends the process, "is poisoned" raises as CUDA does."""
+    """State of the device: "works"; "dies" ends the process at each batch; "is poisoned" raises CUDA's error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +37,12 @@ class Address:
     url: str
 
 
-class MoodyStage:
+class FaultyStage:
     name: ClassVar[str] = "captions"
     reads: ClassVar[type] = Address
     writes: ClassVar[type] = Caption
 
-    def __init__(self, config: MoodyConfig) -> None:
+    def __init__(self, config: FaultyConfig) -> None:
         self.config = config
 
     def setup(self) -> None:
@@ -70,8 +73,8 @@ class MoodyStage:
         return [_outcome(Caption(key=r.key, caption=r.url)) for r in batch]
 
 
-class MeetingStage:
-    """Its captions say which worker made them and which cards it sees. Each worker waits until all have begun."""
+class RendezvousStage:
+    """Stage whose captions name the worker that made them and its visible GPUs. Each worker waits until all have begun."""
 
     name: ClassVar[str] = "captions"
     reads: ClassVar[type] = Address
