@@ -25,7 +25,7 @@ from model.sampling.guidance import Guidance
 from model.sampling.original import restore_unet
 from model.subject_diffusion import SubjectDiffusion
 from model.weights.folders import load_base_unet
-from tests.placed import Placed, held_bytes
+from tests.device_bytes import DeviceBytes, weight_bytes
 from tests.small_model import IMAGE_PX, LATENT, open_gates
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers' schedulers on numpy 2
@@ -66,10 +66,10 @@ def apart(a: GeneratedImage, b: GeneratedImage) -> int:
 def test_weights_are_cast_before_they_are_moved(build: Build) -> None:
     """The device never holds a large part in float32; the meta device stands for it."""
     net = build()
-    in_float32 = held_bytes(net)
-    with Placed("meta") as placed:
+    in_float32 = weight_bytes(net)
+    with DeviceBytes("meta") as allocated:
         SubjectDiffusionPipeline(net, "meta", Precision.BFLOAT16)
-    assert placed.bytes == held_bytes(net) < 0.6 * in_float32
+    assert allocated.bytes == weight_bytes(net) < 0.6 * in_float32
 
 
 def test_makes_an_image_and_reports_its_progress(pipeline: SubjectDiffusionPipeline) -> None:

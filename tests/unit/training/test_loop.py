@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from infra.precision import Precision
 from model.config import DropConfig
 from model.subject_diffusion import SubjectDiffusion
-from tests.placed import Placed, held_bytes
+from tests.device_bytes import DeviceBytes, weight_bytes
 from tests.processes import wait_until
 from tests.small_model import open_gates, small_batch
 from tests.training_run import FULL, ROWS, MadeUpPlan, read, trained
@@ -272,13 +272,13 @@ def test_one_graph_for_each_number_of_subjects_and_no_break(base_folder):
 
 
 def test_frozen_weights_are_cast_before_they_are_moved(job: Jobs):
-    """The device never holds a frozen weight in float32. The meta device stands for it: what is placed there counts."""
+    """The device never holds a frozen weight in float32. The meta device stands in for it."""
     one = job(precision="bfloat16")
     net = SubjectDiffusion.from_base(one.model.model_copy(update={"frozen_precision": Precision.BFLOAT16}))
-    in_float32 = held_bytes(net)
-    with Placed("meta") as placed:
+    in_float32 = weight_bytes(net)
+    with DeviceBytes("meta") as allocated:
         prepare_network(net, one.training, Worker(device=torch.device("meta")))
-    assert placed.bytes == held_bytes(net) < in_float32
+    assert allocated.bytes == weight_bytes(net) < in_float32
 
 
 # Golden

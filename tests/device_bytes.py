@@ -1,4 +1,4 @@
-"""Counts the bytes that are placed on a device, to see what a move costs it."""
+"""Count the bytes that operations allocate on a device, to test how much memory moving a network needs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class Placed(TorchDispatchMode):
-    """Adds up the bytes of all tensors that operations within make on a device of `kind`, such as "meta"."""
+class DeviceBytes(TorchDispatchMode):
+    """Context in which the bytes of all new tensors on a device of `kind`, such as "meta", are added up."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -23,6 +23,6 @@ class Placed(TorchDispatchMode):
         return result
 
 
-def held_bytes(net: torch.nn.Module) -> int:
-    """Bytes of the weights and buffers of `net`."""
+def weight_bytes(net: torch.nn.Module) -> int:
+    """Return the size of the weights and buffers of `net`, in bytes."""
     return sum(tensor.nbytes for tensor in [*net.parameters(), *net.buffers()])
