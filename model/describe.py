@@ -126,20 +126,22 @@ def _parameter_table(config: ModelConfig) -> str:
     net = build_on_meta(lambda: SubjectDiffusion.from_config(config))
     parts = count_parameters(net)
     total = ParameterCount("total", sum(part.all for part in parts), sum(part.trainable for part in parts))
-    other = _with_other_feed_forward(config)
+    other = _opposite_feed_forward_count(config)
     rows = [_millions(part) for part in [*parts, total]]
     if other is not None:
         rows.append(_millions(other))
-    text_tower = _text_tower(net)
+    text_tower = _text_tower_parameters(net)
     rows += [
         ("OpenCLIP's text tower, never loaded", f"{text_tower / MILLION:,.2f}", "-"),
         ("the paper (App. A)", "2,500", "700"),
     ]
     table = _table(("Parameters, millions", "all", "trainable"), rows)
-    return f"{table}\n{_gap(config, total, other, text_tower)}" if config.use_adapter else table
+    return f"{table}\n{_compare_with_paper(config, total, other, text_tower)}" if config.use_adapter else table
 
 
-def _gap(config: ModelConfig, ours: ParameterCount, other: ParameterCount | None, text_tower: int) -> str:
+def _compare_with_paper(
+    config: ModelConfig, ours: ParameterCount, other: ParameterCount | None, text_tower: int
+) -> str:
     with_feed_forward = ours if config.adapter_feed_forward or other is None else other
     everything, trainable = (with_feed_forward.all + text_tower) / 1e9, with_feed_forward.trainable / 1e9
     return (
@@ -149,7 +151,7 @@ def _gap(config: ModelConfig, ours: ParameterCount, other: ParameterCount | None
     )
 
 
-def _with_other_feed_forward(config: ModelConfig) -> ParameterCount | None:
+def _opposite_feed_forward_count(config: ModelConfig) -> ParameterCount | None:
     if not config.use_adapter:
         return None
     has = config.adapter_feed_forward
@@ -160,7 +162,7 @@ def _with_other_feed_forward(config: ModelConfig) -> ParameterCount | None:
     return ParameterCount(name, *_counts(other.parameters()))
 
 
-def _text_tower(net: SubjectDiffusion) -> int:
+def _text_tower_parameters(net: SubjectDiffusion) -> int:
     settings = dict(net.image_encoder.settings["model_cfg"])
     if "text_cfg" not in settings:
         return 0
@@ -223,7 +225,7 @@ _KINDS = {
     "copies": "bfloat16 copies of trained weights",
     "gradients": "gradients",
     "moments": "AdamW's moments",
-    "mean": "running mean of the weights",
+    "mean": "moving average of the weights",
     "gathered": "gathered weights and gradients",
     "activations": "activations kept",
 }

@@ -53,7 +53,7 @@ class SamplingBudget:
     step: int
     """FLOPs of one evaluation of all branches."""
     once: int
-    """FLOPs of the encoders, the constant keys and values, and the decoder."""
+    """FLOPs that do not repeat with each step: encoders, keys and values of the conditions, and decoder."""
 
     def flops(self, evaluations: int) -> int:
         """Return the FLOPs of an image with this number of evaluations."""

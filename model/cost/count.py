@@ -61,7 +61,7 @@ def build_on_meta(build: Callable[[], T], dtype: torch.dtype = torch.float32, de
 
 def inference_flops(run: Callable[[], object]) -> int:
     """Count the FLOPs of `run` without gradients."""
-    with torch.no_grad(), _FusedAttention(), _flop_counter() as counter:
+    with torch.no_grad(), _GpuAttention(), _flop_counter() as counter:
         run()
     return int(counter.get_total_flops())
 
@@ -87,7 +87,7 @@ def saved_bytes(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> int
         weights: parameters and buffers, which are not counted.
     """
     saved = _SavedBytes(weights)
-    with _FusedAttention(), torch.autograd.graph.saved_tensors_hooks(saved.pack, _unpack):
+    with _GpuAttention(), torch.autograd.graph.saved_tensors_hooks(saved.pack, _unpack):
         forward()
     return saved.total
 
@@ -100,7 +100,7 @@ def training_cost(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> C
         weights: parameters and buffers, which are not counted.
     """
     saved = _SavedBytes(weights)
-    with _FusedAttention():
+    with _GpuAttention():
         with _flop_counter() as forward_counter, torch.autograd.graph.saved_tensors_hooks(saved.pack, _unpack):
             result = forward()
         with _flop_counter() as backward_counter:
@@ -135,8 +135,8 @@ def _unpack(tensor: Tensor) -> Tensor:
     return tensor
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Routes attention to the kernels of a GPU; the meta device would take the unfused path."""
+class _GpuAttention(TorchFunctionMode):
+    """Routes attention to a GPU's fused kernels, because the meta device would count the unfused computation."""
 
     def __torch_function__(
         self,
@@ -146,11 +146,11 @@ class _FusedAttention(TorchFunctionMode):
         kwargs: dict[str, object] | None = None,
     ) -> object:
         if func is F.scaled_dot_product_attention:
-            return _fused_attention(*args, **(kwargs or {}))  # type: ignore[arg-type]
+            return _gpu_attention(*args, **(kwargs or {}))  # type: ignore[arg-type]
         return func(*args, **(kwargs or {}))
 
 
-def _fused_attention(
+def _gpu_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -160,7 +160,7 @@ def _fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Choose the kernel that CUDA would: with a mask the memory-efficient one, otherwise flash attention."""
+    """Call the kernel that CUDA would choose: memory-efficient attention with a mask, otherwise flash attention."""
     if attn_mask is None:
         flash = aten._scaled_dot_product_flash_attention
         attended: Tensor = flash(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
@@ -184,7 +184,10 @@ def _flop_counter() -> FlopCounterMode:
 def _attention_backward_flops(
     gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: object, **__: object
 ) -> int:
-    """Count four products: gradients of value, probabilities, query and key; torch counts recomputed scores as well."""
+    """Count the products for the gradients of value, probabilities, query and key, without recomputed scores.
+
+    Torch's own formula counts the recomputed scores as a fifth product.
+    """
     *batch_and_heads, queries, width = query
     keys, value_width = value[-2:]
     return 4 * math.prod(batch_and_heads) * queries * keys * (width + value_width)

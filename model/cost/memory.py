@@ -42,7 +42,7 @@ class TrainingMemory:
     moments: int
     """AdamW's two moments, in float32."""
     mean: int
-    """Running mean of the trained weights, in float32."""
+    """Moving average of the trained weights, in float32."""
     gathered: int
     """Whole weights and gradients that FSDP2 gathers from all workers for a step; 0 without FSDP2."""
     activations: int

@@ -37,15 +37,18 @@ def enable_recompute(unet: nn.Module, mode: Recompute) -> None:
 
 
 def recompute_activations(unet: nn.Module) -> None:
-    """Keep only the inputs of norms and GEGLU, and the parts of a skip connection; nothing for a frozen convolution."""
-    _swap(unet, {FeedForward: _GatedFeedForward, ResnetBlock2D: _ResnetBlock})
+    """Make `unet` keep only the inputs of norms and GEGLU, and the parts of concatenated skip connections.
+
+    Frozen convolutions keep nothing.
+    """
+    _swap(unet, {FeedForward: _RecomputedGeglu, ResnetBlock2D: _ResnetBlock})
     _swap(unet, {CrossAttnUpBlock2D: _CrossAttnUpBlock, UpBlock2D: _UpBlock})
     _swap(nn.ModuleList(filter(_is_frozen, unet.modules())), {nn.Conv2d: _FrozenConv2d})
 
 
 def checkpoint_feed_forwards(unet: nn.Module) -> None:
-    """Keep only the input of each feed-forward."""
-    _swap(unet, {FeedForward: _CheckpointedFeedForward, _GatedFeedForward: _CheckpointedFeedForward})
+    """Make `unet` keep only the input of each feed-forward."""
+    _swap(unet, {FeedForward: _CheckpointedFeedForward, _RecomputedGeglu: _CheckpointedFeedForward})
 
 
 def _swap(net: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
@@ -66,7 +69,7 @@ def _recompute(function: Callable[..., T], *tensors: Tensor) -> T:
     return result
 
 
-class _GatedFeedForward(FeedForward):  # type: ignore[misc]
+class _RecomputedGeglu(FeedForward):  # type: ignore[misc]
     def forward(self, hidden: Tensor) -> Tensor:
         gate, _, out = self.net
         result: Tensor = _recompute(lambda projected: out(_geglu(projected)), gate.proj(hidden))
@@ -85,7 +88,7 @@ def _geglu(projected: Tensor) -> Tensor:
 
 
 class _ResnetBlock(ResnetBlock2D):  # type: ignore[misc]
-    """Takes the parts of its input unconcatenated, since the parts are kept elsewhere anyway."""
+    """ResNet block that concatenates its inputs itself, so only the parts are kept, which other layers keep anyway."""
 
     def forward(self, parts: Tensor | Sequence[Tensor], temb: Tensor) -> Tensor:
         parts = [parts] if isinstance(parts, Tensor) else parts

@@ -10,7 +10,7 @@ from torch import Tensor
 from model.config import BoxEdges
 
 _ROUNDING_PX = 1e-3
-"""Tolerance for edges that lie on a whole pixel but for rounding."""
+"""Tolerance in pixels, so that an edge just below a pixel's border, through rounding, counts as on the border."""
 
 
 def box_masks(

@@ -20,7 +20,7 @@ _RESIZE = {
     MaskResize.BILINEAR: partial(F.interpolate, mode="bilinear", antialias=True),
 }
 _EPS = 1e-5
-"""Added to areas and counts that may be zero, before division."""
+"""Term added to areas and counts before dividing by them, because they may be zero."""
 
 
 def attention_map_loss(

@@ -43,7 +43,7 @@ class Guidance(Config):
     text: Factor = 3.0
     """Scale of the text, s_text (App. D). 1 adds no guidance, 0 ignores the text."""
     image: Factor = 1.5
-    """Scale of the image, s_image (App. D). 1 adds no guidance, 0 drops the prediction with the image alone."""
+    """Scale of the image, s_image (App. D). 1 adds no guidance, 0 drops the term e_image - e_0."""
 
     def subject_coefficients(self) -> dict[Branch, float]:
         """Return the coefficient of each branch in eps_theta(z_t, t, y', x_s, l, l_m); they add up to 1."""

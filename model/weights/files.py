@@ -129,7 +129,7 @@ def check_tensors(where: Path | str, tensors: Mapping[str, Tensor], expected: Ma
     """
     if unmatched := sorted(tensors.keys() ^ expected.keys()):
         raise CheckpointError(
-            f"{where}: {len(unmatched)} tensors are missing or too many, such as {unmatched[0]}: {_TWO_MODELS}"
+            f"{where}: {len(unmatched)} tensors are missing or unexpected, such as {unmatched[0]}: {_TWO_MODELS}"
         )
     for name, tensor in tensors.items():
         check_shape(where, name, tensor.shape, expected[name].shape)
@@ -143,10 +143,12 @@ def check_shape(where: Path | str, name: str, shape: torch.Size, expected: torch
         CheckpointError: the shapes differ.
     """
     if shape != expected:
-        raise CheckpointError(f"{where}: {name} is {list(shape)}, its settings ask for {list(expected)}: {_TWO_MODELS}")
+        raise CheckpointError(
+            f"{where}: {name} is {list(shape)}, but its settings require {list(expected)}: {_TWO_MODELS}"
+        )
 
 
-_TWO_MODELS = f"weights and settings are not of one model; {_CURE}"
+_TWO_MODELS = f"weights and settings belong to different models; {_CURE}"
 
 
 def check_numbers(where: Path | str, tensors: Mapping[str, Tensor], cure: str = _CURE_OF_NUMBERS) -> None:
@@ -158,7 +160,8 @@ def check_numbers(where: Path | str, tensors: Mapping[str, Tensor], cure: str = 
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise CheckpointError(f"{where}: {name} is of {tensor.dtype}, not of floating-point numbers; {cure}")
-        # A value that is not finite makes the sum so; the sum of finite values may overflow, so the values decide.
+        # The sum is a cheap first test: it is finite only if all values are. Finite values may overflow in it, so
+        # a non-finite sum is confirmed by counting.
         if not tensor.sum().isfinite() and (bad := int((~tensor.isfinite()).sum())):
             raise CheckpointError(f"{where}: {bad} of {tensor.numel()} values of {name} are NaN or infinite; {cure}")
 

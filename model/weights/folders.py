@@ -51,11 +51,11 @@ FORMAT = 1
 """Version of the layout of a trained model's folder."""
 ADDED_WEIGHTS = "subject_diffusion.safetensors"
 """File of the adapters and perceptrons."""
-UNET = "unet.base."
+UNET_PREFIX = "unet.base."
 """Prefix of the stock UNet's tensors in the model's state."""
-_UNET = "unet/diffusion_pytorch_model.safetensors"
+_UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 _VISUAL = "visual."
-_NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+_REQUIRED_SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 """Settings that a base's scheduler must have; the libraries' defaults belong to other models."""
 _FOLDERS = ("base", "image_encoder")
 """Settings that may name a local folder."""
@@ -210,7 +210,7 @@ def save_model(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: 
         CheckpointError: `folder` exists already, or a tensor has values that are not finite.
     """
     if folder.exists():
-        raise CheckpointError(f"{folder} is there already: move it away, or give another folder")
+        raise CheckpointError(f"{folder} already exists: move it away, or give another folder")
     numbers = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
     check_numbers(f"{folder} is not written", numbers, "export an earlier checkpoint, or in float32 if this is float16")
     partial = folder.with_name(f".{folder.name}.partial")
@@ -224,7 +224,9 @@ def save_model(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: 
     _write_json(partial / "scheduler" / "scheduler_config.json", parts.scheduler)
     _write_json(partial / "image_encoder" / "open_clip_config.json", parts.image_encoder)
     _write_json(partial / "settings.json", _settings(_relative_to(folder, config)))
-    _write_tensors(partial / _UNET, {name.removeprefix(UNET): state[name] for name in state if _is_stock_unet(name)})
+    _write_tensors(
+        partial / _UNET_FILE, {name.removeprefix(UNET_PREFIX): state[name] for name in state if _is_stock_unet(name)}
+    )
     _write_tensors(
         partial / "image_encoder" / "open_clip_model.safetensors",
         {_VISUAL + name: tensor for name, tensor in parts.visual.state_dict().items()},
@@ -240,17 +242,19 @@ def load_network(net: nn.Module, folder: Path) -> None:
         CheckpointError: a file is missing or damaged, or its tensors do not match the network.
     """
     expected = net.state_dict()
-    expected_unet = {name.removeprefix(UNET): tensor for name, tensor in expected.items() if _is_stock_unet(name)}
+    expected_unet = {
+        name.removeprefix(UNET_PREFIX): tensor for name, tensor in expected.items() if _is_stock_unet(name)
+    }
     with _report_setting("the model's folder", str(folder)):
-        unet, added = read_safetensors(folder / _UNET), read_safetensors(folder / ADDED_WEIGHTS)
-    check_tensors(folder / _UNET, unet, expected_unet)
+        unet, added = read_safetensors(folder / _UNET_FILE), read_safetensors(folder / ADDED_WEIGHTS)
+    check_tensors(folder / _UNET_FILE, unet, expected_unet)
     check_tensors(folder / ADDED_WEIGHTS, added, {name: expected[name] for name in expected if _is_added(name)})
-    state = {UNET + name: tensor for name, tensor in unet.items()} | added
+    state = {UNET_PREFIX + name: tensor for name, tensor in unet.items()} | added
     net.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
 
 
 def _is_stock_unet(name: str) -> bool:
-    return name.startswith(UNET) and ".fuser." not in name
+    return name.startswith(UNET_PREFIX) and ".fuser." not in name
 
 
 def _is_added(name: str) -> bool:
@@ -343,7 +347,7 @@ def _load_scheduler(location: _Location) -> Mapping[str, object]:
 
 
 def _require_noise_schedule(where: Path, settings: Mapping[str, object]) -> Mapping[str, object]:
-    if missing := [name for name in _NOISE if name not in settings]:
+    if missing := [name for name in _REQUIRED_SCHEDULE if name not in settings]:
         raise CheckpointError(f"{where} does not set {', '.join(missing)}: copy or download it again")
     return settings
 

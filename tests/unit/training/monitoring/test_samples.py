@@ -1,4 +1,4 @@
-"""Sample grids: they show the running mean of the weights, and nothing that is trained takes notice of them."""
+"""Sample grids: they show the moving average of the weights, and nothing that is trained takes notice of them."""
 
 import itertools
 from collections.abc import Callable
