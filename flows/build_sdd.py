@@ -38,8 +38,8 @@ def is_retryable(task: "Task[..., Any]", run: TaskRun, state: "State[Any]") -> b
     return False
 
 
-class TaskCaller:
-    """Caller that runs the steps of a build as Prefect tasks."""
+class PrefectTaskRunner:
+    """Runs the tasks of a build as Prefect tasks."""
 
     def submit(self, name: str, function: Callable[..., R], *args: Any) -> Result[R]:
         """Start `function(*args)` as a task with retries and return its future."""
@@ -60,7 +60,7 @@ class TaskCaller:
 def build_sdd(labeling: LabelingConfig) -> dict[str, int]:
     """Make every missing file of the dataset and return the number of input URLs by state."""
     try:
-        return build(labeling, TaskCaller())
+        return build(labeling, PrefectTaskRunner())
     finally:
         show_artifacts(labeling.root)
 

@@ -49,10 +49,10 @@ def build(config: ConfigOption = None, set_: SetOption = None) -> None:
 
             build_sdd(labeling)
         else:
-            from labeling.build import LocalCaller
+            from labeling.build import LocalTaskRunner
             from labeling.build import build as build_here
 
-            build_here(labeling, LocalCaller())
+            build_here(labeling, LocalTaskRunner())
         from flows.status import funnel_text
 
         typer.echo(f"\n{labeling.root}\n{funnel_text(labeling.root)}")

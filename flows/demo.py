@@ -11,7 +11,7 @@ from flows.experiment import DemoExperiment
 from flows.sql import run
 from flows.status import funnel_text
 from infra.config import SettingsError
-from labeling.build import LocalCaller, build
+from labeling.build import LocalTaskRunner, build
 from labeling.config import LabelingConfig
 from labeling.sdd.picture import contact_sheet, read_sheet_rows
 from labeling.sdd.query import connect
@@ -59,7 +59,7 @@ def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) 
         write_world(world, scenes, seed, with_taught_subjects(experiment.world))
     with world_server(world) as url:
         log.info("serving them at %s", url)
-        build(labeling, LocalCaller())
+        build(labeling, LocalTaskRunner())
     print_summary(labeling.root)
     score(labeling, world, experiment.world.untaught_scenes)
     draw(labeling.root)

@@ -1,6 +1,6 @@
-"""The build of a dataset: Fig. 2 as a chain of coarse calls, one per stage and part of the list.
+"""Builds a dataset: runs the stages of Fig. 2, one task per stage and part of the list.
 
-A `Caller` runs these calls: threads of this process, or Prefect tasks. Each shard of each layer is a file, and a run
+A `TaskRunner` runs the tasks, in threads of this process or with Prefect. Each shard of each layer is a file, and a run
 makes only missing files, so a run that stopped resumes where it stopped.
 """
 
@@ -40,21 +40,21 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Result(Protocol[R_co]):
-    """Future result of a submitted call."""
+    """Future result of a submitted task."""
 
     def result(self) -> R_co:
-        """Wait for the result and return it; raises the call's exception."""
+        """Wait for the result and return it; raises the task's exception."""
 
 
-class Caller(Protocol):
-    """Runner of the calls of a build."""
+class TaskRunner(Protocol):
+    """Runs the tasks of a build."""
 
     def submit(self, name: str, function: Callable[..., R], *args: object) -> Result[R]:
         """Start `function(*args)`. It may be retried, and then skips finished files."""
 
 
-class LocalCaller:
-    """Caller that runs each call once, in a daemon thread: a call on Ray cannot be stopped, and must not block exit."""
+class LocalTaskRunner:
+    """Runs each task once, in a daemon thread: a task on Ray cannot be stopped, and must not block exit."""
 
     def submit(self, name: str, function: Callable[..., R], *args: object) -> Result[R]:
         """Start `function(*args)` in a thread."""
@@ -71,7 +71,7 @@ def _call(future: "Future[R]", function: Callable[..., R], args: Sequence[object
         future.set_exception(error)
 
 
-def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
+def build(config: LabelingConfig, runner: TaskRunner) -> dict[str, int]:
     """Make the missing files of a dataset, and return the number of input URLs by state.
 
     Raises:
@@ -86,39 +86,39 @@ def build(config: LabelingConfig, caller: Caller) -> dict[str, int]:
     refuse_unwritable(storage_path(config.root), "labeling.root")
     steps = steps_of(config)
     refuse_missing_gpus(config, steps)
-    shards = caller.submit("plan", plan_urls, config).result()
+    shards = runner.submit("plan", plan_urls, config).result()
     refuse_unlisted_files(ShardStore(config.root))
     refuse_stale(config, steps, shards)
     stop = threading.Event()
     with record_run(config, steps, len(shards)) as record:
         try:
-            _make_parts(config, caller, steps, shards, record, stop)
+            _make_parts(config, runner, steps, shards, record, stop)
         except BaseException:  # an interrupt too
-            stop.set()  # for calls that run in parallel
+            stop.set()  # for tasks that run in parallel
             raise
     return record.counts.get(Layer.SDD, {})
 
 
 def _make_parts(
     config: LabelingConfig,
-    caller: Caller,
+    runner: TaskRunner,
     steps: Sequence[Step],
     shards: Sequence[str],
     record: RunRecord,
     stop: threading.Event,
 ) -> None:
     parts = [shards[i : i + config.shards_per_part] for i in range(0, len(shards), config.shards_per_part)]
-    download = caller.submit("download, part 1", download_part, config, parts[0], stop) if parts else None
+    download = runner.submit("download, part 1", download_part, config, parts[0], stop) if parts else None
     for n, part in enumerate(parts, start=1):
         assert download is not None
         record.add(Layer.IMAGES, download.result())
         if n < len(parts):  # the next part downloads while this one is labelled
-            download = caller.submit(f"download, part {n + 1}", download_part, config, parts[n], stop)
+            download = runner.submit(f"download, part {n + 1}", download_part, config, parts[n], stop)
         for step in steps:
             name = f"{step.stage.name}, part {n}"
-            call = caller.submit(name, label_part, config, step, part, record.name, stop)
-            record.add(step.stage.name, call.result())
-        record.add(Layer.SDD, caller.submit(f"rules, part {n}", finish_part, config, steps, part, stop).result())
+            future = runner.submit(name, label_part, config, step, part, record.name, stop)
+            record.add(step.stage.name, future.result())
+        record.add(Layer.SDD, runner.submit(f"rules, part {n}", finish_part, config, steps, part, stop).result())
 
 
 def with_absolute_paths(config: LabelingConfig) -> LabelingConfig:
@@ -243,8 +243,8 @@ def _count_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence
 def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step], shard: str) -> list[str]:
     """Return the layers of a shard whose files these settings would not have made.
 
-    A missing file is not stale. Without its images a shard has no known stamps, so it counts as not stale; the stages
-    check the stamps of its later files again.
+    A missing file is not stale. A shard without its file in images/ has no known stamps, so it counts as not stale; the
+    stages check the stamps of its later files again.
     """
     stale: list[str] = []
     images = store.stamp(Layer.IMAGES, shard)

@@ -3,7 +3,7 @@
 A rule is a function that returns whether a candidate breaks it. `BOX_RULES` and `MASK_RULES` list these functions in
 the paper's order. The name of the function is the name of the rule in the ledger, so do not rename one lightly.
 
-Each candidate is judged against all candidates of its image, whatever other rules these break: the order of the
+Each candidate is judged against all candidates of its image, also those that break other rules: the order of the
 candidates does not matter, and a tighter setting never keeps more.
 
 A file holds 32-bit floats, in which 0.7 is 0.699999988: boxes, scores and limits are all rounded to 32 bits before
@@ -57,40 +57,49 @@ class ImageBoxes:
 
 
 def aspect_ratio(index: int, image: ImageBoxes, rules: BoxRules) -> bool:
-    """Return whether a box breaks (1): "we only keep the bounding boxes with an aspect ratio between 0.3 and 3"."""
+    """Return whether a box breaks (1): its aspect ratio is not "between 0.3 and 3"."""
     aspect = _float32(image.boxes[index].box.aspect)
     return not _float32(rules.min_aspect) <= aspect <= _float32(rules.max_aspect)
 
 
 def box_share(index: int, image: ImageBoxes, rules: BoxRules) -> bool:
-    """Return whether a box breaks (2): it covers between 0.05 and 0.7 of the image. Choice: judged per entity."""
+    """Return whether a box breaks (2): it covers less than 0.05 or more than 0.7 of the image.
+
+    Choice: each entity is judged by itself.
+    """
     share = _float32(image.boxes[index].box.area_px / image.area_px)
     return not _float32(rules.min_box_share) <= share <= _float32(rules.max_box_share)
 
 
 def overlap(index: int, image: ImageBoxes, rules: BoxRules) -> bool:
-    """Return whether a box breaks (3): "entities with IOU exceeding 0.8". Choice: the lower-ranked one breaks it."""
+    """Return whether a box breaks (3): its IoU with a box of higher rank exceeds 0.8.
+
+    Choice: the paper names "entities with IOU exceeding 0.8"; of two, only the lower-ranked one goes.
+    """
     box, rank, limit = image.boxes[index].box, _rank(image.boxes[index], index), _float32(rules.max_iou)
     return any(_rank(o, i) > rank and _float32(box.iou(o.box)) > limit for i, o in enumerate(image.boxes))
 
 
 def repeats(index: int, image: ImageBoxes, rules: BoxRules) -> bool:
-    """Return whether a box breaks (4): its label has at most 5 boxes in the image."""
+    """Return whether a box breaks (4): its label has more than 5 boxes in the image."""
     return image.repeats[image.boxes[index].label] > rules.max_repeats
 
 
 def low_score(index: int, image: ImageBoxes, rules: BoxRules) -> bool:
-    """Return whether a box breaks (5): its detection score is at least 0.2."""
+    """Return whether a box breaks (5): its detection score is below 0.2."""
     return not image.boxes[index].score >= _float32(rules.min_score)
 
 
 def no_mask(candidate: Candidate, by_box: tuple[str, ...], rules: RulesConfig) -> bool:
-    """Return whether the segmenter found no mask. A box that breaks rules 1 to 5 gets none, and does not count."""
+    """Return whether the segmenter returned no mask for a box that it was given.
+
+    A box that breaks rules 1 to 5 is not given to the segmenter, so a missing mask does not count.
+    """
     return candidate.segment is None and not by_box
 
 
 def thin_mask(candidate: Candidate, by_box: tuple[str, ...], rules: RulesConfig) -> bool:
-    """Return whether (6) "the segmentation mask area is less than 60% of the corresponding detection box area".
+    """Return whether (6) "the segmentation mask area is less than 60% of the corresponding detection box area" holds.
 
     Choice: the ratio of the two areas, as written, so mask pixels outside the box count too.
     """
@@ -124,7 +133,7 @@ def broken_box_rules(boxes: Sequence[Scored], width_px: int, height_px: int, rul
 def broken_rules(
     candidates: Sequence[Candidate], width_px: int, height_px: int, rules: RulesConfig
 ) -> list[tuple[str, ...]]:
-    """Return for each candidate the names of the rules that it breaks; arguments as those of `broken_box_rules`."""
+    """Return for each candidate the names of the rules that it breaks. The arguments are as for `broken_box_rules`."""
     broken = zip(candidates, broken_box_rules(candidates, width_px, height_px, rules), strict=True)
     return [(*by_box, *(rule.__name__ for rule in MASK_RULES if rule(c, by_box, rules))) for c, by_box in broken]
 

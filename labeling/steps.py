@@ -66,7 +66,7 @@ def steps_of(config: LabelingConfig) -> list[Step]:
 
 
 def _refuse_missing(table: str, config: WeightsConfig) -> None:
-    """Look for the weights of a stage now, as the stage loads them only when all stages before it have run.
+    """Check that the weights of a stage exist, because they are loaded only after all earlier stages have run.
 
     Args:
         table: dotted name of the settings table, for the message.
@@ -94,7 +94,7 @@ def _identity_of(table: str, config: WeightsConfig, weights: Weights) -> str:
 
 
 def _warn_if_threshold_hides_scores(config: LabelingConfig) -> None:
-    """Warn where rule 5 would keep boxes that the detector does not write. The default, the paper's 0.2, may."""
+    """Warn if rule 5 is looser than the detector's threshold, except at the paper's 0.2, the default."""
     score, threshold = config.rules.min_score, config.detect.box_threshold
     if score < threshold and score != BoxRules().min_score:
         log.warning(

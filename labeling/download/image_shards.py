@@ -1,4 +1,4 @@
-"""File of one shard in `images/`: made, made again where it was lost, or extended by images that failed before.
+"""File of one shard in `images/`: made, restored after a loss, or extended by images that failed before.
 
 The file is in the order of keys and fetches end in any order, so it is written once all outcomes are known.
 """
@@ -28,7 +28,7 @@ class ImageHash:
 
 
 def images_stamp(config: DownloadConfig, store: ShardStore, shard: str) -> str:
-    """Return the first part of the stamp of the shard's file: its settings, and its rows of the list.
+    """Return the first part of the stamp of the shard's file, a hash of the settings and of its rows of the list.
 
     The second part is a hash of the images, as later files depend on them too (`full_stamp`).
     """
@@ -90,11 +90,11 @@ class ImageShard:
             return existing.counts
 
     def retry(self, collector: ImageCollector) -> dict[str, int]:
-        """Fetch retryable failures again, and write the file if an image came; return the counts by state."""
+        """Fetch retryable failures again, and write the file if there are new images; return the counts by state."""
         retried = set(retryable_keys(self.store, self.shard))
         outcomes = collector.collect([url for url in self.listed if url.key in retried])
         new = {key: image.sha256 for key, image in outcomes.items() if isinstance(image, ScreenedImage)}
-        if not new:  # new reasons alone are not worth making all later files of the shard again
+        if not new:  # new reasons alone are not worth rebuilding all later files of the shard
             stamp = self.store.stamp(Layer.IMAGES, self.shard)
             assert stamp is not None, "only finished shards are retried"
             return stamp.counts

@@ -17,11 +17,11 @@ def jpeg_scans(encoded: bytes, limit: int) -> int:
     upper_bound = encoded.count(_START_OF_SCAN)  # includes thumbnails and bytes after the image
     if upper_bound <= limit:
         return upper_bound
-    scans, place = 0, 2
-    while scans <= limit and (marker := _MARKER.search(encoded, place)):
-        place = marker.end()
-        if encoded[place - 1] == _END_OF_IMAGE:
+    scans, position = 0, 2
+    while scans <= limit and (marker := _MARKER.search(encoded, position)):
+        position = marker.end()
+        if encoded[position - 1] == _END_OF_IMAGE:
             break
         scans += marker[0] == _START_OF_SCAN
-        place += int.from_bytes(encoded[place : place + 2], "big")
+        position += int.from_bytes(encoded[position : position + 2], "big")
     return scans

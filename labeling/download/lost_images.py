@@ -1,7 +1,7 @@
 """Restores a lost file of `images/` with the same images that later files were made from, or refuses to.
 
-Images that were kept to the end are in `sdd/`, and `ledger/` has the verdicts of those that were refused when they
-came. So only images that a later stage or rule dropped are fetched again.
+Images that passed all rules are in `sdd/`, and `ledger/` has the verdicts on URLs that gave no image. So only images
+that a later stage or rule dropped are fetched again.
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ class FormerOutcome:
 
 @dataclass(frozen=True, slots=True)
 class LostImages:
-    """Lost file of a shard, as far as it is known from later files."""
+    """Facts about the lost file of a shard that later files preserve."""
 
     path: UPath
     store: ShardStore
@@ -55,8 +55,7 @@ class LostImages:
     def find(cls, store: ShardStore, shard: str, stamp_prefix: str) -> Self | None:
         """Return the lost file of a shard.
 
-        None is returned where the file exists, where no later file does, and where other settings would make another
-        file.
+        Return None if the file exists, if no later file exists, or if later files were made under other settings.
 
         Args:
             store: dataset.
@@ -88,10 +87,10 @@ class LostImages:
         }
 
     def refuse_other_images(self, stamp: str, outcomes: Mapping[bytes, object]) -> None:
-        """Compare the images that came with those of the lost file.
+        """Compare the downloaded images with those of the lost file.
 
         Args:
-            stamp: stamp of a file with the images that came.
+            stamp: stamp of a file with the downloaded images.
             outcomes: outcome of each URL.
 
         Raises:
@@ -107,7 +106,7 @@ class LostImages:
         kept = "; the rows of sdd/ stay, as their images are taken from there" if self.is_finished else ""
         raise ImagesLost(
             f"{self.path} was deleted, and {what}. Nothing was changed: put the file back from a copy, or run again "
-            "when the servers respond. With --set labeling.stale=rebuild the later files of the shard are made again "
+            "when the servers respond. With --set labeling.stale=rebuild the later files of the shard are rebuilt "
             f"from the remaining images{kept}"
         )
 

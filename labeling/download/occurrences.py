@@ -18,18 +18,18 @@ VALUES = ("width", "height", "aesthetic_score", "punsafe", "pwatermark")
 
 
 class Occurrences:
-    """Number of earlier rows with the same URL, for each row of the list: a table on disk of 44 bytes per row."""
+    """Table on disk with the occurrence of each row: the number of earlier rows with the same URL. 44 bytes per row."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self._database = database
 
     def between(self, first: int, stop: int) -> dict[int, int]:
-        """Return the numbers of the rows in [first, stop), without the rows whose number is 0."""
+        """Return the occurrence of each row in [first, stop) by row; rows whose occurrence is 0 are left out."""
         query = "SELECT list_row, occurrence FROM repeated WHERE list_row >= ? AND list_row < ? AND occurrence > 0"
         return dict(self._database.execute(query, [first, stop]).fetchall())
 
     def write_variants(self, file: IO[bytes]) -> None:
-        """Write a Parquet file of the repeated URLs: of each, the first row with each set of `VALUES`.
+        """Write a Parquet file with the first row of each repeated URL and set of `VALUES`.
 
         Its columns are url_id, list_row and those of `VALUES` (see `labeling.download.repeats`).
         """

@@ -1,7 +1,7 @@
-"""Runs img2dataset's pool of processes in a process of its own: `python -m labeling.download.pool`.
+"""Runs img2dataset's pool of processes in a separate process: `python -m labeling.download.pool`.
 
-The pool waits for ever for the shard of a process that was killed. A process of its own can be ended in that case, and
-the rest of the shards begun again.
+If one of the pool's processes is killed, the pool waits forever for its shard. Here the whole pool can be killed then,
+and started again with the shards that are left.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from labeling.sdd.shards import ShardStore
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2
-"""Seconds between two looks at the processes, and at the event that stops them."""
+"""Seconds between two checks of the processes and of the stop event."""
 GRACE_S = 5.0
 """Seconds in which the pool may end by itself after the last report."""
 
@@ -40,7 +40,7 @@ class PoolJob:
 
 
 def run_pool(job: PoolJob, stop: threading.Event) -> None:
-    """Run the job; return when its process has ended, for whatever reason.
+    """Run the job; return when its process has ended, with all shards or without.
 
     Raises:
         StageFailed: `stop` was set.
@@ -53,7 +53,7 @@ def run_pool(job: PoolJob, stop: threading.Event) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "labeling.download.pool"],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,  # the Reader prints
+        stdout=subprocess.DEVNULL,  # img2dataset's Reader prints to it
         env=environment,
         start_new_session=True,  # an interrupt reaches this process, whose end closes the standard input of the other
     )
@@ -88,14 +88,14 @@ def _exit_with_caller() -> None:
 
 
 def _exit_with_worker(store: ShardStore, job: PoolJob) -> None:
-    """End this process when one of the pool was killed, as img2dataset would wait for its shard for ever."""
+    """End this process when one of the pool's was killed, as img2dataset would wait for its shard forever."""
     seen: set[multiprocessing.process.BaseProcess] = set()
     while True:
         seen |= set(multiprocessing.active_children())
         if any(child.exitcode for child in seen):
             if all(has_report(store, shard, job.download.run) for shard in job.shards):
                 time.sleep(GRACE_S)  # the pool is done and terminates its processes; this one is about to end
-            log.warning("%s: a process of the pool was killed; its shard is begun again", Layer.IMAGES)
+            log.warning("%s: a process of the pool was killed; its shard starts again", Layer.IMAGES)
             os._exit(1)
         time.sleep(POLL_S)
 

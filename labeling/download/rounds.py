@@ -96,10 +96,10 @@ class FetchQueue:
             is_given_up = host.refusal is not None
             if not is_given_up and not host.has_room(now):
                 continue
-            place = next((i for i, url in enumerate(urls) if is_given_up or url.due <= now), None)
-            if place is not None:
-                url = urls[place]
-                del urls[place]
+            index = next((i for i, url in enumerate(urls) if is_given_up or url.due <= now), None)
+            if index is not None:
+                url = urls[index]
+                del urls[index]
                 if not urls:
                     del self._pending[name]
                 return url
@@ -114,9 +114,9 @@ class FetchQueue:
 def fetch_all(
     urls: Sequence[ListedUrl], fetch: Fetch, config: DownloadConfig, workers: DownloadWorkers
 ) -> Generator[tuple[ListedUrl, FetchResult]]:
-    """Yield each URL once with its last result, in the order in which they end.
+    """Yield the final result of each URL as it completes.
 
-    No more results than threads wait for the caller, so bodies do not pile up in memory.
+    At most as many results as threads are queued, so bodies do not pile up in memory.
     """
     pending = FetchQueue([PendingUrl(url, host_of(url.url)) for url in urls], config, workers.per_host)
     results: ResultQueue = queue.Queue(workers.threads)

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 Task: TypeAlias = tuple[int, str]
 """Shard as img2dataset's Reader passes it to a distributor: its number, and the file with its rows."""
 MAX_ATTEMPTS = 20
-"""Times that a run begins a shard whose process dies."""
+"""Times that a run starts a shard whose process dies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class ShardDownload:
         sweep(store.path(Layer.IMAGES, shard))
         journal = Journal.begin(journal_path(store.root, Layer.IMAGES, shard), self.run)
         if journal.attempts > MAX_ATTEMPTS:
-            raise StageFailed(f"begun {MAX_ATTEMPTS} times without an end; see {journal.path}")
+            raise StageFailed(f"started {MAX_ATTEMPTS} times without finishing; see {journal.path}")
         image_shard = ImageShard(store, shard, _read_rows(task), stamp_prefix)
         with self._collector(store, image_shard, journal) as collector:
             if former and is_current:
@@ -108,7 +108,7 @@ def read_tasks(store: ShardStore, shards: Iterable[str], run: str) -> Iterator[T
     for shard in shards:
         urls = store.stamp(Layer.URLS, shard)
         if urls is None:
-            raise StageFailed(f"{store.path(Layer.URLS, shard)} is not there: run again with labeling.urls")
+            raise StageFailed(f"{store.path(Layer.URLS, shard)} does not exist: run again with labeling.urls")
         yield from Reader(
             url_list=str(store.path(Layer.URLS, shard)),
             input_format="parquet",

@@ -4,8 +4,8 @@ img2dataset's Reader cuts the planned list into shards, and its distributors (mu
 `ShardDownload` for each in their processes. docs/notes/download.md lists the parts that are not used, and the traps in
 those that are. img2dataset is imported in functions, as it imports Ray, pandas and OpenCV.
 
-    caller -> `python -m labeling.download.pool` -> img2dataset's pool of processes      labeling.executor=here
-    caller -> img2dataset's Ray tasks                                               labeling.executor=ray
+    build -> `python -m labeling.download.pool` -> img2dataset's pool of processes      labeling.executor=here
+    build -> img2dataset's Ray tasks                                               labeling.executor=ray
 
 Distributors return nothing of use, so each shard leaves a report in work/images/.
 """
@@ -87,8 +87,8 @@ def _report_of_finished(store: ShardStore, shard: str, config: LabelingConfig) -
             return None
         raise ShardStale(
             f"{store.path(Layer.IMAGES, shard)} is stamped {stamp.stamp}, and stamps of this run begin with {prefix}: "
-            "it was made under other settings or from other rows of the list. Give a new root, or let it be made again "
-            "with --set labeling.stale=rebuild"
+            "it was made under other settings or from other rows of the list. Give a new root, or rebuild it with "
+            "--set labeling.stale=rebuild"
         )
     if config.download.retry_failed and retryable_keys(store, shard):
         return None
@@ -130,5 +130,5 @@ def _run_on_ray(download: ShardDownload, store: ShardStore, shards: Sequence[str
         tasks = list(read_tasks(store, shards, download.run))
     try:
         ray_distributor(len(tasks), download, tasks, len(tasks), 0)
-    except Exception as error:  # a worker that died more often than Ray tries; the others may go on for a while
+    except Exception as error:  # a worker died more often than Ray retries; other workers may still be running
         log.warning("%s: %s", Layer.IMAGES, error)

@@ -120,8 +120,8 @@ def _write_shard(
     elif former.stamp != stamp:
         last = first + table.num_rows - 1
         raise ShardStale(
-            f"{store.path(Layer.URLS, shard)} was planned from other rows than the rows {first} to {last} of "
-            f"{config.urls!r}: give a new root, or let it be made again with --set labeling.stale=rebuild"
+            f"{store.path(Layer.URLS, shard)} was not planned from the rows {first} to {last} of {config.urls!r}: "
+            "give a new root, or rebuild it with --set labeling.stale=rebuild"
         )
 
 

@@ -1,8 +1,8 @@
-"""Journal of a shard: the rows that are in flight, on disk, so that a row that kills its process is found.
+"""Journal of a shard: a file that names the rows in flight, so that a row that kills its process can be identified.
 
 The keys of a batch are written before the batch is sent. Keys that are found after a death are *suspects*: their rows
 are replayed one by one, and a row that was alone when its process died again is quarantined. The journal also holds
-how many rows are done, for the display of progress, and how often the shard was begun.
+how many rows are done, for the display of progress, and how often the shard was started.
 """
 
 import json
@@ -46,7 +46,7 @@ class Journal:
     done: int = 0
     """Rows that have an outcome."""
     attempts: int = 0
-    """Times that this run began the shard."""
+    """Times that this run started the shard."""
     loading: bool = False
     """Whether the network is being loaded."""
     in_flight: list[str] = field(default_factory=list)
@@ -84,14 +84,14 @@ class Journal:
         self.in_flight, self.done, self.loading = [key.hex() for key in keys], done, False
         self.write()
 
-    def note_death(self, cause: str, by_itself: bool = False) -> None:
+    def note_death(self, cause: str, crashed_or_hung: bool = False) -> None:
         """Record that the process of the rows in flight has ended.
 
         Args:
             cause: how it ended.
-            by_itself: whether it crashed or hung, so that a suspect that was alone is the cause.
+            crashed_or_hung: whether the process failed without outside cause, so that a lone suspect is to blame.
         """
-        repeated = [key for key in self.in_flight if by_itself and key in self.suspects]
+        repeated = [key for key in self.in_flight if crashed_or_hung and key in self.suspects]
         self._add_suspects(self.in_flight, self.lone_deaths, cause)
         if len(self.in_flight) == len(repeated) == 1:
             self.lone_deaths[repeated[0]] = max(MAX_LONE_DEATHS, self.lone_deaths[repeated[0]])

@@ -16,7 +16,7 @@ from labeling.sdd.shards import ShardStore
 from labeling.steps import Step
 
 MAX_ATTEMPTS = 5
-"""Times that a run begins a shard whose supervisor dies."""
+"""Times that a run starts a shard whose supervisor dies."""
 
 
 @dataclass
@@ -86,15 +86,15 @@ class NetworkJob:
         with shard_lock(store.root, stage.name, shard):
             stamp = self.expected_stamp(shard)
             if stamp is None:
-                raise StageFailed(f"{stage.name}: {store.path(self.step.reads[-1], shard)} is not there")
-            if (there := store.stamp(stage.name, shard)) and (there.stamp == stamp or not self.replace):
+                raise StageFailed(f"{stage.name}: {store.path(self.step.reads[-1], shard)} does not exist")
+            if (existing := store.stamp(stage.name, shard)) and (existing.stamp == stamp or not self.replace):
                 store.has(stage.name, shard, stamp)
-                return ShardReport(stage=stage.name, shard=shard, counts=there.counts, reused=True)
+                return ShardReport(stage=stage.name, shard=shard, counts=existing.counts, reused=True)
             sweep(store.path(stage.name, shard))
             journal = Journal.begin(journal_path(store.root, stage.name, shard), self.run)
             if journal.attempts > MAX_ATTEMPTS:
                 raise StageFailed(
-                    f"{stage.name} {shard}: begun {MAX_ATTEMPTS} times without an end; see {journal.path}"
+                    f"{stage.name} {shard}: started {MAX_ATTEMPTS} times without finishing; see {journal.path}"
                 )
             shard_pass = ShardPass(self._process(), journal)
             start = time.monotonic()

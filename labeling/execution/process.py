@@ -27,10 +27,10 @@ _CRASHES = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGIL
 class ProcessDied(Exception):
     """A worker process has ended; the message says how."""
 
-    def __init__(self, message: str, by_itself: bool = False) -> None:
+    def __init__(self, message: str, crashed_or_hung: bool = False) -> None:
         super().__init__(message)
-        self.by_itself = by_itself
-        """Whether the rows that it processed may be the cause: the process crashed or hung."""
+        self.crashed_or_hung = crashed_or_hung
+        """Whether the process crashed or hung, so that one of its rows may be the cause."""
 
 
 class _Watchdog(threading.Timer):
@@ -122,7 +122,7 @@ class StageProcess:
             yield
         except (EOFError, OSError):
             death = self._wait()
-            timeout = ProcessDied(f"no answer within {deadline_s:g} s", by_itself=True)
+            timeout = ProcessDied(f"no answer within {deadline_s:g} s", crashed_or_hung=True)
             raise (timeout if watchdog.expired else death) from None
         finally:
             watchdog.cancel()
@@ -189,5 +189,5 @@ class StageProcess:
         code = self._process.wait()
         self._process = None
         if code < 0:
-            return ProcessDied(f"killed by {signal.Signals(-code).name}", by_itself=-code in _CRASHES)
+            return ProcessDied(f"killed by {signal.Signals(-code).name}", crashed_or_hung=-code in _CRASHES)
         return ProcessDied(f"exit code {code}")

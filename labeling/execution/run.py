@@ -25,7 +25,7 @@ from labeling.stages.worker import RESERVED_GPUS
 log = logging.getLogger(__name__)
 ShardQueue: TypeAlias = "queue.SimpleQueue[str]"
 POLL_S = 0.2
-"""Seconds between two looks at the event that stops a job."""
+"""Seconds between two checks of the stop event."""
 NO_PROGRESS_S = 7 * 24 * 3600
 """Ray's own timeout, longer than any shard: the batch deadline ends a process that hangs."""
 

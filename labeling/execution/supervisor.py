@@ -1,4 +1,4 @@
-"""Passes the rows of a shard through a worker process; every row gets an outcome whatever it does to that process.
+"""Passes the rows of a shard through a worker process. Each row gets an outcome, even if it crashes or hangs it.
 
 row raises                      `failed`, with the exception: the worker bisects the batch
 batch does not fit in memory    halved by the worker; the smaller size is kept
@@ -50,7 +50,7 @@ class ShardPass:
         """Yield one outcome per row, in order.
 
         Raises:
-            StageFailed: the process does not start, or ends whatever rows it gets.
+            StageFailed: the process does not start, or ends with each row that it gets.
         """
         batches = self._batches(rows)
         while True:
@@ -145,7 +145,7 @@ class ShardPass:
             self.journal.note_in_flight((), self.done)
             raise StageFailed(f"{self.process.stage.name}: stopped")
         log.warning("%s: the worker process ended (%s)", self.process.stage.name, death)
-        self.journal.note_death(str(death), death.by_itself)
+        self.journal.note_death(str(death), death.crashed_or_hung)
         self.todo.extendleft([row] for batch in reversed(self.in_flight) for row in reversed(batch))
         self.in_flight.clear()
         self.deaths += 1

@@ -13,7 +13,7 @@ import pytest
 
 from flows.experiment import Experiment
 from infra.config import load
-from labeling.build import LocalCaller, build
+from labeling.build import LocalTaskRunner, build
 from labeling.sdd.query import connect
 from miniature.untrained import write_networks
 
@@ -47,7 +47,7 @@ def test_every_photograph_goes_through_the_chain(url, tmp_path):
     overrides = [f"labeling.{key}={tmp_path}/networks/{name}" for key, name in networks.items()]
     overrides += [f"labeling.root={tmp_path}/sdd", f"labeling.urls={tmp_path}/urls.parquet"]
     labeling = load(Experiment, "demo", [*overrides, "labeling.download.min_side_px=1"]).labeling
-    counts = build(labeling, LocalCaller())
+    counts = build(labeling, LocalTaskRunner())
     session = connect(labeling.root)
     large = session.execute("SELECT count(*) FROM images WHERE least(width_px, height_px) > 1024").fetchone()[0]
     assert sum(counts.values()) == len(files) == 158

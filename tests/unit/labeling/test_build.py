@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from labeling.backends.load import load_tagger
-from labeling.build import LocalCaller, build, finish_part, label_part, refuse_stale, with_absolute_paths
+from labeling.build import LocalTaskRunner, build, finish_part, label_part, refuse_stale, with_absolute_paths
 from labeling.config import DownloadConfig, LabelingConfig, NounConfig
 from labeling.download.image_shards import images_stamp
 from labeling.download.work_files import add_former_stamp
@@ -155,7 +155,7 @@ def test_what_is_not_on_this_machine_is_named_as_before():
 @pytest.mark.usefixtures("here")
 def test_a_build_begins_with_it(tmp_path):
     with pytest.raises(BadInput, match=f"{tmp_path}/nowhere.csv"):
-        build(LabelingConfig(root="out/sdd", urls="nowhere.csv", **NETWORKS), LocalCaller())
+        build(LabelingConfig(root="out/sdd", urls="nowhere.csv", **NETWORKS), LocalTaskRunner())
 
 
 def records(root: Path) -> list[dict[str, Any]]:

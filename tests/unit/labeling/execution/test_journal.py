@@ -59,10 +59,10 @@ def test_a_row_that_dies_alone_too_often_is_quarantined_with_the_cause(path):
 def test_a_row_that_crashes_alone_after_it_was_suspect_is_quarantined_at_once(path):
     journal = begin(path)
     journal.note_in_flight([key(1), key(2)], done=0)
-    journal.note_death("killed by SIGSEGV", by_itself=True)
+    journal.note_death("killed by SIGSEGV", crashed_or_hung=True)
     assert journal.quarantine_cause(key(1)) is None
     journal.note_in_flight([key(1)], done=0)
-    journal.note_death("killed by SIGSEGV", by_itself=True)
+    journal.note_death("killed by SIGSEGV", crashed_or_hung=True)
     assert journal.quarantine_cause(key(1)) == "killed by SIGSEGV"
     assert journal.quarantine_cause(key(2)) is None
 
@@ -70,7 +70,7 @@ def test_a_row_that_crashes_alone_after_it_was_suspect_is_quarantined_at_once(pa
 def test_one_crash_alone_is_not_enough(path):
     journal = begin(path)
     journal.note_in_flight([key(1)], done=0)
-    journal.note_death("no answer within 600 s", by_itself=True)
+    journal.note_death("no answer within 600 s", crashed_or_hung=True)
     assert journal.quarantine_cause(key(1)) is None
 
 

@@ -292,7 +292,7 @@ def test_each_local_worker_has_a_number_of_its_own(tmp_path):
 def test_an_error_that_is_not_retryable_is_raised_first(tmp_path):
     job = faulty_job(tmp_path, ["good 1"])
     in_the_way_of(tmp_path, f"work/captions/{SHARD}.lock")
-    with pytest.raises(StageFailed, match=r"shard-00001\.parquet is not there \(and 1 more shards\)") as raised:
+    with pytest.raises(StageFailed, match=r"shard-00001\.parquet does not exist \(and 1 more shards\)") as raised:
         run_job(job, [SHARD, "shard-00001"], Workers(), Executor.HERE)
     assert not isinstance(raised.value, StageInterrupted)
 
