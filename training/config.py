@@ -79,7 +79,7 @@ class SamplesConfig(Config):
     needs `sampling.scheduler="DDIM"`."""
 
     @model_validator(mode="after")
-    def _subjects_throughout(self) -> "SamplesConfig":
+    def _refuse_interpolation(self) -> "SamplesConfig":
         if self.sampling.interpolation is not None:
             raise ValueError("training.samples.sampling.interpolation is not supported here. Remove it")
         return self
@@ -152,7 +152,7 @@ class TrainingJob(Config):
     """Settings of the training itself."""
 
     @model_validator(mode="after")
-    def _settings_fit_together(self) -> "TrainingJob":
+    def _refuse_contradictions(self) -> "TrainingJob":
         data, model = self.training.data, self.model
         if self.training.precision is Precision.FLOAT32 and model.frozen_precision is not Precision.FLOAT32:
             raise ValueError('training.precision="float32" needs model.frozen_precision="float32"')

@@ -39,7 +39,7 @@ from training.parallel import Worker, broadcast_from_leader, this_worker
 
 log = logging.getLogger(__name__)
 LOCK = "job.lock"
-PATIENCE_S = 5.0
+LOCK_TIMEOUT_S = 5.0
 """Seconds to wait for the lock of the output folder."""
 RAY_COPIES = "working_dir_files"
 """Name of the folder in which `ray job submit --working-dir` puts its copies."""
@@ -68,7 +68,7 @@ def run(job: TrainingJob, resume: str | None = None, local: bool = False) -> Non
     """
     _refuse_relative_out_on_ray(job.training.out)
     job = with_absolute_paths(job)
-    shard_names(ShardStore(job.training.data.dataset))  # fails without data, before workers are started
+    shard_names(ShardStore(job.training.data.dataset))  # raises before workers are started if there is no data
     workers = 1 if local else job.training.workers
     warn_if_row_groups_shared(job.training.data, workers)
     warn_if_batch_differs(job.training, workers)
@@ -117,7 +117,7 @@ def _lock_folder(out: Path) -> Iterator[None]:
     busy = f"another job is training in {out}. Wait for it, stop it, or set training.out to another folder"
     with ExitStack() as stack:
         try:
-            stack.enter_context(file_lock(out / LOCK, PATIENCE_S, TrainingError(busy)))
+            stack.enter_context(file_lock(out / LOCK, LOCK_TIMEOUT_S, TrainingError(busy)))
         except OSError as error:
             raise TrainingError(
                 f"cannot write to {out} ({error.strerror}). Set training.out to another folder"
@@ -247,8 +247,8 @@ def warn_if_row_groups_shared(config: DataConfig, workers: int) -> None:
     readers = workers * max(1, config.processes)
     if config.streams % readers:
         log.warning(
-            "training.data.streams=%d is no multiple of the %d loader processes, so several of them read the same row "
-            "groups. Set training.data.streams=%d",
+            "training.data.streams=%d is not a multiple of the %d loader processes, so several of them read the same "
+            "row groups. Set training.data.streams=%d",
             config.streams,
             readers,
             math.ceil(config.streams / readers) * readers,

@@ -101,6 +101,8 @@ def loss_shares(plan: BatchPlan, numbers: range, workers: int) -> dict[int, floa
 
 
 class _Loop:
+    """State of one worker's loop, changed step by step."""
+
     def __init__(
         self,
         net: SubjectDiffusion,

@@ -67,7 +67,7 @@ class MicroBatch:
 
 
 class StepMonitor:
-    """Sums over images and counts over steps, kept on the device until they are read."""
+    """Losses summed over images, and counts of steps with non-finite gradients. They stay on the device until read."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(len(LossSums._fields), device=device)
@@ -99,7 +99,7 @@ class StepMonitor:
 
 
 class TrainingStep:
-    """Forward and backward passes, clipping, and the update of weights and their running mean."""
+    """Forward and backward passes, clipping, and the update of weights and their moving average."""
 
     def __init__(self, state: TrainingState, config: TrainingConfig) -> None:
         self._state, self._config, self._replica = state, config, state.replica

@@ -40,7 +40,7 @@ def cache_identity(job: TrainingJob, net: SubjectDiffusion) -> str:
     """Return 12 hex digits that change with the settings and weights that the cache depends on, except the seed."""
     data, precision = job.training.data, job.training.precision
     assert data.cache is not None
-    decides: dict[str, object] = {
+    inputs: dict[str, object] = {
         "format": FORMAT,
         "image_px": data.image_px,
         "max_subjects": data.max_subjects,
@@ -48,14 +48,14 @@ def cache_identity(job: TrainingJob, net: SubjectDiffusion) -> str:
         "vae": _weights_id(net.vae, {name: value for name, value in net.vae.config.items() if name[0] != "_"}),
     }
     if data.cache.features:
-        decides |= {
+        inputs |= {
             "subject_px": data.subject_px,
             "augmentation": data.augmentation.model_dump(mode="json"),
             "subject": _subject_settings(job.model.subject),
             "patch_tokens": job.model.patch_tokens,
             "image_encoder": _weights_id(net.image_encoder.visual, net.image_encoder.settings),
         }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _subject_settings(config: SubjectConfig) -> dict[str, object]:

@@ -41,7 +41,7 @@ from training.monitoring.metrics import format_rate
 from training.network import load_network
 
 log = logging.getLogger(__name__)
-LINE_S = 10.0
+LOG_INTERVAL_S = 10.0
 """Seconds between progress lines of a file."""
 _Half = NDArray[np.float16]
 
@@ -120,7 +120,7 @@ class CacheWriter:
         for done, row in enumerate(self._rows(view, shard)):
             if isinstance(row, Refused):
                 left_out[row.verdict.reason] += 1
-            if (now := time.monotonic()) - last > LINE_S:
+            if (now := time.monotonic()) - last > LOG_INTERVAL_S:
                 rate = format_rate(done / (now - start))
                 log.info("view %d, %s: %d of %d images, %s/s", view, shard.name, done, len(shard.subjects), rate)
                 last = now

@@ -95,13 +95,13 @@ def read_record(path: Path) -> Record:
             raise CheckpointError(f"{path} is of format {values['format']}; this version of the code reads {FORMAT}")
         content = _Content.model_validate(values)
     except OSError as error:
-        raise CheckpointError(f"{path} is no checkpoint: {RECORD} cannot be read ({error.strerror})") from error
+        raise CheckpointError(f"{path} is not a checkpoint: {RECORD} cannot be read ({error.strerror})") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise CheckpointError(f"{file} is damaged: {where or 'its content'}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is damaged: it is no JSON ({error})") from error
+        raise CheckpointError(f"{file} is damaged: it is not JSON ({error})") from error
     if content.sha256 not in (None, _sha256(values)):
         raise CheckpointError(f"{file} is damaged: its content has changed since it was written (SHA-256 differs)")
     position = Position(content.step, content.batches)

@@ -62,8 +62,8 @@ CHANGEABLE_ON_RESUME = frozenset(
 )
 """Settings and tables of settings that may change when a job is resumed.
 
-They affect speed, duration and place, but not the result, except for the learning rate and, through workers and
-accumulation, the number of images in a step. The dataset is identified by its stamp, not by its path."""
+They affect speed, duration and where the job runs, but not the result, except for the learning rate and, through
+workers and accumulation, the number of images in a step. The dataset is identified by its stamp, not by its path."""
 _NAME = re.compile(r"step-\d{8}")
 """Names of checkpoints; folders with other names, such as copies, are never removed."""
 Tensors = Mapping[str, Mapping[str, Tensor]]
@@ -251,7 +251,7 @@ def check_same_run(path: Path, record: Record, identity: RunIdentity) -> None:
 
 
 def read_tensors(path: Path, tensors: Tensors) -> None:
-    """Read those of the checkpoint's tensors that `tensors` names into them, in this process alone.
+    """Read the checkpoint's tensors into the tensors of the same names in `tensors`, in this process alone.
 
     Raises:
         CheckpointError: a tensor is missing, or a file is missing or damaged.

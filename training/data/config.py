@@ -7,7 +7,7 @@ from infra.ranges import Count, Pixels, Share, ShareBelowOne
 
 
 class AugmentationConfig(Config):
-    """Augmentation of the subjects' pictures, so that the network cannot just paste them into the image.
+    """Augmentation of the subjects' pictures, so that the network cannot copy them into the image.
 
     Choice: the paper does not describe it; the defaults are the released code's.
     """
@@ -59,9 +59,9 @@ class DataConfig(Config):
     """Cache written by `subject-diffusion cache` to train on; None runs the frozen networks in each step."""
 
     streams: Count = 8
-    """Number of places of the dataset that are read in parallel: batch n belongs to stream n modulo `streams`. If it is
-    a multiple of the number of all workers' loader processes, only one process reads each row group. Affects the order
-    of rows."""
+    """Number of positions in the dataset that are read in parallel: batch n belongs to stream n modulo `streams`. If it
+    is a multiple of the number of all workers' loader processes, only one process reads each row group. Affects the
+    order of rows."""
     window: Count = 4
     """Number of row groups of a stream whose rows are shuffled together. Affects the order of rows."""
     processes: int = Field(default=2, ge=0, le=1000)
@@ -72,10 +72,10 @@ class DataConfig(Config):
     """Memory of each loader process for row groups that it still needs, in MB. One row group is always kept."""
 
     @model_validator(mode="after")
-    def _latent_fits(self) -> "DataConfig":
+    def _refuse_partial_cells(self) -> "DataConfig":
         if self.image_px % self.latent_downsampling:
             raise ValueError(
-                f"training.data: image_px={self.image_px} is no multiple of "
+                f"training.data: image_px={self.image_px} is not a multiple of "
                 f"latent_downsampling={self.latent_downsampling}"
             )
         return self

@@ -9,43 +9,45 @@ from labeling.sdd.pixels import UndecodableImage, decode
 from training.data.errors import PoisonedRow
 from training.data.placement import Square
 
-_PITCHES = (8, 4, 2)
+_REDUCTIONS = (8, 4, 2)
 
 
-def decode_pitch(width_px: int, height_px: int, image_px: int) -> int:
+def choose_reduction(width_px: int, height_px: int, image_px: int) -> int:
     """Return the factor by which a JPEG decoder may reduce the picture and still fill the crop: 1, 2, 4 or 8."""
-    return next((pitch for pitch in _PITCHES if min(width_px, height_px) // pitch >= image_px), 1)
+    return next((reduction for reduction in _REDUCTIONS if min(width_px, height_px) // reduction >= image_px), 1)
 
 
-def decode_picture(encoded: bytes, width_px: int, height_px: int, pitch: int) -> UInt8[np.ndarray, "_h _w 3"]:
-    """Decode the picture upright, reduced by `pitch` if its format allows it, otherwise at full size.
+def decode_picture(encoded: bytes, width_px: int, height_px: int, reduction: int) -> UInt8[np.ndarray, "_h _w 3"]:
+    """Decode the picture upright, reduced by the factor `reduction` if its format allows it, otherwise at full size.
 
     Raises:
         PoisonedRow: the picture cannot be decoded, or does not have the size that boxes and masks refer to.
     """
     try:
-        pixels = decode(encoded, reduction=pitch)
+        pixels = decode(encoded, reduction=reduction)
     except UndecodableImage as error:
         raise PoisonedRow(error.reason, str(error)) from error
-    sizes = {(-(-height_px // step), -(-width_px // step)) for step in (1, pitch)}
+    sizes = {(-(-height_px // step), -(-width_px // step)) for step in (1, reduction)}
     if pixels.shape[:2] not in sizes:
         size = "x".join(map(str, pixels.shape[1::-1]))
         raise PoisonedRow("other_size", f"the image decodes to {size}, but its row has {width_px}x{height_px}")
     return pixels
 
 
-def actual_pitch(pixels: UInt8[np.ndarray, "_h _w 3"], width_px: int, pitch: int) -> int:
-    """Return the factor by which `pixels` were reduced: 1 or `pitch`."""
-    return 1 if pixels.shape[1] == width_px else pitch
+def actual_reduction(pixels: UInt8[np.ndarray, "_h _w 3"], width_px: int, reduction: int) -> int:
+    """Return the factor by which `pixels` were reduced: 1 or `reduction`."""
+    return 1 if pixels.shape[1] == width_px else reduction
 
 
-def crop_square(pixels: UInt8[np.ndarray, "_h _w 3"], pitch: int, square: Square, image_px: int) -> NDArray[np.uint8]:
+def crop_square(
+    pixels: UInt8[np.ndarray, "_h _w 3"], reduction: int, square: Square, image_px: int
+) -> NDArray[np.uint8]:
     """Return the square of the picture, resized to [image_px, image_px, 3].
 
     Args:
-        pitch: factor by which `pixels` were reduced.
+        reduction: factor by which `pixels` were reduced.
     """
-    left, top, side = (edge // pitch for edge in square)
+    left, top, side = (edge // reduction for edge in square)
     part = pixels[top : top + side, left : left + side]
     method = cv2.INTER_AREA if side > image_px else cv2.INTER_CUBIC
     resized: NDArray[np.uint8] = cv2.resize(part, (image_px, image_px), interpolation=method)

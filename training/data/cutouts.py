@@ -1,7 +1,7 @@
 """Cuts subjects out of their picture and augments them, before `model/inputs/subject.py` makes the encoder's pictures.
 
 The augmented picture differs from the subject's place in the image, so that the network learns the subject's identity
-instead of pasting the picture.
+instead of copying the picture.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from labeling.sdd.schema import Mask
 from model.inputs.cavities import fill_cavities
 from training.data.config import AugmentationConfig
 
-_FINER = 2
+_MAX_SCALE = 2
 """Largest size of a cut-out before augmentation, as a multiple of its final size; more would only cost time."""
 _FROM_FRAME = np.array([[1, 0, -1], [0, 1, -1], [0, 0, 1]], np.float64)
 """Transform from the coordinates of a framed picture to those of the picture."""
@@ -29,17 +29,17 @@ class Cutout(NamedTuple):
     mask: Bool[np.ndarray, "h w"]
 
 
-def cut_out(pixels: UInt8[np.ndarray, "_h _w 3"], pitch: int, mask: Mask, subject_px: int) -> Cutout:
-    """Return the subject cut out of a picture, at most `_FINER` times as large as the encoder's picture.
+def cut_out(pixels: UInt8[np.ndarray, "_h _w 3"], reduction: int, mask: Mask, subject_px: int) -> Cutout:
+    """Return the subject cut out of a picture, at most `_MAX_SCALE` times as large as the encoder's picture.
 
     Args:
-        pitch: factor by which `pixels` were reduced.
+        reduction: factor by which `pixels` were reduced.
         mask: mask in pixels of the full-size picture, not empty.
     """
-    left, top = mask.x0 // pitch, mask.y0 // pitch
-    inside = _reduce(mask, pitch)
+    left, top = mask.x0 // reduction, mask.y0 // reduction
+    inside = _reduce(mask, reduction)
     height, width = inside.shape
-    shrink = max(height, width) / (_FINER * subject_px)
+    shrink = max(height, width) / (_MAX_SCALE * subject_px)
     cut = Cutout(pixels[top : top + height, left : left + width], inside)
     return cut if shrink <= 1 else _shrink(cut, shrink)
 
@@ -95,18 +95,18 @@ def _corners(shape: tuple[int, ...]) -> Float[np.ndarray, "4 2"]:
     return np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
 
 
-def _reduce(mask: Mask, pitch: int) -> Bool[np.ndarray, "_h _w"]:
+def _reduce(mask: Mask, reduction: int) -> Bool[np.ndarray, "_h _w"]:
     """Return the mask on the decoded pixels within its bounds.
 
     It holds the pixels that are at least half inside, or, if there are none, those that are most inside.
     """
     inside = decode_crop(mask)
-    if pitch == 1:
+    if reduction == 1:
         return inside
-    left, top = mask.x0 % pitch, mask.y0 % pitch
-    right, bottom = -(left + mask.width_px) % pitch, -(top + mask.height_px) % pitch
+    left, top = mask.x0 % reduction, mask.y0 % reduction
+    right, bottom = -(left + mask.width_px) % reduction, -(top + mask.height_px) % reduction
     grey = cv2.copyMakeBorder(inside.astype(np.uint8) * np.uint8(255), top, bottom, left, right, cv2.BORDER_CONSTANT)
-    return _binary(cv2.resize(grey, None, fx=1 / pitch, fy=1 / pitch, interpolation=cv2.INTER_AREA))
+    return _binary(cv2.resize(grey, None, fx=1 / reduction, fy=1 / reduction, interpolation=cv2.INTER_AREA))
 
 
 def _shrink(cut: Cutout, factor: float) -> Cutout:

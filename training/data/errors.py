@@ -37,12 +37,17 @@ class PoisonedRow(TrainingError):
 
 
 def catch_poisoned(make: Callable[[], T]) -> "T | PoisonedRow":
-    """Return the result of `make` for a row, or the error if the row is at fault; other errors are raised."""
+    """Return the result of `make` for a row, or the error because of which the row is skipped.
+
+    Raises:
+        DatasetError: the dataset or its storage is at fault.
+        MemoryError: the process has too little memory.
+    """
     try:
         return make()
     except (DatasetError, MemoryError):
         raise
     except PoisonedRow as poison:
         return poison
-    except Exception as error:  # an unforeseen error costs one row, not the job
+    except Exception as error:  # an unexpected error skips one row instead of ending the job
         return PoisonedRow(type(error).__name__, str(error))

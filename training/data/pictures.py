@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from labeling.sdd.schema import Entity
 from model.inputs.subject import SubjectPictures
 from training.data.config import DataConfig
-from training.data.crop import actual_pitch, crop_square, decode_picture, decode_pitch
+from training.data.crop import actual_reduction, choose_reduction, crop_square, decode_picture
 from training.data.cutouts import augment, cut_out, fill_mask_cavities
 from training.data.errors import PoisonedRow
 from training.data.placement import Offsets, Square, crop_offsets, draw_square, draw_subjects
@@ -31,7 +31,7 @@ class RowDraw(NamedTuple):
     """Indices of the chosen entities, in ascending order."""
     square: Square
     """Crop, in pixels of the image."""
-    pitch: int
+    reduction: int
     """Factor by which the decoder may reduce the image."""
 
 
@@ -62,9 +62,9 @@ class PictureMaker:
         rng = self._rng(row, epoch)
         ranges = _valid_offsets(row)
         chosen = draw_subjects(ranges, count, rng)
-        pitch = decode_pitch(row.width_px, row.height_px, self._config.image_px)
+        reduction = choose_reduction(row.width_px, row.height_px, self._config.image_px)
         held = Offsets(ranges.first[chosen], ranges.last[chosen])
-        return RowDraw(chosen, draw_square(held, row.width_px, row.height_px, pitch, rng), pitch)
+        return RowDraw(chosen, draw_square(held, row.width_px, row.height_px, reduction, rng), reduction)
 
     def __call__(
         self, row: TrainingRow, epoch: int, draw: RowDraw, *, image: bool = True, subjects: bool = True
@@ -77,20 +77,20 @@ class PictureMaker:
         if not image and not subjects:
             return Pictures(None, None)
         assert row.image is not None, "pictures need rows that were read with their images"
-        pixels = decode_picture(row.image, row.width_px, row.height_px, draw.pitch)
-        pitch = actual_pitch(pixels, row.width_px, draw.pitch)
+        pixels = decode_picture(row.image, row.width_px, row.height_px, draw.reduction)
+        reduction = actual_reduction(pixels, row.width_px, draw.reduction)
         return Pictures(
-            image=crop_square(pixels, pitch, draw.square, self._config.image_px) if image else None,
-            subjects=self._cut_out(pixels, pitch, row, epoch, draw.subjects) if subjects else None,
+            image=crop_square(pixels, reduction, draw.square, self._config.image_px) if image else None,
+            subjects=self._cut_out(pixels, reduction, row, epoch, draw.subjects) if subjects else None,
         )
 
     def _cut_out(
-        self, pixels: UInt8[np.ndarray, "_h _w 3"], pitch: int, row: TrainingRow, epoch: int, chosen: Sequence[int]
+        self, pixels: UInt8[np.ndarray, "_h _w 3"], reduction: int, row: TrainingRow, epoch: int, chosen: Sequence[int]
     ) -> UInt8[np.ndarray, "R _s _s 3"]:
         pictures = []
         for index in chosen:
             rng = self._rng(row, epoch, 1 + index)
-            cut = cut_out(pixels, pitch, row.entities[index].mask, self._subjects.side_px)
+            cut = cut_out(pixels, reduction, row.entities[index].mask, self._subjects.side_px)
             if self._subjects.fill_cavities:
                 cut = fill_mask_cavities(cut)
             cut = augment(cut, self._config.augmentation, rng)

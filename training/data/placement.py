@@ -49,10 +49,10 @@ def crop_offsets(boxes: Boxes, width_px: Int[np.ndarray, "*N"], height_px: Int[n
     return Offsets(first, last)
 
 
-def held_together(ranges: Offsets) -> Bool[np.ndarray, "*N E E"]:
-    """Return whether a crop at the start of entity i's range holds entity j.
+def crop_contents(ranges: Offsets) -> Bool[np.ndarray, "*N E E"]:
+    """Return a matrix that is true at [i, j] if the crop at the start of entity i's range also holds entity j.
 
-    Entities that can be held together are held together at the start of one of their ranges.
+    These crops suffice: entities that one crop can hold are all in the crop at the start of one of their ranges.
     """
     at = ranges.first[..., :, None]
     is_held: NDArray[np.bool_] = (ranges.first[..., None, :] <= at) & (at <= ranges.last[..., None, :])
@@ -64,30 +64,30 @@ def crop_capacity(
 ) -> Int[np.ndarray, "*N"]:
     """Return the largest number of entities of each row that one crop can hold.
 
-    It is at least 1, so that rows with invalid boxes are planned and then reported.
+    It is at least 1, so that rows with invalid boxes are planned, and reported when they are loaded.
     """
-    together = held_together(crop_offsets(boxes, width_px, height_px)).sum(axis=-1).max(axis=-1, initial=0)
+    together = crop_contents(crop_offsets(boxes, width_px, height_px)).sum(axis=-1).max(axis=-1, initial=0)
     counts: NDArray[np.int64] = np.clip(together, 1, at_most)
     return counts
 
 
 def draw_subjects(ranges: Offsets, count: int, rng: np.random.Generator) -> list[int]:
     """Draw `count` entities of a row that one crop can hold, and return their indices in ascending order."""
-    together = held_together(ranges)
+    together = crop_contents(ranges)
     enough = np.flatnonzero(together.sum(axis=1) >= count)
     choices = np.flatnonzero(together[rng.choice(enough)])
     return sorted(int(index) for index in rng.choice(choices, count, replace=False))
 
 
-def draw_square(ranges: Offsets, width_px: int, height_px: int, pitch: int, rng: np.random.Generator) -> Square:
+def draw_square(ranges: Offsets, width_px: int, height_px: int, reduction: int, rng: np.random.Generator) -> Square:
     """Draw a crop that holds all entities of `ranges`; there must be one.
 
     Args:
-        pitch: factor by which the image is reduced. The crop starts and ends at multiples of it, so an entity may
+        reduction: factor by which the image is reduced. The crop starts and ends at multiples of it, so an entity may
             exceed the crop by less than that.
     """
-    first, last = math.ceil(ranges.first.max() / pitch), math.floor(ranges.last.min() / pitch)
-    side = pitch * (min(width_px, height_px) // pitch)
-    furthest = (max(width_px, height_px) - side) // pitch
-    offset = pitch * min(int(rng.integers(first, max(first, last) + 1)), furthest)
+    first, last = math.ceil(ranges.first.max() / reduction), math.floor(ranges.last.min() / reduction)
+    side = reduction * (min(width_px, height_px) // reduction)
+    furthest = (max(width_px, height_px) - side) // reduction
+    offset = reduction * min(int(rng.integers(first, max(first, last) + 1)), furthest)
     return Square(offset, 0, side) if width_px >= height_px else Square(0, offset, side)

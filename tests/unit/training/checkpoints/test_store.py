@@ -154,8 +154,8 @@ DAMAGES = {
         "record.json is damaged: its content has changed",
     ),
     "empty record": (lambda path: (path / RECORD).write_text("{}"), "record.json is damaged: step: Field required"),
-    "no record": (lambda path: (path / RECORD).unlink(), "is no checkpoint: record.json cannot be read"),
-    "garbage": (lambda path: (path / RECORD).write_bytes(b"\xff\xfe"), "record.json is damaged: it is no JSON"),
+    "no record": (lambda path: (path / RECORD).unlink(), "is not a checkpoint: record.json cannot be read"),
+    "garbage": (lambda path: (path / RECORD).write_bytes(b"\xff\xfe"), "record.json is damaged: it is not JSON"),
 }
 
 
@@ -243,7 +243,7 @@ def test_another_format_is_refused_by_its_number(checkpoints, job):
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="is no checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         read_record(tmp_path)
 
 

@@ -45,7 +45,7 @@ def test_as_many_are_counted_as_any_crop_holds(picture):
 
 
 @given(pictures(), st.integers(0, 2**32), st.sampled_from([1, 2, 4, 8]))
-def test_the_crop_holds_the_subjects_drawn(picture, seed, pitch):
+def test_the_crop_holds_the_subjects_drawn(picture, seed, reduction):
     boxes, width, height = picture
     rng = np.random.default_rng(seed)
     ranges = crop_offsets(boxes, np.array(width), np.array(height))
@@ -53,19 +53,19 @@ def test_the_crop_holds_the_subjects_drawn(picture, seed, pitch):
     chosen = draw_subjects(ranges, count, rng)
     assert len(set(chosen)) == count
     assert chosen == sorted(chosen)
-    square = draw_square(Offsets(ranges.first[chosen], ranges.last[chosen]), width, height, pitch, rng)
+    square = draw_square(Offsets(ranges.first[chosen], ranges.last[chosen]), width, height, reduction, rng)
     assert square.left >= 0
     assert square.top >= 0
     assert square.left + square.side <= width
     assert square.top + square.side <= height
-    assert square.side == min(width, height) // pitch * pitch
-    assert {square.left % pitch, square.top % pitch} == {0}
+    assert square.side == min(width, height) // reduction * reduction
+    assert {square.left % reduction, square.top % reduction} == {0}
     for box in boxes[chosen]:
         is_wide = width >= height
         start, low, high = (square.left, box[0], box[2]) if is_wide else (square.top, box[1], box[3])
         longer_than_the_side = max(0.0, high - low - min(width, height))
-        assert start - low < pitch + longer_than_the_side + 1e-3
-        assert high - start - square.side < pitch + longer_than_the_side + 1e-3
+        assert start - low < reduction + longer_than_the_side + 1e-3
+        assert high - start - square.side < reduction + longer_than_the_side + 1e-3
 
 
 def test_every_subject_and_every_place_is_drawn_at_some_time():
