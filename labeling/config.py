@@ -137,9 +137,9 @@ class DownloadConfig(Config):
     max_pwatermark: Share | None = 0.8
     """Highest `pwatermark` of rows that are fetched, 0 to 1; 1 fetches all. Choice: LAION-Aesthetics' threshold."""
     respect_noai: bool = True
-    """Drop images whose X-Robots-Tag header has noai, noimageai, noindex or noimageindex."""
+    """Whether images with noai, noimageai, noindex or noimageindex in their X-Robots-Tag header are dropped."""
     allow_private_hosts: bool = False
-    """Fetch from loopback, private and link-local addresses too; for tests and in-house mirrors."""
+    """Whether loopback, private and link-local addresses are fetched too; for tests and in-house mirrors."""
     timeout_s: Seconds = 20.0
     """Timeout of a whole request, redirects included, in seconds."""
     max_bytes: int = Field(default=50 * 2**20, ge=1, le=2 * 2**30)
@@ -162,8 +162,8 @@ class DownloadConfig(Config):
     host_pause_s: Seconds = 20.0
     """Pause before a failing host is tried again, in seconds."""
     retry_failed: bool = False
-    """Retry the retryable failures of finished shards. A shard that gains an image changes its stamp, so later stages
-    make its files again."""
+    """Whether retryable failures of finished shards are fetched again. If a shard gains an image, its stamp changes,
+    and later stages make its files again."""
     user_agent: str = "subject-diffusion (img2dataset)"
     """User-Agent header of requests; also the names under which X-Robots-Tag may address this program."""
 
@@ -294,7 +294,7 @@ class BoxRules(Config):
         return self
 
     def looser_than(self, floor: "BoxRules") -> list[str]:
-        """Return the names of the settings that would keep a box that `floor` would not."""
+        """Return the names of the settings with which these rules may keep a box that `floor` drops."""
         loose = [n for n in ("min_aspect", "min_box_share", "min_score") if getattr(self, n) < getattr(floor, n)]
         maxima = ("max_aspect", "max_box_share", "max_iou", "max_repeats")
         return loose + [n for n in maxima if getattr(self, n) > getattr(floor, n)]

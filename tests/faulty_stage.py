@@ -74,7 +74,7 @@ class FaultyStage:
 
 
 class RendezvousStage:
-    """Stage whose captions name the worker that made them and its visible GPUs. Each worker waits until all have begun."""
+    """Stage whose captions name the worker that made them and its visible GPUs. Each worker waits for all others."""
 
     name: ClassVar[str] = "captions"
     reads: ClassVar[type] = Address

@@ -49,7 +49,7 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> 
         encoded: bytes of the image file.
         max_pixels: limit on the size of the image.
         reduction: factor by which sides may shrink to save time: 1, 2, 4 or 8. Sizes are rounded up. The image keeps
-            its size if its format cannot reduce, or if it must be turned and its sides are no multiples of the factor.
+            its size if its format cannot reduce, or if it must be turned and its sides are not multiples of the factor.
 
     Raises:
         UndecodableImage: truncated, not an image, or more than `max_pixels` pixels of RGB.

@@ -119,7 +119,7 @@ def package_weights(path: str) -> dict[str, Tensor]:
         return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     except Exception as error:  # torch.load raises what its pickle makes it raise
         raise BackendWeightsError(
-            f"{setting}={path!r} is no checkpoint of GroundingDINO, which is a file of torch.save with tensors under "
+            f"{setting}={path!r} is not a GroundingDINO checkpoint, which is a file of torch.save with tensors under "
             f"'model' ({type(error).__name__})"
         ) from error
 

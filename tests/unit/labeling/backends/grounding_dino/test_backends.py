@@ -302,8 +302,8 @@ def convert_to(settings: DetectConfig, folder: str) -> None:
     ("content", "message"),
     [
         (None, "is not a file"),
-        (b"<html>404</html>", "is no checkpoint of GroundingDINO"),
-        ({"state_dict": {}}, "is no checkpoint of GroundingDINO"),
+        (b"<html>404</html>", "is not a GroundingDINO checkpoint"),
+        ({"state_dict": {}}, "is not a GroundingDINO checkpoint"),
         ({"model": {"head.weight": torch.zeros(1)}}, r"(\d+) of \1 weights are missing"),
     ],
 )
