@@ -16,8 +16,8 @@ from labeling.config import LabelingConfig
 from labeling.sdd.picture import contact_sheet, read_sheet_rows
 from labeling.sdd.query import connect
 from miniature.scoring.cases import cases
-from miniature.scoring.exam import SAMPLING
 from miniature.scoring.label_score import TABLE, score_labels
+from miniature.scoring.score_options import SAMPLING
 from miniature.scoring.subject_score import draw_sheet, generate
 from miniature.scoring.true_layers import read_truth
 from miniature.world.names import labelled_names

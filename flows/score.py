@@ -8,7 +8,7 @@ import typer
 from flows.exit_codes import exit_on_expected_error
 from flows.options import SetOption
 from infra.config import load
-from miniature.scoring.exam import SAMPLING, LeftOut, PlaceHint, ScoreOptions, SubjectSet
+from miniature.scoring.score_options import SAMPLING, LeftOut, PlaceHint, ScoreOptions, SubjectSet
 from model.sampling.guidance import Guidance
 
 app = typer.Typer(

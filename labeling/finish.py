@@ -19,7 +19,7 @@ from labeling.sdd.lock import shard_lock
 from labeling.sdd.schema import (
     Candidate,
     Entity,
-    Judged,
+    JudgedCandidate,
     Layer,
     LedgerRow,
     ListedUrl,
@@ -70,7 +70,7 @@ class JudgedImage(NamedTuple):
 
     width_px: int | None
     height_px: int | None
-    candidates: tuple[Judged, ...]
+    candidates: tuple[JudgedCandidate, ...]
 
 
 NOT_JUDGED = JudgedImage(None, None, ())
@@ -201,9 +201,9 @@ def _drop_verdict(broken: list[tuple[str, ...]]) -> Verdict:
     return Verdict(state=State.DROPPED, reason=fewest[0], detail="; ".join(" ".join(names) for names in broken)[:500])
 
 
-def _judged_candidate(candidate: Candidate, broken: tuple[str, ...]) -> Judged:
+def _judged_candidate(candidate: Candidate, broken: tuple[str, ...]) -> JudgedCandidate:
     segment = candidate.segment
-    return Judged(
+    return JudgedCandidate(
         label=candidate.label,
         score=candidate.score,
         box=candidate.box,

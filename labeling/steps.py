@@ -14,7 +14,7 @@ from labeling.stages.caption import CaptionStage
 from labeling.stages.detect import DetectStage
 from labeling.stages.nouns import NounStage
 from labeling.stages.segment import SegmentStage
-from labeling.weights import checkpoint_file, package_id, refuse_mistyped, weights_id
+from labeling.weights import check_folder_or_hub_id, checkpoint_file, package_id, weights_id
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def steps_of(config: LabelingConfig) -> list[Step]:
         _refuse_missing(f"labeling.{name}", table)
     _warn_if_threshold_hides_scores(config)
     identities = {name: _weights_identity(f"labeling.{name}", table) for name, table in config.weights_tables.items()}
-    return chain(
+    return chain_stages(
         [
             (CaptionStage(config.caption, load_captioner), identities["caption"]),
             (NounStage(config.nouns, load_tagger), identities["nouns"]),
@@ -77,7 +77,7 @@ def _refuse_missing(table: str, config: WeightsConfig) -> None:
         if weights.kind is WeightsKind.PACKAGE:
             package_id(value, setting)
         elif weights.kind is WeightsKind.FOLDER:
-            refuse_mistyped(value, setting)
+            check_folder_or_hub_id(value, setting)
         elif value is not None:
             checkpoint_file(value, setting)
 
@@ -106,7 +106,7 @@ def _warn_if_threshold_hides_scores(config: LabelingConfig) -> None:
         )
 
 
-def chain(stages: Iterable[tuple[AnyStage, str]]) -> list[Step]:
+def chain_stages(stages: Iterable[tuple[AnyStage, str]]) -> list[Step]:
     """Return the steps of stages in order, each of which reads images/ and all layers before its own.
 
     Args:

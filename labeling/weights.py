@@ -61,7 +61,7 @@ def checkpoint_file(path: str, setting: str) -> Path:
     return file
 
 
-def refuse_mistyped(checkpoint: str, setting: str) -> None:
+def check_folder_or_hub_id(checkpoint: str, setting: str) -> None:
     """Check that a checkpoint is a local folder, or has the form of a hub id. Does not ask the hub.
 
     Raises:

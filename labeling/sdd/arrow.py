@@ -27,7 +27,7 @@ Record: TypeAlias = dict[str, Any]
 """A row as pyarrow reads and writes it."""
 
 
-class Former(NamedTuple):
+class FormerName(NamedTuple):
     """Mark of a field that had another name in an earlier version of the format."""
 
     name: str
@@ -170,7 +170,7 @@ def _arrow_type(hint: object) -> pa.DataType:
 
 
 def _former_name(hint: object) -> str | None:
-    return next((mark.name for mark in get_args(hint) if isinstance(mark, Former)), None)
+    return next((mark.name for mark in get_args(hint) if isinstance(mark, FormerName)), None)
 
 
 def _with_current_names(row: type, record: Record) -> Record:

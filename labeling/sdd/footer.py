@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from labeling.sdd.schema import State
-from labeling.sdd.seal import BLANK, KEY, sealed_size
+from labeling.sdd.seal import KEY, PLACEHOLDER, sealed_size
 
 
 class Stamp(NamedTuple):
-    """Footer entries of a file. Files of earlier versions of the program lack the entries that are None."""
+    """Footer entries of a file. An entry is None if the earlier version of the program that made the file wrote none."""
 
     stamp: str
     """Hash of the settings and weights that made the file, and of the stamp before it."""
@@ -25,8 +25,14 @@ class Stamp(NamedTuple):
     """Size of the whole file, in bytes."""
 
     def metadata(self) -> dict[str, str]:
-        """Return the entries for a footer, with a blank for the file's seal."""
-        known = {"stamp": self.stamp, "parent": self.parent, "dataset": self.dataset, "name": self.name, KEY: BLANK}
+        """Return the entries for a footer, with a placeholder for the file's seal."""
+        known = {
+            "stamp": self.stamp,
+            "parent": self.parent,
+            "dataset": self.dataset,
+            "name": self.name,
+            KEY: PLACEHOLDER,
+        }
         return {"counts": json.dumps(self.counts)} | {key: value for key, value in known.items() if value is not None}
 
 

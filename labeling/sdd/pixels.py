@@ -128,9 +128,9 @@ def orientation_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
 
 def _reduce(image: ImageFile.ImageFile, reduction: int) -> None:
     """Make a JPEG decode smaller. If it is turned afterwards, blocks must begin at the upright image's corner."""
-    comes_out_even = image.width % reduction == image.height % reduction == 0
+    is_divisible = image.width % reduction == image.height % reduction == 0
     try:
-        if comes_out_even or orientation_of(image) is None:
+        if is_divisible or orientation_of(image) is None:
             image.draft(None, (image.width // reduction, image.height // reduction))
     except Exception as error:  # as in `upright_image`
         raise as_undecodable(error) from error

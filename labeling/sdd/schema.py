@@ -1,7 +1,7 @@
 """The files of the dataset, one row class per kind of file; `SddRow` is the dataset's own row.
 
 Only this module names, types and explains columns. A change here changes the format: raise VERSION and record the new
-tests/golden/sdd_schema.txt. Files of earlier versions stay readable: mark a renamed field with its `Former` name, and
+tests/golden/sdd_schema.txt. Files of earlier versions stay readable: mark a renamed field with its `FormerName`, and
 give a new field a type that may be None.
 
 Boxes, masks and sizes are in pixels of the stored image *after* its EXIF orientation is applied.
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from labeling.sdd.arrow import Float32, Former, Int32, Int64, Key, Label, LargeBytes, Sha256
+from labeling.sdd.arrow import Float32, FormerName, Int32, Int64, Key, Label, LargeBytes, Sha256
 
 VERSION = 2
 READABLE = (1, VERSION)
 """Versions that this program reads. Version 1 called a noun's span `start` and `end`, a keyword of SQL, and its ledger
 had no image sizes, no removed nouns and no scores of the segmenter."""
-SpanStart = Annotated[Int32, Former("start")]
-SpanEnd = Annotated[Int32, Former("end")]
+SpanStart = Annotated[Int32, FormerName("start")]
+SpanEnd = Annotated[Int32, FormerName("end")]
 
 
 class Layer(StrEnum):
@@ -175,7 +175,7 @@ class Entity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class JudgedCandidate:
     """A candidate and the rules of App. B.1 that it breaks; none for an entity of the dataset."""
 
     label: Label
@@ -306,7 +306,7 @@ class LedgerRow:
     reason: Label
     """Reason of the verdict; empty for a kept image."""
     detail: str
-    candidates: tuple[Judged, ...]
+    candidates: tuple[JudgedCandidate, ...]
     """Every candidate with the rules that it breaks, kept or not; empty before detection."""
     removed_nouns: tuple[RemovedNoun, ...] | None
     """Nouns of the caption that the detector did not look for; None without a caption, or in version 1."""

@@ -1,7 +1,7 @@
 """The size and the SHA-256 of a whole Parquet file, stored in that file's own footer.
 
-The writer leaves a blank for them, and fills it in before the file gets its name. The hash covers all bytes, the footer
-included, with its own 64 digits taken as zeros. So the file needs no companion.
+The writer reserves space for them in the footer, and fills it in before the file gets its final name. The hash covers
+all bytes, including the footer, with its own 64 digits taken as zeros. So no separate checksum file is needed.
 """
 
 import hashlib
@@ -10,9 +10,9 @@ from typing import IO
 
 KEY = "seal"
 _SIZE_DIGITS, _HASH_DIGITS = 16, 64
-BLANK = "0" * _SIZE_DIGITS + " " + "0" * _HASH_DIGITS
+PLACEHOLDER = "0" * _SIZE_DIGITS + " " + "0" * _HASH_DIGITS
 """Placeholder that the writer of a file puts in its metadata under `KEY`."""
-_MARK = KEY.encode() + bytes([0x18, len(BLANK)])
+_MARK = KEY.encode() + bytes([0x18, len(PLACEHOLDER)])
 """Bytes before the value of `KEY` in the footer, which is in Thrift's compact protocol."""
 _TAIL = 8
 """Number of bytes after the footer: its length and the magic number."""
@@ -20,9 +20,9 @@ _PIECE = 8 << 20
 
 
 def seal(file: IO[bytes]) -> None:
-    """Fill in the blank of a file that is open for reading and writing."""
+    """Replace the placeholder in a file that is open for reading and writing by its size and hash."""
     at = _seal_offset(file)
-    assert at is not None, "the writer of the file left a blank"
+    assert at is not None, "the file has no placeholder"
     size = file.seek(0, os.SEEK_END)
     file.seek(at)
     file.write(f"{size:0{_SIZE_DIGITS}d}".encode())
@@ -46,7 +46,7 @@ def is_intact(file: IO[bytes]) -> bool:
     if at is None:
         return False
     file.seek(at)
-    size, _, sha256 = file.read(len(BLANK)).partition(b" ")
+    size, _, sha256 = file.read(len(PLACEHOLDER)).partition(b" ")
     return size.isdigit() and int(size) == file.seek(0, os.SEEK_END) and sha256 == _sha256(file, at)
 
 
@@ -56,7 +56,7 @@ def _seal_offset(file: IO[bytes]) -> int | None:
     file.seek(end)
     begin = max(0, end - int.from_bytes(file.read(4), "little"))
     file.seek(begin)
-    offset = file.read(max(0, end - begin - len(BLANK))).rfind(_MARK)
+    offset = file.read(max(0, end - begin - len(PLACEHOLDER))).rfind(_MARK)
     return None if offset < 0 else begin + offset + len(_MARK)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from miniature.scoring.exam import SubjectSet
+from miniature.scoring.score_options import SubjectSet
 from miniature.training.pictures import SCENES, ScenePicture, draw_alone, pool, scene_picture
 from miniature.world.names import labelled_names
 from miniature.world.scenes import Pool

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from miniature.networks.judge import Embedder
 from miniature.scoring.cases import COUNT, Case, TargetSubject, cases, sprites_of
-from miniature.scoring.exam import SubjectSet
 from miniature.scoring.figures import Figure, Table, share_of_hits
+from miniature.scoring.score_options import SubjectSet
 from miniature.scoring.subject_score import recall_hits, subject_embeddings
 from miniature.training.pictures import SIDE_PX
 from miniature.world.scenes import Layer, paint

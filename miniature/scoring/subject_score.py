@@ -26,8 +26,8 @@ from torch import Tensor
 from miniature.networks.judge import Embedder, Judge
 from miniature.scoring.base_score import judge_pictures
 from miniature.scoring.cases import COUNT, Case, cases, sprites_of
-from miniature.scoring.exam import WITHOUT, LeftOut, PlaceHint, ScoreOptions, SubjectSet
 from miniature.scoring.figures import Figure, Table, share_of_hits
+from miniature.scoring.score_options import WITHOUT, LeftOut, PlaceHint, ScoreOptions, SubjectSet
 from miniature.training.embedder import Pairs, crop
 from miniature.training.pictures import SIDE_PX, pixels
 from miniature.world.sprites import Sprite

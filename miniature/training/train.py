@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from infra.config import Config, load
 from infra.ranges import Count, Factor, Rate, RateOrZero, Share, Steps
-from miniature.refusal import exit_on_bad_input
+from miniature.cli_errors import exit_on_bad_input
 from miniature.training.muon import Muon
 from miniature.world.sprites import LIST
 

@@ -28,7 +28,7 @@ LIGHT = (
     "labeling.execution.supervisor",
     "labeling.execution.child",
     "labeling.execution.run",
-    "miniature.scoring.exam",
+    "miniature.scoring.score_options",
     "flows.experiment",
     "flows.score",
     "flows.cli",

@@ -24,7 +24,7 @@ from labeling.stages.caption import CaptionStage
 from labeling.stages.detect import DetectStage
 from labeling.stages.nouns import NounStage
 from labeling.stages.segment import SegmentStage
-from labeling.steps import Step, chain
+from labeling.steps import Step, chain_stages
 from miniature.scoring.true_layers import LAYERS, read_truth, write_truth
 from miniature.untrained import write_networks
 from miniature.world.scenes import ScenesConfig
@@ -204,7 +204,7 @@ def _label(rehearsal: Rehearsal, *stages: str) -> tuple[LabelingConfig, Sequence
         DetectStage(config.detect, load_detector),
         SegmentStage(config.segment, load_segmenter),
     )
-    steps = chain([(stage, "rehearsal") for stage in chained])
+    steps = chain_stages([(stage, "rehearsal") for stage in chained])
     shards = ShardStore(config.root).shards(Layer.IMAGES)
     for step in steps:
         if step.stage.name in stages:

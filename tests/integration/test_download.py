@@ -24,7 +24,7 @@ from labeling.errors import ShardStale, StageFailed
 from labeling.execution.progress import ProgressCounter
 from labeling.sdd.schema import Caption, Image, ListedUrl
 from labeling.sdd.shards import ShardStore
-from labeling.steps import chain
+from labeling.steps import chain_stages
 from tests import factories
 from tests.faulty_stage import FaultyConfig, FaultyStage
 from tests.processes import PATIENCE_S, Processes, wait_until
@@ -136,14 +136,14 @@ def test_other_settings_and_retries(tmp_path: Path, site: Site) -> None:
 
 def assert_refused_only_without_retry(config: LabelingConfig, former: str, shards: list[str]) -> None:
     """Captions of the first shard from before it gained an image, as a killed build leaves them, can be made again."""
-    (step,) = steps = chain([(FaultyStage(FaultyConfig()), "")])
+    (step,) = steps = chain_stages([(FaultyStage(FaultyConfig()), "")])
     store = ShardStore(config.root)
     store.write_outcomes("captions", shards[0], [], Caption, step.stamp(former))
     refuse_stale(config, steps, shards)
     without_retry = config.download.model_copy(update={"retry_failed": False})
     with pytest.raises(ShardStale, match=r"gained images in a run .* --set labeling\.download\.retry_failed=true"):
         refuse_stale(config.model_copy(update={"download": without_retry}), steps, shards)
-    others = chain([(FaultyStage(FaultyConfig(memory_rows=7)), "")])
+    others = chain_stages([(FaultyStage(FaultyConfig(memory_rows=7)), "")])
     with pytest.raises(ShardStale, match=r"captions/ \(1 shards\)"):
         refuse_stale(config, others, shards)
 

@@ -11,7 +11,7 @@ from labeling.execution.run import run_job
 from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
 from labeling.stages.caption import CaptionStage
-from labeling.steps import chain
+from labeling.steps import chain_stages
 from tests.factories import downloaded, image
 from tests.faulty_stage import FaultyConfig, FaultyStage, RendezvousStage
 from tests.processes import PATIENCE_S
@@ -21,7 +21,7 @@ WORKERS = Workers(count=2, batch_size=4, batch_deadline_s=PATIENCE_S)
 
 
 def job(root, config):
-    (step,) = chain([(FaultyStage(config), "")])
+    (step,) = chain_stages([(FaultyStage(config), "")])
     return NetworkJob(step=step, root=str(root), workers=WORKERS, run="run", torch_threads=1)
 
 
@@ -50,7 +50,7 @@ def test_a_relative_root_is_that_of_the_driver(dataset, monkeypatch):
     config = with_absolute_paths(
         LabelingConfig(root=".", executor=Executor.RAY, workers=StageWorkers(captions=WORKERS))
     )
-    (step,) = chain([(FaultyStage(FaultyConfig()), "")])
+    (step,) = chain_stages([(FaultyStage(FaultyConfig()), "")])
     (report,) = label_part(config, step, SHARDS[:1], "run")
     assert report.counts == {"kept": 8, "quarantined": 1, "failed": 1}
 
@@ -69,7 +69,7 @@ def test_a_stage_that_cannot_start_fails_and_does_not_loop(dataset):
 )
 def test_workers_are_numbered_and_each_sees_the_card_that_it_reserved(dataset, gpus, cards):
     workers = Workers(count=2, cpus=0.5, gpus=gpus)
-    (step,) = chain([(RendezvousStage(str(dataset / "met"), workers.count), "")])
+    (step,) = chain_stages([(RendezvousStage(str(dataset / "met"), workers.count), "")])
     run_job(
         NetworkJob(step=step, root=str(dataset), workers=workers, run="run", torch_threads=1),
         SHARDS,
@@ -85,7 +85,7 @@ def test_workers_are_numbered_and_each_sees_the_card_that_it_reserved(dataset, g
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_build_that_asks_for_more_gpus_than_a_node_has_is_refused(dataset):
-    steps = chain([(CaptionStage(CaptionConfig(), load_captioner), "")])
+    steps = chain_stages([(CaptionStage(CaptionConfig(), load_captioner), "")])
     asked = LabelingConfig(root=str(dataset), executor=Executor.RAY, workers=StageWorkers(captions=Workers(gpus=3.0)))
     with pytest.raises(DeviceError, match=r"captions\.gpus=3 is more than any node of the Ray cluster has \(2\)"):
         refuse_missing_gpus(asked, steps)

@@ -24,7 +24,7 @@ from labeling.finish import FinishJob
 from labeling.sdd.query import connect, funnel
 from labeling.sdd.schema import Caption, Entities, Image, Nouns, SddRow
 from labeling.sdd.shards import ShardStore
-from labeling.steps import chain
+from labeling.steps import chain_stages
 from tests.datasets import dataset_of_two
 from tests.factories import candidate, downloaded, image, key
 from tests.faulty_stage import FaultyConfig, FaultyStage
@@ -206,7 +206,7 @@ def test_a_shard_is_labelled_there(root):
     urls = [f"good {n}" for n in range(1, 12)]
     urls[4], urls[7] = "exit", "raise"
     store = downloaded(root, [image(n, b"", url) for n, url in enumerate(urls, start=1)])
-    (step,) = chain([(FaultyStage(FaultyConfig()), "")])
+    (step,) = chain_stages([(FaultyStage(FaultyConfig()), "")])
     workers = Workers(batch_size=4, batch_deadline_s=PATIENCE_S)
     job = NetworkJob(step=step, root=root, workers=workers, run="run", torch_threads=1)
     (report,) = run_job(job, [SHARD], workers, Executor.HERE)
@@ -222,11 +222,11 @@ def test_a_shard_is_labelled_there(root):
 LABELLER = """
 import sys
 from labeling.config import Workers
-from labeling.steps import chain
+from labeling.steps import chain_stages
 from labeling.execution.network_job import NetworkJob
 from tests.faulty_stage import FaultyConfig, FaultyStage
 
-(step,) = chain([(FaultyStage(FaultyConfig(seconds_per_row=0.1)), "")])
+(step,) = chain_stages([(FaultyStage(FaultyConfig(seconds_per_row=0.1)), "")])
 job = NetworkJob(step=step, root=sys.argv[1], workers=Workers(batch_size=4), run="first", torch_threads=1)
 print(job.make("shard-00000").error)
 """
@@ -242,7 +242,7 @@ def test_a_killed_labeller_leaves_no_file_and_its_journal_is_taken_up(root, proc
     assert labeller.stdout.read() == ""
     assert store.shards("captions") == []
     assert Journal.begin(journal, "second").suspects
-    (step,) = chain([(FaultyStage(FaultyConfig()), "")])
+    (step,) = chain_stages([(FaultyStage(FaultyConfig()), "")])
     job = NetworkJob(step=step, root=root, workers=Workers(batch_size=4), run="second", torch_threads=1)
     report = job.make(SHARD)
     job.close()

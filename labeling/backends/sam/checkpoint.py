@@ -15,7 +15,7 @@ from labeling.errors import BackendWeightsError
 DECODER_HEAD_CHANNELS = 32
 """The decoder's heads leave no trace in the shapes; in all three sizes they have 32 channels (8 heads of 256)."""
 
-_TELLING = (
+_SIZE_TENSORS = (
     "image_encoder.patch_embed.proj.weight",
     "image_encoder.pos_embed",
     "image_encoder.blocks.0.attn.rel_pos_h",
@@ -83,13 +83,13 @@ def architecture(state: dict[str, Tensor], source: str) -> SamArchitecture:
     Raises:
         BackendWeightsError: tensors that tell the sizes are missing, or the windows have several sizes.
     """
-    if missing := [name for name in _TELLING if name not in state]:
+    if missing := [name for name in _SIZE_TENSORS if name not in state]:
         raise BackendWeightsError(
-            f"{source} is no Segment Anything checkpoint: {len(missing)} of the {len(_TELLING)} tensors that tell "
+            f"{source} is no Segment Anything checkpoint: {len(missing)} of the {len(_SIZE_TENSORS)} tensors that tell "
             f"its size are missing, the first is {missing[0]!r}; it has {len(state)} tensors, such as {_first(state)}"
         )
     patch, position, rel_pos, mlp, neck, mask_input, tokens, decoder_mlp, query, iou = (
-        state[name].shape for name in _TELLING
+        state[name].shape for name in _SIZE_TENSORS
     )
     window, global_layers = _windows(state, position[1], source)
     return SamArchitecture(

@@ -63,7 +63,7 @@ _RENAMED = (
     ("mask_decoder.iou_prediction_head.layers.2", "mask_decoder.iou_prediction_head.proj_out"),
 )
 _POSITIONS = "shared_image_embedding.positional_embedding"
-_POSITIONS_AGAIN = "prompt_encoder.shared_embedding.positional_embedding"
+_POSITIONS_COPY = "prompt_encoder.shared_embedding.positional_embedding"
 
 
 def export_folder(checkpoint: str | Path, folder: str | Path) -> None:
@@ -97,7 +97,7 @@ def to_transformers(state: dict[str, Tensor], sizes: SamArchitecture, source: st
     """
     renamed = dict(_rename(state, _RENAMED))
     if _POSITIONS in renamed:
-        renamed[_POSITIONS_AGAIN] = renamed[_POSITIONS]
+        renamed[_POSITIONS_COPY] = renamed[_POSITIONS]
     with torch.device("meta"):
         net = SamModel(configuration(sizes))
     load_weights(net, renamed, source)
@@ -117,7 +117,7 @@ def to_original(net: SamModel) -> dict[str, Tensor]:
             f"a mask decoder of {decoder.num_attention_heads} heads in {decoder.hidden_size} channels cannot be "
             f"written in the original layout, whose heads have {DECODER_HEAD_CHANNELS} channels"
         )
-    weights = {name: tensor for name, tensor in net.state_dict().items() if name != _POSITIONS_AGAIN}
+    weights = {name: tensor for name, tensor in net.state_dict().items() if name != _POSITIONS_COPY}
     state = dict(_rename(weights, tuple((theirs, ours) for ours, theirs in _RENAMED)))
     return state if vision.use_rel_pos else state | dict(_no_relative_positions(vision))
 

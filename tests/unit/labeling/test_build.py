@@ -18,7 +18,7 @@ from labeling.execution.record import record_run
 from labeling.sdd.schema import Caption, Image, LedgerRow, Nouns
 from labeling.sdd.shards import ShardStore
 from labeling.stages.nouns import NounStage
-from labeling.steps import Step, chain, steps_of
+from labeling.steps import Step, chain_stages, steps_of
 from labeling.weights import weights_id
 from tests.datasets import NEXT, dataset_of_two
 from tests.factories import SHARD, downloaded, image, labelled
@@ -30,7 +30,7 @@ def config_of(root, **download) -> LabelingConfig:
 
 
 def moody_steps() -> list[Step]:
-    return chain([(FaultyStage(FaultyConfig()), "")])
+    return chain_stages([(FaultyStage(FaultyConfig()), "")])
 
 
 def test_a_shard_that_gained_images_is_labelled_again(tmp_path):
@@ -48,7 +48,7 @@ def test_a_shard_that_gained_images_is_labelled_again(tmp_path):
 
 def test_a_shard_that_gained_images_is_finished_again(tmp_path):
     store = labelled(tmp_path)
-    steps = chain([(stage_named(layer), "") for layer in ("captions", "nouns", "detections", "entities")])
+    steps = chain_stages([(stage_named(layer), "") for layer in ("captions", "nouns", "detections", "entities")])
     store.write("ledger", SHARD, [], LedgerRow, "of fewer images")
     with pytest.raises(StageFailed, match=r"labeling\.stale=rebuild"):
         finish_part(config_of(tmp_path), steps, [SHARD])
@@ -77,7 +77,7 @@ def test_a_dataset_from_before_stop_lists_is_resumed_without_them(tmp_path):
     store = labelled(tmp_path)
     former = NounConfig(stop_words=(), stop_phrases=(), singular=False, renamed={})
     before, today = (
-        chain([(stage_named("captions"), ""), (NounStage(n, load_tagger), "w")]) for n in (former, NounConfig())
+        chain_stages([(stage_named("captions"), ""), (NounStage(n, load_tagger), "w")]) for n in (former, NounConfig())
     )
     begin = images_stamp(DownloadConfig(), store, SHARD)
     stamps = {"images": f"{begin}-one", "captions": before[0].stamp(f"{begin}-one")}

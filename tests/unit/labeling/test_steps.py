@@ -7,7 +7,7 @@ from labeling.errors import BackendWeightsError
 from labeling.finish import finish_stamp
 from labeling.sdd.schema import Image
 from labeling.sdd.shards import ShardStore
-from labeling.steps import chain, expected_stamps, steps_of
+from labeling.steps import chain_stages, expected_stamps, steps_of
 from labeling.weights import weights_id
 from tests.factories import SHARD, downloaded, image
 from tests.faulty_stage import FaultyConfig, FaultyStage
@@ -67,7 +67,7 @@ def test_each_stage_reads_all_layers_before_it():
 
 def test_a_stage_is_known_by_its_settings_and_its_weights():
     def identity(config, weights):
-        (step,) = chain([(FaultyStage(config), weights)])
+        (step,) = chain_stages([(FaultyStage(config), weights)])
         return step.identity
 
     first = identity(FaultyConfig(), "1")
@@ -77,7 +77,7 @@ def test_a_stage_is_known_by_its_settings_and_its_weights():
 
 
 def test_the_same_stamp_under_another_layer_is_another_stamp():
-    (step,) = chain([(FaultyStage(FaultyConfig()), "1")])
+    (step,) = chain_stages([(FaultyStage(FaultyConfig()), "1")])
     assert step.stamp("parent") != step.stamp("other parent")
     assert finish_stamp(RulesConfig(), "parent") != step.stamp("parent")
 

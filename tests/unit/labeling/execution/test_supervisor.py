@@ -16,7 +16,7 @@ from labeling.execution.progress import Progress, ProgressCounter
 from labeling.execution.run import run_job
 from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
-from labeling.steps import Step, chain
+from labeling.steps import Step, chain_stages
 from tests.factories import downloaded, image
 from tests.faulty_stage import FaultyConfig, FaultyStage
 from tests.processes import PATIENCE_S, wait_until
@@ -38,7 +38,7 @@ def faulty_job(root, urls, workers=None, config=None, run="run"):
 
 
 def step(config: FaultyConfig) -> Step:
-    (only,) = chain([(FaultyStage(config), "")])
+    (only,) = chain_stages([(FaultyStage(config), "")])
     return only
 
 

@@ -6,16 +6,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labeling.sdd.seal import BLANK, KEY, is_intact, seal, sealed_size
+from labeling.sdd.seal import KEY, PLACEHOLDER, is_intact, seal, sealed_size
 
 
 @pytest.fixture(scope="module")
 def sealed() -> bytes:
     file = io.BytesIO()
-    table = pa.table({"word": ["cat", "dog", "seal", BLANK]})
+    table = pa.table({"word": ["cat", "dog", "seal", PLACEHOLDER]})
     with pq.ParquetWriter(file, table.schema, write_page_index=True) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({"stamp": "1", KEY: BLANK, "counts": "{}"})
+        writer.add_key_value_metadata({"stamp": "1", KEY: PLACEHOLDER, "counts": "{}"})
     seal(file)
     return file.getvalue()
 

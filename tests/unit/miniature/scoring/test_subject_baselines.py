@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from miniature.scoring.cases import COUNT, cases, sprites_of
-from miniature.scoring.exam import SubjectSet
+from miniature.scoring.score_options import SubjectSet
 from miniature.scoring.subject_baselines import (
     BASELINES,
     class_word_hits,

@@ -11,7 +11,7 @@ from miniature.networks import base, image_encoder, latent
 from miniature.networks.judge import load_embedder
 from miniature.networks.text import tokenizer
 from miniature.scoring.cases import COUNT, cases, sprites_of
-from miniature.scoring.exam import SAMPLING, WITHOUT, LeftOut, PlaceHint, SubjectSet
+from miniature.scoring.score_options import SAMPLING, WITHOUT, LeftOut, PlaceHint, SubjectSet
 from miniature.scoring.subject_score import draw_sheet, gallery, generate, make_batch, recall_hits
 from miniature.world.names import labelled_names
 from miniature.world.scenes import phrases
