@@ -1,1 +1,1 @@
-"""Command line and Prefect flow: they parse, call the packages below and print. No computation here."""
+"""Command line and Prefect flow, which parse arguments, call the other packages and print results."""

@@ -1,8 +1,8 @@
 """`prefect deployment run build-sdd/build-sdd`: LAION URLs in, SDD shards out.
 
-labeling/build.py holds the chain; this module turns its calls into Prefect tasks: one per stage and part of the list,
-never one per image. Finished files in storage decide what remains to do, not Prefect's state, so results are not cached
-and a retry skips finished shards.
+labeling/build.py defines the order of the calls. This module runs each as a Prefect task: one per stage and part of
+the list, never one per image. Finished files in storage decide what remains to do, not Prefect's state, so results are
+not cached and a retry skips finished shards.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ RETRIES = 2
 
 
 def is_retryable(task: "Task[..., Any]", run: TaskRun, state: "State[Any]") -> bool:
-    """Return whether a failed task may succeed on a retry: after an interruption or a storage error, yes."""
+    """Return whether a failed task may succeed on a retry, as after an interruption or a storage error."""
     try:
         state.result()
     except StageInterrupted:

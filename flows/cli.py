@@ -194,7 +194,7 @@ def settings(
         bool, typer.Option("--markdown", help="Print the reference page of the documentation.")
     ] = False,
 ) -> None:
-    """Print every setting with its default, its type and what it does."""
+    """Print every setting with its default, type and explanation."""
     from flows.settings import settings_markdown, settings_text
 
     with exit_on_expected_error():

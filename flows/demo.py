@@ -62,9 +62,9 @@ def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) 
         build(labeling, LocalTaskRunner())
     print_summary(labeling.root)
     score(labeling, world, experiment.world.untaught_scenes)
-    draw(labeling.root)
+    draw_labels(labeling.root)
     if not labels_only:
-        learn(TrainingJob(model=experiment.model, training=experiment.training))
+        train_and_sample(TrainingJob(model=experiment.model, training=experiment.training))
 
 
 def with_taught_subjects(world: WorldConfig) -> WorldConfig:
@@ -88,18 +88,18 @@ def score(labeling: LabelingConfig, world: Path, untaught_scenes: int) -> None:
     shutil.rmtree(scoring, ignore_errors=True)
     figures = score_labels(labeling, truth, scoring, untaught_scenes)
     help_command = "subject-diffusion score labels --help"
-    typer.echo(f"\nThe labels against the truth ({help_command} says what counts)\n{TABLE.text(figures)}")
+    typer.echo(f"\nLabels against the truth (criteria: {help_command})\n{TABLE.text(figures)}")
 
 
-def draw(root: str) -> None:
+def draw_labels(root: str) -> None:
     """Write a picture of labelled scenes beside the dataset."""
     file = Path(root).parent / "labelled.png"
     contact_sheet(read_sheet_rows(root, 12)).save(file)
     typer.echo(f"\nLabelled scenes:  {file}")
 
 
-def learn(job: TrainingJob) -> None:
-    """Start or resume training, export the model, and draw subjects that it has not seen."""
+def train_and_sample(job: TrainingJob) -> None:
+    """Start or resume training, export the model, and draw subjects that were not in its training data."""
     out = Path(job.training.out)
     checkpoints = Checkpoints(out, job.training.keep, Worker())
     train(job, LATEST if checkpoints.latest() else None, local=True)
@@ -111,6 +111,6 @@ def learn(job: TrainingJob) -> None:
     assert last is not None
     export(last, model)
     net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
-    asked = list(cases(1))[:_SAMPLES]
-    Image.fromarray(draw_sheet(generate(net, asked, SAMPLING), asked)).save(pictures)
-    typer.echo(f"The model:  {model}\nSubjects that it never saw, each above its generated picture:  {pictures}")
+    requests = list(cases(1))[:_SAMPLES]
+    Image.fromarray(draw_sheet(generate(net, requests, SAMPLING), requests)).save(pictures)
+    typer.echo(f"The model:  {model}\nUnseen subjects, each above its generated picture:  {pictures}")

@@ -1,4 +1,4 @@
-"""Exit codes of the command line: an error that a person can mend is one line on standard error and exit code 2."""
+"""Exit codes of the command line: an error that the user can fix gives one line on standard error and exit code 2."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from model.errors import ModelError
 from training.errors import TrainingError
 
 EXPECTED: tuple[type[Exception], ...] = (SettingsError, LabelingError, ModelError, TrainingError, WorldError)
-"""Errors whose message says what to do, so that a traceback would only hide it."""
+"""Errors whose message tells the user what to do, so that no traceback is printed."""
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def exit_on_expected_error(*more: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def exit_on_storage_error(root: str) -> Iterator[None]:
-    """As `exit_on_expected_error`, and name `root` where a file cannot be read."""
+    """Act as `exit_on_expected_error`, and report an unreadable file with the name of its dataset, `root`."""
     with exit_on_expected_error():
         try:
             yield

@@ -1,4 +1,4 @@
-"""The whole typed settings tree: one object, one TOML file, one experiment."""
+"""Settings of a whole experiment, read from one TOML file."""
 
 from infra.config import Config
 from labeling.config import LabelingConfig

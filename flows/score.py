@@ -48,7 +48,7 @@ def labels(
     from miniature.scoring.label_score import TABLE, score_labels
     from miniature.scoring.true_layers import read_truth
 
-    if scoring and scoring.exists():  # its stages would be taken for those of this build
+    if scoring and scoring.exists():  # files of another build there would be scored as this build's
         raise typer.BadParameter(f"--scoring {scoring} exists: remove it, or give another folder")
     with exit_on_expected_error(OSError):
         labeling = load(Experiment, config, set_ or ()).labeling

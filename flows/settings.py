@@ -20,7 +20,7 @@ def settings_text(name: str | None = None) -> str:
     """Return the settings of table `name` and of the tables inside it, or of all tables, for a terminal.
 
     Raises:
-        SettingsError: there is no such table; the message lists all.
+        SettingsError: the table does not exist; the message lists all tables.
     """
     return "\n\n".join("\n".join(_table_lines(table)) for table in find_tables(name))
 
@@ -34,12 +34,12 @@ def find_tables(name: str | None) -> list[Table]:
     """Return table `name` and the tables inside it, or all tables for None.
 
     Raises:
-        SettingsError: there is no such table; the message lists all.
+        SettingsError: the table does not exist; the message lists all tables.
     """
     known = list(tables(DemoExperiment))
     chosen = [t for t in known if name is None or t.name == name or t.name.startswith(f"{name}.")]
     if not chosen:
-        raise SettingsError(f"there is no table {name!r}; there are {', '.join(t.name for t in known)}")
+        raise SettingsError(f"unknown table {name!r}; there are {', '.join(t.name for t in known)}")
     return chosen
 
 

@@ -12,7 +12,7 @@ from labeling.sdd.schema import Layer, State
 
 
 def print_status(root: str, deep: bool) -> bool:
-    """Print progress, funnel and runs, and each fault on standard error; return whether there is no fault.
+    """Print progress, funnel and runs, and each fault on standard error; return whether the dataset has no fault.
 
     Args:
         deep: read every byte of the files and compare it with their checksums.

@@ -1,4 +1,4 @@
-"""Imports of libraries without optional packages that they would import for nothing."""
+"""Import of libraries without optional packages that this project does not use."""
 
 import sys
 from collections.abc import Iterator

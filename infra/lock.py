@@ -1,4 +1,4 @@
-"""Locks by files: one process at a time holds a lock, which ends with the process."""
+"""File locks between processes, which the system releases when their process ends."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Every setting of a typed settings tree, as rows: what `subject-diffusion settings` and the reference print."""
+"""Rows that describe every setting of a typed tree, for `subject-diffusion settings` and the reference."""
 
 import ast
 import inspect
@@ -49,8 +49,8 @@ def tables(cls: type[Config], name: str = "", default: Config | None = None) -> 
 
     Args:
         cls: settings class at the root of the tree.
-        name: dotted name of the root; empty for the whole tree, which is no table itself.
-        default: instance that the table above gives as the default, where it differs from the defaults of `cls`.
+        name: dotted name of the root; empty for the whole tree, which is not itself a table.
+        default: default of the enclosing table, where it differs from the defaults of `cls`.
     """
     nested = {key: kind for key, field in cls.model_fields.items() if (kind := _table_class(field))}
     if name:
@@ -149,7 +149,7 @@ def _choices(field: FieldInfo) -> tuple[tuple[str, str], ...]:
 
 
 def _member_docs(enum: type[Enum]) -> dict[str, str]:
-    """Return the docstring under each member of an enumeration, which Python itself does not keep."""
+    """Return the docstring under each member of an enumeration, which Python does not keep at run time."""
     body = ast.parse(textwrap.dedent(inspect.getsource(enum))).body[0]
     assert isinstance(body, ast.ClassDef)
     docs = {}

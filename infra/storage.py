@@ -42,14 +42,14 @@ def is_local(path: UPath) -> bool:
 
 
 def refuse_unreadable(folder: UPath, name: str) -> None:
-    """Check that the storage of `folder` answers, before any work. The folder may be missing.
+    """Check that the storage of `folder` is reachable. The folder may be missing.
 
     Args:
         folder: folder to read.
         name: name of the folder's setting, for the message.
 
     Raises:
-        SettingsError: the storage does not answer.
+        SettingsError: the storage cannot be reached.
     """
     try:
         folder.exists()
@@ -190,4 +190,4 @@ def _put(path: UPath, spooled: str, replace: bool) -> None:
     except OSError as error:  # stores that report a failed condition differently from Amazon's
         if replace or not path.exists():
             raise
-        raise FileExistsError(f"{path} is there already") from error
+        raise FileExistsError(f"{path} already exists") from error

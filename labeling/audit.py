@@ -45,7 +45,7 @@ class ShardFile:
 
     @property
     def kept(self) -> int:
-        """Number of rows that the next layer has too."""
+        """Number of kept rows, which the next layer has too."""
         return self.stamp.counts.get(State.KEPT, 0)
 
 
@@ -63,7 +63,7 @@ class Audit:
 def audit(root: str) -> Audit:
     """Check the names, sizes and footers of all files."""
     store = ShardStore(root)
-    # In the reverse order of a build: when a file is listed, the files that it was made from are listed later.
+    # Reverse order of a build, so that the inputs of a listed file exist when their layer is listed.
     names: dict[str, list[str]] = {
         layer: store.names(layer) for layer in (Layer.SDD, Layer.LEDGER, *reversed(tuple(Layer)[:-2]))
     }
@@ -98,7 +98,7 @@ def check_contents(result: Audit) -> Iterator[tuple[ShardFile, str | None]]:
 
 
 def _inspect(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
-    """Return the file, or its problem; None if it has been removed meanwhile."""
+    """Return the file, or its problem; None if the file was removed after the listing."""
     path = store.path(layer, shard)
     try:
         with store.open_file(layer, shard) as file:
@@ -110,14 +110,13 @@ def _inspect(store: ShardStore, layer: str, shard: str) -> ShardFile | str | Non
     except ShardCorrupt as error:
         return str(error)
     except OSError as error:
-        return f"{path} cannot be read ({error}): see to the storage"
+        return f"{path} cannot be read ({error}): check the storage"
 
 
 def _keys(file: pq.ParquetFile) -> tuple[bytes, bytes] | None:
     """Return the first and the last key, from the rows.
 
-    The column's statistics would have them too, but if the footer is damaged, pyarrow aborts the process that reads
-    them.
+    The column's statistics hold them too, but pyarrow aborts the process if they are damaged.
     """
     if not file.num_row_groups or "key" not in file.schema_arrow.names:
         return None
@@ -133,7 +132,7 @@ def _name_problems(
     layers: Iterable[str] = tuple(Layer)
     if any(names[layer] for layer in tuple(Layer)[:-2]):
         own = _own_shards(store, names, files)
-    else:  # a copy of the product alone
+    else:  # a copy of sdd/ and perhaps ledger/ alone
         layers = [layer for layer in Layer if names[layer]]
         own = {name for layer in layers for name in names[layer] if is_shard_name(name)}
     finished = _finished_shards(store)
@@ -141,7 +140,7 @@ def _name_problems(
         yield from (foreign_file_message(store, layer, name) for name in names[layer] if name not in own)
         for shard in sorted(own - set(names[layer])):
             later = (other for other in _after(layer) if shard in names[other])
-            why = next((f"{other}/ has it" for other in later), "a run had finished it" if shard in finished else None)
+            why = next((f"{other}/ has it" for other in later), "a run finished it" if shard in finished else None)
             if why:
                 yield f"{store.path(layer, shard)} is missing, though {why}: put it back, or run the build again"
 
@@ -154,7 +153,7 @@ def _after(layer: str) -> tuple[str, ...]:
 def _own_shards(
     store: ShardStore, names: Mapping[str, list[str]], files: Mapping[str, Mapping[str, ShardFile]]
 ) -> set[str]:
-    """Return the shards of the list, including those that urls/ has lost."""
+    """Return the shards of the list, including those whose file in urls/ is missing."""
     dataset = store.dataset()
     same_dataset = {shard for layer in files.values() for shard, file in layer.items() if file.stamp.dataset == dataset}
     listed = {name for name in names[Layer.URLS] if is_shard_name(name)}
@@ -209,7 +208,7 @@ def _content_problem(result: Audit, file: ShardFile) -> str | None:
     except ShardCorrupt as error:
         return str(error)
     except OSError as error:
-        return f"{file.path} cannot be read ({error}): see to the storage"
+        return f"{file.path} cannot be read ({error}): check the storage"
 
 
 def _mismatch_with_others(result: Audit, file: ShardFile) -> str | None:
@@ -220,13 +219,13 @@ def _mismatch_with_others(result: Audit, file: ShardFile) -> str | None:
             for row in shard.read_row_group(group).to_pylist():
                 keys.append(row["key"])
                 if row.get("image") and hashlib.sha256(row["image"]).digest() != row["sha256"]:
-                    return f"{file.path} has another picture of {row['key'].hex()} than was downloaded: {_CURE}"
+                    return f"{file.path} holds a picture of {row['key'].hex()} that differs from the download: {_CURE}"
     expected = _expected_keys(result, file)
     return f"{file.path} has other keys than it should: {_CURE}" if expected not in (None, keys) else None
 
 
 def _expected_keys(result: Audit, file: ShardFile) -> list[bytes] | None:
-    """Return the keys that a file should have; None if no other file tells."""
+    """Return the keys that a file should have; None if no other file determines them."""
     layer = Layer.URLS if file.layer in COMPLETE else Layer.LEDGER if file.layer == Layer.SDD else PARENTS[file.layer]
     if file.layer == Layer.URLS or file.shard not in result.files[layer]:
         return None

@@ -65,7 +65,7 @@ class Executor(StrEnum):
 
 
 class Stale(StrEnum):
-    """Treatment of stale files: those that other settings made."""
+    """Treatment of stale files, which were made under other settings."""
 
     REFUSE = "refuse"
     """A stale file stops the run before any work."""
@@ -74,7 +74,7 @@ class Stale(StrEnum):
 
 
 class WeightsKind(StrEnum):
-    """Form of weights that a setting names."""
+    """Kind of the path or name in a setting that names weights."""
 
     FILE = "file"
     """Path of a file."""
@@ -101,8 +101,8 @@ class Weights:
 class WeightsConfig(Config):
     """Settings of a stage that loads weights.
 
-    Weights count in a stamp by content, wherever they lie: see `labeling.steps`. So the settings that name them stay
-    out of the fingerprint.
+    A stamp identifies weights by their content, not by their path (see `labeling.steps`), so the fingerprint excludes
+    the settings that name them.
     """
 
     weights: ClassVar[tuple[Weights, ...]] = ()
@@ -168,12 +168,12 @@ class DownloadConfig(Config):
     """User-Agent header of requests; also the names under which X-Robots-Tag may address this program."""
 
     def fingerprint(self) -> str:
-        """Return 12 hex digits that change with the selection of images, not with the effort to fetch them."""
-        effort = {"timeout_s", "rounds", "backoff_s", "max_wait_s", "retry_failed", "user_agent"}
-        effort |= {"host_failures", "host_pause_s"}
+        """Return 12 hex digits that change with the settings that select images, not with timeouts or retries."""
+        excluded = {"timeout_s", "rounds", "backoff_s", "max_wait_s", "retry_failed", "user_agent"}
+        excluded |= {"host_failures", "host_pause_s"}
         if self.max_scans == DownloadConfig.model_fields["max_scans"].default:
-            effort.add("max_scans")  # datasets that are older than this setting stay valid
-        return hashlib.sha256(self.model_dump_json(exclude=effort).encode()).hexdigest()[:12]
+            excluded.add("max_scans")  # keeps datasets valid that are older than this setting
+        return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()[:12]
 
 
 class NetworkConfig(WeightsConfig):
@@ -235,7 +235,7 @@ class NounConfig(WeightsConfig):
     plural_words: tuple[str, ...] = PLURAL_WORDS
     """Last words of labels that stay plural: "sunglasses"."""
     renamed: dict[str, str] = RENAMED
-    """Labels by the labels that replace them, after plurals became singular: {puppy = "dog"}."""
+    """Replacements of labels, applied after plurals became singular: {puppy = "dog"}."""
 
     def _settings_without_effect(self) -> set[str]:
         off = {name for name in ("stop_words", "stop_phrases", "singular", "renamed") if not getattr(self, name)}
@@ -264,8 +264,8 @@ class DetectConfig(NetworkConfig):
     box_threshold: Share = 0.25
     """Lowest score of boxes that are written, 0 to 1. Choice: the released code's 0.25."""
     nms_iou: Share = 0.5
-    """Largest IoU of two boxes of an image; above it the one with the lower score goes. Choice: the released code's
-    0.5."""
+    """Largest IoU of two boxes of an image; above it the one with the lower score is dropped. Choice: the released
+    code's 0.5."""
 
 
 class BoxRules(Config):
@@ -280,9 +280,9 @@ class BoxRules(Config):
     max_box_share: Share = 0.7
     """Rule 2: largest share of the image that a box covers, 0 to 1."""
     max_iou: Share = 0.8
-    """Rule 3: largest IoU of two boxes of an image; above it the one with the lower score goes."""
+    """Rule 3: largest IoU of two boxes of an image; above it the one with the lower score is dropped."""
     max_repeats: Count = 5
-    """Rule 4: largest number of boxes of one label in an image; above it all boxes of the label go."""
+    """Rule 4: largest number of boxes of one label in an image; above it all boxes of the label are dropped."""
     min_score: Share = 0.2
     """Rule 5: lowest detection score, 0 to 1."""
 
@@ -290,7 +290,7 @@ class BoxRules(Config):
     def _refuse_crossed_bounds(self) -> Self:
         for low, high in (("min_aspect", "max_aspect"), ("min_box_share", "max_box_share")):
             if getattr(self, low) > getattr(self, high):
-                raise ValueError(f"{low}={getattr(self, low)} is above {high}={getattr(self, high)}, so no box fits")
+                raise ValueError(f"{low}={getattr(self, low)} is above {high}={getattr(self, high)}, so no box passes")
         return self
 
     def looser_than(self, floor: "BoxRules") -> list[str]:

@@ -6,7 +6,7 @@
       DeviceError          a setting requests a GPU that does not exist
       ImagesLost           a file of images/ is missing, and its URLs no longer give the images of later files
       ShardCorrupt         a file lacks rows or columns, or is damaged
-      ShardStale           other settings made a file; nothing is overwritten silently
+      ShardStale           a file was made under other settings, and may not be replaced without permission
       StageContract        a stage broke its contract (one result per image, in order)
       StageFailed          a stage could not make all of its files: workers do not start, or too many attempts
         StageInterrupted   the same for a retryable reason, such as a storage that did not answer
@@ -40,7 +40,7 @@ class ShardCorrupt(LabelingError):
 
 
 class ShardStale(LabelingError):
-    """Settings other than this run's made a file."""
+    """A file was made under other settings than this run's."""
 
 
 class StageContract(LabelingError):

@@ -1,13 +1,13 @@
 """The filtering rules of App. B.1, (1) to (6), judged per entity.
 
 A rule is a function that returns whether a candidate breaks it. `BOX_RULES` and `MASK_RULES` list these functions in
-the paper's order. The name of the function is the name of the rule in the ledger, so do not rename one lightly.
+the paper's order. The name of the function is the name of the rule in the ledger, so a new name changes the format.
 
-Each candidate is judged against all candidates of its image, also those that break other rules: the order of the
-candidates does not matter, and a tighter setting never keeps more.
+Each candidate is compared with all candidates of its image, including those that break other rules. So the order of
+the candidates does not matter, and a stricter setting never keeps more of them.
 
 A file holds 32-bit floats, in which 0.7 is 0.699999988: boxes, scores and limits are all rounded to 32 bits before
-they are compared, so a value exactly at a limit stays on its side when it is written and read again.
+they are compared, so writing and reading a file never moves a value across a limit.
 """
 
 from collections import Counter
@@ -74,7 +74,7 @@ def box_share(index: int, image: ImageBoxes, rules: BoxRules) -> bool:
 def overlap(index: int, image: ImageBoxes, rules: BoxRules) -> bool:
     """Return whether a box breaks (3): its IoU with a box of higher rank exceeds 0.8.
 
-    Choice: the paper names "entities with IOU exceeding 0.8"; of two, only the lower-ranked one goes.
+    Choice: the paper names "entities with IOU exceeding 0.8"; of two, only the lower-ranked one breaks the rule.
     """
     box, rank, limit = image.boxes[index].box, _rank(image.boxes[index], index), _float32(rules.max_iou)
     return any(_rank(o, i) > rank and _float32(box.iou(o.box)) > limit for i, o in enumerate(image.boxes))
@@ -113,7 +113,7 @@ MASK_RULES = (no_mask, thin_mask)
 """Rules about the mask: its absence, and rule 6. Each takes a candidate, the box rules that it breaks, and the
 settings."""
 RULE_NAMES = tuple(rule.__name__ for rule in (*BOX_RULES, *MASK_RULES))
-"""Names of all rules in order, as the ledger has them."""
+"""Names of all rules in order, as written to the ledger."""
 
 
 def broken_box_rules(boxes: Sequence[Scored], width_px: int, height_px: int, rules: BoxRules) -> list[tuple[str, ...]]:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A stage at its place in the build."""
+    """A stage with the layers that it reads and the identity of its weights."""
 
     stage: AnyStage
     reads: tuple[str, ...]
@@ -49,7 +49,7 @@ def steps_of(config: LabelingConfig) -> list[Step]:
     """Return the stages from captions/ to entities/ with the networks of `config`. Hashes local weights.
 
     Raises:
-        BackendWeightsError: weights are missing, as far as that shows before they are loaded.
+        BackendWeightsError: weights are missing, as far as a check without loading them shows.
     """
     for name, table in config.weights_tables.items():
         _refuse_missing(f"labeling.{name}", table)
@@ -107,7 +107,7 @@ def _warn_if_threshold_hides_scores(config: LabelingConfig) -> None:
 
 
 def chain_stages(stages: Iterable[tuple[AnyStage, str]]) -> list[Step]:
-    """Return the steps of stages in order, each of which reads images/ and all layers before its own.
+    """Return a step for each stage, which reads images/ and all layers before its own.
 
     Args:
         stages: each stage with the identity of its weights.

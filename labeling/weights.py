@@ -11,7 +11,7 @@ from labeling.errors import BackendWeightsError
 SAMPLE_BYTES = 1 << 20
 """Size of a sample of a big file, in bytes."""
 SAMPLES = 16
-"""Evenly spaced samples of a big file that are hashed, beside its name and size: seconds for 15 GB, not minutes."""
+"""Number of evenly spaced samples of a big file that are hashed with its name and size, so 15 GB take seconds."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -20,7 +20,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 def weights_id(checkpoint: str, revision: str = "") -> str:
     """Return 12 hex digits of the content of a local file or folder, or the name and revision of a hub id.
 
-    The revision of a hub id is not resolved: give a commit, not a branch, to pin the weights.
+    The revision of a hub id is not resolved, so only a commit pins the weights; a branch does not.
     """
     path = Path(checkpoint).expanduser()
     if not path.exists():
@@ -37,7 +37,7 @@ def package_id(name: str, setting: str) -> str:
     """Return name and version of an installed package with weights, such as a spaCy pipeline; else a `weights_id`.
 
     Raises:
-        BackendWeightsError: neither an installed package nor a folder; names the setting to change.
+        BackendWeightsError: `name` is neither an installed package nor a folder; the message names the setting.
     """
     try:
         return f"{name}=={version(name)}"
@@ -53,7 +53,7 @@ def checkpoint_file(path: str, setting: str) -> Path:
     """Return the path of a file that must exist.
 
     Raises:
-        BackendWeightsError: there is no such file; names the setting to change.
+        BackendWeightsError: the file does not exist; the message names the setting.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -65,7 +65,7 @@ def check_folder_or_hub_id(checkpoint: str, setting: str) -> None:
     """Check that a checkpoint is a local folder, or has the form of a hub id. Does not ask the hub.
 
     Raises:
-        BackendWeightsError: neither; names the setting to change.
+        BackendWeightsError: it is neither; the message names the setting.
     """
     path = Path(checkpoint).expanduser()
     if not path.is_dir() and (path.exists() or not _HUB_ID.fullmatch(checkpoint)):

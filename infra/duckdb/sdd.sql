@@ -9,7 +9,7 @@
 --
 -- Where a dataset was begun in version 1 of the format, `.read infra/duckdb/version_1.sql` first.
 
--- What was asked for, and what came of it.
+-- The input URLs, and the results of each stage.
 CREATE VIEW IF NOT EXISTS urls AS FROM read_parquet(getvariable('root') || '/urls/*.parquet');
 CREATE VIEW IF NOT EXISTS images AS
     SELECT * EXCLUDE (state, reason, detail) FROM read_parquet(getvariable('root') || '/images/*.parquet')

@@ -1,6 +1,6 @@
 -- Views over files of version 1, which named a noun's span "start" and "end" and whose ledger lacked the sizes of images,
--- removed nouns and what SAM thinks of a mask. Read before sdd.sql, which defines what is missing here. Each view fails
--- to bind over files of a later version, and is then sdd.sql's.
+-- removed nouns and SAM's scores. Read this file before sdd.sql, which defines the other views. A view here fails to bind
+-- over files of a later version; sdd.sql then defines it.
 
 CREATE VIEW IF NOT EXISTS nouns AS
     SELECT key, noun.label, noun."start" AS span_start, noun."end" AS span_end

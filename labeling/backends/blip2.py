@@ -26,8 +26,8 @@ SETTING = "labeling.caption.checkpoint"
 class Blip2Captioner:
     """Captioner by greedy or beam search. All images have one size and one prompt, so no batch has padding.
 
-    Choices: an image is resized and normalised as the checkpoint's own processor configuration says, by the
-    torchvision processor of transformers: faster than the Pillow one, and of a photograph within 1/255 of it.
+    Choice: the checkpoint's processor configuration sets size and normalisation, and the torchvision processor of
+    transformers applies it. It is faster than the Pillow processor, and differs by at most 1/255 on photographs.
     """
 
     def __init__(self, config: CaptionConfig) -> None:
@@ -44,7 +44,7 @@ class Blip2Captioner:
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Resize and normalise an upright RGB image [H, W, 3] to [3, size, size]."""
-        # As a Pillow image, since of an array the processor guesses which axis holds the channels.
+        # A Pillow image, because for an array the processor would have to guess the axis of the channels.
         pixels: torch.Tensor = self._image_processor(Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
         return pixels
 
@@ -64,10 +64,10 @@ class Blip2Captioner:
         return [text.strip() for text in texts]
 
     def _context_ids(self) -> list[int]:
-        """Return the tokens before every caption: places of the image's embeddings, then the prompt.
+        """Return the tokens before every caption: placeholders of the image's embeddings, then the prompt.
 
-        They are not from Blip2Processor: its folder may be older than the image token, and transformers
-        picks the tokenizer, and with it whether there is a start token, by the checkpoint's name on the hub.
+        Blip2Processor is not used for them: a checkpoint may be older than the image token, and transformers chooses
+        the tokenizer, and with it the start token, by the checkpoint's name on the hub.
         """
         net = self._net.config
         prompt: list[int] = self._tokenizer(self._config.prompt, add_special_tokens=net.is_encoder_decoder).input_ids
@@ -76,8 +76,8 @@ class Blip2Captioner:
 
 
 class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]  # transformers has no types
-    # All that the language model knows of the image goes through the Q-Former, 3 % of the weights: it stays in float32,
-    # as transformers keeps it in float16 networks (but not in bfloat16 ones).
+    # The language model sees the image only through the Q-Former. It has 3 % of the weights and stays in float32, as
+    # transformers does for float16 networks, but not for bfloat16 ones.
     _keep_in_fp32_modules_strict = ("query_tokens", "qformer")
 
 
@@ -92,8 +92,8 @@ def _load(config: CaptionConfig) -> tuple[_Blip2, BaseImageProcessor, PreTrained
                 f"give a BLIP-2 checkpoint such as Salesforce/blip2-opt-2.7b"
             )
         if network.image_token_index is None:
-            # Folders from before transformers 4.46 name none. Any id that no prompt holds does: the image's
-            # embeddings take its place.
+            # Checkpoints older than transformers 4.46 define none. Any id that no prompt contains works, because the
+            # image's embeddings replace it.
             network.image_token_index = network.text_config.pad_token_id
         images = AutoImageProcessor.from_pretrained(source, revision=revision, backend="torchvision")
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)

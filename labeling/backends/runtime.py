@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def torch_device(device: Device) -> torch.device:
-    """Return the device that the setting means on this machine, and make it PyTorch's current CUDA device.
+    """Return the device that the setting selects on this machine, and make it PyTorch's current CUDA device.
 
     The workers of a stage take a machine's GPUs in turn. On Ray a worker sees only the GPUs that it reserved.
 
@@ -55,7 +55,7 @@ def _visible_gpus() -> str:
 
 
 def gpu_index(worker: int, cards: int) -> int:
-    """Return the index of the GPU that a worker takes of those that it sees."""
+    """Return the index of a worker's GPU among the visible ones."""
     return worker % cards
 
 
@@ -75,7 +75,7 @@ def pretrained_source(checkpoint: str, setting: str) -> Iterator[str]:
     """Yield the folder, `~` expanded, or hub id for from_pretrained; errors in the block become one line.
 
     Raises:
-        BackendWeightsError: names the setting to change.
+        BackendWeightsError: the checkpoint does not load; the message names the setting.
     """
     try:
         yield os.path.expanduser(checkpoint)

@@ -19,7 +19,7 @@ from labeling.stages.networks import NounPhrase
 SETTING = "labeling.nouns.pipeline"
 NOUNS = frozenset({"NOUN", "PROPN"})
 MARGIN = 2.0
-"""Largest lag of a noun tag behind the best tag at the end of a noun phrase, in logits; see `_noun_flags`."""
+"""Largest difference between the best tag and a noun tag at the end of a noun phrase, in logits; see `_noun_flags`."""
 _NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
 _MISREAD_TAGS = frozenset({"JJ", "RB"})
 _IN_PHRASE = NOUNS | {"ADJ", "NUM"}
@@ -27,17 +27,17 @@ _NOT_IN_LABEL = frozenset({"DET", "PRON", "PUNCT", "SYM", "SPACE"})
 _PLURAL_TAG = "NNS"
 _VERBS = frozenset({"holding", "kneeling", "laying", "leaning", "looking", "lying", "posing", "riding", "running"})
 _VERBS |= {"sitting", "smiling", "standing", "walking", "wearing"}
-"""Verbs that the small English tagger takes for nouns after one: "a cell phone standing"; before one they are nouns:
-"walking stick"."""
+"""Verbs that the small English tagger mistakes for nouns after a noun ("a cell phone standing"). Before a noun they are
+nouns ("walking stick")."""
 _UNUSED = ("ner", "lemmatizer", "entity_linker", "entity_ruler", "textcat", "textcat_multilabel", "senter", "parser")
 
 
 class SpacyTagger:
     """Tagger of nouns and proper nouns; no pronouns, determiners, adjectives, numbers or emoji.
 
-    Choices: nouns that stand next to each other are one ("fire hydrant", "ice cream cone"): on made-up captions that
-    finds more compounds than the parser's arcs, and needs no parser. What a possessive, a conjunction or an adjective
-    separates stays apart ("the dog's ball": dog, ball; "salt and pepper shakers": salt, pepper shakers). A hyphenated
+    Choices: adjacent nouns form one compound ("fire hydrant", "ice cream cone"). On made-up captions that finds more
+    compounds than the parser's arcs, and needs no parser. A possessive, a conjunction or an adjective separates nouns
+    ("the dog's ball": dog, ball; "salt and pepper shakers": salt, pepper shakers). A hyphenated
     word is one word ("t-shirt"), and an abbreviation keeps its full stop ("st. bernard dog"). Whole chunks keep
     numbers, adjectives, possessors and conjunctions ("man's red hat", "salt and pepper shakers").
     """
@@ -70,7 +70,7 @@ class SpacyTagger:
         """Return, for each tagged document, which tokens would be nouns if noun tags scored `MARGIN` higher."""
         tagger = self._nlp.get_pipe("tagger")
         columns = [index for index, label in enumerate(tagger.labels) if label in _NOUN_TAGS]
-        # One matrix product over the features that the documents still hold.
+        # One matrix product over the features that the documents keep.
         return [s[:, columns].max(axis=1) > s.max(axis=1) - MARGIN for s in tagger.model.predict(docs)]
 
 
@@ -78,7 +78,7 @@ def _load(config: NounConfig) -> Language:
     needed = _needed(config)
     try:
         nlp = spacy.load(os.path.expanduser(config.pipeline), exclude=[name for name in _UNUSED if name not in needed])
-    except Exception as error:  # spaCy raises OSError for what is missing, and others for what it cannot read
+    except Exception as error:  # spaCy raises OSError for missing files, and other errors for unreadable ones
         first_line = str(error).partition("\n")[0]
         raise BackendWeightsError(
             f"{SETTING}={config.pipeline!r} does not load: {type(error).__name__}: {first_line} "
@@ -141,9 +141,9 @@ def _chunks(doc: Doc, noun_flags: Sequence[bool]) -> Iterator[Span]:
 def _noun_flags(doc: Doc, nearly: NDArray[np.bool_]) -> list[bool]:
     """Return which tokens are nouns: those tagged so, and adjectives and adverbs that are likely nouns.
 
-    Choice: "a fire hydrant on the sidewalk" ends its noun phrase in an adjective, if one believes the small English
-    tagger, but only just. Where a noun phrase would end in no noun, a noun tag that misses by less than `MARGIN` is
-    taken; the adjectives that do stand there ("a room full of people", "a dog asleep") are ahead by 3 and more.
+    Choice: the small English tagger mistakes the last noun of some phrases ("a fire hydrant on the sidewalk") for an
+    adjective, by a small margin. So at the end of a noun phrase without a noun, a noun tag within `MARGIN` of the best
+    tag is accepted. Real adjectives there ("a room full of people", "a dog asleep") lead by at least 3.
     """
     flags = [
         _is_noun(token) or bool(near and token.tag_ in _MISREAD_TAGS and _ends_noun_phrase(token))

@@ -1,4 +1,4 @@
-"""Arrow schemas, records and Parquet options derived from dataclasses, so that a row is described once, in Python.
+"""Arrow schemas, records and Parquet options derived from dataclasses, so that a row is defined once, in Python.
 
 A *record* is a row as pyarrow reads and writes it: a dict with nested dicts and lists.
 """
@@ -28,7 +28,7 @@ Record: TypeAlias = dict[str, Any]
 
 
 class FormerName(NamedTuple):
-    """Mark of a field that had another name in an earlier version of the format."""
+    """Annotation of a field that had another name in an earlier version of the format."""
 
     name: str
     """The former name."""

@@ -9,7 +9,7 @@ from labeling.sdd.seal import KEY, PLACEHOLDER, sealed_size
 
 
 class Stamp(NamedTuple):
-    """Footer entries of a file. An entry is None if the earlier version of the program that made the file wrote none."""
+    """Footer entries of a file. Entries that an earlier version of the program did not write are None."""
 
     stamp: str
     """Hash of the settings and weights that made the file, and of the stamp before it."""

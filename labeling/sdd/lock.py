@@ -1,6 +1,6 @@
 """Locks that let one worker at a time make a shard.
 
-Orphans of a killed driver live on for seconds, and two builds may share a folder.
+Workers of a killed driver survive it for a few seconds, and two builds may share a folder.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ TIMEOUT_S = 60.0
 
 @contextmanager
 def shard_lock(root: UPath, layer: str, shard: str) -> Iterator[None]:
-    """Hold the lock of a shard's layer; it ends with the process.
+    """Hold the lock of one shard in one layer; the system releases it when the process ends.
 
     Object stores have no locks: there a conditional PUT decides which of two writers was first.
 

@@ -40,8 +40,9 @@ def refuse_unlisted_files(store: ShardStore, layers: Iterable[str] = tuple(Layer
 
 
 def foreign_file_message(store: ShardStore, layer: str, name: str) -> str:
-    """Return the message about a file that is not in the list."""
-    return f"{store.path(layer, name)} is no shard of this dataset, as {Layer.URLS}/ has none of its name: move it away"
+    """Return the error message about a file that is not a shard of the dataset."""
+    path = store.path(layer, name)
+    return f"{path} is not a shard of this dataset: {Layer.URLS}/ has no file of this name. Move it away"
 
 
 def refuse_foreign_files(store: ShardStore) -> None:

@@ -45,7 +45,7 @@ def read_sheet_rows(root: str, count: int) -> list[SheetRow]:
     refuse_unreadable(store.root, "the dataset")
     rows = list(islice(_rows(store), count))
     if not rows:
-        raise LabelingError(f"{root} holds no images in {Layer.SDD}/: `subject-diffusion status {root}` says why")
+        raise LabelingError(f"{root} holds no images in {Layer.SDD}/: `subject-diffusion status {root}` shows why")
     return rows
 
 
@@ -79,7 +79,7 @@ def save(sheet: Image.Image, file: str) -> None:
         sheet.save(file)
     except (ValueError, OSError) as error:
         raise LabelingError(
-            f"{file}: cannot be written ({error}): give a name in .png, .jpg or .webp, in a folder that is there"
+            f"{file}: cannot be written ({error}): give a name in .png, .jpg or .webp, in an existing folder"
         ) from error
 
 

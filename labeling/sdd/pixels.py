@@ -34,12 +34,12 @@ _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM|II\*\0|MM\0\*|.
 
 
 class UndecodableImage(ValueError):
-    """The bytes are not an image that the stages can decode; the message says why."""
+    """The bytes are not an image that the stages can decode; the message gives the cause."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        """Reason in one countable word: not_an_image, undecodable, truncated, too_many_pixels, too_many_scans."""
+        """Reason as one word: not_an_image, undecodable, truncated, too_many_pixels, too_many_scans."""
 
 
 def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> NDArray[np.uint8]:
@@ -127,7 +127,7 @@ def orientation_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
 
 
 def _reduce(image: ImageFile.ImageFile, reduction: int) -> None:
-    """Make a JPEG decode smaller. If it is turned afterwards, blocks must begin at the upright image's corner."""
+    """Set a JPEG to decode at reduced size. If it is rotated afterwards, its sides must be multiples of `reduction`."""
     is_divisible = image.width % reduction == image.height % reduction == 0
     try:
         if is_divisible or orientation_of(image) is None:
@@ -151,11 +151,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("samples of 32 bits, which have no agreed white")
+        raise ValueError("32-bit samples have no standard white level")
     if _is_transparent(image):
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy an RGB image
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -37,11 +37,11 @@ _PRAGMA = re.compile(
     r"(?:_expanded)?|storage_info|table_info|user_agent|version)\b",
     re.IGNORECASE | re.DOTALL,
 )
-"""Pragmas that only read. IMPORT DATABASE is one that runs the statements of a file."""
+"""Pragmas that only read. DuckDB counts IMPORT DATABASE, which runs the statements of a file, as a pragma too."""
 
 
 def refuse_no_dataset(root: str) -> None:
-    """Check that a folder has a dataset, or the list of one.
+    """Check that a folder holds a dataset, or at least its list of URLs.
 
     Raises:
         LabelingError: `root` has neither.
@@ -50,22 +50,24 @@ def refuse_no_dataset(root: str) -> None:
     folder = storage_path(root)
     refuse_unreadable(folder, "the dataset")
     if not any((folder / layer).exists() for layer in (Layer.URLS, Layer.SDD)):
-        raise LabelingError(f"{root}: no dataset is there (no urls/ and no sdd/): give the labeling.root of its build")
+        raise LabelingError(
+            f"{root}: not a dataset (neither urls/ nor sdd/ exists): give the labeling.root of its build"
+        )
 
 
 def refuse_writes(sql: str) -> None:
-    """Check that `sql` holds only queries. DuckDB itself reports queries that are wrong.
+    """Check that `sql` holds only queries. DuckDB itself reports invalid SQL.
 
     Raises:
         LabelingError: a statement may write files.
     """
     for statement in duckdb.extract_statements(sql):
-        if statement.type is StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs what it explains
+        if statement.type is StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs the statement
             refuse_writes(_EXPLAIN.sub("", statement.query, count=1))
         if statement.type is StatementType.PRAGMA and not _PRAGMA.match(statement.query):
-            raise LabelingError(f"{' '.join(statement.query.split())[:60]}: may write files: allow it by --unsafe")
+            raise LabelingError(f"{' '.join(statement.query.split())[:60]} may write files: allow it with --unsafe")
         if statement.type not in READING:
-            raise LabelingError(f"{statement.type.name} is no query and may write files: allow it by --unsafe")
+            raise LabelingError(f"{statement.type.name} may write files: allow it with --unsafe")
 
 
 def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
@@ -105,14 +107,14 @@ def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
         return []
     except duckdb.Error as error:
         for shard in shards:
-            list(store.read(LedgerRow, (Layer.LEDGER,), shard))  # names the file, as DuckDB does not
+            list(store.read(LedgerRow, (Layer.LEDGER,), shard))  # raises an error that names the file, unlike DuckDB
         raise ShardCorrupt(f"{store.root / Layer.LEDGER} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _is_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) -> bool:
     """Return whether `refuse_foreign_files` would accept sdd/ and ledger/.
 
-    DuckDB reads footers in a third of the time, but does not tell which one is damaged.
+    DuckDB reads footers in a third of the time, but does not name a damaged one.
     """
     layers = [layer for layer in (Layer.SDD, Layer.LEDGER) if store.shards(layer)]
     if not layers:
@@ -139,7 +141,9 @@ def _is_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) -> bo
 
 def _session(root: str) -> duckdb.DuckDBPyConnection:
     folder = storage_path(root)
-    session = duckdb.connect(config={"python_enable_replacements": False})  # a table is a table, never a variable
+    session = duckdb.connect(
+        config={"python_enable_replacements": False}
+    )  # or a table name could mean a Python variable
     if not is_local(folder):
         session.register_filesystem(folder.fs)
     session.execute("SET VARIABLE root = ?", [glob.escape(_duckdb_path(folder))])
@@ -165,7 +169,9 @@ def _define(session: duckdb.DuckDBPyConnection, file: str) -> None:
 def _confine(session: duckdb.DuckDBPyConnection, folder: UPath) -> None:
     """Restrict the session to reading `folder`, irrevocably."""
     path = _duckdb_path(folder)
-    listed = path if is_local(folder) else folder.fs.unstrip_protocol(folder.path)  # as its listings spell it
+    listed = (
+        path if is_local(folder) else folder.fs.unstrip_protocol(folder.path)
+    )  # the form in which its listings return paths
     session.execute(f"SET allowed_directories = {_strings({f'{path}/', f'{glob.escape(path)}/', f'{listed}/'})}")
     session.execute("SET enable_external_access = false")
     session.execute("SET lock_configuration = true")

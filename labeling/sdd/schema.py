@@ -15,7 +15,7 @@ from labeling.sdd.arrow import Float32, FormerName, Int32, Int64, Key, Label, La
 
 VERSION = 2
 READABLE = (1, VERSION)
-"""Versions that this program reads. Version 1 called a noun's span `start` and `end`, a keyword of SQL, and its ledger
+"""Versions that this program reads. Version 1 named a noun's span `start` and `end` (a keyword of SQL), and its ledger
 had no image sizes, no removed nouns and no scores of the segmenter."""
 SpanStart = Annotated[Int32, FormerName("start")]
 SpanEnd = Annotated[Int32, FormerName("end")]
@@ -119,7 +119,7 @@ class RemovedNoun:
     label: Label
     """Label, as in `Noun`."""
     reason: Label
-    """stop_word or stop_phrase: a list of `labeling.nouns` has it; repeated: an earlier noun has its label."""
+    """stop_word or stop_phrase: the list that contains it; repeated: an earlier noun has the same label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +248,7 @@ class Nouns:
     key: Key
     nouns: tuple[Noun, ...]
     removed_nouns: tuple[RemovedNoun, ...] | None = None
-    """Removed nouns in caption order, of refused images too; None in version 1, which has none."""
+    """Removed nouns in caption order, also for refused images; None in files of version 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +297,7 @@ class LedgerRow:
     list_row: Int64
     url: str
     width_px: Int32 | None
-    """Width of the image; None if the rules did not judge it."""
+    """Width of the image; None if it left the dataset before the rules."""
     height_px: Int32 | None
     state: Label
     """A `State`."""

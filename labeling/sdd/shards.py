@@ -45,7 +45,7 @@ from labeling.sdd.seal import seal
 
 R = TypeVar("R")
 ROWS_PER_GROUP = 64
-"""Rows that one random read brings in: about 19 MB of JPEG."""
+"""Rows that one random read loads: about 19 MB of JPEG."""
 OUTCOME = ("state", "reason", "detail")
 """Columns of a verdict."""
 PARENTS: dict[str, Layer] = {
@@ -71,7 +71,7 @@ class Format(NamedTuple):
     schema: pa.Schema
     version: int
     names: Mapping[str, str]
-    """Names of fields that differ from the present names, by the latter."""
+    """Former names of renamed fields, by their present names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Refused:
 
 
 class ShardStore:
-    """Store of a dataset's files in a folder."""
+    """Files of a dataset in a folder: their names, stamps and rows."""
 
     def __init__(self, root: str) -> None:
         self.root = storage_path(root)
@@ -138,7 +138,7 @@ class ShardStore:
             raise ShardCorrupt(f"{path} is damaged ({error}): move it away and run again") from error
         if stamp.name not in (None, _name(layer, shard)):
             raise ShardCorrupt(
-                f"{path} was written as {stamp.name}.parquet, so it was renamed or swapped: give it back its name, or "
+                f"{path} was written as {stamp.name}.parquet, so it was renamed or swapped: restore its name, or "
                 "move it away and run again"
             )
         return stamp
@@ -172,8 +172,8 @@ class ShardStore:
                     f"{self.path(layer, shard)} is of the dataset {former.dataset}, this one is {dataset}: move it away"
                 )
             raise ShardStale(
-                f"{self.path(layer, shard)} is stamped {former.stamp}, this run's is {stamp}: it was made under other "
-                "settings. Give a new root, or let it be made again with --set labeling.stale=rebuild"
+                f"{self.path(layer, shard)} is stamped {former.stamp}, this run's stamp is {stamp}: it was made "
+                "under other settings. Give a new root, or replace it with --set labeling.stale=rebuild"
             )
         return True
 
@@ -337,7 +337,9 @@ class ShardStore:
     def _records(self, layer: str, shard: str, names: Sequence[str]) -> list[Record]:
         """Return all rows of a file, with these columns."""
         with _open_parquet(self.path(layer, shard)) as file:
-            records: list[Record] = file.read(columns=list(names)).to_pylist()  # here, as text may be damaged
+            records: list[Record] = file.read(
+                columns=list(names)
+            ).to_pylist()  # inside the context, which reports damaged text
             return records
 
 
@@ -368,16 +370,16 @@ def _open_parquet(path: UPath) -> Iterator[pq.ParquetFile]:
     """
     try:
         with open_binary(path) as file:
-            yield pq.ParquetFile(file, pre_buffer=not is_local(path))  # of an object, columns in one request
+            yield pq.ParquetFile(file, pre_buffer=not is_local(path))  # fetches the columns of an object in one request
     except IsADirectoryError:
         raise ShardCorrupt(f"{path} is a folder: move it away and run again") from None
     except FileNotFoundError:
         if is_local(path) and Path(path.path).is_symlink():
-            raise ShardCorrupt(f"{path} is a link to nothing: move it away, or put back what it led to") from None
+            raise ShardCorrupt(f"{path} is a broken link: move it away, or restore its target") from None
         raise
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-            raise  # the storage's, not the format's
+            raise  # an error of the storage, not damage of the file
         damage = " ".join(str(error).split())
         raise ShardCorrupt(f"{path} is damaged ({damage}): move it away and run again") from error
 

@@ -1,8 +1,8 @@
 """The contract of a stage.
 
-A stage turns images into rows of its own file, or says why it refuses them. Its two row classes are part of the
-contract: `reads` names the columns that it gets, whichever earlier files hold them, and `writes` is the row of the file
-that it makes. A stage reads and writes no files and knows neither Ray nor Prefect, so a test is a plain call and a
+A stage turns each image into a row of its own file, or drops it with a reason. Its two row classes are part of the
+contract: `reads` lists the columns of its input, which may come from several earlier files, and `writes` is the row of
+its output file. A stage reads and writes no files and knows neither Ray nor Prefect, so a test is a plain call and a
 retry is safe.
 """
 
@@ -19,18 +19,18 @@ Out = TypeVar("Out", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The image leaves the dataset."""
+    """Decision of a stage that an image leaves the dataset."""
 
     reason: str
-    """One word that statistics can count."""
+    """Reason as one word, so that rows can be counted by it."""
     detail: str = ""
     """Further explanation for a person."""
     row: object = None
-    """Row of `writes` that the stage's file keeps of the image all the same; None for no row."""
+    """Row of `writes` that the file stores although the image is dropped; None for no row."""
 
 
 class Stage(Protocol[In, Prepared, Out]):
-    """Maker of the rows of one layer."""
+    """Interface of a stage, which makes the rows of one layer."""
 
     name: ClassVar[str]
     """Name of the stage, and of its layer."""

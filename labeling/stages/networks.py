@@ -1,6 +1,6 @@
 """Interfaces of the networks that stages call. `labeling.backends` implements them.
 
-`Prepared` is a backend's own form of an image that is ready for its network.
+`Prepared` is the type of a backend's preprocessed images.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class NounPhrase:
     start: int
     """Offset of the first character."""
     noun_start: int
-    """Offset of its nouns, which follow any adjectives."""
+    """Offset of the first noun, after any adjectives."""
     end: int
     """Offset just past the last character."""
     singular: str

@@ -83,7 +83,7 @@ class TagSelector:
                 self._phrases[word].append(re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)"))
 
     def select(self, caption: str, phrases: Sequence[NounPhrase]) -> Tags:
-        """Return the nouns of `caption`; of a repeated label the first noun is the tag."""
+        """Return the nouns of `caption`. If several have one label, the first becomes the tag."""
         tags: dict[str, Noun] = {}
         removed = []
         for phrase in phrases:
@@ -101,7 +101,7 @@ class TagSelector:
         return self._config.renamed.get(label, label)
 
     def _stop_reason(self, caption: str, phrase: NounPhrase) -> str:
-        """Return the kind of list that has the noun; empty if none has it."""
+        """Return the kind of the stop list that contains the noun; empty if none does."""
         before = caption[: phrase.noun_start].lower()
         noun = phrase.singular[len(caption[phrase.start : phrase.noun_start].lower()) :]
         word = noun.split()[-1]

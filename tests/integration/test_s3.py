@@ -129,7 +129,7 @@ def test_a_store_may_refuse_in_other_words_than_amazon(root, monkeypatch):
     path = storage_path(root) / "file"
     put(path, b"1")
     monkeypatch.setattr(responses, "PreconditionFailed", lambda condition: exceptions.PreconditionFailed(""))
-    with pytest.raises(FileExistsError, match=f"{root}/file is there already"):
+    with pytest.raises(FileExistsError, match=f"{root}/file already exists"):
         put(path, b"2")
 
 

@@ -114,7 +114,7 @@ def transformers_config(settings: Any, bert_config: PretrainedConfig) -> Groundi
     """Return the package's settings as a `GroundingDinoConfig`.
 
     Raises:
-        BackendWeightsError: transformers cannot express them; names the first that it cannot.
+        BackendWeightsError: transformers cannot express a setting; the message names the first.
     """
     fixed = {**_FIXED, "pe_temperatureW": settings.pe_temperatureH, "return_interm_indices": [1, 2, 3]}
     if bad := [
@@ -167,6 +167,6 @@ def _load(net: GroundingDinoForObjectDetection, weights: Mapping[str, Tensor], c
     if wrong := [name for name, shape in needed.items() if name not in weights or weights[name].shape != shape]:
         raise BackendWeightsError(
             f"{checkpoint}: {len(wrong)} of {len(needed)} weights are missing or have another shape, first {wrong[0]}: "
-            f"it is not of this configuration and text encoder"
+            f"it does not fit this configuration and text encoder"
         )
     net.load_state_dict(weights, strict=False)

@@ -2,10 +2,10 @@
 
 Choices:
     A noun's score for a box is the highest probability among the noun's own tokens, as the released code takes the
-    highest of all tokens; a box belongs to the noun that scores highest, and to that one only. Suppression ignores
-    labels, as in the released code: of two overlapping boxes the better stays, whatever they are called.
-    Images share a batch only with images of their own size. Padding them to a common size, as the libraries do,
-    changes what their Swin backbone sees near the edge, so a result would depend on the neighbours in the batch.
+    highest of all tokens; a box belongs only to the noun with the highest score. Suppression ignores labels, as in the
+    released code: of two overlapping boxes the one with the higher score stays, even if their labels differ.
+    Images share a batch only with images of their own size. Padding to a common size, as the libraries do,
+    changes the input of the Swin backbone near the edge, so a result would depend on the other images of the batch.
 """
 
 from collections import defaultdict
@@ -86,7 +86,7 @@ class PromptedDetector:
         """Return [B, Q, 6] on the CPU: score, label, cx, cy, w, h."""
         prompts = collate([q.prompt for q in batch]).to(self._device)
         pixels = torch.stack([images[q.image].pixels for q in batch]).to(self._device)
-        # Weights stay in float32: the networks compute coordinates too, and those need more than 8 bits.
+        # Weights stay in float32, because the networks also compute coordinates, which need more than 8 bits.
         low = self._config.precision is not Precision.FLOAT32
         with torch.autocast(self._device.type, torch_dtype(self._config.precision) if low else None, enabled=low):
             logits, boxes = self._network(pixels, prompts)
@@ -96,7 +96,7 @@ class PromptedDetector:
 
 
 def _batches(queries: Sequence[_ImagePrompt], images: Sequence[PreparedImage]) -> Iterator[list[_ImagePrompt]]:
-    """Questions about images of one size, at most as many as there are images, prompts of like length together."""
+    """Yield batches of prompts for images of one size, sorted by length; each has at most `len(images)` prompts."""
     by_size: dict[torch.Size, list[_ImagePrompt]] = defaultdict(list)
     for query in queries:
         by_size[images[query.image].pixels.shape].append(query)
@@ -111,7 +111,7 @@ def best_labels(logits: Tensor, owners: Tensor, labels: int) -> tuple[Tensor, Te
 
     Args:
         logits: [B, Q, at least T].
-        owners: [B, T], the label of each token, below `labels`; every row has one at least.
+        owners: [B, T], the label of each token, below `labels`; every row has at least one label.
     """
     batch, queries, _ = logits.shape
     slots = (owners + 1)[:, None].expand(-1, queries, -1)  # slot 0 collects the tokens of no label

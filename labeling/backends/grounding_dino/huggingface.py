@@ -63,7 +63,7 @@ def _load(config: DetectConfig) -> tuple[GroundingDinoProcessor, GroundingDinoFo
 
 
 def _check_vocabulary(writer: PromptWriter, net: GroundingDinoForObjectDetection, config: DetectConfig) -> None:
-    """Check the tokens of the delimiters: the network knows them by number, and would see one long phrase."""
+    """Check that the delimiters have the token ids that the network expects; otherwise it would see one long phrase."""
     expected = tuple(net.model.special_tokens.tolist())
     if writer.delimiter_ids != expected:
         raise BackendWeightsError(

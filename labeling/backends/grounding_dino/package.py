@@ -1,14 +1,14 @@
 """Grounding DINO of the groundingdino-py package, and its checkpoint files.
 
 The package was written for transformers 4, and downloads BERT's weights on construction although its checkpoints
-hold them. While its constructor runs, names in it stand for ours: a BERT without weights, wrapped so that
-transformers 5 runs it, and the tokenizer of `text_encoder`. Its deformable attention is plain PyTorch on any device.
+hold them. While its constructor runs, two names in the package are replaced: by a BERT without weights, wrapped so that
+transformers 5 runs it, and by the tokenizer of `text_encoder`. Its deformable attention is plain PyTorch on any device.
 
 Images are resized as by `grounding_dino_hf`, with the package's numbers (shortest side 800 px, at most 1333 px).
 Against the package's own Pillow resize, colours differ by one level or so, and images longer than 5:3 by up to 2 px.
 
 The libraries differ in one number: where they invert a coordinate in [0, 1], the package clips it to [1e-3, 1 - 1e-3]
-and transformers to [1e-5, 1 - 1e-5]. Only boxes with a coordinate that near an end can tell.
+and transformers to [1e-5, 1 - 1e-5]. This changes only boxes with a coordinate that close to 0 or 1.
 The package knows Swin backbones and a width of 256 only: other shapes (those of `miniature`) need `grounding_dino_hf`.
 """
 
@@ -106,7 +106,9 @@ def package_config(path: str | None) -> SLConfig:
         settings = SLConfig(values, filename=str(file))
         settings.use_checkpoint = settings.use_transformer_ckpt = False  # they save memory in training only
     except Exception as error:  # the file is Python code
-        raise BackendWeightsError(f"{setting}={str(file)!r} is no configuration of GroundingDINO: {error!r}") from error
+        raise BackendWeightsError(
+            f"{setting}={str(file)!r} is not a configuration of GroundingDINO: {error!r}"
+        ) from error
     return settings
 
 
@@ -117,7 +119,7 @@ def package_weights(path: str) -> dict[str, Tensor]:
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)["model"]
         return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    except Exception as error:  # torch.load raises what its pickle makes it raise
+    except Exception as error:  # torch.load raises many types of errors
         raise BackendWeightsError(
             f"{setting}={path!r} is not a GroundingDINO checkpoint, which is a file of torch.save with tensors under "
             f"'model' ({type(error).__name__})"
@@ -142,30 +144,30 @@ def build(settings: SLConfig, tokenizer: PreTrainedTokenizerBase, bert_config: P
 
 
 def load(net: GroundingDINO, weights: Mapping[str, Tensor], config: DetectConfig) -> None:
-    """Load `weights` into `net`. Weights that `net` lacks belong to training and are ignored.
+    """Load `weights` into `net`. Weights without a counterpart in `net` are used in training only, and are ignored.
 
     Raises:
-        BackendWeightsError: one that `net` needs is missing or has another shape; gives their number and the first.
+        BackendWeightsError: weights that `net` needs are missing or have another shape; the message names the first.
     """
     wanted = {n: t.shape for n, t in net.state_dict().items() if n in weights or not n.endswith("position_index")}
     if wrong := [name for name, shape in wanted.items() if name not in weights or weights[name].shape != shape]:
         raise BackendWeightsError(
             f"labeling.detect.checkpoint={config.checkpoint!r}: {len(wrong)} of {len(wanted)} weights are missing or "
-            f"have another shape, first {wrong[0]}: it is not of labeling.detect.package_config="
+            f"have another shape, first {wrong[0]}: it does not fit labeling.detect.package_config="
             f"{config.package_config!r} and labeling.detect.text_encoder={config.text_encoder!r}"
         )
     net.load_state_dict(weights, strict=False)
 
 
 class PhraseBert(nn.Module):
-    """BERT with a mask of its own for each pair of tokens; replaces the package's `BertModelWarper`."""
+    """BERT with an attention mask for each pair of tokens; replaces the package's `BertModelWarper`."""
 
     def __init__(self, bert_model: PreTrainedModel) -> None:
         super().__init__()
         self.config = bert_model.config
         self.embeddings = bert_model.embeddings
         self.encoder = bert_model.encoder
-        self.pooler = bert_model.pooler  # checkpoints hold its weights; what it computes is not used
+        self.pooler = bert_model.pooler  # in checkpoints, but its output is not used
 
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor, attention_mask: Tensor
@@ -191,7 +193,7 @@ def _replace_text_modules(tokenizer: PreTrainedTokenizerBase, bert_config: Pretr
 
 
 def _already_tokenized(captions: BatchEncoding, padding: str, return_tensors: str) -> BatchEncoding:
-    """Return the prompts, which are tokens already; replaces the package's tokenizer."""
+    """Return the prompts unchanged, because they are tokenized; replaces the package's tokenizer."""
     return captions
 
 

@@ -1,7 +1,8 @@
 """The prompts of Grounding DINO: nouns as "noun one. noun two.", each with its own tokens.
 
-A phrase between two full stops is encoded by itself, so a noun means the same in any prompt. But a prompt holds
-`max_tokens` tokens, and both libraries silently cut off the rest; so nouns get as many prompts as they need.
+Each phrase between two full stops is encoded independently, so a noun has the same encoding in any prompt. A prompt
+holds at most `max_tokens` tokens, and both libraries silently truncate longer ones, so the nouns of an image are split
+into as many prompts as needed.
 """
 
 import logging
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 DELIMITERS = ("[CLS]", "[SEP]", ".", "?")
 """Tokens that end a phrase, in both libraries."""
 NO_LABEL = -1
-"""In `Prompt.owners`: the token belongs to no noun."""
+"""Value in `Prompt.owners` of tokens that belong to no noun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ class PromptWriter:
 
     Choices:
         Each noun is tokenised by itself, so its span is exact. A delimiter inside a noun ("st. bernard") would split
-        it in two; it is left out. A noun that does not fit a prompt by itself keeps the tokens that fit; that, and a
-        noun without a token, is logged.
+        it in two, so it is removed. A noun that is too long for a prompt of its own is truncated. Truncated nouns and
+        nouns without a token are logged.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
@@ -78,7 +79,7 @@ class PromptWriter:
         self.delimiter_ids: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(list(DELIMITERS)))
         if len(set(self.delimiter_ids)) < len(DELIMITERS) or None in self.delimiter_ids:
             raise BackendWeightsError(
-                f"the tokenizer's vocabulary lacks one of {' '.join(DELIMITERS)}: not that of a BERT"
+                f"the tokenizer's vocabulary lacks one of {' '.join(DELIMITERS)}: it is not a BERT tokenizer"
             )
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens

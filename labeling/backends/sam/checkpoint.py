@@ -1,7 +1,7 @@
 """The original Segment Anything checkpoints: a `.pth` file of weights, whose shapes tell the network's sizes.
 
-`sam_vit_h_4b8939.pth`, `sam_vit_l_0b3195.pth` and `sam_vit_b_01ec64.pth` have one layout. They say nothing about
-themselves, so sizes are read from the shapes and never from the file's name; a small network loads the same way.
+`sam_vit_h_4b8939.pth`, `sam_vit_l_0b3195.pth` and `sam_vit_b_01ec64.pth` have one layout. They contain no
+configuration, so sizes are read from the shapes, never from the file's name. A small network loads in the same way.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 from labeling.errors import BackendWeightsError
 
 DECODER_HEAD_CHANNELS = 32
-"""The decoder's heads leave no trace in the shapes; in all three sizes they have 32 channels (8 heads of 256)."""
+"""Channels of each head of the decoder: 32 in all three sizes (256 channels, 8 heads). The shapes do not reveal it."""
 
 _SIZE_TENSORS = (
     "image_encoder.patch_embed.proj.weight",
@@ -46,7 +46,7 @@ class SamArchitecture:
     embedding_channels: int
     mask_input_channels: int
     masks: int
-    """Masks of a prompt that multimask output would return; there is one more."""
+    """Masks that multimask output returns for a prompt; the network computes one more."""
     decoder_depth: int
     decoder_heads: int
     decoder_mlp_width: int
@@ -59,14 +59,14 @@ def read_checkpoint(file: Path, source: str) -> dict[str, Tensor]:
 
     Args:
         file: path of the file.
-        source: how messages call the file, such as "labeling.segment.checkpoint='x.pth'".
+        source: name of the file in messages, such as "labeling.segment.checkpoint='x.pth'".
 
     Raises:
-        BackendWeightsError: not a file of torch.save, or something else than named tensors in it.
+        BackendWeightsError: it is not a file of torch.save, or holds anything but named tensors.
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever zip, pickle and its own checks do
+    except Exception as error:  # torch.load raises many types of errors
         line = next(iter(str(error).splitlines()), "")
         raise BackendWeightsError(
             f"{source} cannot be read: {type(error).__name__}: {line}. Download it again"
@@ -81,12 +81,12 @@ def architecture(state: dict[str, Tensor], source: str) -> SamArchitecture:
     """Return the sizes of a network, from the shapes of its weights.
 
     Raises:
-        BackendWeightsError: tensors that tell the sizes are missing, or the windows have several sizes.
+        BackendWeightsError: tensors that determine the sizes are missing, or the windows have several sizes.
     """
     if missing := [name for name in _SIZE_TENSORS if name not in state]:
         raise BackendWeightsError(
-            f"{source} is no Segment Anything checkpoint: {len(missing)} of the {len(_SIZE_TENSORS)} tensors that tell "
-            f"its size are missing, the first is {missing[0]!r}; it has {len(state)} tensors, such as {_first(state)}"
+            f"{source} is not a Segment Anything checkpoint: {len(missing)} of the {len(_SIZE_TENSORS)} tensors that "
+            f"determine its size are missing, first {missing[0]!r}; it has {len(state)}, such as {_first(state)}"
         )
     patch, position, rel_pos, mlp, neck, mask_input, tokens, decoder_mlp, query, iou = (
         state[name].shape for name in _SIZE_TENSORS

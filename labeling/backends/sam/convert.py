@@ -3,9 +3,9 @@
     export_folder("sam_vit_h_4b8939.pth", "sam-vit-huge")    # a folder for segment.backend = "sam_hf"
     export_checkpoint("sam-vit-huge", "sam.pth")             # a file for segment.backend = "segment_anything"
 
-Names differ, tensors do not. Two things beside the names: transformers' default for the decoder's LayerNorm epsilon
-is not the original's, and a network without relative positions gets tables of zeros, which add nothing and let the
-file tell its heads and windows.
+The conversion renames tensors and does not change them. Two details: the decoder's LayerNorm epsilon is set to the
+original's, which is not transformers' default; and a network without relative positions is written with tables of
+zeros, which have no effect and whose shapes give the number of heads and the size of the windows.
 """
 
 import re
@@ -33,7 +33,7 @@ from labeling.backends.sam.checkpoint import (
 )
 from labeling.errors import BackendWeightsError
 
-# Beginnings of names; a # is a number that both have, and the first pair that fits a name counts.
+# Pairs of name prefixes. # is a number that both names contain; the first pair that matches a name applies.
 _RENAMED = (
     ("image_encoder.patch_embed.proj", "vision_encoder.patch_embed.projection"),
     ("image_encoder.blocks.#.norm#", "vision_encoder.layers.#.layer_norm#"),

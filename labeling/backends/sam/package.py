@@ -116,4 +116,4 @@ def build(sizes: SamArchitecture) -> Sam:
             num_multimask_outputs=sizes.masks,
             iou_head_hidden_dim=sizes.iou_head_width,
         )
-    return Sam(encoder, prompts, decoder)  # outside: its constants of normalisation are in no checkpoint
+    return Sam(encoder, prompts, decoder)  # not on the meta device: no checkpoint contains its normalisation constants

@@ -2,8 +2,8 @@
 
 The backends differ only in the network, and agree on the same weights.
 
-Choice: `segment.precision` is that of the image encoder, which has nearly all of the work. Prompts and mask decoder
-are float32 always: bfloat16 has 8 significant bits, too few for a coordinate among 1,024.
+Choice: `segment.precision` applies to the image encoder, which does nearly all of the work. Prompts and mask decoder
+are always float32: bfloat16 has 8 significant bits, too few for a coordinate among 1,024.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from torch.nn.functional import interpolate
 from labeling.stages.networks import SegmentedBox
 
 BOXES_AT_ONCE = 32
-"""Boxes, of whichever images, that are decoded together: 1.3 GB of activations at full size."""
+"""Number of boxes that are decoded together, across images: 1.3 GB of activations at full size."""
 UPSCALE_BYTES = 128 * 2**20
-"""Logits at image size that exist at once; a single mask of more than 33 million pixels needs more."""
+"""Largest size of the logits that are upscaled together, in bytes; one mask above 33 million pixels exceeds it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamImage:
-    """An image resized for the network, not yet normalised or padded: uint8 is a quarter of the bytes to keep."""
+    """An image resized for the network, not yet normalised or padded: uint8 takes a quarter of the memory."""
 
     pixels: NDArray[np.uint8]
     """Pixels [h, w, 3], the longest side at the network's input size."""
@@ -85,11 +85,11 @@ class Sam(Protocol):
 def segment(sam: Sam, images: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
     """Return the masks of each image's boxes; images without boxes are not encoded."""
     counts = [len(own) for own in boxes]
-    asked = [image for image, count in zip(images, counts, strict=True) if count]
-    if not asked:
+    with_boxes = [image for image, count in zip(images, counts, strict=True) if count]
+    if not with_boxes:
         return [[] for _ in images]
-    embeddings = sam.encode(sam.preprocessing.batch(asked, sam.device))
-    owner = torch.repeat_interleave(torch.arange(len(asked)), torch.tensor([count for count in counts if count]))
+    embeddings = sam.encode(sam.preprocessing.batch(with_boxes, sam.device))
+    owner = torch.repeat_interleave(torch.arange(len(with_boxes)), torch.tensor([count for count in counts if count]))
     at_input = torch.cat([_at_input(own, image) for own, image in zip(boxes, images, strict=True)]).to(sam.device)
     logits, predicted_iou = _decode(sam, embeddings, owner, at_input)
     own_masks = zip(images, torch.split(logits, counts), torch.split(predicted_iou, counts), strict=True)

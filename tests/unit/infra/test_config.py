@@ -77,7 +77,7 @@ def test_tables_of_other_entry_points_are_left_to_them(write):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("labeling.megapixels = 1", ["labeling.name", "is needed and not set", "--set labeling.name=VALUE"]),
+        ("labeling.megapixels = 1", ["labeling.name", "is required", "--set labeling.name=VALUE"]),
         ('labeling.name = "a"\nlabeling.megapixel = 1', ["labeling.megapixel:", "did you mean megapixels?"]),
         ('labeling.name = "a"\nlabeling.optics.zzz = 1', ["labeling.optics.zzz:", "there are zoom, filters"]),
         ('labeling.name = "a"\nlabeling.spare.zom = 1', ["labeling.spare.zom:", "did you mean zoom?"]),
@@ -96,7 +96,7 @@ def test_a_mistake_is_told_in_one_line_with_its_file(write, text, parts):
 
 
 def test_of_a_table_that_is_missing_what_has_no_default_is_asked_for():
-    assert told(None) == "settings: labeling: is needed and not set (--set labeling.name=VALUE)"
+    assert told(None) == "settings: labeling: is required (--set labeling.name=VALUE)"
 
 
 def test_an_override_that_nobody_reads_is_told():
@@ -124,7 +124,7 @@ def test_a_file_that_is_not_there_is_told_with_those_that_are(tmp_path):
 def test_a_missing_parent_is_told_with_the_child(write):
     path = write("child", 'extends = "nobody"')
     message = told(path)
-    for part in (str(path), "extends = 'nobody'", "no nobody.toml", str(CONFIGS)):
+    for part in (str(path), "extends = 'nobody'", "nobody.toml is neither", str(CONFIGS)):
         assert part in message
 
 

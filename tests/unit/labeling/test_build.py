@@ -205,7 +205,7 @@ def test_a_record_holds_no_credentials(here):
 def test_a_foreign_file_is_named_before_any_work(closed_port, here, name):
     (here / "sdd" / "sdd").mkdir(parents=True)
     (here / "sdd" / "sdd" / name).write_text("not ours")
-    with pytest.raises(ShardCorrupt, match=f"{here}/sdd/sdd/{name} is no shard of this dataset"):
+    with pytest.raises(ShardCorrupt, match=f"{here}/sdd/sdd/{name} is not a shard of this dataset"):
         build(closed_port, Calls("download"))
     assert records(here / "sdd") == []
 

@@ -34,7 +34,7 @@ def test_an_ablation_is_the_papers_run_but_for_a_switch(path):
     [
         (["training.data.max_subjects=9"], "training.data.max_subjects=9 is more than model.max_subjects=4"),
         (["training.precision=float32"], 'needs model.frozen_precision="float32"'),
-        (["training.learning_rate=1e-5"], "learning_rate: is no setting"),
+        (["training.learning_rate=1e-5"], "learning_rate: unknown setting"),
         (["training.steps=0"], "training.steps"),
     ],
 )

@@ -89,7 +89,7 @@ def test_what_reads_is_let_through(ask, sql):
 def test_statements_in_files_are_not_run(tmp_path, sql):
     """They could lie in the dataset itself, where the session may read."""
     (tmp_path / "schema.sql").write_text("COPY (SELECT 1) TO 'labels.csv'")
-    with pytest.raises(LabelingError, match="may write files: allow it by --unsafe"):
+    with pytest.raises(LabelingError, match="may write files: allow it with --unsafe"):
         refuse_writes(sql.format(folder=tmp_path))
 
 
