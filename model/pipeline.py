@@ -193,7 +193,7 @@ class SubjectDiffusionPipeline:
             precision: precision of the large parts, by default bfloat16 on a GPU and float32 on a CPU.
 
         Raises:
-            CheckpointError: `folder` holds no model, or a part of the model is missing.
+            ModelWeightsError: `folder` holds no model, or a part of the model is missing.
         """
         return cls(SubjectDiffusion.from_pretrained(folder), device, precision)
 
@@ -223,7 +223,7 @@ class SubjectDiffusionPipeline:
             PromptError: a prompt contains the placeholder, or its clauses alone are too long.
             ValueError: a request has more than `max_subjects` subjects; a scheduler, layout or mark is unknown; `given`
                 and a subject has no place; or the model cannot take these marks.
-            CheckpointError: interpolation (Eq. 4) is set and the base cannot be read.
+            ModelWeightsError: interpolation (Eq. 4) is set and the base cannot be read.
         """
         if not requests:
             return []

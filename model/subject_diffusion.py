@@ -66,7 +66,7 @@ class SubjectDiffusion(nn.Module):
         config: settings of the model.
 
     Raises:
-        CheckpointError: the parts do not fit each other.
+        ModelWeightsError: the parts do not fit each other.
     """
 
     def __init__(self, parts: Parts, config: ModelConfig) -> None:
@@ -101,7 +101,7 @@ class SubjectDiffusion(nn.Module):
         """Load the base of `config` and add new adapters, which leave its images unchanged.
 
         Raises:
-            CheckpointError: weights are missing, unreadable or do not fit each other.
+            ModelWeightsError: weights are missing, unreadable or do not fit each other.
         """
         return cls(load_base(config), config)
 
@@ -115,7 +115,7 @@ class SubjectDiffusion(nn.Module):
         """Load a model that `save_pretrained` wrote, in float32.
 
         Raises:
-            CheckpointError: `folder` holds no model, or a part of the model is missing.
+            ModelWeightsError: `folder` holds no model, or a part of the model is missing.
         """
         folder = Path(folder).expanduser()
         config = load_settings(folder)
@@ -127,7 +127,7 @@ class SubjectDiffusion(nn.Module):
         """Write the model with its settings, in the layout of `model/weights/folders.py`.
 
         Raises:
-            CheckpointError: `folder` exists already.
+            ModelWeightsError: `folder` exists already.
         """
         parts = Parts(
             vae=self.vae,

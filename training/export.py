@@ -17,7 +17,7 @@ def export(checkpoint: Path, folder: Path, half: bool = False) -> None:
 
     Raises:
         CheckpointError: the checkpoint is missing or cannot be read.
-        model.errors.CheckpointError: the base of the training is missing, or `folder` exists.
+        ModelWeightsError: the base of the training is missing, or `folder` exists.
     """
     settings = read_record(checkpoint).settings
     data = DataConfig.model_validate(settings["training"]["data"])

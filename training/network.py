@@ -11,7 +11,7 @@ def load_network(model: ModelConfig, data: DataConfig) -> SubjectDiffusion:
 
     Raises:
         TrainingError: the sizes of pictures or masks in `data` are not those of the encoders.
-        model.errors.CheckpointError: weights are missing, unreadable or do not fit each other.
+        ModelWeightsError: weights are missing, unreadable or do not fit each other.
     """
     net = SubjectDiffusion.from_base(model)
     sizes = {"subject_px": net.image_encoder.side_px, "latent_downsampling": net.latent_downsampling}

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from model.config import PatchTokens
-from model.errors import CheckpointError
+from model.errors import ModelWeightsError
 from model.inputs.batch import ImageFeatures
 from model.openclip import OpenClipSettings, QuickGELU, VisionTransformer
 
@@ -53,11 +53,11 @@ def visual_tower(model_config: OpenClipSettings) -> VisionTransformer:
     """Build the visual tower of an OpenCLIP model configuration, with random weights.
 
     Raises:
-        CheckpointError: the tower is not a plain ViT.
+        ModelWeightsError: the tower is not a plain ViT.
     """
     vision = model_config["vision_cfg"]
     if unknown := sorted(vision.keys() - _VISION_KEYS):
-        raise CheckpointError(f"vision_cfg has {unknown}, so the tower is not a plain ViT: use one such as ViT-H-14")
+        raise ModelWeightsError(f"vision_cfg has {unknown}, so the tower is not a plain ViT: use one such as ViT-H-14")
     return VisionTransformer(
         image_size=vision["image_size"],
         patch_size=vision["patch_size"],

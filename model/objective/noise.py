@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from model.errors import CheckpointError
+from model.errors import ModelWeightsError
 
 EPSILON, VELOCITY = "epsilon", "v_prediction"
 
@@ -22,7 +22,7 @@ class NoiseSchedule(nn.Module):
         settings: configuration of any diffusers scheduler.
 
     Raises:
-        CheckpointError: the scheduler predicts neither noise nor velocity, or its settings are of the wrong kind.
+        ModelWeightsError: the scheduler predicts neither noise nor velocity, or its settings are of the wrong kind.
     """
 
     def __init__(self, settings: Mapping[str, object]) -> None:
@@ -32,13 +32,13 @@ class NoiseSchedule(nn.Module):
             if (shape := scheduler.alphas_cumprod.shape) != (scheduler.config.num_train_timesteps,):
                 raise ValueError(f"{list(shape)} betas for {scheduler.config.num_train_timesteps} steps")
         except Exception as error:  # diffusers raises many kinds for invalid settings
-            raise CheckpointError(
+            raise ModelWeightsError(
                 f"the settings of the base's scheduler make no schedule of noise ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:80]}): copy or download its scheduler_config.json again"
             ) from error
         self.prediction: str = scheduler.config.prediction_type
         if self.prediction not in (EPSILON, VELOCITY):
-            raise CheckpointError(
+            raise ModelWeightsError(
                 f"the base's scheduler has prediction_type={self.prediction!r}; use a base with {EPSILON!r} or "
                 f"{VELOCITY!r}"
             )

@@ -35,7 +35,7 @@ class OriginalBase:
         """Load the base that `net` was trained from.
 
         Raises:
-            CheckpointError: the base cannot be read.
+            ModelWeightsError: the base cannot be read.
         """
         unet = restore_unet(net.unet.base, load_base_unet(net.config), net.config)
         return cls(TextEncoder(load_base_text_encoder(net.config), subject_width=None), unet)

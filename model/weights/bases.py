@@ -23,7 +23,7 @@ from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 
-from model.errors import CheckpointError
+from model.errors import ModelWeightsError
 from model.weights.files import JsonObject, read_json
 
 
@@ -142,7 +142,7 @@ def find_base(name: str, revision: str | None = None) -> Base:
     """Return the configurations of a base: a known hub id, a local folder in diffusers' layout, or another hub id.
 
     Raises:
-        CheckpointError: `name` is none of these.
+        ModelWeightsError: `name` is none of these.
     """
     if name in KNOWN:
         return KNOWN[name]
@@ -151,7 +151,7 @@ def find_base(name: str, revision: str | None = None) -> Base:
         return Base(**{part: read_json(path) for part, path in files.items()})
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"model.base={name!r} is neither a known base ({', '.join(KNOWN)}) nor a folder or hub id of one: {reason}"
         ) from error
 

@@ -1,7 +1,7 @@
 """Read files of weights and settings, and check them for damage.
 
-Damage raises `CheckpointError` with a one-line message that names the file, the tensor and the cure. Pickles are loaded
-as tensors only, so none of their code runs.
+Damage raises `ModelWeightsError` with a one-line message that names the file, the tensor and the cure. Pickles are
+loaded as tensors only, so none of their code runs.
 """
 
 import json
@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from model.errors import CheckpointError
+from model.errors import ModelWeightsError
 
 _CURE = "copy or download it again"
 _CURE_OF_NUMBERS = f"{_CURE}, or take an earlier checkpoint if training wrote it"
@@ -29,15 +29,15 @@ def read_json(path: Path) -> JsonObject:
     """Read the settings in a JSON file.
 
     Raises:
-        CheckpointError: the file is not a JSON object.
+        ModelWeightsError: the file is not a JSON object.
         OSError: the file cannot be opened.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); {_CURE}") from error
+        raise ModelWeightsError(f"{path} is damaged: it is not JSON ({error}); {_CURE}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is damaged: it holds {_shorten(content)} in place of settings; {_CURE}")
+        raise ModelWeightsError(f"{path} is damaged: it holds {_shorten(content)} in place of settings; {_CURE}")
     return content
 
 
@@ -45,7 +45,7 @@ def read_safetensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """Read the tensors whose names begin with `prefix`, and remove the prefix from their names.
 
     Raises:
-        CheckpointError: the file is damaged.
+        ModelWeightsError: the file is damaged.
         OSError: the file cannot be opened.
     """
     with _open_safetensors(path) as tensors:
@@ -61,7 +61,7 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
             yield tensors
     except SafetensorError as error:
         damage = _describe_damage(path, error)
-        raise CheckpointError(f"{path} is not a whole safetensors file ({damage}): {_CURE}") from error
+        raise ModelWeightsError(f"{path} is not a whole safetensors file ({damage}): {_CURE}") from error
 
 
 def _check_safetensors(path: Path) -> None:
@@ -73,7 +73,7 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file written by `torch.save`.
 
     Raises:
-        CheckpointError: the file is damaged, or holds anything but tensors by name.
+        ModelWeightsError: the file is damaged, or holds anything but tensors by name.
         OSError: the file cannot be opened.
     """
     try:
@@ -81,9 +81,9 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise
     except Exception as error:  # zip, pickle and torch raise many kinds for a damaged file
-        raise CheckpointError(f"{path} is refused ({_describe_damage(path, error)}): {_WHY_PICKLE}") from error
+        raise ModelWeightsError(f"{path} is refused ({_describe_damage(path, error)}): {_WHY_PICKLE}") from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise CheckpointError(f"{path} is refused ({_shorten(content)}): {_WHY_PICKLE}")
+        raise ModelWeightsError(f"{path} is refused ({_shorten(content)}): {_WHY_PICKLE}")
     return dict(content)
 
 
@@ -92,7 +92,7 @@ _WHY_PICKLE = f"it is damaged, or a pickle of more than tensors, which could run
 
 @contextmanager
 def report_damage(folder: Path) -> Iterator[None]:
-    """If a library fails to load `folder`, raise `CheckpointError` for the first damaged file, if any."""
+    """If a library fails to load `folder`, raise `ModelWeightsError` for the first damaged file, if any."""
     try:
         yield
     except Exception as error:  # libraries raise many kinds for a damaged file
@@ -105,7 +105,7 @@ def report_damage(folder: Path) -> Iterator[None]:
 def _raise_if_damaged(path: Path, read: Callable[[Path], object], error: Exception) -> None:
     try:
         read(path)
-    except CheckpointError as damage:
+    except ModelWeightsError as damage:
         raise damage from error
 
 
@@ -125,10 +125,10 @@ def check_tensors(where: Path | str, tensors: Mapping[str, Tensor], expected: Ma
         expected: tensors of the network, of which only names and shapes matter.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected, of another shape or not finite.
+        ModelWeightsError: a tensor is missing, unexpected, of another shape or not finite.
     """
     if unmatched := sorted(tensors.keys() ^ expected.keys()):
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"{where}: {len(unmatched)} tensors are missing or unexpected, such as {unmatched[0]}: {_TWO_MODELS}"
         )
     for name, tensor in tensors.items():
@@ -140,10 +140,10 @@ def check_shape(where: Path | str, name: str, shape: torch.Size, expected: torch
     """Check the shape of one tensor.
 
     Raises:
-        CheckpointError: the shapes differ.
+        ModelWeightsError: the shapes differ.
     """
     if shape != expected:
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"{where}: {name} is {list(shape)}, but its settings require {list(expected)}: {_TWO_MODELS}"
         )
 
@@ -155,15 +155,15 @@ def check_numbers(where: Path | str, tensors: Mapping[str, Tensor], cure: str = 
     """Check that all tensors hold finite floating-point numbers.
 
     Raises:
-        CheckpointError: a tensor holds other numbers.
+        ModelWeightsError: a tensor holds other numbers.
     """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise CheckpointError(f"{where}: {name} is of {tensor.dtype}, not of floating-point numbers; {cure}")
+            raise ModelWeightsError(f"{where}: {name} is of {tensor.dtype}, not of floating-point numbers; {cure}")
         # The sum is a cheap first test: it is finite only if all values are. Finite values may overflow in it, so
         # a non-finite sum is confirmed by counting.
         if not tensor.sum().isfinite() and (bad := int((~tensor.isfinite()).sum())):
-            raise CheckpointError(f"{where}: {bad} of {tensor.numel()} values of {name} are NaN or infinite; {cure}")
+            raise ModelWeightsError(f"{where}: {bad} of {tensor.numel()} values of {name} are NaN or infinite; {cure}")
 
 
 def first_line(error: Exception) -> str:

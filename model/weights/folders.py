@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from model.config import ModelConfig
-from model.errors import CheckpointError, ModelError
+from model.errors import ModelError, ModelWeightsError
 from model.inputs.prompt import clip_tokenizer
 from model.networks.image_encoder import OPENAI_MEAN, OPENAI_STD, visual_tower
 from model.openclip import OpenClipSettings, VisionTransformer, open_clip
@@ -89,11 +89,11 @@ def check_widths(parts: Parts) -> None:
     """Check that the widths and channels of the parts fit each other.
 
     Raises:
-        CheckpointError: they do not fit; the message names both numbers.
+        ModelWeightsError: they do not fit; the message names both numbers.
     """
     text, cross = parts.text_encoder.config.hidden_size, parts.unet.config.cross_attention_dim
     if text != cross:
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"the text encoder is {text} wide, the UNet's cross-attention {cross}: take both from one base"
         )
     latent, inputs, outputs = (
@@ -102,7 +102,7 @@ def check_widths(parts: Parts) -> None:
         parts.unet.config.out_channels,
     )
     if not latent == inputs == outputs:
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"the VAE has {latent} latent channels, the UNet takes {inputs} and returns {outputs}: give a "
             f"text-to-image base, where the three agree"
         )
@@ -128,7 +128,7 @@ def load_base(config: ModelConfig) -> Parts:
     """Load the pretrained parts of `config`, in float32.
 
     Raises:
-        CheckpointError: a folder or hub id does not load.
+        ModelWeightsError: a folder or hub id does not load.
     """
     with _report_setting("model.base", config.base):
         location = _base_location(config)
@@ -147,7 +147,7 @@ def load_base_unet(config: ModelConfig) -> UNet2DConditionModel:
     """Load the base's UNet, in float32.
 
     Raises:
-        CheckpointError: the folder or hub id does not load.
+        ModelWeightsError: the folder or hub id does not load.
     """
     with _report_setting("model.base", config.base):
         return _load_complete(UNet2DConditionModel, _base_location(config), "unet", torch_dtype=torch.float32)
@@ -157,7 +157,7 @@ def load_base_text_encoder(config: ModelConfig) -> CLIPTextModel:
     """Load the base's text encoder as it was before training, in float32.
 
     Raises:
-        CheckpointError: the folder or hub id does not load.
+        ModelWeightsError: the folder or hub id does not load.
     """
     with _report_setting("model.base", config.base):
         return _load_complete(CLIPTextModel, _base_location(config), "text_encoder", dtype=torch.float32)
@@ -167,7 +167,7 @@ def load_parts(folder: Path) -> Parts:
     """Load the parts of a trained model's folder; the UNet has no weights until `load_network` fills the whole model.
 
     Raises:
-        CheckpointError: a part is missing or unreadable.
+        ModelWeightsError: a part is missing or unreadable.
     """
     with _report_setting("the model's folder", str(folder)):
         shapes = read_json(folder / "unet" / "config.json")
@@ -189,7 +189,7 @@ def load_settings(folder: Path) -> ModelConfig:
     """Load the settings of a trained model's folder; a local base is named by its absolute path.
 
     Raises:
-        CheckpointError: the folder has no settings, or their format is another.
+        ModelWeightsError: the folder has no settings, or their format is another.
     """
     with _report_setting("the model's folder", str(folder)):
         config = _read_settings(folder / "settings.json")
@@ -207,10 +207,10 @@ def save_model(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: 
         config: settings of the model.
 
     Raises:
-        CheckpointError: `folder` exists already, or a tensor has values that are not finite.
+        ModelWeightsError: `folder` exists already, or a tensor has values that are not finite.
     """
     if folder.exists():
-        raise CheckpointError(f"{folder} already exists: move it away, or give another folder")
+        raise ModelWeightsError(f"{folder} already exists: move it away, or give another folder")
     numbers = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
     check_numbers(f"{folder} is not written", numbers, "export an earlier checkpoint, or in float32 if this is float16")
     partial = folder.with_name(f".{folder.name}.partial")
@@ -239,7 +239,7 @@ def load_network(net: nn.Module, folder: Path) -> None:
     """Load the UNet and the added weights of a trained model's folder into the whole model.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or its tensors do not match the network.
+        ModelWeightsError: a file is missing or damaged, or its tensors do not match the network.
     """
     expected = net.state_dict()
     expected_unet = {
@@ -275,16 +275,16 @@ def _relative_to(folder: Path, config: ModelConfig) -> ModelConfig:
 def _read_settings(path: Path) -> ModelConfig:
     settings = read_json(path)
     if "format" not in settings or "model" not in settings:
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"{path} has no format and model: give the folder of a trained model, or copy this one again"
         )
     if settings["format"] != FORMAT:
-        raise CheckpointError(f"{path} is of format {settings['format']!r}; this version of the code reads {FORMAT}")
+        raise ModelWeightsError(f"{path} is of format {settings['format']!r}; this version of the code reads {FORMAT}")
     try:
         return ModelConfig.model_validate(settings["model"])
     except ValidationError as error:
         invalid = [f"{'.'.join(map(str, ('model', *one['loc'])))}: {one['msg']}" for one in error.errors()]
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"{path} has settings that this version of the code does not read: {'; '.join(invalid)}; export the model "
             f"again, or use the version that wrote it"
         ) from error
@@ -318,7 +318,7 @@ def _load_complete(network: type[N], location: _Location, subfolder: str, **prec
     for name, shape, expected in report["mismatched_keys"]:
         check_shape(where, name, shape, expected)
     if missing := sorted(report["missing_keys"]):
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"{where}: {len(missing)} tensors are missing, such as {missing[0]}: copy or download it again"
         )
     check_numbers(where, dict(loaded.named_parameters()))
@@ -333,7 +333,7 @@ def _load_tokenizer(location: _Location) -> CLIPTokenizer:
     if folder.is_dir():  # transformers would create a tokenizer without words
         words = ("tokenizer.json",) if (folder / "tokenizer.json").exists() else ("vocab.json", "merges.txt")
         if missing := [name for name in ("tokenizer_config.json", *words) if not (folder / name).is_file()]:
-            raise CheckpointError(f"{folder} lacks {' and '.join(missing)}: copy or download it again")
+            raise ModelWeightsError(f"{folder} lacks {' and '.join(missing)}: copy or download it again")
     with report_damage(folder):
         return CLIPTokenizer.from_pretrained(**location, subfolder="tokenizer")
 
@@ -348,7 +348,7 @@ def _load_scheduler(location: _Location) -> Mapping[str, object]:
 
 def _require_noise_schedule(where: Path, settings: Mapping[str, object]) -> Mapping[str, object]:
     if missing := [name for name in _REQUIRED_SCHEDULE if name not in settings]:
-        raise CheckpointError(f"{where} does not set {', '.join(missing)}: copy or download it again")
+        raise ModelWeightsError(f"{where} does not set {', '.join(missing)}: copy or download it again")
     return settings
 
 
@@ -359,10 +359,10 @@ def _image_encoder_settings(name: str, revision: str | None) -> OpenClipSettings
     path = locate_file(name, revision, "open_clip_config.json")
     settings = read_json(path)
     if missing := [part for part in ("model_cfg", "preprocess_cfg") if not isinstance(settings.get(part), dict)]:
-        raise CheckpointError(f"{path} has no {' and '.join(missing)}: give the settings of an OpenCLIP model")
+        raise ModelWeightsError(f"{path} has no {' and '.join(missing)}: give the settings of an OpenCLIP model")
     pixels = settings["preprocess_cfg"]
     if not all(_is_rgb(pixels.get(name)) for name in ("mean", "std")) or min(pixels["std"]) <= 0:
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"{path}: mean and std of preprocess_cfg are not three numbers each, std above 0: copy or download it again"
         )
     return settings
@@ -390,7 +390,7 @@ def _load_visual(settings: OpenClipSettings, name: str, revision: str | None) ->
 
 @contextmanager
 def _report_setting(setting: str, value: str) -> Iterator[None]:
-    """Turn exceptions of the libraries into a `CheckpointError` of one line that names the setting and the cure."""
+    """Turn exceptions of the libraries into a `ModelWeightsError` of one line that names the setting and the cure."""
     try:
         yield
     except ModelError:
@@ -399,7 +399,7 @@ def _report_setting(setting: str, value: str) -> Iterator[None]:
         kind, cure = "hub id (no such folder exists)", advice_on_copies(value)
         if Path(value).expanduser().is_dir():
             kind, cure = "folder", "Copy or download it again, or give another"
-        raise CheckpointError(
+        raise ModelWeightsError(
             f"{setting}={value!r} does not load as a {kind}: {type(error).__name__}: {first_line(error)}. {cure}"
         ) from error
 

@@ -68,7 +68,7 @@ class CacheWriter:
         rebuild: write stale and damaged files again.
 
     Raises:
-        model.errors.CheckpointError: weights are missing, unreadable or do not fit each other.
+        ModelWeightsError: weights are missing, unreadable or do not fit each other.
     """
 
     def __init__(self, job: TrainingJob, device: torch.device, rebuild: bool) -> None:

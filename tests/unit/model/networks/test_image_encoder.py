@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model.config import PatchTokens
-from model.errors import CheckpointError
+from model.errors import ModelWeightsError
 from model.networks.image_encoder import ImageEncoder, visual_tower
 from tests.small_model import CLS_WIDTH, OPEN_CLIP
 
@@ -68,5 +68,5 @@ def test_vit_h_14_is_the_papers_encoder_to_the_parameter():
 @pytest.mark.parametrize("extra", [{"timm_model_name": "resnet50"}, {"attentional_pool": True}])
 def test_other_towers_are_refused(extra):
     vision = OPEN_CLIP["model_cfg"]["vision_cfg"] | extra
-    with pytest.raises(CheckpointError, match=next(iter(extra))):
+    with pytest.raises(ModelWeightsError, match=next(iter(extra))):
         visual_tower(OPEN_CLIP["model_cfg"] | {"vision_cfg": vision})

