@@ -132,7 +132,7 @@ def test_a_link_to_nothing_is_named(root):
     path.rename(root / "elsewhere")
     path.symlink_to(root / "gone")
     (problem,) = problems(root)
-    assert problem.startswith(f"{path} is a link to nothing: ")
+    assert problem.startswith(f"{path} is a broken link: ")
 
 
 @pytest.mark.parametrize("layer", tuple(Layer))
@@ -177,7 +177,7 @@ def test_in_files_without_a_checksum_a_changed_picture_is_named(old):
     path = old / "sdd" / f"{SHARD}.parquet"
     flip(path, path.read_bytes().index(image(1).image) + 100)
     (problem,) = changes(old)
-    assert problem.startswith(f"{path} has another picture of {key(1).hex()}")
+    assert problem.startswith(f"{path} holds a picture of {key(1).hex()}")
 
 
 def test_in_files_without_a_checksum_other_keys_are_named(old):
