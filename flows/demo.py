@@ -25,10 +25,10 @@ from miniature.world.serve import METADATA, TRUTH, WorldConfig, world_server, wr
 from model.subject_diffusion import SubjectDiffusion
 from training.checkpoints.store import LATEST, Checkpoints
 from training.config import TrainingJob
+from training.distributed.parallel import Worker
 from training.export import export
 from training.job import run as train
 from training.monitoring.metrics import read_metrics
-from training.parallel import Worker
 
 log = logging.getLogger(__name__)
 QUERIES = {

@@ -18,8 +18,8 @@ from typing import Protocol, TypeVar
 from infra.storage import refuse_unwritable, storage_path
 from labeling.config import Executor, LabelingConfig, NounConfig, Stale, WeightsConfig, WeightsKind, Workers
 from labeling.download.image_shards import images_stamp
+from labeling.download.lists.url_list import plan_urls
 from labeling.download.stage import download_shards
-from labeling.download.url_list import plan_urls
 from labeling.download.work_files import former_stamps
 from labeling.errors import ShardStale, StageFailed
 from labeling.execution.gpus import gpu_share

@@ -6,7 +6,7 @@ The module is importable by worker processes.
 import ctypes
 from pathlib import Path
 
-from labeling.download.screening import ScreenedImage, ScreenStage, SpooledBody
+from labeling.download.screening.stage import ScreenedImage, ScreenStage, SpooledBody
 from labeling.sdd.schema import Verdict
 
 

@@ -16,9 +16,9 @@ from training.data.config import DataConfig
 from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch, PlannedRow
 from training.data.sample import Sample
+from training.distributed.parallel import Worker
 from training.loop import train
 from training.monitoring.samples import SampleRow
-from training.parallel import Worker
 
 LABELS = (["dog"], ["dog", "cat"])
 ROWS, FULL = 103, 4

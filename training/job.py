@@ -24,18 +24,18 @@ from labeling.sdd.shards import ShardStore
 from model.errors import ModelError
 from training.cache.spec import open_cache
 from training.checkpoints.store import LATEST, LATEST_GOOD, Checkpoints, RunIdentity, check_same_run
-from training.cluster import warn_if_cluster_small, with_absolute_paths
 from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.errors import StorageFault
 from training.data.loader import load_batches
 from training.data.plan import read_plan, shard_names
+from training.distributed.cluster import warn_if_cluster_small, with_absolute_paths
+from training.distributed.global_batch import warn_if_batch_differs
+from training.distributed.parallel import Worker, broadcast_from_leader, this_worker
 from training.errors import CheckpointError, TrainingError
-from training.global_batch import warn_if_batch_differs
 from training.loop import train
 from training.monitoring.samples import read_sample_rows
 from training.network import load_network
-from training.parallel import Worker, broadcast_from_leader, this_worker
 
 log = logging.getLogger(__name__)
 LOCK = "job.lock"

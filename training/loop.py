@@ -22,14 +22,14 @@ from training.checkpoints.store import Checkpoints, RunIdentity
 from training.config import TrainingConfig, TrainingJob
 from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch
+from training.distributed.parallel import Replica, Worker
 from training.errors import Diverged, TrainingError
 from training.monitoring.metrics import Metrics, MetricsLog, progress_line
 from training.monitoring.samples import ReadSampleRows, SampleGrids
 from training.monitoring.throughput import Stopwatch
-from training.optim import learning_rate
-from training.parallel import Replica, Worker
-from training.state import Position, TrainingState
-from training.step import LossSums, MicroBatch, TrainingStep
+from training.optimization.optim import learning_rate
+from training.optimization.state import Position, TrainingState
+from training.optimization.step import LossSums, MicroBatch, TrainingStep
 
 log = logging.getLogger(__name__)
 ReadBatches = Callable[[Iterable[int]], Iterator[LoadedBatch]]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from labeling.config import DownloadConfig, DownloadWorkers, Workers
-from labeling.download.fetch_result import FetchedBody
-from labeling.download.rounds import Fetch, fetch_all
-from labeling.download.screening import ScreenedImage, ScreenResult, SpooledBody, verdict_of_listing
+from labeling.download.fetching.fetch_result import FetchedBody
+from labeling.download.fetching.rounds import Fetch, fetch_all
+from labeling.download.screening.stage import ScreenedImage, ScreenResult, SpooledBody, verdict_of_listing
 from labeling.download.spool import Spool
 from labeling.execution.journal import Journal
 from labeling.execution.process import StageProcess

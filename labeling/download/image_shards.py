@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from labeling.config import DownloadConfig
 from labeling.download.collector import ImageCollector, UrlOutcome
-from labeling.download.fetch_result import is_retryable
+from labeling.download.fetching.fetch_result import is_retryable
 from labeling.download.lost_images import LostImages
-from labeling.download.screening import ScreenedImage
+from labeling.download.screening.stage import ScreenedImage
 from labeling.download.spool import Spool
 from labeling.sdd.schema import Image, Layer, ListedUrl, State, Verdict
 from labeling.sdd.shards import Refused, ShardStore

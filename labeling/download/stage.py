@@ -23,8 +23,8 @@ from infra.imports import without_wandb
 from infra.ray_cluster import join_cluster
 from labeling.config import Executor, LabelingConfig, Stale
 from labeling.download.image_shards import images_stamp, retryable_keys
+from labeling.download.lists.repeats import repeats_to_fetch
 from labeling.download.pool import PoolJob, run_pool
-from labeling.download.repeats import repeats_to_fetch
 from labeling.download.shard_download import ShardDownload, read_tasks
 from labeling.download.spool import has_spool
 from labeling.download.work_files import lists_folder, remove_stale_files, take_reports

@@ -27,7 +27,7 @@ from infra.config import load
 from infra.logs import setup_logs
 from labeling.build import download_part
 from labeling.config import LabelingConfig
-from labeling.download.url_list import plan_urls
+from labeling.download.lists.url_list import plan_urls
 from labeling.sdd.shards import ShardStore
 from labeling.steps import steps_of
 from miniature.untrained import write_networks

@@ -15,7 +15,7 @@ from infra.logs import setup_logs
 from labeling.backends.load import load_captioner, load_detector, load_segmenter, load_tagger
 from labeling.build import download_part, finish_part, label_part
 from labeling.config import BoxRules, LabelingConfig, RulesConfig
-from labeling.download.url_list import plan_urls
+from labeling.download.lists.url_list import plan_urls
 from labeling.finish import FinishJob
 from labeling.sdd import masks
 from labeling.sdd.schema import Layer, State
@@ -42,10 +42,10 @@ from tests.small_model import small_config
 from training.cache.job import make_cache
 from training.checkpoints.store import LATEST, Checkpoints
 from training.config import TrainingJob
+from training.distributed.parallel import Worker
 from training.export import export as export_model
 from training.job import run
 from training.monitoring.metrics import read_metrics
-from training.parallel import Worker
 
 PHOTOGRAPHS = 2
 SIDES_PX = {Scale.FULL: (1152, 1400), Scale.SMALL: (256, 320)}

@@ -21,7 +21,7 @@ from flows.experiment import Experiment
 from infra.config import load
 from labeling.build import download_part
 from labeling.config import LabelingConfig
-from labeling.download.url_list import plan_urls
+from labeling.download.lists.url_list import plan_urls
 from labeling.sdd import masks
 from labeling.steps import steps_of
 from miniature.networks import blip2, grounding_dino, sam

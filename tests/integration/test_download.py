@@ -18,8 +18,8 @@ import pytest
 from labeling.build import refuse_stale
 from labeling.config import DownloadConfig, DownloadWorkers, Executor, LabelingConfig, StageWorkers, Stale
 from labeling.download import stage as download
+from labeling.download.lists.url_list import plan_urls
 from labeling.download.stage import download_shards
-from labeling.download.url_list import plan_urls
 from labeling.errors import ShardStale, StageFailed
 from labeling.execution.progress import ProgressCounter
 from labeling.sdd.schema import Caption, Image, ListedUrl
@@ -158,7 +158,7 @@ DRIVER = """
 import sys
 from labeling.config import LabelingConfig
 from labeling.download.stage import download_shards
-from labeling.download.url_list import plan_urls
+from labeling.download.lists.url_list import plan_urls
 config = LabelingConfig.model_validate_json(sys.argv[1])
 download_shards(config, plan_urls(config))
 """

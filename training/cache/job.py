@@ -15,13 +15,13 @@ from infra.ray_cluster import join_cluster
 from labeling.errors import LabelingError
 from model.errors import ModelError
 from training.cache.writer import CacheReport, CacheWriter
-from training.cluster import warn_if_cluster_small, with_absolute_paths
 from training.config import TrainingJob
 from training.data.config import CacheConfig
 from training.data.plan import Plan, read_plan
+from training.distributed.cluster import warn_if_cluster_small, with_absolute_paths
+from training.distributed.parallel import this_worker
 from training.errors import TrainingError
 from training.monitoring.metrics import format_duration
-from training.parallel import this_worker
 
 log = logging.getLogger(__name__)
 NO_PROGRESS_S = 7 * 24 * 3600

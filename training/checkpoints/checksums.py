@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.parallel import Worker, gather_from_workers
+from training.distributed.parallel import Worker, gather_from_workers
 
 _RANK = re.compile(r"__(\d+)_\d+\.distcp")
 """Names of torch's data files; the first number is the rank of the worker that wrote the file."""

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from infra.storage import publish_bytes, storage_path
 from training.checkpoints.checksums import FileSum, first_mismatch
+from training.distributed.parallel import Worker, broadcast_from_leader
 from training.errors import CheckpointError
-from training.parallel import Worker, broadcast_from_leader
-from training.state import Position
+from training.optimization.state import Position
 
 log = logging.getLogger(__name__)
 FORMAT = 1

@@ -27,9 +27,9 @@ from infra.storage import fsync_folder
 from training.checkpoints.checksums import file_sums
 from training.checkpoints.record import Record, Settings, find_damage, read_record, write_record
 from training.config import TrainingJob
+from training.distributed.parallel import Worker, broadcast_from_leader, wait_for_all
 from training.errors import CheckpointError
-from training.parallel import Worker, broadcast_from_leader, wait_for_all
-from training.state import Position
+from training.optimization.state import Position
 
 log = logging.getLogger(__name__)
 LATEST, LATEST_GOOD = "latest", "latest-good"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model.inputs.batch import ImageFeatures, SubjectBatch
-from training.parallel import Replica
+from training.distributed.parallel import Replica
 
 
 @torch.no_grad()

@@ -36,11 +36,11 @@ from training.data.pictures import PictureMaker
 from training.data.plan import Plan, PlannedRow
 from training.data.rows import RowReader, TrainingRow
 from training.data.sample import Sample, SampleMaker
+from training.distributed.parallel import Replica
 from training.errors import TrainingError
 from training.monitoring.grid import Line, draw_grid
 from training.monitoring.metrics import MetricsLog
-from training.parallel import Replica
-from training.state import TrainingState
+from training.optimization.state import TrainingState
 
 log = logging.getLogger(__name__)
 _BATCHES = 64

@@ -11,8 +11,8 @@ from model.sampling.config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 from tests.training_run import trained
 from training.checkpoints.store import Checkpoints, read_tensors
+from training.distributed.parallel import Worker
 from training.export import export
-from training.parallel import Worker
 
 
 def test_is_the_mean_of_the_weights_over_the_base(job, tmp_path):

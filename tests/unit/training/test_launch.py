@@ -16,7 +16,7 @@ from training.checkpoints.record import RECORD
 from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.errors import DatasetError, StorageFault
-from training.global_batch import warn_if_batch_differs
+from training.distributed.global_batch import warn_if_batch_differs
 from training.launch import main
 from training.monitoring.metrics import read_metrics
 

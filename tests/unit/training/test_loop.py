@@ -24,14 +24,14 @@ from training.checkpoints.store import Checkpoints, read_tensors
 from training.config import TrainingJob
 from training.data.loader import LoadedBatch, SkippedRow
 from training.data.plan import PlannedRow
+from training.distributed.parallel import Replica, Worker
 from training.errors import Diverged
 from training.loop import batch_numbers, loss_shares, prepare_network, train
 from training.monitoring.metrics import FILE, read_metrics
 from training.monitoring.probe import identity_probe
-from training.optim import Optimizer
-from training.parallel import Replica, Worker
-from training.state import Position, TrainingState
-from training.step import MicroBatch, TrainingStep
+from training.optimization.optim import Optimizer
+from training.optimization.state import Position, TrainingState
+from training.optimization.step import MicroBatch, TrainingStep
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "training_losses.json"
 Jobs = Callable[..., TrainingJob]

@@ -8,10 +8,10 @@ from infra.precision import Precision
 from model.cost.memory import training_memory
 from tests.training_run import small_job
 from training.config import Strategy
+from training.distributed.parallel import Replica, Worker, local_part
 from training.loop import prepare_network
 from training.network import load_network
-from training.parallel import Replica, Worker, local_part
-from training.state import TrainingState
+from training.optimization.state import TrainingState
 
 
 @pytest.fixture

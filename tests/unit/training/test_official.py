@@ -18,10 +18,10 @@ from training.config import TrainingJob
 from training.data.config import DataConfig
 from training.data.loader import load_batches
 from training.data.plan import read_plan
+from training.distributed.parallel import Worker
 from training.export import export
 from training.job import Launch, run_worker
 from training.monitoring.metrics import read_metrics
-from training.parallel import Worker
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers' schedulers on numpy 2
 

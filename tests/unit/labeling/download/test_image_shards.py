@@ -14,12 +14,12 @@ from PIL import Image as Pillow
 
 from labeling.config import DownloadConfig, DownloadWorkers, Workers
 from labeling.download.collector import ImageCollector
-from labeling.download.fetch import Fetcher
-from labeling.download.fetch_result import FetchedBody, FetchResult
+from labeling.download.fetching.fetch import Fetcher
+from labeling.download.fetching.fetch_result import FetchedBody, FetchResult
 from labeling.download.image_shards import ImageShard, images_stamp, retryable_keys
-from labeling.download.screening import ScreenStage, SpooledBody
+from labeling.download.lists.url_list import key_of
+from labeling.download.screening.stage import ScreenStage, SpooledBody
 from labeling.download.spool import Spool
-from labeling.download.url_list import key_of
 from labeling.execution.journal import Journal, journal_path
 from labeling.execution.process import StageProcess
 from labeling.sdd.schema import Image, ListedUrl

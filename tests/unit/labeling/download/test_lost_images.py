@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labeling.config import DownloadConfig, RulesConfig
-from labeling.download.fetch_result import FetchedBody, FetchFailure, FetchResult
+from labeling.download.fetching.fetch_result import FetchedBody, FetchFailure, FetchResult
 from labeling.download.image_shards import ImageShard, images_stamp
 from labeling.errors import ImagesLost
 from labeling.finish import FinishJob

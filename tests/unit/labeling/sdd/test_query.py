@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from labeling.config import RulesConfig
-from labeling.download.fetch import host_of
+from labeling.download.fetching.fetch import host_of
 from labeling.errors import LabelingError, ShardCorrupt
 from labeling.finish import FinishJob
 from labeling.sdd import masks

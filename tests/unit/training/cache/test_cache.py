@@ -23,11 +23,11 @@ from training.data.config import AugmentationConfig, CacheConfig, DataConfig
 from training.data.errors import CacheError, DatasetError
 from training.data.loader import LoadedBatch, load_batches
 from training.data.plan import read_plan
+from training.distributed.parallel import Replica, Worker
 from training.errors import TrainingError
 from training.job import RAY_COPIES, Launch, run_worker
 from training.monitoring.metrics import read_metrics
 from training.monitoring.probe import identity_probe
-from training.parallel import Replica, Worker
 
 ROWS, VIEWS = 12, 2
 LONGEST_STEP = 2**-10

@@ -17,9 +17,9 @@ from model.config import BoxEdges
 from training.checkpoints.record import RECORD, read_record
 from training.checkpoints.store import Checkpoints, RunIdentity, Tensors, check_same_run, read_tensors
 from training.config import TrainingJob
+from training.distributed.parallel import Worker
 from training.errors import CheckpointError
-from training.parallel import Worker
-from training.state import Position
+from training.optimization.state import Position
 
 STAMP = "made-up"
 

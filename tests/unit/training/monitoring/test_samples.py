@@ -17,18 +17,18 @@ from tests.factories import finished
 from tests.small_model import IMAGE_PX, LATENT
 from tests.training_run import made_up_rows, trained
 from tests.unit.training.data.conftest import some_rows
+from tests.unit.training.distributed.test_parallel import train_on_two_workers
 from tests.unit.training.test_loop import MadeUpPlan, differing, read, tensors_at
-from tests.unit.training.test_parallel import train_on_two_workers
 from training.config import SamplesConfig, TrainingJob
 from training.data.config import DataConfig
 from training.data.plan import read_plan
+from training.distributed.parallel import Replica, Worker
 from training.errors import TrainingError
 from training.loop import train
 from training.monitoring.grid import Line, draw_grid
 from training.monitoring.samples import SampleGrids, read_sample_rows
 from training.monitoring.throughput import Stopwatch
-from training.parallel import Replica, Worker
-from training.state import TrainingState
+from training.optimization.state import TrainingState
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers' schedulers on numpy 2
 Jobs = Callable[..., TrainingJob]

@@ -1,0 +1,206 @@
+"""From lists of URLs to planned shards."""
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from labeling.config import LabelingConfig, Stale
+from labeling.download.lists.url_list import key_of, plan_urls, shard_name, shard_number
+from labeling.errors import BadInput, ShardStale
+from labeling.sdd.schema import ListedUrl
+from labeling.sdd.shards import ShardStore
+
+LAION = {
+    "URL": ["http://a.example/1", "http://a.example/2", "http://a.example/1"],
+    "TEXT": ["one, with a comma", None, 'three "quoted"\nlines'],
+    "WIDTH": [1025, None, 2000],
+    "HEIGHT": [1026, 7, 1],
+    "similarity": [0.5, 0.25, None],
+    "hash": [-(2**62) - 1, 2**62 + 1, None],
+    "punsafe": [0.125, None, 0.5],
+    "pwatermark": [0.75, 0.0, None],
+    "AESTHETIC_SCORE": [5.5, 6.25, None],
+    "another": ["x", "y", "z"],
+}
+
+
+def planned(root: Path, urls: Path, images_per_shard: int = 2, **more: Any) -> list[list[ListedUrl]]:
+    """The rows of each shard that the list gives, in the list's order."""
+    config = LabelingConfig(root=str(root / "sdd"), urls=str(urls), images_per_shard=images_per_shard, **more)
+    store = ShardStore(config.root)
+    shards = [list(store.read(ListedUrl, ("urls",), shard)) for shard in plan_urls(config)]
+    assert all(rows == sorted(rows, key=lambda row: row.key) for rows in shards), (
+        "rows stand in the order of their keys"
+    )
+    return [sorted(rows, key=lambda row: row.list_row) for rows in shards]
+
+
+def in_list_order(shards: Sequence[Sequence[ListedUrl]]) -> list[ListedUrl]:
+    return [row for rows in shards for row in rows]
+
+
+def test_parquet_and_csv_give_the_same_rows(tmp_path: Path) -> None:
+    table = pa.table(LAION)
+    pq.write_table(table, tmp_path / "list.parquet")
+    pa_csv.write_csv(table, tmp_path / "list.csv")
+    (tmp_path / "list.csv.gz").write_bytes(gzip.compress((tmp_path / "list.csv").read_bytes()))
+    first, second = planned(tmp_path / "p", tmp_path / "list.parquet")
+    assert [first, second] == planned(tmp_path / "c", tmp_path / "list.csv")
+    assert [first, second] == planned(tmp_path / "z", tmp_path / "list.csv.gz")
+    assert first[0] == ListedUrl(
+        key=key_of("http://a.example/1", 0),
+        list_row=0,
+        url="http://a.example/1",
+        alt_text="one, with a comma",
+        similarity=0.5,
+        laion_hash=-(2**62) - 1,
+        punsafe=0.125,
+        pwatermark=0.75,
+        aesthetic_score=5.5,
+        listed_width_px=1025,
+        listed_height_px=1026,
+    )
+    assert second[0].key == key_of("http://a.example/1", 1), "the second occurrence has a key of its own"
+    assert second[0].alt_text == 'three "quoted"\nlines'
+    assert second[0].aesthetic_score is None
+
+
+def test_only_the_url_is_required_and_case_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("width,Url\n1024.0,http://a.example/1\nnan,\n")
+    ((row, empty),) = planned(tmp_path, tmp_path / "list.csv")
+    assert (row.url, row.listed_width_px, row.alt_text) == ("http://a.example/1", 1024, None)
+    assert (empty.url, empty.listed_width_px) == ("", None), "a row without a URL is a row"
+
+
+def test_a_folder_is_one_list_in_the_order_of_names(tmp_path: Path) -> None:
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "b.csv").write_text("URL\nhttp://a.example/3\nhttp://a.example/1\n")
+    pq.write_table(pa.table({"url": [f"http://a.example/{i}" for i in (1, 2)]}), folder / "a.parquet")
+    (folder / "README.txt").write_text("no list")
+    rows = in_list_order(planned(tmp_path, folder, images_per_shard=3))
+    assert [(row.list_row, row.url[-1]) for row in rows] == [(0, "1"), (1, "2"), (2, "3"), (3, "1")]
+    assert rows[3].key == key_of("http://a.example/1", 1), "occurrences are counted over all files"
+
+
+def test_shards_cut_the_list_wherever_it_is_stored(tmp_path: Path) -> None:
+    urls = [f"http://a.example/{i % 70}" for i in range(250)]
+    pq.write_table(pa.table({"URL": urls}), tmp_path / "list.parquet", row_group_size=33)
+    shards = planned(tmp_path, tmp_path / "list.parquet", images_per_shard=100)
+    assert [len(rows) for rows in shards] == [100, 100, 50]
+    rows = in_list_order(shards)
+    assert [row.url for row in rows] == urls
+    assert [row.key for row in rows] == [key_of(url, i // 70) for i, url in enumerate(urls)]
+    assert len({row.key for row in rows}) == 250
+
+
+def test_planning_again_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("URL\nhttp://a.example/1\nhttp://a.example/2\nhttp://a.example/3\n")
+    shards = planned(tmp_path, tmp_path / "list.csv")
+    files = sorted((tmp_path / "sdd/urls").glob("*.parquet"))
+    before = [(file, file.stat().st_mtime_ns) for file in files]
+    assert planned(tmp_path, tmp_path / "list.csv") == shards
+    (tmp_path / "list.csv").touch()
+    assert planned(tmp_path, tmp_path / "list.csv") == shards
+    assert [(file, file.stat().st_mtime_ns) for file in files] == before
+    files[1].unlink()
+    assert planned(tmp_path, tmp_path / "list.csv") == shards, "a lost file is made again"
+    assert files[0].stat().st_mtime_ns == before[0][1]
+
+
+def test_without_a_list_the_last_plan_counts(tmp_path: Path) -> None:
+    config = LabelingConfig(root=str(tmp_path / "sdd"))
+    with pytest.raises(BadInput, match=r"labeling\.urls is not set"):
+        plan_urls(config)
+    (tmp_path / "list.csv").write_text("URL\nhttp://a.example/1\n")
+    planned(tmp_path, tmp_path / "list.csv")
+    assert plan_urls(config) == ["shard-00000"]
+
+
+def test_a_longer_list_keeps_the_full_shards_and_another_is_refused(tmp_path: Path) -> None:
+    urls = tmp_path / "list.csv"
+    urls.write_text("URL\nhttp://a.example/1\nhttp://a.example/2\n")
+    planned(tmp_path, urls)
+    stamp = ShardStore(str(tmp_path / "sdd")).stamp("urls", "shard-00000")
+    urls.write_text("URL\nhttp://a.example/1\nhttp://a.example/2\nhttp://a.example/1\n")
+    assert len(planned(tmp_path, urls)) == 2
+    assert ShardStore(str(tmp_path / "sdd")).stamp("urls", "shard-00000") == stamp
+    urls.write_text("URL\nhttp://a.example/1\nhttp://a.example/9\nhttp://a.example/1\n")
+    with pytest.raises(
+        ShardStale, match=r"shard-00000\.parquet was not planned from the rows .*labeling\.stale=rebuild"
+    ):
+        planned(tmp_path, urls)
+    assert planned(tmp_path, urls, stale=Stale.REBUILD)[0][1].url == "http://a.example/9"
+    urls.write_text("URL\nhttp://a.example/1\nhttp://a.example/9\n")
+    with pytest.raises(ShardStale, match="no longer has"):
+        planned(tmp_path, urls)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.csv", None, r"gone\.csv'?: no such file or folder"),
+        ("list.txt", b"http://a.example/1\n", r"list\.txt'?: the name does not end in \.parquet, \.csv"),
+        ("list.csv", b"", r"list\.csv is not a readable list of URLs \(Empty CSV file\)"),
+        ("list.csv", b"URL\n", r"list\.csv'? has no rows: a list needs at least one URL"),
+        ("list.csv", b"link,TEXT\na,b\n", r"list\.csv has no URL column, only link, TEXT: rename"),
+        ("list.csv", b"URL,url\na,b\n", r"list\.csv has the columns URL and url: rename all but one"),
+        ("list.csv", b"URL,WIDTH\na,1\nb,wide\n", r"list\.csv, row 2: WIDTH is 'wide', not a number"),
+        ("list.csv", b"URL,AESTHETIC_SCORE\na,high\n", r"row 1: AESTHETIC_SCORE is 'high', not a number"),
+        ("list.csv", b"URL,HEIGHT\na,99999999999\n", r"row 1: HEIGHT is '99999999999', not a number \(int32\)"),
+        (
+            "list.csv",
+            b"URL,TEXT\na,b\nc,d,e\n",
+            r"list\.csv is not a readable list .*Row #3: Expected 2 columns, got 3",
+        ),
+        ("list.csv", "URL,TEXT\na,é\n".encode("latin-1"), r"list\.csv is not a readable list .*UTF8"),
+        ("list.csv.gz", b"URL\na\n", r"list\.csv\.gz is not a readable list"),
+        ("list.parquet", b"PAR1 no parquet", r"list\.parquet is not a readable list of URLs"),
+    ],
+)
+def test_lists_that_cannot_be_used(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=message) as error:
+        planned(tmp_path, tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_parquet_column_of_the_wrong_type(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"URL": ["a", "b"], "punsafe": ["0.5", "low"]}), tmp_path / "list.parquet")
+    with pytest.raises(BadInput, match=r"list\.parquet, row 2: punsafe is 'low', not a number"):
+        planned(tmp_path, tmp_path / "list.parquet")
+    pq.write_table(pa.table({"URL": ["a"], "WIDTH": [[1, 2]]}), tmp_path / "list.parquet")
+    with pytest.raises(BadInput, match=r"row 1: WIDTH is \[1, 2\], not a number"):
+        planned(tmp_path, tmp_path / "list.parquet")
+
+
+def test_text_in_another_encoding_is_named_with_its_row(tmp_path: Path) -> None:
+    latin = pa.array([b"fine", b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"URL": ["a", "b"], "TEXT": latin}), tmp_path / "list.parquet")
+    with pytest.raises(BadInput, match=r"list\.parquet, row 2: TEXT is b'caf\\xe9', not text"):
+        planned(tmp_path, tmp_path / "list.parquet")
+
+
+def test_numbers_that_are_written_in_several_ways_are_refused_as_a_whole(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"URL": ["a", "b"], "WIDTH": ["0x10", "12.5"]}), tmp_path / "list.parquet")
+    with pytest.raises(
+        BadInput, match=r"list\.parquet: WIDTH is not a number .* throughout .*; write all values in one way"
+    ):
+        planned(tmp_path, tmp_path / "list.parquet")
+
+
+def test_a_folder_without_lists(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    with pytest.raises(BadInput, match="the folder has no file whose name ends in"):
+        planned(tmp_path, tmp_path / "lists")
+
+
+def test_names_of_shards() -> None:
+    assert [shard_number(shard_name(number)) for number in (0, 99_999, 586_000)] == [0, 99_999, 586_000]
