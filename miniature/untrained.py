@@ -10,8 +10,8 @@ from miniature.world.scenes import phrases
 def write_networks(folder: Path, seed: int) -> None:
     """Write `blip2/`, `grounding_dino/` and `sam/` under `folder`.
 
-    Their captions, boxes and masks have nothing to do with the picture, but they differ between pictures, so that every
-    stage keeps some images and drops others.
+    Their captions, boxes and masks do not describe the picture, but they vary between pictures, so every stage keeps
+    some images and drops others.
     """
     words = phrases()
     captions, prompts = caption_vocabulary([*words, *blip2.PRONOUNS]), detection_vocabulary(words)

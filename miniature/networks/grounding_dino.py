@@ -88,8 +88,8 @@ def architecture(vocabulary: Vocabulary, sizes: Sizes = SIZES) -> GroundingDinoC
 def build(vocabulary: Vocabulary, seed: int, sizes: Sizes = SIZES) -> GroundingDinoForObjectDetection:
     """Return the network with random weights, in evaluation mode, float32.
 
-    Its boxes do not depend on the nouns, but they differ in place, size, shape and score, so that thresholds and rules
-    keep some and drop others (see `spread_scores` and `spread_boxes`).
+    Its boxes do not depend on the nouns. They vary in place, size, shape and score, so thresholds and rules keep some
+    and drop others (see `spread_scores` and `spread_boxes`).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -64,7 +64,7 @@ def fit(vae: AutoencoderKL, images: Float[Tensor, "N 3 64 64"]) -> None:
     variances, directions = torch.linalg.eigh((patches - mean).T.double() @ (patches - mean).double() / len(patches))
     stds = variances.flip(0)[:CHANNELS].sqrt()
     scales = stds**WHITENING
-    scales *= (stds / scales).square().mean().sqrt()  # a deviation of 1 over all channels
+    scales *= (stds / scales).square().mean().sqrt()  # the latent has standard deviation 1 over all channels
     code = (directions.flip(1)[:, :CHANNELS] / scales).T.float()
     _write_encoder(vae, code, -code @ mean)
     _fit_decoder(vae, images)
@@ -112,7 +112,7 @@ def _write_encoder(vae: AutoencoderKL, code: Tensor, offset: Tensor) -> None:
 
 
 def _fit_decoder(vae: AutoencoderKL, images: Tensor) -> None:
-    """Fit the 2 x 2 pixels of each place at half the side from the latent, then the image from both."""
+    """Fit a convolution from the latent to blocks of 2 x 2 pixels, then one from latent and blocks to the image."""
     latents = vae.encode(images).latent_dist.mean
     decoder = vae.decoder
     halves, whole = (block.upsamplers[0].conv for block in decoder.up_blocks[:2])

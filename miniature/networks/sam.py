@@ -51,8 +51,8 @@ def architecture(sizes: SamArchitecture = SIZES) -> SamConfig:
 def build(seed: int, sizes: SamArchitecture = SIZES) -> SamModel:
     """Return the network with random weights, in evaluation mode, float32.
 
-    Its masks do not depend on the picture, but their areas range from empty to full, so that the rules on masks keep
-    some and drop others (see `spread_areas`).
+    Its masks do not depend on the picture. Their areas range from empty to full, so the rules on masks keep some and
+    drop others (see `spread_areas`).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Scores a base's pictures with an independent judge: are the place and the class of each subject those of the caption?
+"""Scores a base's pictures: an independent judge checks the place and each subject's class against the caption.
 
     subject-diffusion score base miniature/weights/base
 
@@ -23,9 +23,9 @@ from miniature.training.pictures import SCENES, SIDE_PX, ScenePicture, pixels, s
 _SEED = 777
 _BATCH = 32
 CALLED = {"class word": 1.0, "name": 0.0}
-"""Kind of word by which captions call subjects, with the value of `class_word_share` that produces it."""
+"""Value of `class_word_share` for captions that call all subjects by this kind of word."""
 TABLE = Table({"pictures": 9, "called by": 10, "subjects": 1}, name_width=10)
-"""Table of the figures; `pictures` are generated, or real: the scenes that the captions describe."""
+"""Table of the figures; `pictures` is "generated", or "real" for the scenes that the captions describe."""
 
 
 def sample_scenes(called: str, subjects: int, count: int) -> list[ScenePicture]:

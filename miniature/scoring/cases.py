@@ -82,7 +82,7 @@ def _case(seed: tuple[int, ...], wanted: Sequence[Sprite]) -> Case:
     names, count = tuple(sprite.name for sprite in wanted), len(wanted)
     of_these = {"pool": Pool.ALL, "names": names, "subjects": (count, count), "class_word_share": 1.0}
     scenes = SCENES.model_copy(update=of_these)
-    drawn = (scene_picture((*seed, attempt), scenes) for attempt in range(_TRIES))  # not every draw has room for all
+    drawn = (scene_picture((*seed, attempt), scenes) for attempt in range(_TRIES))  # a draw may lack room for all
     one = next(s for s in drawn if len(s.scene.subjects) == count)
     rng = np.random.default_rng(seed)
     return Case(one, tuple(_target_subject(one, index, rng) for index in range(count)))

@@ -5,15 +5,15 @@
 It reads the files of a real `build`. With `--scoring FOLDER`, each stage except the captioner also runs on its *true*
 input, with its ordinary backend, so that an error can be attributed to a stage.
 
-These count as right, for each image that was downloaded:
+For each downloaded image, the score counts as right:
     noun     a noun of the true caption: a subject, by its name or its class word, or the background
     subject  the same without the words of backgrounds
     box      a box whose label is a word of the subject and whose IoU with the true box is at least .5
     mask     the IoU with the true mask, for each subject whose true box passes the rules on boxes; 0 without a mask
     entity   an entity with the right label and box and a mask IoU of at least .75, for each subject whose true box and
              mask pass all rules; `precision, any` counts the entities of all subjects
-Scenes with a sprite that no network was trained on are counted separately, and so are scenes on backgrounds that no
-network was trained on (`--untaught-scenes`).
+Scenes with held-out sprites and scenes on untaught backgrounds (`--untaught-scenes`) have figures of their own; no
+network was trained on either.
 """
 
 from collections import defaultdict
@@ -43,9 +43,9 @@ TRAINED, HELD_OUT = "trained", "held out"
 TAUGHT_PLACES, UNTAUGHT_PLACES = "taught", "untaught"
 UNTAUGHT_SEED = 20262
 TABLE = Table({"stage": 10, "input": 5, "sprites": 8, "backgrounds": 8}, name_width=17)
-"""Table of the figures. `input` is "built", the output of the stages before, or "true", the correct output. `sprites`
-is `HELD_OUT` for scenes with a held-out sprite, otherwise `TRAINED`. `backgrounds` tells whether the networks were
-trained on them."""
+"""Table of the figures. `input` is "built" if a stage ran on the output of the stages before it, "true" if it ran on
+the truth. `sprites` is `HELD_OUT` for scenes with a held-out sprite, otherwise `TRAINED`. `backgrounds` is
+`TAUGHT_PLACES` or `UNTAUGHT_PLACES`: whether the networks were trained on the scenes' backgrounds."""
 RowT = TypeVar("RowT", Nouns, Detections, Entities, "Product")
 
 
@@ -54,9 +54,9 @@ class Tally:
     """Contribution of one image to the figures of a stage."""
 
     hits: Mapping[str, tuple[int, int]]
-    """Number of hits and number of all, by the name of the share."""
+    """Number of hits and number of items, by name of the share."""
     values: Mapping[str, Sequence[float]]
-    """Values to average, by the name of the mean."""
+    """Values to average, by name of the mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +221,7 @@ def _tallies(
     layer: str,
     tally: Callable[[Truth, RowT | None], Tally],
 ) -> Iterator[tuple[str, Tally]]:
-    """Yield for each image which sprites it has, and its tally from its truth and its row of `layer`.
+    """Yield `TRAINED` or `HELD_OUT` for each image, and the tally of its row of `layer` against its truth.
 
     Images that the stage refused have no row.
     """

@@ -11,8 +11,8 @@ from model.sampling.config import SamplingConfig
 from model.sampling.guidance import Guidance
 
 SAMPLING = SamplingConfig(scheduler="DDIM", steps=25, guidance=Guidance(text=2.0, image=4.0))
-"""Sampling settings. Image guidance is the strongest tried for which all backgrounds of `--asked untaught` are right;
-at 5 the share is .95."""
+"""Sampling settings. Of the scales of image guidance that were tried, 4 is the largest with which all backgrounds of
+`--asked untaught` are right; with 5 the share is .95."""
 
 
 class SubjectSet(StrEnum):
@@ -21,8 +21,8 @@ class SubjectSet(StrEnum):
     HELD_OUT = "held_out"
     """Subjects that no network has seen, for the reported scores."""
     UNTAUGHT = "untaught"
-    """Subjects that no labelling network was trained on, so that no dataset has them, but that base and judges have
-    seen; for choosing settings."""
+    """Subjects that the base and the judges were trained on but the labelling networks were not, so no dataset contains
+    them; for choosing settings."""
 
 
 class PlaceHint(StrEnum):

@@ -1,11 +1,11 @@
-"""Scores a trained model on unseen subjects: which of the 60 does a picture show, and is its background right?
+"""Scores a trained model on 60 unseen subjects: whether its pictures show the right subject and the right background.
 
     subject-diffusion score subjects miniature/weights/subject_diffusion
 
 Each subject is given in one pose and requested in another, at a place of a new scene, by its class word. An embedder
-that has not seen the 60 subjects ranks them by similarity to the generated picture; chance is .017. There are figures
-with all conditions and without each of them, and for the scenes themselves: `real` is an upper bound. Settings are
-chosen on other subjects (`--asked untaught`).
+that has not seen the 60 subjects ranks them by similarity to the generated picture; chance is .017. The model is scored
+with all conditions and without each of them. The scenes themselves are scored too, as an upper bound (`real`). Settings
+are chosen on other subjects (`--asked untaught`).
 
 By default the model gets the subject's outline in the scene, which helps to identify it. With `--given box` it gets
 only the bounds of that outline, as from a user. `subject_baselines` scores pictures that need no model.

@@ -10,7 +10,7 @@ NetT = TypeVar("NetT", bound=nn.Module)
 
 
 class Average(nn.Module, Generic[NetT]):
-    """Running average of the weights of `net`; checkpoints hold it as the head of a task.
+    """Running average of the weights of `net`. A task keeps it in its `heads`, so checkpoints include it.
 
     Args:
         decay: factor of the old average in each step, 0 to 1; early steps use a smaller one.

@@ -53,8 +53,8 @@ class BasePhase(Phase):
     average_decay: ShareBelowOne = 0.998
     """Decay per step of the running average of the weights, which is saved."""
     noise_power: float = Field(default=1.0, gt=0, le=100)
-    """Exponent of the uniform number that draws timesteps. Below 1, noisy timesteps, which determine the content of
-    the image, are more frequent."""
+    """Exponent p: timesteps are u^p of the schedule's length, with u uniform from 0 to 1. If p is below 1, noisy
+    timesteps, which determine the content of the image, are more frequent."""
     subject_weight: float = Field(default=1.0, ge=1, le=1000)
     """Weight of the error on subjects relative to that on the background; 1 weights both equally."""
 

@@ -34,7 +34,7 @@ from miniature.world.scenes import Scene, ScenesConfig, compose, phrases
 
 SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256), names=labelled_names())
 CROWDED = SCENES.model_copy(update={"subjects": (3, 7)})
-"""Scenes for the image encoder, with more subjects to learn from in each picture."""
+"""Scenes for training the image encoder; with more subjects, more patches of each picture show a sprite."""
 UNSCORED = -100
 """Label of tokens and patches that the loss ignores, as in transformers."""
 

@@ -18,7 +18,7 @@ _CORE = 0.25
 _WIDTH = 0.11
 """Standard deviation of the region around a box's centre with reduced loss, as a share of the box's side."""
 _COARSE = 0.34
-"""Smallest longer side of a box, as a share of the image, whose peak is on the coarse grid."""
+"""Longer side, as a share of the image, from which on a box has its peak on the coarse grid."""
 
 
 def cell_centres() -> Tensor:

@@ -40,7 +40,7 @@ from miniature.world.sprites import Sprite, sprites
 
 SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256), names=labelled_names())
 CROWDED = SCENES.model_copy(update={"subjects": (3, 7)})
-"""Scenes for the backbone, with more subjects to learn from in each picture."""
+"""Scenes for training the backbone; with more subjects, more cells of each picture show a sprite."""
 _PRIOR = 2.0
 """Square root of minus the initial logit of a token without evidence."""
 

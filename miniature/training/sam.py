@@ -26,7 +26,7 @@ MASK_PX = 4 * SIZES.image_px // SIZES.patch_px
 PREPROCESSING = Preprocessing(side_px=SIZES.image_px)
 SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256))
 CROWDED = SCENES.model_copy(update={"subjects": (3, 6)})
-"""Scenes with many touching subjects: after the first phase, most errors are parts of another subject in the box."""
+"""Scenes with many touching subjects: most errors after the first phase include parts of a neighbouring subject."""
 
 
 class SamPhase(Phase):
@@ -35,11 +35,11 @@ class SamPhase(Phase):
     boxes: Count = 2
     """Number of prompts per image."""
     map_weight: Factor = 1.0
-    """Weight of the map of all subjects from an auxiliary head, a dense supervision of the image encoder; 0 has no
-    map."""
+    """Weight of the loss of an auxiliary head that maps all subjects, which supervises the image encoder densely; 0
+    turns it off."""
     owner_weight: Factor = 0.0
-    """Weight of the map in which each cell of a subject predicts the subject's box; 0 has no such map. It trains the
-    image encoder to separate touching subjects, which the map of all subjects does not."""
+    """Weight of the loss of an auxiliary head by which each cell of a subject predicts the subject's box; 0 turns it
+    off. Unlike the map of all subjects, it trains the image encoder to separate touching subjects."""
 
 
 class SamConfig(Config):

@@ -52,21 +52,20 @@ class ScenesConfig(Config):
     pool: Pool = Pool.TRAINED
     """Set of sprites that may be subjects."""
     names: tuple[str, ...] = ()
-    """Names of the only sprites of the pool to use; empty for all of them."""
+    """Names of the sprites of the pool that may be subjects; empty allows all of them."""
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
     """Nouns of the backgrounds to use."""
     box_share: tuple[Share, Share] = (0.03, 0.5)
     """Share of the image that a subject's whole box covers, 0 to 1, log-uniform. The upper end is for one subject and
     decreases with the square root of their number."""
     spread: Share = 1.0
-    """Share of the room between the edges that subjects are placed in, around its middle; 0 places all in the middle.
-    """
+    """Share of the free width and height, around the middle, over which subjects are placed; 0 centres all."""
     min_visible: float = Field(default=0.8, gt=0.0, le=1.0)
     """Smallest share of each subject that stays visible, 0 to 1."""
     max_rotation_deg: float = Field(default=15.0, ge=0, le=180)
-    """Largest rotation in either direction, in degrees; 0 rotates none."""
+    """Largest rotation in either direction, in degrees; 0 turns rotation off."""
     max_perspective: ShareBelowOne = 0.25
-    """Largest relative depth of a subject's side against its middle; 0 shows all flat."""
+    """Largest perspective tilt: change of depth over a subject's longest side; 0 shows all subjects face-on."""
     flip_share: Share = 0.5
     """Share of subjects that are mirrored, 0 to 1."""
     subject_light: tuple[Factor, Factor] = (0.85, 1.1)

@@ -61,11 +61,11 @@ class WorldConfig(Config):
     held_out_share: Share = 0.0
     """Share of scenes with held-out subjects only, 0 to 1, regardless of `scenes.pool` and `scenes.names`."""
     low_share: Share = 0.06
-    """Share of rows with an AESTHETIC_SCORE below 5, share with a `punsafe` above 0.5 and share with a `pwatermark`
-    above 0.8, each drawn independently, 0 to 1; the download's default thresholds drop them."""
+    """Share of rows, 0 to 1, that fail a default threshold of the download. It applies independently to each of three
+    columns: AESTHETIC_SCORE below 5, `punsafe` above 0.5, `pwatermark` above 0.8."""
     untaught_scenes: int = Field(default=0, ge=0, le=100_000)
-    """Number of scenes of held-out subjects on untaught backgrounds that the score composes for masks. They are not
-    part of the world."""
+    """Number of scenes of held-out subjects on untaught backgrounds on which the score of labels measures masks. The
+    score composes them; they are not part of the world."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
