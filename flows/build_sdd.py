@@ -1,4 +1,4 @@
-"""`prefect deployment run build-sdd/build-sdd`: LAION URLs in, SDD shards out.
+"""The Prefect flow that builds a dataset: `prefect deployment run build-sdd/build-sdd`.
 
 labeling/build.py defines the order of the calls. This module runs each as a Prefect task: one per stage and part of
 the list, never one per image. Finished files in storage decide what remains to do, not Prefect's state, so results are

@@ -68,7 +68,7 @@ def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) 
 
 
 def with_taught_subjects(world: WorldConfig) -> WorldConfig:
-    """Return `world` with the subjects that the labelling networks were taught, unless it names its own."""
+    """Return `world`; if it names no subjects, add those that the labelling networks were trained on."""
     named = world.scenes.names or labelled_names()
     return world.model_copy(update={"scenes": world.scenes.model_copy(update={"names": named})})
 

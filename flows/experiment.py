@@ -23,4 +23,4 @@ class DemoExperiment(Config):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig
     world: WorldConfig = WorldConfig()
-    """Scenes of the demo. Without `world.scenes.names` they show subjects that the labelling networks were taught."""
+    """Scenes of the demo. Empty `world.scenes.names` stand for the subjects that the labelling networks know."""

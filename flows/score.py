@@ -68,7 +68,7 @@ def base(
     threads: ThreadsOption = 1,
     out: OutOption = None,
 ) -> None:
-    """Score a base's pictures by the independent judge: is the background right, is each subject of its class?"""
+    """Score a base's pictures: an independent judge checks the background and the class of each subject."""
     import torch
 
     from miniature.networks.judge import load_judge
@@ -101,9 +101,10 @@ def subjects(
     threads: ThreadsOption = 1,
     out: OutOption = None,
 ) -> None:
-    """Score a model on 60 subjects: is each ranked first by an independent network, is the background right?
+    """Score a model on 60 subjects: independent networks check its pictures for subject and background.
 
-    Each subject is given in one pose and wanted in another. Chance is .017.
+    Each subject is given in one pose and requested in another. It counts as right if it is ranked first among
+    all 60; chance is .017.
     """
     import torch
 

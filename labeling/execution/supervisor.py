@@ -1,4 +1,4 @@
-"""Passes the rows of a shard through a worker process. Each row gets an outcome, even if it crashes or hangs it.
+"""Passes the rows of a shard through a worker process. A row that crashes or hangs it gets an outcome too.
 
 row raises                      `failed`, with the exception: the worker bisects the batch
 batch does not fit in memory    halved by the worker; the smaller size is kept
@@ -50,7 +50,7 @@ class ShardPass:
         """Yield one outcome per row, in order.
 
         Raises:
-            StageFailed: the process does not start, or ends with each row that it gets.
+            StageFailed: the process does not start, or exits on every row that it receives.
         """
         batches = self._batches(rows)
         while True:

@@ -72,8 +72,8 @@ class SampleMaker:
 
         Args:
             encoded: cached outputs for the draw `view`, or the reason why there are none.
-            view: epoch whose subjects and crop to draw; None for `epoch`. Subjects whose features are not cached are
-                augmented differently in each epoch in any case.
+            view: epoch whose subjects and crop to draw; None for `epoch`. The augmentation of subjects without cached
+                features always follows `epoch`.
 
         Raises:
             PoisonedRow: image, boxes, masks or labels of the row cannot be used.
