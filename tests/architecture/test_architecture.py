@@ -162,3 +162,11 @@ def test_weights_name_no_path_of_the_machine_that_made_them():
     settings = {path: path.read_text() for path in (ROOT / "miniature" / "weights").rglob("*.json")}
     assert settings
     assert [str(path) for path, text in settings.items() if re.search(r': "(/|[A-Z]:|out/)', text)] == []
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_any_is_rare(name):
+    """At most 10 in 1,000 lines, each at the border of a library without types."""
+    texts = [(ROOT / source).read_text() for source in SOURCES if source.startswith(f"{name}/")]
+    lines = sum(bool(line.strip()) for text in texts for line in text.splitlines())
+    assert sum(len(re.findall(r"\bAny\b", text)) for text in texts) <= 10 * lines / 1000
