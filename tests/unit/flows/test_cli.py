@@ -34,7 +34,7 @@ def dataset(tmp_path):
 def test_a_folder_that_is_no_dataset_is_named(tmp_path, words):
     verb, *sql = words
     line = refused(verb, str(tmp_path / "typo"), *sql)
-    assert f"{tmp_path}/typo: no dataset" in line
+    assert f"{tmp_path}/typo: not a dataset" in line
     assert "labeling.root" in line
     assert not (tmp_path / "typo").exists()
 

@@ -104,7 +104,7 @@ def test_a_wrong_setting_is_named(override, parts):
 
 
 def test_the_root_is_needed():
-    with pytest.raises(SettingsError, match=r"labeling\.root: is needed"):
+    with pytest.raises(SettingsError, match=r"labeling\.root: is required"):
         load(Experiment, None, ["labeling.stale=rebuild"])
 
 

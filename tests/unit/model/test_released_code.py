@@ -97,7 +97,7 @@ def blobs(images: int, subjects: int, seed: int) -> Array:
 def test_attention_loss(net: SubjectDiffusion) -> None:
     """Four images: two subjects, one, two with the text dropped, two whose second mask is empty."""
     labels = [["dog", "fire hydrant"], ["cat", None], ["dog", "cat"], ["bird", "axolotl"]]
-    prompts = net._without_text(
+    prompts = net._drop_text(
         net.prompts([Prompt("on grass", one) for one in labels]), torch.tensor([False, False, True, False])
     )
     masks = blobs(4, 2, seed=0)

@@ -317,7 +317,7 @@ def test_no_image_is_what_the_sampler_leaves_out(build):
         net.location_mask(batch.boxes, batch.masks, batch.present, size),
     )
     always = torch.ones(1, dtype=torch.bool)
-    trained = net._without(given, DropMasks(text=~always, image=always, layout=~always))
+    trained = net._drop(given, DropMasks(text=~always, image=always, layout=~always))
     sampled = replace(given, adapter=None, location_mask=torch.zeros(1, 1, *size))
     z_t, t = torch.randn(1, 4, *size), torch.tensor([500])
     assert torch.equal(net.unet(z_t, t, trained), net.unet(z_t, t, sampled))
@@ -360,7 +360,7 @@ def test_boxes_can_be_the_location(build):
 def test_the_empty_text_is_the_dropped_prompts(build):
     net = build()
     batch = small_batch(net.prompts, ["dog", "cat"])
-    nothing = net._without_text(batch.prompts, torch.ones(1, dtype=torch.bool))
+    nothing = net._drop_text(batch.prompts, torch.ones(1, dtype=torch.bool))
     assert (nothing.placeholder_positions == ABSENT).all()
     dropped = net.text_encoder(nothing.token_ids, nothing.placeholder_positions, torch.randn(1, 2, 24))
     assert torch.allclose(net.empty_text(), dropped, atol=1e-6)

@@ -142,7 +142,7 @@ def test_the_upper_8_of_16_bits_per_channel_are_kept():
 
 @pytest.mark.parametrize("samples", [np.float32(0.5), np.float32("nan"), np.int32(70_000)])
 def test_samples_of_32_bits_are_refused_as_their_white_is_unknown(samples):
-    with pytest.raises(UndecodableImage, match="32 bits"):
+    with pytest.raises(UndecodableImage, match="32-bit"):
         decode(encoded(np.full((4, 4), samples), "TIFF"))
 
 
