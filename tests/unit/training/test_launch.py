@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_not_trained_on_and_the_one_before_it_is(setting
 
 
 def test_two_jobs_do_not_share_a_folder(settings, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(job, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(job, "LOCK_TIMEOUT_S", 0.1)
     with file_lock(tmp_path / "run" / job.LOCK, 0.0, AssertionError()):
         assert main(["--config", settings, "--here"]) == 2
     assert f"another job is training in {tmp_path / 'run'}" in capsys.readouterr().err
@@ -191,7 +191,9 @@ def test_what_is_written_is_not_put_where_ray_removes_it(settings, tmp_path, cap
     assert list(copied.iterdir()) == []
 
 
-@pytest.mark.parametrize(("workers", "processes", "enough"), [(1, 0, ""), (4, 2, ""), (3, 1, "; 9 "), (24, 2, "; 48 ")])
+@pytest.mark.parametrize(
+    ("workers", "processes", "enough"), [(1, 0, ""), (4, 2, ""), (3, 1, "streams=9"), (24, 2, "streams=48")]
+)
 def test_row_groups_that_several_processes_read_are_warned_of(workers, processes, enough, caplog):
     job.warn_if_row_groups_shared(DataConfig(dataset="sdd", processes=processes), workers)
     assert bool(caplog.text) == bool(enough)
@@ -205,7 +207,7 @@ def test_row_groups_that_several_processes_read_are_warned_of(workers, processes
         (8, 3, ""),
         (8, 1, "a step has 96 images .*--set training.accumulation=3 makes it 288"),
         (5, 1, "a step has 60 images .*--set training.accumulation=5 makes it 300"),
-        (5, 5, "a step has 300 images .*no whole batches come closer"),
+        (5, 5, "a step has 300 images .*no whole number of batches comes closer"),
         (48, 1, "a step has 576 images .*--set training.data.batch_size=6 makes it 288"),
     ],
 )

@@ -295,7 +295,7 @@ def test_a_damaged_file_is_named_and_rebuilt_on_demand(with_cache, root, net):
 
 
 def test_without_a_cache_in_the_settings_there_is_nothing_to_make(with_cache):
-    with pytest.raises(TrainingError, match=r"^the settings name no cache: --set training\.data\.cache\.views=1"):
+    with pytest.raises(TrainingError, match=r"^the settings name no cache\. Set training\.data\.cache\.views "):
         make_cache(with_cache(None), local=True)
 
 
