@@ -32,7 +32,7 @@ from miniature.world.serve import TRUTH, WorldConfig, world_server, write_world
 from model.config import ModelConfig
 from model.pipeline import Request, Subject, SubjectDiffusionPipeline
 from model.sampling.config import SamplingConfig
-from model.sampling.denoising import Progress
+from model.sampling.denoising import SamplingProgress
 from tests.benchmarks.full_networks import write_full_networks
 from tests.benchmarks.random_base import write_random_base
 from tests.benchmarks.rehearsal_configs import STEPS, labeling_config, training_job
@@ -180,7 +180,7 @@ def sample(rehearsal: Rehearsal) -> str:
     return f"{len(requests)} pictures of {made.image.width} px, {rehearsal.sampling_steps} steps"
 
 
-def _say(progress: Progress) -> None:
+def _say(progress: SamplingProgress) -> None:
     print(f"{progress.done} of {progress.total} evaluations of the network", flush=True)
 
 
