@@ -28,7 +28,7 @@ def test_is_the_mean_of_the_weights_over_the_base(job, tmp_path):
     assert found.keys() == base.keys()
     assert [name for name in found if not torch.equal(found[name], means.get(name, base[name]))] == []
     assert any(not torch.equal(means[name], last[name]) for name in means)
-    with pytest.raises(ModelWeightsError, match="there already"):
+    with pytest.raises(ModelWeightsError, match="already exists"):
         export(checkpoint, tmp_path / "model")
 
 
