@@ -77,7 +77,7 @@ def _hide_torch() -> None:
 
     Without torch webdataset works as well, and each process saves 470 MB and half of its start.
     """
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    sys.modules["torch"] = None  # type: ignore[assignment]  # None makes an import fail; the stub has modules only
 
 
 def _exit_with_caller() -> None:

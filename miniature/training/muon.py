@@ -26,7 +26,7 @@ class Muon(Optimizer):
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # closures are not supported
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch's step also takes a closure, which no recipe uses
         """Update the weights."""
         for group in self.param_groups:
             for weight in group["params"]:

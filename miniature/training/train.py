@@ -211,7 +211,7 @@ class _PhaseRun:
                 group["lr"] = group["full_rate"] * share
         terms = self.task.loss(batch)
         total = torch.stack(list(terms.values())).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]  # torch annotates no backward
         trained = [p for o in self.optimisers for group in o.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(trained, self.phase.clip_norm)
         for optimiser in self.optimisers:

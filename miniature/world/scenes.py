@@ -150,7 +150,7 @@ class Scene:
     """Subjects from left to right."""
 
 
-def compose(seed: Seed, config: ScenesConfig = ScenesConfig()) -> Scene:  # noqa: B008 (frozen)
+def compose(seed: Seed, config: ScenesConfig = ScenesConfig()) -> Scene:  # noqa: B008  # frozen
     """Compose the scene of `seed` with the settings `config`.
 
     Raises:

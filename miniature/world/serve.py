@@ -112,7 +112,7 @@ class Truth:
     """Subjects from left to right, as the caption names them."""
 
 
-def write_world(folder: Path, count: int, seed: int, config: WorldConfig = WorldConfig()) -> Path:  # noqa: B008 (frozen)
+def write_world(folder: Path, count: int, seed: int, config: WorldConfig = WorldConfig()) -> Path:  # noqa: B008  # frozen
     """Write `count` scenes, their list and their truth, and return the path of the list.
 
     The same arguments write the same bytes, unless the port is 0.

@@ -104,7 +104,7 @@ def training_cost(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> C
         with _flop_counter() as forward_counter, torch.autograd.graph.saved_tensors_hooks(saved.pack, _unpack):
             result = forward()
         with _flop_counter() as backward_counter:
-            result.sum().backward()  # type: ignore[no-untyped-call]
+            result.sum().backward()  # type: ignore[no-untyped-call]  # torch annotates no backward
     return Cost(int(forward_counter.get_total_flops()), int(backward_counter.get_total_flops()), saved.total)
 
 
@@ -146,6 +146,7 @@ class _GpuAttention(TorchFunctionMode):
         kwargs: dict[str, object] | None = None,
     ) -> object:
         if func is F.scaled_dot_product_attention:
+            # torch passes the arguments of the call unchanged, but declares them as objects.
             return _gpu_attention(*args, **(kwargs or {}))  # type: ignore[arg-type]
         return func(*args, **(kwargs or {}))
 

@@ -69,14 +69,14 @@ def _recompute(function: Callable[..., T], *tensors: Tensor) -> T:
     return result
 
 
-class _RecomputedGeglu(FeedForward):  # type: ignore[misc]
+class _RecomputedGeglu(FeedForward):  # type: ignore[misc]  # diffusers has no types
     def forward(self, hidden: Tensor) -> Tensor:
         gate, _, out = self.net
         result: Tensor = _recompute(lambda projected: out(_geglu(projected)), gate.proj(hidden))
         return result
 
 
-class _CheckpointedFeedForward(FeedForward):  # type: ignore[misc]
+class _CheckpointedFeedForward(FeedForward):  # type: ignore[misc]  # diffusers has no types
     def forward(self, hidden: Tensor) -> Tensor:
         result: Tensor = _recompute(super().forward, hidden)
         return result
@@ -87,7 +87,7 @@ def _geglu(projected: Tensor) -> Tensor:
     return value * F.gelu(gate)
 
 
-class _ResnetBlock(ResnetBlock2D):  # type: ignore[misc]
+class _ResnetBlock(ResnetBlock2D):  # type: ignore[misc]  # diffusers has no types
     """ResNet block that concatenates its inputs itself, so only the parts are kept, which other layers keep anyway."""
 
     def forward(self, parts: Tensor | Sequence[Tensor], temb: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class _ResnetBlock(ResnetBlock2D):  # type: ignore[misc]
         return hidden, F.silu(self.norm1(hidden))
 
 
-class _UpBlock(UpBlock2D):  # type: ignore[misc]
+class _UpBlock(UpBlock2D):  # type: ignore[misc]  # diffusers has no types
     def forward(
         self,
         hidden_states: Tensor,
@@ -120,7 +120,7 @@ class _UpBlock(UpBlock2D):  # type: ignore[misc]
         return hidden
 
 
-class _CrossAttnUpBlock(CrossAttnUpBlock2D):  # type: ignore[misc]
+class _CrossAttnUpBlock(CrossAttnUpBlock2D):  # type: ignore[misc]  # diffusers has no types
     def forward(
         self,
         hidden_states: Tensor,
@@ -175,5 +175,6 @@ class _ConvolutionWithoutInput(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (weight,), (gradient,) = ctx.saved_tensors, gradients
         weight = weight.to(gradient.dtype)  # autocast computed in the gradient's type
+        # torch does not annotate conv2d_input.
         input_gradient = conv2d_input(ctx.input_shape, weight, gradient, *ctx.geometry)  # type: ignore[no-untyped-call]
         return input_gradient, *[None] * (2 + len(ctx.geometry))

@@ -77,5 +77,6 @@ def _move(part: object, device: torch.device | str, non_blocking: bool) -> objec
         return part.to(device, non_blocking=non_blocking)
     if isinstance(part, PromptTokens | ImageFeatures | SubjectBatch):
         values = {field.name: _move(getattr(part, field.name), device, non_blocking) for field in fields(part)}
+        # Each field gets a value of the type that it had, which a dictionary of objects does not show.
         return type(part)(**values)  # type: ignore[arg-type]
     return part

@@ -49,7 +49,7 @@ def read_safetensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
         OSError: the file cannot be opened.
     """
     with _open_safetensors(path) as tensors:
-        names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118
+        names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118  # not iterable itself
         return {name.removeprefix(prefix): tensors.get_tensor(name) for name in names}
 
 

@@ -310,6 +310,7 @@ def _load_complete(network: type[N], location: _Location, subfolder: str, **prec
     """Load a network; refuse missing or mismatched tensors, which `from_pretrained` would replace by random ones."""
     part = Path(location["pretrained_model_name_or_path"]) / subfolder
     with report_damage(part):
+        # ModelMixin and PreTrainedModel share this method, but no base class with types.
         loaded, report = network.from_pretrained(  # type: ignore[attr-defined]
             **location, subfolder=subfolder, output_loading_info=True, ignore_mismatched_sizes=True, **precision
         )

@@ -72,7 +72,8 @@ class _FinalResponse(http.client.HTTPResponse):
             super().begin()
             if not 100 <= self.status < 200 or self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 return
-            self.headers = self.msg = None  # type: ignore[assignment]  # with headers, `begin` would do nothing
+            # `begin` returns at once if headers are set. Its stub has no None, their value before the first call.
+            self.headers = self.msg = None  # type: ignore[assignment]
         raise http.client.BadStatusLine(f"more than {MAX_INTERIM} informational responses, the last {self.status}")
 
 

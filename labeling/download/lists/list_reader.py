@@ -194,6 +194,7 @@ def list_digest(files: Sequence[UPath]) -> str:
 def _file_sha256(file: UPath) -> str:
     try:
         with open_binary(file) as stream:
+            # Files of fsspec have `readinto`, which IO[bytes] does not declare.
             return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise BadInput(
