@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from upath import UPath
@@ -16,6 +17,7 @@ from upath import UPath
 from infra.lock import file_lock, is_locked, remove_unless_locked
 from infra.storage import contents, is_local, publish_bytes
 from labeling.errors import LabelingError
+from labeling.execution.background import run_in_background
 
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 5.0
@@ -76,17 +78,11 @@ def _has_heartbeat(marker: UPath) -> bool:
 def _heartbeat(marker: UPath) -> Iterator[None]:
     """Write heartbeats into `marker` while the block runs."""
     _write_heartbeat(marker)
-    stop = threading.Event()
-    thread = threading.Thread(target=_write_heartbeats, args=(stop, marker), daemon=True)
-    thread.start()
-    try:
+    with run_in_background(partial(_write_heartbeats, marker)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
-def _write_heartbeats(stop: threading.Event, marker: UPath) -> None:
+def _write_heartbeats(marker: UPath, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_INTERVAL_S):
         try:
             _write_heartbeat(marker)

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from tqdm import tqdm
 
+from labeling.execution.background import run_in_background
 from labeling.execution.journal import journal_path, read_journal
 from labeling.sdd.shards import ShardStore
 
@@ -67,15 +69,9 @@ def show_progress(name: str, total: int, count: Callable[[], Progress]) -> Itera
         total: images that will have an outcome.
         count: function that returns the progress at the time of the call.
     """
-    stop = threading.Event()
     show = _show_bar if sys.stderr.isatty() else _log_lines
-    thread = threading.Thread(target=show, args=(name, total, count, stop), daemon=True)
-    thread.start()
-    try:
+    with run_in_background(partial(show, name, total, count)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _show_bar(name: str, total: int, count: Callable[[], Progress], stop: threading.Event) -> None:

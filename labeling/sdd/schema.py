@@ -157,6 +157,18 @@ class Candidate:
     box: Box
     segment: Segment | None
 
+    @classmethod
+    def from_detection(cls, detection: Detection, segment: Segment | None) -> "Candidate":
+        """Return the candidate of a detection with its segment."""
+        return cls(
+            label=detection.label,
+            span_start=detection.span_start,
+            span_end=detection.span_end,
+            score=detection.score,
+            box=detection.box,
+            segment=segment,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entity:

@@ -82,15 +82,8 @@ def _boxes(row: SegmentQuery[Prepared]) -> NDArray[np.float32]:
 def _candidates(row: SegmentQuery[Prepared], masked: Sequence[SegmentedBox]) -> tuple[Candidate, ...]:
     boxes = iter(masked)
     return tuple(
-        Candidate(
-            label=d.label,
-            span_start=d.span_start,
-            span_end=d.span_end,
-            score=d.score,
-            box=d.box,
-            segment=_segment(next(boxes)) if above else None,
-        )
-        for d, above in zip(row.detections, row.above_floor, strict=True)
+        Candidate.from_detection(detection, _segment(next(boxes)) if above else None)
+        for detection, above in zip(row.detections, row.above_floor, strict=True)
     )
 
 

@@ -72,15 +72,8 @@ def true_detections(truth: Truth) -> tuple[Detection, ...]:
 def true_candidates(truth: Truth) -> tuple[Candidate, ...]:
     """Return the true boxes with the true masks."""
     return tuple(
-        Candidate(
-            label=d.label,
-            span_start=d.span_start,
-            span_end=d.span_end,
-            score=d.score,
-            box=d.box,
-            segment=_segment(subject),
-        )
-        for d, subject in zip(true_detections(truth), truth.subjects, strict=True)
+        Candidate.from_detection(detection, _segment(subject))
+        for detection, subject in zip(true_detections(truth), truth.subjects, strict=True)
     )
 
 
