@@ -168,18 +168,20 @@ def test_an_image_encoder_that_is_not_there_is_named(base_folder, tmp_path):
         SubjectDiffusion.from_base(config)
 
 
-def test_parts_of_different_widths_are_refused(base_folder, tmp_path):
+def config_of_base_with_unet(base_folder, tmp_path, changed):
     shutil.copytree(base_folder / "base", tmp_path / "base")
-    UNet2DConditionModel(**UNET | {"cross_attention_dim": 24}).save_pretrained(tmp_path / "base" / "unet")
-    config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
+    UNet2DConditionModel(**UNET | changed).save_pretrained(tmp_path / "base" / "unet")
+    return small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
+
+
+def test_parts_of_different_widths_are_refused(base_folder, tmp_path):
+    config = config_of_base_with_unet(base_folder, tmp_path, {"cross_attention_dim": 24})
     with pytest.raises(ModelWeightsError, match="text encoder is 32 wide, the UNet's cross-attention 24"):
         SubjectDiffusion.from_base(config)
 
 
 def test_an_inpainting_base_is_refused(base_folder, tmp_path):
-    shutil.copytree(base_folder / "base", tmp_path / "base")
-    UNet2DConditionModel(**UNET | {"in_channels": 9}).save_pretrained(tmp_path / "base" / "unet")
-    config = small_config(base_folder).model_copy(update={"base": str(tmp_path / "base")})
+    config = config_of_base_with_unet(base_folder, tmp_path, {"in_channels": 9})
     with pytest.raises(ModelWeightsError, match="the UNet takes 9 and returns 4"):
         SubjectDiffusion.from_base(config)
 
