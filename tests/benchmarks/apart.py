@@ -19,49 +19,49 @@ import psutil
 from tests.processes import kill_family
 
 SAMPLE_S = 0.2
-"""Between two looks at the memory."""
+"""Seconds between two samples of the memory."""
 LINE_S = 10.0
-"""Between two reports of progress."""
+"""Seconds between two reports of progress."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a process and all below it."""
+    """Memory of a process and its descendants, in bytes."""
 
     resident: int = 0
     anonymous: int = 0
-    """Of `resident`, what no file backs: the system cannot take it back."""
+    """Resident memory that no file backs, which the system cannot drop."""
 
-    def most(self, other: "Memory") -> "Memory":
-        """The larger one of each figure."""
+    def maximum(self, other: "Memory") -> "Memory":
+        """Return the larger value of each figure."""
         return Memory(max(self.resident, other.resident), max(self.anonymous, other.anonymous))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a call."""
+    """Result and cost of a call."""
 
     seconds: float
     cpu_seconds: float | None
-    """Of the process and of those below it that ended before it; None where it was killed."""
+    """CPU seconds of the process and of its descendants that ended before it; None if it was killed."""
     peak: Memory
     note: str
-    """What the function returned."""
+    """Text that the function returned."""
     error: str
-    """Why it returned nothing; empty where it did."""
+    """Reason for which the function did not return; empty if it did."""
 
 
 Progress = Callable[[float, Memory], None]
-"""Seconds so far, and the memory that is held now."""
+"""Receives the seconds so far and the memory in use."""
 
 
 def call_apart(
     function: Callable[..., str], arguments: Sequence[Any], log: Path, progress: Progress, preload: Sequence[str]
 ) -> Outcome:
-    """Call `function(*arguments)` in a process of its own; what it prints is in `log`.
+    """Call `function(*arguments)` in a new process, whose output is appended to `log`.
 
-    The process is forked from a server that has imported `preload`, whose memory counts as the process's own. It ends
-    with this call, also where this call is interrupted, and with the caller's process.
+    The process is forked from a server that has imported `preload`; the memory of these modules counts as the
+    process's own. It ends with this call, even if the call is interrupted, and with the caller's process.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
@@ -71,7 +71,7 @@ def call_apart(
     process.start()
     theirs.close()
     try:
-        peak = _watched(ours, process.pid or 0, start, progress)
+        peak = _wait_for_answer(ours, process.pid or 0, start, progress)
         answer: dict[str, Any] = {}
         with contextlib.suppress(EOFError):
             answer = ours.recv()
@@ -81,25 +81,25 @@ def call_apart(
             kill_family(process.pid or 0)
             process.join()
     seconds = time.monotonic() - start
-    peak = peak.most(Memory(resident=answer.get("peak", 0)))
-    error = answer.get("error", "") if answer else _death(process.exitcode)
+    peak = peak.maximum(Memory(resident=answer.get("peak", 0)))
+    error = answer.get("error", "") if answer else _describe_exit(process.exitcode)
     return Outcome(seconds, answer.get("cpu"), peak, answer.get("note", ""), error)
 
 
-def _watched(answer: "Connection[Any, Any]", pid: int, start: float, progress: Progress) -> Memory:
-    """Wait for an answer, or for the end of the process; returns the peak."""
+def _wait_for_answer(answer: "Connection[Any, Any]", pid: int, start: float, progress: Progress) -> Memory:
+    """Wait for an answer or for the end of the process; return the peak memory."""
     peak, reported = Memory(), start
     while not answer.poll(SAMPLE_S):
-        now = held_by(pid)
-        peak = peak.most(now)
+        now = memory_of(pid)
+        peak = peak.maximum(now)
         if time.monotonic() - reported >= LINE_S:
             reported = time.monotonic()
             progress(reported - start, now)
     return peak
 
 
-def held_by(pid: int) -> Memory:
-    """What a process and those below it hold; pages that they share count for each."""
+def memory_of(pid: int) -> Memory:
+    """Return the memory of a process and its descendants; a page that several share counts for each."""
     resident = anonymous = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
@@ -112,7 +112,7 @@ def held_by(pid: int) -> Memory:
 
 
 def own_peak() -> int:
-    """Largest resident memory of this process so far, exactly: samples may miss a short peak."""
+    """Return the largest resident memory of this process in bytes, including peaks that samples miss."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -121,26 +121,26 @@ def _call(answer: "Connection[Any, Any]", log: Path, function: Callable[..., str
     with log.open("ab", buffering=0) as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    threading.Thread(target=_end_with_the_caller, daemon=True).start()
-    said: dict[str, Any]
+    threading.Thread(target=_exit_with_caller, daemon=True).start()
+    result: dict[str, Any]
     try:
-        said = {"note": function(*arguments)}
+        result = {"note": function(*arguments)}
     except Exception as error:
         traceback.print_exc()
-        said = {"error": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"}
+        result = {"error": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"}
     sys.stderr.flush()
-    answer.send({**said, "peak": own_peak(), "cpu": sum(os.times()[:4])})
+    answer.send({**result, "peak": own_peak(), "cpu": sum(os.times()[:4])})
 
 
-def _end_with_the_caller() -> None:
-    """A caller that is killed cannot end this process itself."""
+def _exit_with_caller() -> None:
+    """Kill this process and its descendants when the caller ends, even if the caller is killed."""
     caller = multiprocessing.parent_process()
     assert caller is not None
     caller.join()
     kill_family(os.getpid())
 
 
-def _death(exit_code: int | None) -> str:
+def _describe_exit(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         out_of_memory = ", as the system does where memory runs out" if exit_code == -9 else ""
         return f"killed by signal {-exit_code}{out_of_memory}"

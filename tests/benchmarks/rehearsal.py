@@ -1,12 +1,12 @@
-"""Rehearses the whole chain on a CPU with random weights in the published sizes: does it run, and what does it need?
+"""Rehearses the whole chain on a CPU with random weights in the published sizes, and measures what each step needs.
 
     python -m tests.benchmarks.rehearsal                    # make rehearsal
     python -m tests.benchmarks.rehearsal --scale small      # the same code on the tests' networks, in a minute
 
 Two photographs are labelled by BLIP-2, Grounding DINO and SAM; their true labels are cached and trained on under the
-paper's preset for two steps and, from the checkpoint, for a third; the model is exported and makes two pictures. Each
-step runs in a process of its own. A step that this machine cannot hold is skipped with the reason, and a step that
-fails does not stop those that do not need it. What is done is not done again: a second call does the rest.
+paper's preset for two steps and, from the checkpoint, for a third; the model is exported and generates two images. Each
+step runs in a process of its own. A step that needs more than this machine has is skipped with the reason, and a step
+that fails stops only the steps that need it. A second call runs the steps that are not done.
 """
 
 import argparse
@@ -23,23 +23,23 @@ import psutil
 
 from tests.benchmarks.apart import Memory, call_apart
 from tests.benchmarks.rehearsal_configs import differences
-from tests.benchmarks.rehearsal_report import GB, GIB, HEADER, RESULT, TABLE, Report, Row, Status, rows_of
+from tests.benchmarks.rehearsal_report import GB, GIB, HEADER, RESULT, TABLE, Report, Row, Status, read_rows
 from tests.benchmarks.rehearsal_settings import IMAGE_PX, SAMPLING_STEPS, Rehearsal, Scale
 
 Work = Callable[[str, Rehearsal], str]
-"""Does the step of a name; returns what there is to say of it."""
+"""Runs the step of a name and returns a note on its result."""
 PRELOAD = ["tests.benchmarks.rehearsal_steps"]
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a step must find free."""
+    """Memory and disk that a step must find free."""
 
     memory: float
-    """GiB, measured and rounded up."""
+    """GiB of memory, measured and rounded up."""
     disk: float
-    """GB."""
+    """GB of disk, measured and rounded up."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Step:
     """A step of the rehearsal; its work is the function of this name in `rehearsal_steps`."""
 
     name: str
-    what: str
+    title: str
     after: tuple[str, ...]
-    """Steps whose files it reads."""
+    """Names of the steps whose files it reads."""
     need: Need
-    """At full scale."""
+    """Memory and disk at full scale."""
     temporary: str = ""
-    """The folder under the rehearsal's that goes once all steps that read it are done."""
+    """Folder that is removed once all steps that read it are done; empty keeps all."""
 
 
 SMALL = Need(memory=2.0, disk=0.5)
@@ -74,26 +74,26 @@ STEPS = (
 
 
 def perform(step: str, rehearsal: Rehearsal) -> str:
-    """Do a step; what it needs is imported where it runs."""
-    from tests.benchmarks.rehearsal_steps import perform as do
+    """Run a step in this process, which imports the networks' libraries."""
+    from tests.benchmarks.rehearsal_steps import run_step
 
-    return do(step, rehearsal)
+    return run_step(step, rehearsal)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code, which is 1 where a step failed."""
+    """Run the command line; return the exit code, which is 1 if a step failed."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
-    given = parser.parse_args(arguments)
-    out = (given.out or Path("out/rehearsal") / given.scale).absolute()
+    options = parser.parse_args(arguments)
+    out = (options.out or Path("out/rehearsal") / options.scale).absolute()
     rehearsal = Rehearsal(
-        scale=given.scale,
+        scale=options.scale,
         out=out,
-        image_px=given.image_px or IMAGE_PX[given.scale],
-        sampling_steps=given.sampling_steps or SAMPLING_STEPS[given.scale],
-        seed=given.seed,
+        image_px=options.image_px or IMAGE_PX[options.scale],
+        sampling_steps=options.sampling_steps or SAMPLING_STEPS[options.scale],
+        seed=options.seed,
     )
-    if refusal := _cleared(out) if given.fresh else _other(rehearsal):
+    if refusal := _clear(out) if options.fresh else _mismatch(rehearsal):
         parser.error(refusal)
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded
@@ -103,29 +103,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def rehearse(rehearsal: Rehearsal, command: str, work: Work = perform) -> list[Row]:
-    """Do what is not done yet, each step by `work` in a process of its own; write the report after each."""
-    different = differences(rehearsal)
+    """Run the steps that are not done, each by `work` in a process of its own; write the report after each."""
+    changed = differences(rehearsal)
     (rehearsal.out / "logs").mkdir(exist_ok=True)
-    done = {row.name: row for row in rows_of(rehearsal.out)[1] if row.status is Status.DONE}
+    done = {row.name: row for row in read_rows(rehearsal.out)[1] if row.status is Status.DONE}
     rows: dict[str, Row] = {}
     for number, step in enumerate(STEPS, 1):
-        head = f"[{number}/{len(STEPS)}] {step.what}"
+        head = f"[{number}/{len(STEPS)}] {step.title}"
         if step.name in done:
             rows[step.name] = done[step.name]
             print(f"{head}: done before", flush=True)
             continue
         rows[step.name] = _row(step, rehearsal, rows, head, work)
-        _remove_what_is_read(rehearsal.out, rows)
+        _remove_unneeded_folders(rehearsal.out, rows)
         later = [done[one.name] for one in STEPS[number:] if one.name in done]
-        Report(command, _identity(rehearsal), different, [*rows.values(), *later]).write(rehearsal.out)
-    Report(command, _identity(rehearsal), different, list(rows.values())).write(rehearsal.out)
+        Report(command, _identity(rehearsal), changed, [*rows.values(), *later]).write(rehearsal.out)
+    Report(command, _identity(rehearsal), changed, list(rows.values())).write(rehearsal.out)
     return list(rows.values())
 
 
 def _row(step: Step, rehearsal: Rehearsal, rows: Mapping[str, Row], head: str, work: Work) -> Row:
     if reason := _obstacle(step, rehearsal, rows):
         print(f"{head}: skipped, {reason}", flush=True)
-        return Row(step.name, step.what, Status.SKIPPED, reason)
+        return Row(step.name, step.title, Status.SKIPPED, reason)
     print(f"{head} …", flush=True)
 
     def progress(seconds: float, memory: Memory) -> None:
@@ -138,7 +138,7 @@ def _row(step: Step, rehearsal: Rehearsal, rows: Mapping[str, Row], head: str, w
     note = f"{outcome.error} (logs/{log.name})" if outcome.error else outcome.note
     row = Row(
         name=step.name,
-        what=step.what,
+        title=step.title,
         status=status,
         note=note,
         seconds=round(outcome.seconds, 1),
@@ -152,7 +152,7 @@ def _row(step: Step, rehearsal: Rehearsal, rows: Mapping[str, Row], head: str, w
 
 
 def _obstacle(step: Step, rehearsal: Rehearsal, rows: Mapping[str, Row]) -> str:
-    """Why the step cannot run; empty where it can."""
+    """Return the reason for which the step cannot run; empty if it can."""
     if missing := [name for name in step.after if rows[name].status is not Status.DONE]:
         return f"needs {missing[0]!r}, which was {rows[missing[0]].status}"
     need = need_of(step, rehearsal)
@@ -164,7 +164,7 @@ def _obstacle(step: Step, rehearsal: Rehearsal, rows: Mapping[str, Row]) -> str:
 
 
 def need_of(step: Step, rehearsal: Rehearsal) -> Need:
-    """What the step must find free; activations of training grow with the image's area."""
+    """Return memory and disk that the step must find free; activations of training grow with the image's area."""
     if rehearsal.scale is Scale.SMALL:
         return SMALL
     larger = (rehearsal.image_px / IMAGE_PX[Scale.FULL]) ** 2 - 1
@@ -173,11 +173,11 @@ def need_of(step: Step, rehearsal: Rehearsal) -> Need:
 
 
 ACTIVATIONS_GIB = 0.5
-"""Kept between forward and backward of an image of 256 px in float32."""
+"""GiB of activations that training keeps for one image of 256 px in float32."""
 
 
 def available_memory() -> int:
-    """Bytes that a program can take: of the machine, or of the control group that this process is in."""
+    """Return the bytes of memory available on the machine, or in the control group of this process if that is less."""
     machine = psutil.virtual_memory().available
     try:
         limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
@@ -190,12 +190,12 @@ def available_memory() -> int:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
+    """Return the bytes of all files below `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def _remove_what_is_read(out: Path, rows: Mapping[str, Row]) -> None:
-    """Remove large folders that all steps have read; what a skipped or failed step reads stays for the next call."""
+def _remove_unneeded_folders(out: Path, rows: Mapping[str, Row]) -> None:
+    """Remove large folders whose readers are all done; a skipped or failed reader keeps its folders."""
     done = {name for name, row in rows.items() if row.status is Status.DONE}
     for step in STEPS:
         if step.temporary and step.name in done and _readers(step) <= done:
@@ -203,29 +203,29 @@ def _remove_what_is_read(out: Path, rows: Mapping[str, Row]) -> None:
 
 
 def _readers(step: Step) -> set[str]:
-    """Steps that read what `step` made, by way of others too: resuming and exporting load the base again."""
+    """Return the steps that read the files of `step`, also indirectly: resuming and exporting load the base again."""
     direct = {other.name for other in STEPS if step.name in other.after}
     through = {"networks": {"resume", "train cached", "export"}, "train": {"export"}}
     return direct | through.get(step.name, set())
 
 
 def _identity(rehearsal: Rehearsal) -> dict[str, Any]:
-    """What another rehearsal in the same folder must have in common."""
+    """Return the settings that a folder's rehearsals must have in common."""
     return {name: value for name, value in asdict(rehearsal).items() if name != "out"}
 
 
-def _other(rehearsal: Rehearsal) -> str:
-    """Why the folder cannot be gone on with; empty where it can."""
-    settings, _ = rows_of(rehearsal.out)
+def _mismatch(rehearsal: Rehearsal) -> str:
+    """Return the reason for which the folder's rehearsal cannot be continued; empty if it can."""
+    settings, _ = read_rows(rehearsal.out)
     if settings and settings != _identity(rehearsal):
         return f"{rehearsal.out} holds a rehearsal of other settings ({settings}): add --fresh, or give another --out"
     return ""
 
 
-def _cleared(out: Path) -> str:
-    """Remove an earlier rehearsal; says why not where the folder holds something else."""
+def _clear(out: Path) -> str:
+    """Remove an earlier rehearsal; return the reason if the folder holds something else."""
     if out.exists() and any(out.iterdir()) and not (out / RESULT).exists():
-        return f"{out} holds no rehearsal, so --fresh does not remove it: give another --out"
+        return f"{out} is not the folder of a rehearsal, so --fresh does not remove it: give another --out"
     shutil.rmtree(out, ignore_errors=True)
     return ""
 
@@ -239,7 +239,7 @@ def _last_line(log: Path) -> str:
 
 
 def _text(rows: Sequence[Row]) -> str:
-    """The table for a terminal."""
+    """Return the table for a terminal."""
     lines = [HEADER, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
@@ -248,11 +248,11 @@ def _text(rows: Sequence[Row]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scale", type=Scale, choices=list(Scale), default=Scale.FULL)
-    parser.add_argument("--out", type=Path, help="folder of everything that is made (default: out/rehearsal/SCALE)")
+    parser.add_argument("--out", type=Path, help="folder of all files (default: out/rehearsal/SCALE)")
     parser.add_argument("--fresh", action="store_true", help="remove an earlier rehearsal first")
     parser.add_argument("--image-px", type=int, help="sides of training images and pictures (default: 256, small 32)")
-    parser.add_argument("--sampling-steps", type=int, help="of the sampler (default: 4, small 2)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and photographs (default: %(default)s)")
+    parser.add_argument("--sampling-steps", type=int, help="steps of the sampler (default: 4, small 2)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and photographs (default: %(default)s)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Settings of a rehearsal: the defaults and the paper's preset, but for a CPU and for a few steps."""
+"""Settings of the labelling and the training of a rehearsal: the defaults and the paper's preset, changed for a CPU."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from tests.benchmarks.rehearsal_settings import Rehearsal, Scale
 from training.config import TrainingJob
 
 STEPS = 2
-"""Before it is resumed for one more."""
+"""Training steps before the job is resumed."""
 _TRAINING = (
     "model.frozen_precision=float32",
     "training.precision=float32",
@@ -27,7 +27,7 @@ _TRAINING = (
     "training.data.streams=1",
     "training.data.processes=0",
 )
-"""Of a job of some steps on a CPU, where the paper's run is one of 300,000 on GPUs."""
+"""Settings of a job of a few steps on a CPU; the paper's has 300,000 on GPUs."""
 _SMALL_TRAINING = ("training.data.latent_downsampling=2", "training.data.subject_px=28")
 
 _LABELING = {
@@ -38,7 +38,7 @@ _LABELING = {
         "labeling.workers.captions.batch_deadline_s=7200",
         "labeling.workers.detections.batch_deadline_s=7200",
         "labeling.workers.entities.batch_deadline_s=7200",
-        "labeling.workers.entities.batch_size=4",  # its default, which naming the table would forget
+        "labeling.workers.entities.batch_size=4",  # the default, which setting another key of the table resets
     ),
     Scale.SMALL: (
         "labeling.workers.captions.count=1",
@@ -64,7 +64,7 @@ PLACES = frozenset(
 
 
 def labeling_config(rehearsal: Rehearsal) -> LabelingConfig:
-    """Settings of labelling the photographs."""
+    """Return the settings with which the photographs are labelled."""
     base = None if rehearsal.scale is Scale.FULL else "demo"
     ours = (
         f"labeling.root={rehearsal.dataset}",
@@ -95,19 +95,19 @@ def training_job(rehearsal: Rehearsal, steps: int, cached: bool = False) -> Trai
 def differences(rehearsal: Rehearsal) -> list[tuple[str, Any, Any]]:
     """Settings that are not those of `build` and of `train --config paper`, but for places: name, theirs, ours."""
     label, job = labeling_config(rehearsal), training_job(rehearsal, STEPS)
-    usual = _named(labeling=LabelingConfig(root="out/sdd")) | _named(**dict(load(TrainingJob, "paper")))
-    ours = _named(labeling=label) | _named(**dict(job))
+    usual = _by_name(labeling=LabelingConfig(root="out/sdd")) | _by_name(**dict(load(TrainingJob, "paper")))
+    ours = _by_name(labeling=label) | _by_name(**dict(job))
     differ = [name for name in ours if name not in PLACES and usual.get(name) != ours[name]]
     return [(name, usual.get(name), ours[name]) for name in differ]
 
 
-def _named(**tables: Config) -> dict[str, Any]:
-    """Settings by dotted name."""
-    return dict(_flat({table: config.model_dump(mode="json") for table, config in tables.items()}))
+def _by_name(**tables: Config) -> dict[str, Any]:
+    """Return settings by dotted name."""
+    return dict(_flatten({table: config.model_dump(mode="json") for table, config in tables.items()}))
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    settings: list[tuple[str, Any]] = []
     for name, value in tree.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
-    return found
+        settings += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return settings

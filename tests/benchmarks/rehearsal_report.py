@@ -1,4 +1,4 @@
-"""What came out of a rehearsal: rows that survive a restart, and their table."""
+"""Report of a rehearsal: its rows, which a restart continues, and their table."""
 
 import json
 import platform
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from infra.storage import publish_bytes, storage_path
 
 GIB, GB = 2**30, 10**9
 RESULT = "rehearsal.json"
@@ -25,27 +27,27 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a step."""
+    """Result and cost of a step."""
 
     name: str
-    what: str
+    title: str
     status: Status
     note: str
-    """What it made, or why it did not."""
+    """Result of the step, or the reason for which it has none."""
     seconds: float | None = None
     cpu_seconds: float | None = None
-    """Of all cores: what `seconds` would be on one core that does nothing else."""
+    """CPU seconds of all cores."""
     peak_bytes: int | None = None
-    """Largest resident memory of its processes."""
+    """Largest resident memory of its processes, in bytes."""
     anonymous_bytes: int | None = None
-    """Of it, what is not mapped from files."""
+    """Part of the peak that is not mapped from files, in bytes."""
     disk_bytes: int | None = None
-    """How much larger it left the folder of the rehearsal."""
+    """Bytes by which the rehearsal's folder grew."""
 
     def cells(self) -> list[str]:
-        """The row of the table."""
+        """Return the cells of the table's row."""
         return [
-            self.what,
+            self.title,
             self.status.value,
             _cell(self.seconds, 1, "{:,.0f}"),
             _cell(self.cpu_seconds, 1, "{:,.0f}"),
@@ -61,31 +63,32 @@ HEADER = ["step", "", "seconds", "CPU seconds", "peak GiB", "of it anonymous", "
 
 @dataclass(frozen=True)
 class Report:
-    """A rehearsal's result so far."""
+    """Report of the steps so far."""
 
     command: str
     settings: Mapping[str, Any]
     differences: Sequence[tuple[str, Any, Any]]
-    """Settings that are not those of the ordinary commands: name, theirs, the rehearsal's."""
+    """Settings that differ from the ordinary commands: name, ordinary value, value of the rehearsal."""
     rows: Sequence[Row]
 
     def write(self, out: Path) -> None:
-        """Write both files, each whole or not at all."""
+        """Write `RESULT` and `TABLE`, each atomically."""
         content = {
             "command": self.command,
             "settings": dict(self.settings),
-            "machine": machine(),
-            "versions": versions(),
+            "machine": machine_text(),
+            "versions": library_versions(),
             "differences": [list(one) for one in self.differences],
             "rows": [asdict(row) for row in self.rows],
         }
-        _replace(out / RESULT, json.dumps(content, indent=2) + "\n")
-        _replace(out / TABLE, self.markdown())
+        publish_bytes(storage_path(out / RESULT), (json.dumps(content, indent=2) + "\n").encode())
+        publish_bytes(storage_path(out / TABLE), self.markdown().encode())
 
     def markdown(self) -> str:
-        """The tables with what they were measured on."""
+        """Return the tables, with machine, versions and command."""
+        versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
         lines = [
-            f"`{self.command}`: {machine()}, {', '.join(f'{name} {found}' for name, found in versions().items())}",
+            f"`{self.command}`: {machine_text()}, {versions}",
             "",
             *_table(HEADER, [row.cells() for row in self.rows]),
             "",
@@ -96,8 +99,8 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def rows_of(out: Path) -> tuple[Mapping[str, Any], list[Row]]:
-    """Settings and rows of the rehearsal in `out`; nothing where there is none."""
+def read_rows(out: Path) -> tuple[Mapping[str, Any], list[Row]]:
+    """Read settings and rows of the rehearsal in `out`; both are empty if it has none."""
     path = out / RESULT
     if not path.exists():
         return {}, []
@@ -106,15 +109,15 @@ def rows_of(out: Path) -> tuple[Mapping[str, Any], list[Row]]:
     return content["settings"], rows
 
 
-def machine() -> str:
-    """Processor, cores, memory and system."""
+def machine_text() -> str:
+    """Return processor, cores, memory and system."""
     memory = psutil.virtual_memory().total / GIB
     system = f"{platform.system()} {platform.release().partition('-')[0]}"
     return f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, {system}"
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries that compute."""
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that compute."""
     return {"Python": platform.python_version()} | {library: version(library) for library in LIBRARIES}
 
 
@@ -122,9 +125,9 @@ def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
+        return platform.processor() or platform.machine_text()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return names[0] if names else platform.machine_text()
 
 
 def _cell(value: float | None, unit: int, form: str) -> str:
@@ -138,9 +141,3 @@ def _value(value: Any) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(cells) + " |" for cells in lines]
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -1,4 +1,4 @@
-"""What a rehearsal is asked for, and where its files are."""
+"""Settings of a rehearsal, and the folders of its files."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,9 +7,9 @@ from pathlib import Path
 
 class Scale(StrEnum):
     FULL = "full"
-    """The published networks' sizes."""
+    """Networks in the published sizes."""
     SMALL = "small"
-    """The tests' networks."""
+    """Networks of the tests."""
 
 
 @dataclass(frozen=True)
@@ -19,33 +19,33 @@ class Rehearsal:
     scale: Scale
     out: Path
     image_px: int
-    """Sides of training images and of pictures."""
+    """Side of training images and generated images, in pixels."""
     sampling_steps: int
     seed: int = 0
 
     @property
     def world(self) -> Path:
-        """The photographs, with what is true of them."""
+        """Photographs and their truth."""
         return self.out / "world"
 
     @property
     def dataset(self) -> Path:
-        """What the labelling networks make of the photographs."""
+        """Dataset that the labelling networks make from the photographs."""
         return self.out / "labelled"
 
     @property
     def truth(self) -> Path:
-        """The same photographs with their true labels: what is trained on."""
+        """Dataset of the photographs with their true labels, on which the model trains."""
         return self.out / "dataset"
 
     @property
     def labellers(self) -> Path:
-        """The labelling networks."""
+        """Labelling networks."""
         return self.out / "labellers"
 
     @property
     def networks(self) -> Path:
-        """The base and the image encoder."""
+        """Base and image encoder."""
         return self.out / "networks"
 
     @property
@@ -55,21 +55,21 @@ class Rehearsal:
 
     @property
     def training_cached(self) -> Path:
-        """The same of the job that trains from the cache."""
+        """Checkpoints and metrics of the job that trains from the cache."""
         return self.out / "training-cached"
 
     @property
     def model(self) -> Path:
-        """What is exported."""
+        """Exported model."""
         return self.out / "model"
 
     @property
     def pictures(self) -> Path:
-        """What the exported model makes."""
+        """Images that the exported model generates."""
         return self.out / "pictures"
 
 
 IMAGE_PX = {Scale.FULL: 256, Scale.SMALL: 32}
-"""Default sides of training images and pictures: the paper's 512 px take four times as long."""
+"""Default of `image_px`; the paper's 512 px take four times as long."""
 SAMPLING_STEPS = {Scale.FULL: 4, Scale.SMALL: 2}
-"""Default steps of the sampler."""
+"""Default of `sampling_steps`."""

@@ -1,6 +1,6 @@
-"""The steps of a rehearsal: each a function that does its part of the chain and returns what there is to say of it.
+"""Steps of a rehearsal: functions that run one part of the chain and return a note on the result.
 
-Each is called in a process of its own, reads what the steps before it left on disk, and can be called again.
+Each is called in a process of its own, reads the files of the steps before it, and can be called again.
 """
 
 import shutil
@@ -52,8 +52,8 @@ SIDES_PX = {Scale.FULL: (1152, 1400), Scale.SMALL: (256, 320)}
 ALL_BOXES = BoxRules(min_aspect=0, max_aspect=1000, min_box_share=0, max_box_share=1, max_iou=1, max_repeats=99)
 
 
-def perform(step: str, rehearsal: Rehearsal) -> str:
-    """Do a step by its name."""
+def run_step(step: str, rehearsal: Rehearsal) -> str:
+    """Run the step of this name."""
     setup_logs()
     if rehearsal.scale is Scale.SMALL:
         torch.set_num_threads(1)  # a second thread costs small networks more than it saves
@@ -61,7 +61,7 @@ def perform(step: str, rehearsal: Rehearsal) -> str:
 
 
 def photographs(rehearsal: Rehearsal) -> str:
-    """Compose two photographs, serve them, download them; and label them as they really are, to be trained on."""
+    """Compose, serve and download two photographs, and write their true labels, on which the model trains."""
     for folder in (rehearsal.world, rehearsal.dataset, rehearsal.truth):
         shutil.rmtree(folder, ignore_errors=True)
     sides = SIDES_PX[rehearsal.scale]
@@ -71,11 +71,11 @@ def photographs(rehearsal: Rehearsal) -> str:
     with world_server(rehearsal.world):
         shards = plan_urls(config)
         download_part(config, shards)
-    _label_truly(rehearsal)
+    _write_true_labels(rehearsal)
     return f"{_kept(rehearsal, Layer.IMAGES)} of {PHOTOGRAPHS} downloaded, {sides[0]} to {sides[1]} px"
 
 
-def _label_truly(rehearsal: Rehearsal) -> None:
+def _write_true_labels(rehearsal: Rehearsal) -> None:
     downloaded, true = ShardStore(str(rehearsal.dataset)), ShardStore(str(rehearsal.truth))
     shutil.copytree(rehearsal.dataset / Layer.URLS, rehearsal.truth / Layer.URLS)
     write_truth(downloaded, true, read_truth(rehearsal.world / TRUTH), [layer.name for layer in LAYERS])
@@ -83,11 +83,11 @@ def _label_truly(rehearsal: Rehearsal) -> None:
     job = FinishJob(root=true.root, rules=rules, layers=(Layer.IMAGES, *(layer.name for layer in LAYERS)))
     for shard in true.shards(Layer.IMAGES):
         if (error := job.make(shard).error) is not None:
-            raise RuntimeError(f"the true labels of {shard} are not written: {error}")
+            raise RuntimeError(f"the true labels of {shard} cannot be written: {error}")
 
 
 def labellers(rehearsal: Rehearsal) -> str:
-    """Write the networks that label."""
+    """Write the labelling networks."""
     shutil.rmtree(rehearsal.labellers, ignore_errors=True)
     if rehearsal.scale is Scale.FULL:
         write_full_networks(rehearsal.labellers, rehearsal.seed, torch.device("cpu"))
@@ -103,7 +103,7 @@ def captions(rehearsal: Rehearsal) -> str:
 
 
 def boxes(rehearsal: Rehearsal) -> str:
-    """Find the nouns."""
+    """Detect the nouns."""
     _label(rehearsal, "detections")
     return f"boxes in {_kept(rehearsal, 'detections')} photographs"
 
@@ -139,7 +139,7 @@ def train(rehearsal: Rehearsal) -> str:
 
 
 def resume(rehearsal: Rehearsal) -> str:
-    """Go on from the checkpoint for a step."""
+    """Train one more step from the checkpoint."""
     job = training_job(rehearsal, STEPS + 1)
     if Checkpoints(rehearsal.training, 1, Worker()).latest() is None:
         raise RuntimeError(f"{rehearsal.training} has no checkpoint")
@@ -148,7 +148,7 @@ def resume(rehearsal: Rehearsal) -> str:
 
 
 def train_cached(rehearsal: Rehearsal) -> str:
-    """Train a step from the cache."""
+    """Train one step from the cache."""
     shutil.rmtree(rehearsal.training_cached, ignore_errors=True)
     job = training_job(rehearsal, 1, cached=True)
     run(job, local=True)
@@ -166,37 +166,38 @@ def export(rehearsal: Rehearsal) -> str:
 
 
 def sample(rehearsal: Rehearsal) -> str:
-    """Make a picture of a subject of each photograph with the exported model."""
+    """Generate an image of one subject of each photograph with the exported model."""
     pipeline = SubjectDiffusionPipeline.from_pretrained(rehearsal.model)
     requests = [
         Request(f"a photo of a {subject.label} {place}", [subject], seed)
         for seed, (subject, place) in enumerate(zip(_subjects(rehearsal), ("on the beach", "in the snow"), strict=True))
     ]
     rehearsal.pictures.mkdir(exist_ok=True)
-    for number, made in enumerate(pipeline(requests, SamplingConfig(steps=rehearsal.sampling_steps), on_step=_say), 1):
-        if np.ptp(np.asarray(made.image)) == 0:
-            raise RuntimeError(f"picture {number} is of one colour")
-        made.image.save(rehearsal.pictures / f"{number}.png")
-    return f"{len(requests)} pictures of {made.image.width} px, {rehearsal.sampling_steps} steps"
+    results = pipeline(requests, SamplingConfig(steps=rehearsal.sampling_steps), on_step=_print_progress)
+    for number, result in enumerate(results, 1):
+        if np.ptp(np.asarray(result.image)) == 0:
+            raise RuntimeError(f"picture {number} has only one colour")
+        result.image.save(rehearsal.pictures / f"{number}.png")
+    return f"{len(requests)} pictures of {result.image.width} px, {rehearsal.sampling_steps} steps"
 
 
-def _say(progress: SamplingProgress) -> None:
+def _print_progress(progress: SamplingProgress) -> None:
     print(f"{progress.done} of {progress.total} evaluations of the network", flush=True)
 
 
 def _subjects(rehearsal: Rehearsal) -> list[Subject]:
-    """The largest subject of each photograph."""
-    found = []
+    """Return the largest subject of each photograph."""
+    subjects = []
     for truth in read_truth(rehearsal.world / TRUTH).values():
         photograph = Image.open(rehearsal.world / "images" / truth.url.rpartition("/")[-1])
         largest = max(truth.subjects, key=lambda subject: masks.area_px(subject.mask))
         mask = masks.decode(largest.mask, truth.height_px, truth.width_px).astype(bool)
-        found.append(Subject(photograph, mask, largest.label))
-    return found
+        subjects.append(Subject(photograph, mask, largest.label))
+    return subjects
 
 
 def _label(rehearsal: Rehearsal, *stages: str) -> tuple[LabelingConfig, Sequence[Step], Sequence[str]]:
-    """Run stages over the photographs. Stamps do not hash the networks: each belongs to this folder alone."""
+    """Run stages on the photographs. Stamps leave out the hashes of the networks, which only this folder uses."""
     config = labeling_config(rehearsal)
     chained = (
         CaptionStage(config.caption, load_captioner),
@@ -213,7 +214,7 @@ def _label(rehearsal: Rehearsal, *stages: str) -> tuple[LabelingConfig, Sequence
 
 
 def _kept(rehearsal: Rehearsal, layer: str) -> int:
-    """Rows that a layer kept."""
+    """Return the number of rows that a layer kept."""
     store = ShardStore(str(rehearsal.dataset))
     stamps = [store.stamp(layer, shard) for shard in store.shards(Layer.IMAGES)]
     return sum(stamp.counts.get(State.KEPT, 0) for stamp in stamps if stamp)

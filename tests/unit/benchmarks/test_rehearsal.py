@@ -14,7 +14,7 @@ from PIL import Image
 from tests.benchmarks import rehearsal
 from tests.benchmarks.apart import call_apart
 from tests.benchmarks.rehearsal import STEPS, main, need_of, rehearse
-from tests.benchmarks.rehearsal_report import GIB, Status, rows_of
+from tests.benchmarks.rehearsal_report import GIB, Status, read_rows
 from tests.benchmarks.rehearsal_settings import Rehearsal, Scale
 from tests.processes import PATIENCE_S, Processes, wait_until
 
@@ -28,7 +28,7 @@ def test_the_small_rehearsal_does_every_step(tmp_path: Path, capfd: pytest.Captu
     arguments = ["--scale", "small", "--out", str(tmp_path / "out")]
     code = main(arguments)
     assert code == 0, capfd.readouterr().out
-    _, rows = rows_of(tmp_path / "out")
+    _, rows = read_rows(tmp_path / "out")
     assert [(row.name, row.status) for row in rows] == [(step.name, Status.DONE) for step in STEPS]
     assert all(row.seconds and row.peak_bytes and row.peak_bytes >= (row.anonymous_bytes or 0) > 0 for row in rows)
     notes = {row.name: row.note for row in rows}
@@ -39,7 +39,7 @@ def test_the_small_rehearsal_does_every_step(tmp_path: Path, capfd: pytest.Captu
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert not left & {step.temporary for step in STEPS if step.temporary}
     table = (tmp_path / "out" / "rehearsal.md").read_text()
-    assert all(step.what in table for step in STEPS)
+    assert all(step.title in table for step in STEPS)
     assert "| `training.workers` | `24` | `1` |" in table
 
     capfd.readouterr()
@@ -55,7 +55,7 @@ def test_a_step_that_the_machine_cannot_hold_is_skipped(small: Rehearsal, monkey
     assert rows["labellers"].note == "needs 11.0 GiB of memory, 3.0 are available"
     assert rows["captions"].note == "needs 'labellers', which was skipped"
     assert rows["photographs"].status is Status.DONE
-    assert rows_of(small.out)[1] == list(rows.values())
+    assert read_rows(small.out)[1] == list(rows.values())
 
 
 def test_larger_images_need_more_memory(tmp_path: Path) -> None:
