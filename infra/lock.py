@@ -33,13 +33,13 @@ def file_lock(path: Path, timeout_s: float, busy: Exception) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock."""
+    """Return whether a process holds the lock; read access to its file is enough."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        return not _try_lock(handle)
+        return not _try_lock(handle, fcntl.LOCK_SH)
     finally:
         os.close(handle)
 
@@ -67,9 +67,9 @@ def _acquire(path: Path, deadline: float, busy: Exception) -> int:
     return handle
 
 
-def _try_lock(handle: int) -> bool:
+def _try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
