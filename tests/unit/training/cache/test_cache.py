@@ -161,10 +161,14 @@ def test_the_probe_swaps_features_as_it_swaps_pictures(with_cache, net):
     job = with_cache(CacheConfig(features=True))
     make_cache(job, local=True)
     cached, online = loaded(job, net, epochs=1)[:3], loaded(with_cache(None), net, epochs=1)[:3]
-    replica = Replica(net, job.training.strategy, Worker())
+    strong = copy.deepcopy(net)  # its loss follows the pictures far beyond rounding
+    with torch.no_grad():
+        for weight in strong.trained_parts()["perceptrons"].parameters():
+            weight.mul_(10)
+    replica = Replica(strong, job.training.strategy, Worker())
     pairs = [(one.batch, other.batch) for one, other in zip(cached, online, strict=True) if one.rows > 1]
     probes = [[float(identity_probe(replica, batch, seed=0)) for batch in pair] for pair in pairs]
-    assert all(abs(own) > 1e-6 for own, _ in probes)
+    assert all(abs(own) > 1e-5 for own, _ in probes)
     for held, said in probes:
         assert held == pytest.approx(said, rel=0.05)
 
