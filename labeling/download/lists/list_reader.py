@@ -159,7 +159,9 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         text = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.equal(text, ""), None, text)
-        if pa.types.is_integer(kind) and pc.any(pc.match_substring(column, ".")).as_py():
+        if pa.types.is_floating(kind):
+            column = column.cast(kind)
+        elif pc.any(pc.match_substring(column, ".")).as_py():
             column = column.cast(pa.float64())
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)

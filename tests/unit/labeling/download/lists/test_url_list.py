@@ -78,6 +78,17 @@ def test_only_the_url_is_required_and_case_is_ignored(tmp_path: Path) -> None:
     assert (empty.url, empty.listed_width_px) == ("", None), "a row without a URL is a row"
 
 
+@pytest.mark.parametrize("spelling", ["nan", "NaN", " nan "])
+def test_a_score_that_is_not_a_number_is_missing(tmp_path: Path, spelling: str) -> None:
+    """pandas writes them so on request. DuckDB takes NaN for the largest number, Python for none."""
+    (tmp_path / "list.csv").write_text(f"url,punsafe,AESTHETIC_SCORE\nhttp://a.example/1,{spelling},5.5\n")
+    pq.write_table(pa.table({"url": ["http://a.example/1"], "punsafe": [spelling]}), tmp_path / "list.parquet")
+    for number, name in enumerate(("list.csv", "list.parquet")):
+        (tmp_path / str(number)).mkdir()
+        ((row,),) = planned(tmp_path / str(number), tmp_path / name)
+        assert (row.punsafe, row.aesthetic_score) == (None, None if number else 5.5)
+
+
 def test_a_folder_is_one_list_in_the_order_of_names(tmp_path: Path) -> None:
     folder = tmp_path / "lists"
     folder.mkdir()
