@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from infra.storage import open_binary
-from labeling.download.lists.url_list import planned_shards, shard_name
+from labeling.download.lists.names import shard_name
+from labeling.download.lists.url_list import planned_shards
 from labeling.errors import ShardCorrupt
 from labeling.execution.record import DONE, read_runs
 from labeling.sdd.footer import Stamp

@@ -22,7 +22,7 @@ from labeling.config import DownloadConfig, DownloadWorkers
 from labeling.download.collector import SCREENER_WORKERS, ImageCollector
 from labeling.download.fetching.fetch import Fetcher
 from labeling.download.image_shards import ImageShard, images_stamp
-from labeling.download.lists.url_list import shard_name, shard_number
+from labeling.download.lists.names import shard_name, shard_number
 from labeling.download.screening.stage import ScreenStage
 from labeling.download.spool import Spool, remove_spool
 from labeling.download.work_files import add_former_stamp, lists_folder, write_report

@@ -15,6 +15,7 @@ from upath import UPath
 from infra.storage import publish, publish_bytes
 from labeling.config import LabelingConfig, Stale
 from labeling.download.lists.list_reader import list_digest, list_files, read_slices
+from labeling.download.lists.names import key_of, shard_name
 from labeling.download.lists.occurrences import Occurrences, count_occurrences
 from labeling.errors import BadInput, ShardStale
 from labeling.sdd.schema import Layer, ListedUrl
@@ -62,21 +63,6 @@ def planned_shards(store: ShardStore) -> list[str]:
     """Return the names of the shards of the list that was planned last; empty where there is no plan."""
     plan = _last_plan(store)
     return [shard_name(number) for number in range(plan.shards if plan else 0)]
-
-
-def shard_name(number: int) -> str:
-    """Return the name of a shard: shard-00000, shard-00001, ..."""
-    return f"shard-{number:05d}"
-
-
-def shard_number(name: str) -> int:
-    """Return the number of a shard, the inverse of `shard_name`."""
-    return int(name.removeprefix("shard-"))
-
-
-def key_of(url: str, occurrence: int) -> bytes:
-    """Return the 128-bit key of a row: of its URL, and the number of earlier rows with that URL."""
-    return hashlib.sha256(f"{occurrence} {url}".encode()).digest()[:16]
 
 
 def variants_path(store: ShardStore) -> UPath:

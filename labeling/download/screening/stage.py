@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from labeling.config import DownloadConfig
-from labeling.download.lists.url_list import key_of
+from labeling.download.lists.names import key_of
 from labeling.download.screening.imaging import difference_hash, probe, refuse_scans
 from labeling.sdd.pixels import UndecodableImage
 from labeling.sdd.schema import Layer, ListedUrl, State, Verdict

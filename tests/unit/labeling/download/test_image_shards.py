@@ -17,7 +17,7 @@ from labeling.download.collector import ImageCollector
 from labeling.download.fetching.fetch import Fetcher
 from labeling.download.fetching.fetch_result import FetchedBody, FetchResult
 from labeling.download.image_shards import ImageShard, images_stamp, retryable_keys
-from labeling.download.lists.url_list import key_of
+from labeling.download.lists.names import key_of
 from labeling.download.screening.stage import ScreenStage, SpooledBody
 from labeling.download.spool import Spool
 from labeling.execution.journal import Journal, journal_path

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from labeling.config import LabelingConfig, Stale
-from labeling.download.lists.url_list import key_of, plan_urls, shard_name, shard_number
+from labeling.download.lists.names import key_of
+from labeling.download.lists.url_list import plan_urls
 from labeling.errors import BadInput, ShardStale
 from labeling.sdd.schema import ListedUrl
 from labeling.sdd.shards import ShardStore
@@ -211,7 +212,3 @@ def test_a_folder_without_lists(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     with pytest.raises(BadInput, match="the folder has no file whose name ends in"):
         planned(tmp_path, tmp_path / "lists")
-
-
-def test_names_of_shards() -> None:
-    assert [shard_number(shard_name(number)) for number in (0, 99_999, 586_000)] == [0, 99_999, 586_000]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 from labeling.config import DownloadConfig
-from labeling.download.lists.url_list import key_of
+from labeling.download.lists.names import key_of
 from labeling.download.screening.imaging import difference_hash
 from labeling.download.screening.stage import ScreenedImage, screen, verdict_of_listing
 from labeling.sdd.pixels import UndecodableImage, decode
