@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Bool, Float, Num, UInt8
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from infra.precision import Precision
 from model.config import LocationMask, ModelConfig, NullBranches
@@ -33,7 +35,9 @@ from model.objective.drop import DropMasks, draw_drops
 from model.objective.losses import attention_in_mask, attention_map_loss, training_objective
 from model.objective.noise import NoiseSchedule
 from model.weights.folders import (
+    LoadOptions,
     Parts,
+    SaveOptions,
     check_widths,
     load_base,
     load_network,
@@ -42,6 +46,9 @@ from model.weights.folders import (
     random_parts,
     save_model,
 )
+
+_IN_FLOAT32 = LoadOptions()
+_NEW_FOLDER = SaveOptions()
 
 
 @dataclass(frozen=True)
@@ -58,38 +65,61 @@ class TrainingLoss:
     """Share of the entities' attention that falls inside their masks, 0 to 1."""
 
 
+@dataclass(frozen=True)
+class Networks:
+    """The networks of Fig. 3, with the added weights in their places."""
+
+    vae: AutoencoderKL
+    text_encoder: TextEncoder
+    tokenizer: CLIPTokenizer
+    unet: SubjectUNet
+    """The denoiser; its `settings` are those of the model."""
+    image_encoder: ImageEncoder
+    subject_tokens: SubjectTokens | None
+    """Perceptron of the adapters' tokens; None without adapters."""
+    scheduler: Mapping[str, object]
+    """Settings of the base's scheduler."""
+
+    @classmethod
+    def build(cls, parts: Parts, config: ModelConfig) -> "Networks":
+        """Add new adapters and perceptrons to pretrained parts, which are changed in place.
+
+        Raises:
+            ModelWeightsError: the parts do not fit each other.
+        """
+        check_widths(parts)
+        encoder = ImageEncoder(parts.visual, parts.image_encoder, config.patch_tokens)
+        text_encoder = TextEncoder(parts.text_encoder, subject_width=encoder.width if config.use_image_cls else None)
+        text_encoder.grow_vocabulary(_prompts(parts.tokenizer, text_encoder, config).vocabulary_size)
+        tokens = None
+        if config.use_adapter:
+            tokens = SubjectTokens(encoder.patches, encoder.patch_width, text_encoder.width, config)
+        unet = SubjectUNet(parts.unet, config)
+        return cls(parts.vae, text_encoder, parts.tokenizer, unet, encoder, tokens, parts.scheduler)
+
+
 class SubjectDiffusion(nn.Module):
     """All networks of Fig. 3; only the parts that App. A lists are trainable.
 
     Args:
-        parts: networks of the base and the image encoder, which are changed in place.
-        config: settings of the model.
+        networks: the networks, which this module shares.
 
     Raises:
-        ModelWeightsError: the parts do not fit each other.
+        ModelWeightsError: the scheduler's settings make no noise schedule.
     """
 
-    def __init__(self, parts: Parts, config: ModelConfig) -> None:
+    def __init__(self, networks: Networks) -> None:
         super().__init__()
-        check_widths(parts)
+        config = networks.unet.settings
         self.config = config
-        self.scheduler = parts.scheduler
-        self.vae = parts.vae
-        self.image_encoder = ImageEncoder(parts.visual, parts.image_encoder, config.patch_tokens)
-        self.text_encoder = TextEncoder(
-            parts.text_encoder, subject_width=self.image_encoder.width if config.use_image_cls else None
-        )
-        self.prompts = PromptTokenizer(
-            parts.tokenizer,
-            config.placeholder,
-            self.text_encoder.max_tokens,
-            config.attention_tokens,
-            config.template_tokens,
-        )
-        self.text_encoder.grow_vocabulary(self.prompts.vocabulary_size)
-        self.subject_tokens = self._subject_tokens(config)
-        self.unet = SubjectUNet(parts.unet, config)
-        self.noise = NoiseSchedule(parts.scheduler)
+        self.scheduler = networks.scheduler
+        self.vae = networks.vae
+        self.image_encoder = networks.image_encoder
+        self.text_encoder = networks.text_encoder
+        self.prompts = _prompts(networks.tokenizer, networks.text_encoder, config)
+        self.subject_tokens = networks.subject_tokens
+        self.unet = networks.unet
+        self.noise = NoiseSchedule(networks.scheduler)
         self.empty_token_ids = nn.Buffer(self.prompts([Prompt("")]).token_ids, persistent=False)
         self._drop_image = _DROP_IMAGE[config.null_branches]
         self.requires_grad_(False)
@@ -103,31 +133,39 @@ class SubjectDiffusion(nn.Module):
         Raises:
             ModelWeightsError: weights are missing, unreadable or do not fit each other.
         """
-        return cls(load_base(config), config)
+        return cls(Networks.build(load_base(config), config))
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "SubjectDiffusion":
         """Build the networks of `config` with random weights; under `torch.device("meta")` nothing is allocated."""
-        return cls(random_parts(config), config)
+        return cls(Networks.build(random_parts(config), config))
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "SubjectDiffusion":
-        """Load a model that `save_pretrained` wrote, in float32.
+    def from_pretrained(cls, folder: str | Path, options: LoadOptions = _IN_FLOAT32) -> "SubjectDiffusion":
+        """Load a model that `save_pretrained` wrote.
+
+        Args:
+            folder: folder of the model.
+            options: precision and variant, by default float32 and the plain files.
 
         Raises:
             ModelWeightsError: `folder` holds no model, or a part of the model is missing.
         """
         folder = Path(folder).expanduser()
         config = load_settings(folder)
-        net = cls(load_parts(folder), config)
-        load_network(net, folder)
+        net = cls(Networks.build(load_parts(folder, options), config))
+        load_network(net, folder, options)
         return net
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, options: SaveOptions = _NEW_FOLDER) -> None:
         """Write the model with its settings, in the layout of `model/weights/folders.py`.
 
+        Args:
+            folder: folder of the model.
+            options: how it is written, by default as a new folder of plain files.
+
         Raises:
-            ModelWeightsError: `folder` exists already.
+            ModelWeightsError: `folder` exists already, unless its files may be replaced.
         """
         parts = Parts(
             vae=self.vae,
@@ -138,7 +176,12 @@ class SubjectDiffusion(nn.Module):
             visual=self.image_encoder.visual,
             image_encoder=self.image_encoder.settings,
         )
-        save_model(Path(folder).expanduser(), parts, self.state_dict(), self.config)
+        save_model(Path(folder).expanduser(), parts, self.state_dict(), self.config, options)
+
+    def place_buffers(self, device: torch.device) -> None:
+        """Move the tensors that belong to none of the networks to the device of the computation."""
+        self._buffers["empty_token_ids"] = self.empty_token_ids.to(device)
+        self.noise.to(device)
 
     @property
     def latent_downsampling(self) -> int:
@@ -354,11 +397,11 @@ class SubjectDiffusion(nn.Module):
             location_mask=conditions.location_mask.masked_fill(no_location, 0.0),
         )
 
-    def _subject_tokens(self, config: ModelConfig) -> SubjectTokens | None:
-        if not config.use_adapter:
-            return None
-        encoder = self.image_encoder
-        return SubjectTokens(encoder.patches, encoder.patch_width, self.text_encoder.width, config)
+
+def _prompts(tokenizer: CLIPTokenizer, text_encoder: TextEncoder, config: ModelConfig) -> PromptTokenizer:
+    return PromptTokenizer(
+        tokenizer, config.placeholder, text_encoder.max_tokens, config.attention_tokens, config.template_tokens
+    )
 
 
 def _turn_adapter_off(inputs: AdapterInputs, kept: Bool[Tensor, " B"]) -> AdapterInputs:

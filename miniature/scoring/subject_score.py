@@ -50,7 +50,7 @@ def make_batch(
     net: SubjectDiffusion, asked: Sequence[Case], rng: np.random.Generator, given: PlaceHint = PlaceHint.OUTLINE
 ) -> SubjectBatch:
     """Return the network's inputs for the cases, which must have the same number of subjects."""
-    encoder, side = net.image_encoder, int(net.unet.base.config.sample_size)
+    encoder, side = net.image_encoder, net.latent_side
     pictures = SubjectPictures(net.config.subject, encoder.side_px, encoder.mean.flatten().tolist(), training=False)
     cut = np.stack([[pictures(s.image, s.mask, rng) for s in case.subjects] for case in asked])
     outlines = given is PlaceHint.OUTLINE
@@ -58,7 +58,7 @@ def make_batch(
         [LayoutInput(s.label, s.mask, s.box, s.place if outlines else None) for s in case.subjects] for case in asked
     ]
     marks = LocationMask.BOX if given is PlaceHint.FILLED_BOX else LocationMask.MASK
-    places = [choose_places(row, Layout.GIVEN, side, rng, marks) for row in inputs]
+    places = [choose_places(row, Layout.GIVEN, (side, side), rng, marks) for row in inputs]
     boxes = torch.tensor([[place.bounds for place in row] for row in places])
     return SubjectBatch(
         prompts=net.prompts([Prompt(case.prompt, [s.label for s in case.subjects]) for case in asked]),

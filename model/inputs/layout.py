@@ -21,6 +21,8 @@ from jaxtyping import Bool, Float
 from model.config import LocationMask
 from model.inputs.boxes import exact_box_masks
 
+Size = tuple[int, int]
+"""Rows and columns of a latent."""
 RelativeBox = tuple[float, float, float, float]
 """Left, top, right, bottom as shares of an image, 0 to 1."""
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -87,14 +89,14 @@ class Place:
     """Box that was requested, or that the layout chose."""
     bounds: RelativeBox
     """Box for the adapter: the bounds of `mask`, or the requested box if a mask was requested along with it."""
-    mask: Float[np.ndarray, "side side"]
+    mask: Float[np.ndarray, "H W"]
     """Share of each latent position that the subject covers, 0 to 1."""
 
 
 def choose_places(
     inputs: Sequence[LayoutInput],
     layout: Layout | str,
-    side: int,
+    size: Size,
     rng: np.random.Generator,
     marks: LocationMask | str = LocationMask.MASK,
 ) -> list[Place]:
@@ -105,7 +107,7 @@ def choose_places(
     Args:
         inputs: the subjects.
         layout: a `Layout` or its name.
-        side: side of the masks, in latent positions.
+        size: rows and columns of the masks, in latent positions.
         rng: source of random boxes.
         marks: how a box is marked: `mask` by the subject's outline fitted into it, `box` as a whole.
 
@@ -115,7 +117,7 @@ def choose_places(
     layout, marks = parse_choice(Layout, layout, "layout"), parse_choice(LocationMask, marks, "marks")
     count = len(inputs)
     boxes = _random_boxes(count, rng) if layout is Layout.RANDOM else _centred_boxes(count)
-    places = [_place(subject, layout, count, box, marks, side) for subject, box in zip(inputs, boxes, strict=True)]
+    places = [_place(subject, layout, count, box, marks, size) for subject, box in zip(inputs, boxes, strict=True)]
     return [_ensure_marked(place, subject.label, marks) for place, subject in zip(places, inputs, strict=True)]
 
 
@@ -149,45 +151,45 @@ def parse_box(box: object, label: str) -> RelativeBox:
 
 
 def _place(
-    subject: LayoutInput, layout: Layout, subjects: int, box: RelativeBox, marks: LocationMask, side: int
+    subject: LayoutInput, layout: Layout, subjects: int, box: RelativeBox, marks: LocationMask, size: Size
 ) -> Place:
     """Place one subject; `box` is used if neither the subject nor the layout determines a place."""
     if layout is Layout.GIVEN and not subject.has_place:
         raise ValueError(f"the subject {subject.label!r} has no box and no mask: give one, or choose layout 'auto'")
     if subject.has_place and layout in (Layout.GIVEN, Layout.AUTO):
-        return _place_as_requested(subject, marks, side)
-    squared = _pad_to_square(subject.outline)
-    if layout is Layout.DETECTED or (layout is Layout.AUTO and subjects == 1 and _has_known_size(squared)):
-        return _place_mask(squared, _bounds(squared), side)
-    return _place_in_box(subject, box, marks, side)
+        return _place_as_requested(subject, marks, size)
+    padded = _pad_to_proportions(subject.outline, size)
+    if layout is Layout.DETECTED or (layout is Layout.AUTO and subjects == 1 and _has_known_size(padded)):
+        return _place_mask(padded, _bounds(padded), size)
+    return _place_in_box(subject, box, marks, size)
 
 
-def _place_as_requested(subject: LayoutInput, marks: LocationMask, side: int) -> Place:
+def _place_as_requested(subject: LayoutInput, marks: LocationMask, size: Size) -> Place:
     if subject.mask is not None:
-        return _place_mask(subject.mask, subject.box or _bounds(subject.mask), side)
+        return _place_mask(subject.mask, subject.box or _bounds(subject.mask), size)
     assert subject.box is not None
-    return _place_in_box(subject, subject.box, marks, side)
+    return _place_in_box(subject, subject.box, marks, size)
 
 
-def _place_mask(mask: Bool[np.ndarray, "h w"], box: RelativeBox, side: int) -> Place:
-    return Place(box, box, _coverage(mask, WHOLE_IMAGE, side))
+def _place_mask(mask: Bool[np.ndarray, "h w"], box: RelativeBox, size: Size) -> Place:
+    return Place(box, box, _coverage(mask, WHOLE_IMAGE, size))
 
 
-def _place_in_box(subject: LayoutInput, box: RelativeBox, marks: LocationMask, side: int) -> Place:
+def _place_in_box(subject: LayoutInput, box: RelativeBox, marks: LocationMask, size: Size) -> Place:
     if marks is LocationMask.BOX:
-        return Place(box, box, _fill(box, side))
+        return Place(box, box, _fill(box, size))
     outline = _crop(subject.outline)
-    bounds = _fit(outline.shape, box)
-    return Place(box, bounds, _coverage(outline, bounds, side))
+    bounds = _fit(outline.shape, box, size)
+    return Place(box, bounds, _coverage(outline, bounds, size))
 
 
 def _ensure_marked(place: Place, label: str, marks: LocationMask) -> Place:
     """Return `place`, enlarged if it would mark no latent position at all."""
     changed = _thicken(place) if marks is LocationMask.MASK else _widen(place)
     if changed is not place:
-        side = len(place.mask)
+        height, width = place.mask.shape
         warnings.warn(
-            f"{label!r} is too small or too thin at its place for the {side} x {side} positions of the latent: the "
+            f"{label!r} is too small or too thin at its place for the {width} x {height} positions of the latent: the "
             f"nearest are marked, and the subject may be lost; give a larger box or mask",
             stacklevel=2,
         )
@@ -203,19 +205,19 @@ def _thicken(place: Place) -> Place:
 
 def _widen(place: Place) -> Place:
     """Widen bounds to at least one position a side; narrower ones may contain the centre of no position."""
-    side = len(place.mask)
+    height, width = place.mask.shape
     x0, y0, x1, y1 = place.bounds
-    (x0, x1), (y0, y1) = _widen_interval(x0, x1, side), _widen_interval(y0, y1, side)
+    (x0, x1), (y0, y1) = _widen_interval(x0, x1, width), _widen_interval(y0, y1, height)
     if place.bounds == (x0, y0, x1, y1):
         return place
-    return replace(place, bounds=(x0, y0, x1, y1), mask=_fill((x0, y0, x1, y1), side))
+    return replace(place, bounds=(x0, y0, x1, y1), mask=_fill((x0, y0, x1, y1), (height, width)))
 
 
-def _widen_interval(low: float, high: float, side: int) -> tuple[float, float]:
-    if (high - low) * side >= 1:
+def _widen_interval(low: float, high: float, positions: int) -> tuple[float, float]:
+    if (high - low) * positions >= 1:
         return low, high
-    nearest = min(int((low + high) / 2 * side), side - 1)
-    return nearest / side, (nearest + 1) / side
+    nearest = min(int((low + high) / 2 * positions), positions - 1)
+    return nearest / positions, (nearest + 1) / positions
 
 
 def _has_known_size(outline: Bool[np.ndarray, "h w"]) -> bool:
@@ -223,12 +225,12 @@ def _has_known_size(outline: Bool[np.ndarray, "h w"]) -> bool:
     return MIN_AREA <= (x1 - x0) * (y1 - y0) <= MAX_AREA
 
 
-def _pad_to_square(outline: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "s s"]:
-    """Add margins that make the outline square, which keeps the subject's proportions in a square image."""
+def _pad_to_proportions(outline: Bool[np.ndarray, "h w"], size: Size) -> Bool[np.ndarray, "_h _w"]:
+    """Add margins that give the outline the proportions of the new image, which keeps those of the subject."""
     height, width = outline.shape
-    longer = max(height, width)
-    top, left = (longer - height) // 2, (longer - width) // 2
-    return np.pad(outline, ((top, longer - height - top), (left, longer - width - left)))
+    rows, columns = max(height, -(-width * size[0] // size[1])), max(width, -(-height * size[1] // size[0]))
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return np.pad(outline, ((top, rows - height - top), (left, columns - width - left)))
 
 
 def _crop(outline: Bool[np.ndarray, "_h _w"]) -> Bool[np.ndarray, "h w"]:
@@ -237,10 +239,10 @@ def _crop(outline: Bool[np.ndarray, "_h _w"]) -> Bool[np.ndarray, "h w"]:
     return outline[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _fit(shape: tuple[int, ...], box: RelativeBox) -> RelativeBox:
+def _fit(shape: tuple[int, ...], box: RelativeBox, size: Size) -> RelativeBox:
     """Return the largest box with the proportions of `shape` (height, width) in the middle of `box`."""
     x0, y0, x1, y1 = box
-    height, width = shape
+    height, width = shape[0] / size[0], shape[1] / size[1]
     scale = min((x1 - x0) / width, (y1 - y0) / height)
     side, rise = (x1 - x0 - scale * width) / 2, (y1 - y0 - scale * height) / 2
     return (x0 + side, y0 + rise, x1 - side, y1 - rise)
@@ -257,25 +259,25 @@ def _bounds(mask: Bool[np.ndarray, "h w"]) -> RelativeBox:
     )
 
 
-def _coverage(mask: Bool[np.ndarray, "h w"], box: RelativeBox, side: int) -> Float[np.ndarray, "side side"]:
-    """Return the share of each of `side` x `side` positions that the mask covers when it is stretched to `box`."""
+def _coverage(mask: Bool[np.ndarray, "h w"], box: RelativeBox, size: Size) -> Float[np.ndarray, "H W"]:
+    """Return the share of each latent position that the mask covers when it is stretched to `box`."""
     x0, y0, x1, y1 = box
     height, width = mask.shape
-    rows, columns = _overlaps(y0, y1, height, side), _overlaps(x0, x1, width, side)
+    rows, columns = _overlaps(y0, y1, height, size[0]), _overlaps(x0, x1, width, size[1])
     return np.asarray(rows @ mask.astype(np.float32) @ columns.T)
 
 
-def _overlaps(low: float, high: float, pixels: int, side: int) -> Float[np.ndarray, "{side} {pixels}"]:
-    """Return the share of each position that each pixel covers, along an axis with pixels from `low` to `high`."""
-    edges = np.linspace(low, high, pixels + 1) * side
-    positions = np.arange(side)[:, None]
+def _overlaps(low: float, high: float, pixels: int, count: int) -> Float[np.ndarray, "{count} {pixels}"]:
+    """Return the share of each of `count` positions that each pixel covers, with pixels from `low` to `high`."""
+    edges = np.linspace(low, high, pixels + 1) * count
+    positions = np.arange(count)[:, None]
     covered = np.minimum(edges[1:], positions + 1) - np.maximum(edges[:-1], positions)
     return covered.clip(0).astype(np.float32)
 
 
-def _fill(box: RelativeBox, side: int) -> Float[np.ndarray, "side side"]:
+def _fill(box: RelativeBox, size: Size) -> Float[np.ndarray, "H W"]:
     boxes = torch.tensor([[box]], dtype=torch.float32)
-    region: Float[np.ndarray, "side side"] = exact_box_masks(boxes, (side, side))[0, 0].numpy()
+    region: Float[np.ndarray, "H W"] = exact_box_masks(boxes, size)[0, 0].numpy()
     return region
 
 

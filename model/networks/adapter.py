@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from model.config import AbsentSlots, BoxCondition, FourierOrder, ModelConfig
 from model.networks.mlp import feature_mlp
+from model.networks.network import Network
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [B h T d]."""
@@ -48,6 +49,8 @@ class AdapterInputs:
     """Centre of each token's patch in the image, x and y in [0, 1]; None if the adapters have no position code."""
     keys_values: Sequence[KeysValues] = ()
     """Keys and values of the tokens for each adapter; empty unless they were projected in advance."""
+    latent_size: tuple[int, int] = (1, 1)
+    """Rows and columns of the latent, or their proportions. Only a position code needs them."""
 
 
 def fourier(boxes: Float[Tensor, "B R 4"], order: FourierOrder = FourierOrder.BY_COORDINATE) -> Float[Tensor, "B R _l"]:
@@ -72,28 +75,44 @@ def position_code(centres: Float[Tensor, "*_n 2"]) -> Float[Tensor, "*_n _p"]:
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
-def cell_centres(side: int, device: torch.device | None = None) -> Float[Tensor, "_n 2"]:
-    """Return the centres x, y in [0, 1] of the cells of a square of `side` x `side` cells, row by row."""
-    middles = (torch.arange(side, device=device) + 0.5) / side
-    y, x = torch.meshgrid(middles, middles, indexing="ij")
+def cell_centres(
+    cells: int, device: torch.device | None = None, size: tuple[int, int] = (1, 1)
+) -> Float[Tensor, "{cells} 2"]:
+    """Return the centres x, y in [0, 1] of the cells of a grid, row by row.
+
+    Args:
+        cells: number of cells.
+        device: device of the result.
+        size: proportions of the grid, rows to columns.
+    """
+    rows = math.isqrt(cells * size[0] // size[1])
+    columns = cells // rows
+    middles = ((torch.arange(count, device=device) + 0.5) / count for count in (rows, columns))
+    y, x = torch.meshgrid(*middles, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
-def patch_centres(boxes: Float[Tensor, "B R 4"], patches: int, padded: bool) -> Float[Tensor, "B M 2"]:
+def patch_centres(
+    boxes: Float[Tensor, "B R 4"], patches: int, padded: bool, size: tuple[int, int] = (1, 1)
+) -> Float[Tensor, "B M 2"]:
     """Return where the patches of the subjects' square pictures lie in the image when each subject fills its box.
 
     Args:
         boxes: xyxy in [0, 1].
         patches: number of patches per picture, a square number.
         padded: whether pictures are padded to their longer side (`SubjectConfig.square`) or cropped to the shorter.
+        size: proportions of the image, rows to columns.
     """
     corner, sides = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
-    side = sides.amax(-1, keepdim=True) if padded else sides.amin(-1, keepdim=True)
-    from_middle = (cell_centres(math.isqrt(patches), boxes.device) - 0.5) * side[..., None, :]
+    longest = max(size)
+    scale = torch.tensor([size[1] / longest, size[0] / longest], device=boxes.device)
+    scaled = sides * scale
+    side = (scaled.amax(-1, keepdim=True) if padded else scaled.amin(-1, keepdim=True)) / scale
+    from_middle = (cell_centres(patches, boxes.device) - 0.5) * side[..., None, :]
     return ((corner + sides / 2)[..., None, :] + from_middle).flatten(1, 2)
 
 
-class SubjectTokens(nn.Module):
+class SubjectTokens(Network):
     """h_e = MLP([v, Fourier(l)]), one token per patch of each subject (Sec. 3.3).
 
     Args:
@@ -129,7 +148,10 @@ class SubjectTokens(nn.Module):
         present = F.pad(present, (0, missing))
         v = torch.where(present[..., None, None], F.pad(patch_features, (0, 0, 0, 0, 0, missing)), self.null_patches)
         fourier_l = self._positions(F.pad(boxes, (0, 0, 0, missing)), present)
-        h_e: Tensor = self.mlp(torch.cat([v, fourier_l.expand(*v.shape[:3], -1)], dim=-1))
+        inputs = torch.cat([v, fourier_l.expand(*v.shape[:3], -1)], dim=-1)
+        if self.dtype is not torch.float32:  # the code of the boxes is in float32
+            inputs = inputs.to(self.dtype)
+        h_e: Tensor = self.mlp(inputs)
         return h_e.flatten(1, 2)
 
     def inputs(
@@ -139,6 +161,7 @@ class SubjectTokens(nn.Module):
         present: Bool[Tensor, "B R"],
         strengths: Float[Tensor, "B R"] | None = None,
         full: bool = False,
+        latent_size: tuple[int, int] = (1, 1),
     ) -> AdapterInputs:
         """Return the inputs of the adapters.
 
@@ -149,26 +172,28 @@ class SubjectTokens(nn.Module):
             strengths: factor on the attention to each subject's tokens before normalisation, by default 1. A subject
                 of strength 0 counts as absent.
             full: whether every slot is known to hold a subject, so that attention needs no mask.
+            latent_size: rows and columns of the latent, or their proportions.
         """
         if strengths is not None:
             present = present & (strengths > 0)
-        tokens, centres = self(patch_features, boxes, present), self._patch_centres(boxes, present)
+        tokens, centres = self(patch_features, boxes, present), self._patch_centres(boxes, present, latent_size)
         if strengths is None and (full or self.absent_strength == 1.0):
-            return AdapterInputs(tokens, patch_centres=centres)
+            return AdapterInputs(tokens, patch_centres=centres, latent_size=latent_size)
         given = torch.ones_like(boxes[..., 0]) if strengths is None else strengths
         strength = torch.where(present, given, self.absent_strength)
         strength = F.pad(strength, (0, max(self.slots - strength.shape[1], 0)), value=self.absent_strength)
         bias = strength.log().repeat_interleave(patch_features.shape[2], dim=1)
-        return AdapterInputs(tokens, bias, gate=(strength > 0).any(dim=1).to(tokens.dtype), patch_centres=centres)
+        gate = (strength > 0).any(dim=1).to(tokens.dtype)
+        return AdapterInputs(tokens, bias, gate, patch_centres=centres, latent_size=latent_size)
 
     def _patch_centres(
-        self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"]
+        self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"], size: tuple[int, int]
     ) -> Float[Tensor, "B M 2"] | None:
         if not self.patches:
             return None
         boxes = torch.where(present[..., None], boxes, 0.0)
         padded = F.pad(boxes, (0, 0, 0, max(self.slots - boxes.shape[1], 0)))
-        return patch_centres(padded, self.patches, self.padded_pictures)
+        return patch_centres(padded, self.patches, self.padded_pictures, size)
 
     def _positions(self, boxes: Float[Tensor, "B R 4"], present: Bool[Tensor, "B R"]) -> Float[Tensor, "B R _p _l"]:
         known = present & (present.sum(1, keepdim=True) > 1) if self.boxless_single else present
@@ -212,13 +237,17 @@ class ImageTokenAttention(nn.Module):
         return self._split(self.to_k(self._add_position_code(tokens, centres))), self._split(self.to_v(tokens))
 
     def forward(
-        self, L_a: Float[Tensor, "A N D"], keys_values: KeysValues, bias: Float[Tensor, "A M"] | None
+        self,
+        L_a: Float[Tensor, "A N D"],
+        keys_values: KeysValues,
+        bias: Float[Tensor, "A M"] | None,
+        size: tuple[int, int] = (1, 1),
     ) -> Float[Tensor, "A N D"]:
         """Return S([L_a, h_e]) for the rows of L_a, from the keys and values of h_e."""
         latents = self.norm(L_a)
         positioned = latents
         if self.from_place is not None:
-            positioned = self._add_position_code(latents, cell_centres(math.isqrt(L_a.shape[1]), L_a.device))
+            positioned = self._add_position_code(latents, cell_centres(L_a.shape[1], L_a.device, size))
         k_e, v_e = keys_values
         k = torch.cat([self._split(self.to_k(positioned)), k_e], dim=2)
         v = torch.cat([self._split(self.to_v(latents)), v_e], dim=2)
@@ -289,7 +318,7 @@ class SubjectAdapter(nn.Module):
     def _adapt(self, L_a: Float[Tensor, "A N D"], objs: AdapterInputs) -> Float[Tensor, "A N D"]:
         h_e = objs.keys_values[self.index] if objs.keys_values else self.S.keys_values(objs.tokens, objs.patch_centres)
         beta = self.beta if objs.gate is None else self.beta * objs.gate[:, None, None]
-        L_a = L_a + beta * self.gamma.tanh() * self.S(L_a, h_e, objs.bias)
+        L_a = L_a + beta * self.gamma.tanh() * self.S(L_a, h_e, objs.bias, objs.latent_size)
         return L_a if self.feed_forward is None else self.feed_forward(L_a, beta)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from model.config import PatchTokens
 from model.errors import ModelWeightsError
 from model.inputs.batch import ImageFeatures
+from model.networks.network import Network
 from model.openclip import OpenClipSettings, QuickGELU, VisionTransformer
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -17,7 +18,7 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _VISION_KEYS = frozenset({"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"})
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Network):
     """v_g, v = I_theta(x_s): the CLS embedding and the patch tokens of each subject's picture.
 
     Args:

@@ -5,15 +5,16 @@ Axes: B images, R reference subjects, T text tokens, D width.
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel
 from transformers.masking_utils import create_causal_mask
 
 from model.inputs.batch import ABSENT
 from model.networks.mlp import feature_mlp
+from model.networks.network import Network
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Network):
     """C = T_theta(v_g, t_y), the last hidden state of the base's CLIP text encoder, which is trained as a whole.
 
     Args:

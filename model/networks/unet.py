@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from model.config import ModelConfig
 from model.networks.adapter import AdapterInputs, KeysValues, SubjectAdapter
 from model.networks.attention_maps import FusedAttention, MapRecorder, RecordedAttention, keys_values
 from model.networks.location import concatenate_location_mask, ignore_location_mask
+from model.networks.network import Network
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Conditions:
     """Keys and values of the text for each cross-attention layer; empty unless they were projected in advance."""
 
 
-class SubjectUNet(nn.Module):
+class SubjectUNet(Network):
     """epsilon_theta(z_t, t, conditions).
 
     Args:
@@ -47,6 +49,7 @@ class SubjectUNet(nn.Module):
     def __init__(self, base: UNet2DConditionModel, config: ModelConfig) -> None:
         super().__init__()
         self.base = base
+        self.settings = config
         self.latent_channels: int = base.config.in_channels
         self._input = concatenate_location_mask if config.use_location_control else ignore_location_mask
         if config.use_location_control:
@@ -87,12 +90,27 @@ class SubjectUNet(nn.Module):
 
     def project_keys_values(self, conditions: Conditions) -> Conditions:
         """Return `conditions` with the keys and values of all layers, which are the same in all sampler steps."""
-        text = tuple(keys_values(block.attn2, conditions.text) for _, block in _blocks(self.base))
-        if conditions.adapter is None:
-            return replace(conditions, text_keys_values=text)
-        tokens, centres = conditions.adapter.tokens, conditions.adapter.patch_centres
-        objects = tuple(adapter.S.keys_values(tokens, centres) for adapter in self.adapters())
-        return replace(conditions, text_keys_values=text, adapter=replace(conditions.adapter, keys_values=objects))
+        text, adapter = self.project_text(conditions.text), conditions.adapter
+        if adapter is not None and not adapter.keys_values:
+            adapter = replace(adapter, keys_values=self.project_tokens(adapter.tokens, adapter.patch_centres))
+        return replace(conditions, text_keys_values=text, adapter=adapter)
+
+    @apply_forward_hook  # type: ignore[untyped-decorator]  # with model offload, brings the weights to the device
+    def project_text(self, text: Float[Tensor, "B T D"]) -> tuple[KeysValues, ...]:
+        """Return keys and values of the text for each cross-attention layer."""
+        return tuple(keys_values(block.attn2, text) for _, block in _blocks(self.base))
+
+    @apply_forward_hook  # type: ignore[untyped-decorator]
+    def project_tokens(
+        self, tokens: Float[Tensor, "A M D"], centres: Float[Tensor, "A M 2"] | None
+    ) -> tuple[KeysValues, ...]:
+        """Return keys and values of the image tokens for each adapter.
+
+        Args:
+            tokens: image tokens h_e.
+            centres: centre of each token's patch in the image, for adapters with a position code.
+        """
+        return tuple(adapter.S.keys_values(tokens, centres) for adapter in self.adapters())
 
     def blocks(self) -> Iterator[BasicTransformerBlock]:
         """Return the transformer blocks, in the order of their adapters."""

@@ -38,3 +38,11 @@ class SamplingConfig(Config):
     """Scales of text and image guidance."""
     interpolation: Interpolation | None = None
     """Interpolation between subject and text; None uses the subjects in all steps."""
+
+    def pipeline_defaults(self) -> dict[str, float]:
+        """Return steps and guidance as arguments of the pipeline."""
+        return {
+            "num_inference_steps": self.steps,
+            "text_guidance": self.guidance.text,
+            "image_guidance": self.guidance.image,
+        }

@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.config import NullBranches
-from model.networks.adapter import AdapterInputs
+from model.networks.adapter import AdapterInputs, KeysValues
 from model.networks.unet import Conditions, SubjectUNet
+from model.sampling.attention import MapCollector
 from model.sampling.config import Interpolation, Phase
 from model.sampling.guidance import Branch
 
@@ -51,6 +52,9 @@ class Scheduler(Protocol):
     def set_timesteps(self, num_inference_steps: int) -> None:
         """Start a new run of `num_inference_steps` steps."""
 
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return latents with the noise of the timesteps."""
+
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Return the network's input for `sample`."""
 
@@ -65,10 +69,14 @@ class SamplingProgress:
     """Number of evaluations in all."""
     latents: Float[Tensor, "B C H W"]
     """Latents of the batch so far."""
+    timestep: float = 0.0
+    """Timestep of the evaluation."""
+    following: float | None = None
+    """Timestep of the next evaluation; None after the last."""
 
 
-OnStep = Callable[[SamplingProgress], None]
-"""Function that is called after each evaluation of the network."""
+OnStep = Callable[[SamplingProgress], Tensor | None]
+"""Function that is called after each evaluation of the network; latents that it returns replace those of the step."""
 
 
 class GuidedDenoiser:
@@ -78,13 +86,23 @@ class GuidedDenoiser:
         unet: the denoising network.
         conditions: conditions of each branch, in the order of `coefficients`.
         coefficients: coefficient of each branch, from `Guidance`.
+        rescale: share by which the result's standard deviation is brought to that of the prediction with all
+            conditions, 0 to 1 (Lin et al. 2023, arXiv 2305.08891, Sec. 3.4).
+        maps: collects attention maps, if they are wanted.
     """
 
     def __init__(
-        self, unet: SubjectUNet, conditions: Sequence[Conditions], coefficients: Mapping[Branch, float]
+        self,
+        unet: SubjectUNet,
+        conditions: Sequence[Conditions],
+        coefficients: Mapping[Branch, float],
+        rescale: float = 0.0,
+        maps: MapCollector | None = None,
     ) -> None:
         self._unet = unet
         self._coefficients = coefficients
+        self._rescale = rescale
+        self._maps = maps
         self._conditions = unet.project_keys_values(
             _cast(concatenate_conditions(conditions), unet.base.conv_in.weight.dtype)
         )
@@ -94,8 +112,12 @@ class GuidedDenoiser:
         branches = list(self._coefficients)
         rows = z_t.to(self._conditions.text.dtype).repeat(len(branches), 1, 1, 1)
         timesteps = torch.full((len(rows),), t, device=rows.device)
-        predictions = self._unet(rows, timesteps, self._conditions).chunk(len(branches))
-        return combine_branches(dict(zip(branches, predictions, strict=True)), self._coefficients)
+        recorder = None if self._maps is None else self._maps.recorder(len(rows))
+        predictions = self._unet(rows, timesteps, self._conditions, recorder).chunk(len(branches))
+        if self._maps is not None and recorder is not None:
+            self._maps.add(recorder)
+        by_branch = dict(zip(branches, predictions, strict=True))
+        return rescale_guidance(combine_branches(by_branch, self._coefficients), by_branch, self._rescale)
 
 
 def combine_branches(
@@ -106,24 +128,36 @@ def combine_branches(
     return torch.stack(weighted).sum(dim=0)
 
 
+def rescale_guidance(
+    guided: Float[Tensor, "B C H W"], predictions: Mapping[Branch, Float[Tensor, "B C H W"]], share: float
+) -> Float[Tensor, "B C H W"]:
+    """Bring the standard deviation of each image's guided prediction towards that with all conditions."""
+    conditional = predictions.get(Branch.TEXT_AND_IMAGE, predictions.get(Branch.TEXT))
+    if share == 0.0 or conditional is None:
+        return guided
+    spread = conditional.float().flatten(1).std(dim=1) / guided.flatten(1).std(dim=1)
+    return guided * (1.0 + share * (spread - 1.0))[:, None, None, None]
+
+
 def _cast(conditions: Conditions, dtype: torch.dtype) -> Conditions:
     """Return `conditions` with text, image tokens and gates in `dtype`."""
     adapter = conditions.adapter
     if adapter is not None:
         gate = None if adapter.gate is None else adapter.gate.to(dtype)
-        adapter = replace(adapter, tokens=adapter.tokens.to(dtype), gate=gate)
+        known = tuple((k.to(dtype), v.to(dtype)) for k, v in adapter.keys_values)
+        adapter = replace(adapter, tokens=adapter.tokens.to(dtype), gate=gate, keys_values=known)
     return replace(conditions, text=conditions.text.to(dtype), adapter=adapter)
 
 
 def branch_conditions(
-    branch: Branch, conditions: Conditions, empty_text: Float[Tensor, "1 T D"], null: NullBranches
+    branch: Branch, conditions: Conditions, empty_text: Float[Tensor, "_b T D"], null: NullBranches
 ) -> Conditions:
     """Return the conditions of one branch.
 
     Args:
         branch: the branch.
         conditions: conditions of the branch with text and image.
-        empty_text: text condition of the empty prompt.
+        empty_text: text condition of the empty prompt, or of a negative prompt for each image.
         null: how a branch without image is computed.
     """
     text = conditions.text if branch.has_text else empty_text.expand_as(conditions.text)
@@ -132,7 +166,7 @@ def branch_conditions(
     mask = None if conditions.location_mask is None else torch.zeros_like(conditions.location_mask)
     adapter = None
     if null is NullBranches.ZERO_TOKENS and conditions.adapter is not None:
-        adapter = replace(conditions.adapter, tokens=torch.zeros_like(conditions.adapter.tokens))
+        adapter = replace(conditions.adapter, tokens=torch.zeros_like(conditions.adapter.tokens), keys_values=())
     return Conditions(text, adapter, mask)
 
 
@@ -151,11 +185,22 @@ def _concatenate_adapters(adapters: Sequence[AdapterInputs]) -> AdapterInputs:
     biases = [part.bias for part in adapters if part.bias is not None]
     gates = [part.gate for part in adapters if part.gate is not None]
     centres = [part.patch_centres for part in adapters if part.patch_centres is not None]
+    known = [part.keys_values for part in adapters if part.keys_values]
     return AdapterInputs(
         tokens=torch.cat([part.tokens for part in adapters]),
         bias=torch.cat(biases) if biases else None,
         gate=torch.cat(gates) if gates else None,
         patch_centres=torch.cat(centres) if centres else None,
+        keys_values=_concatenate_keys_values(known) if len(known) == len(adapters) else (),
+        latent_size=adapters[0].latent_size,
+    )
+
+
+def _concatenate_keys_values(parts: Sequence[Sequence[KeysValues]]) -> tuple[KeysValues, ...]:
+    """Concatenate the images of each layer."""
+    return tuple(
+        (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
+        for layer in zip(*parts, strict=True)
     )
 
 
@@ -243,27 +288,35 @@ def sample(
     denoise: Denoiser,
     scheduler: Scheduler,
     z_T: Float[Tensor, "B C H W"],
-    generators: Sequence[torch.Generator],
+    generators: torch.Generator | Sequence[torch.Generator] | None,
     steps: int,
     on_step: OnStep | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Float[Tensor, "B C H W"]:
-    """Denoise z_T step by step and return z_0.
+    """Denoise z_T step by step and return z_0, or the latents so far if `stopped`.
 
     Args:
         denoise: predicts the noise.
         scheduler: any diffusers scheduler with the base's noise schedule; its state is reset.
         z_T: initial noise.
-        generators: one per image, for schedulers that add noise in each step.
+        generators: one for all images or one for each, for schedulers that add noise in each step.
         steps: number of denoising steps.
         on_step: called after each evaluation of the network.
+        stopped: whether to skip the steps that are left, asked before each.
     """
     scheduler.set_timesteps(steps)  # kept on the CPU: no step waits for the device
     adds_noise = "generator" in inspect.signature(scheduler.step).parameters
-    options = {"generator": list(generators)} if adds_noise else {}
+    given = list(generators) if isinstance(generators, Sequence) else generators
+    options = {"generator": given} if adds_noise else {}
     z_t: Tensor = z_T * scheduler.init_noise_sigma
+    total = len(scheduler.timesteps)
     for done, t in enumerate(scheduler.timesteps, start=1):
+        if stopped():
+            break
         eps_t = denoise(scheduler.scale_model_input(z_t, t), float(t))
         z_t = scheduler.step(eps_t, t, z_t, **options).prev_sample
         if on_step is not None:
-            on_step(SamplingProgress(done, len(scheduler.timesteps), z_t))
+            following = float(scheduler.timesteps[done]) if done < total else None
+            replaced = on_step(SamplingProgress(done, total, z_t, float(t), following))
+            z_t = z_t if replaced is None else replaced
     return z_t

@@ -3,11 +3,15 @@
 A base is a folder in diffusers' layout or the hub id of one; an image encoder is a folder in OpenCLIP's hub layout or
 the hub id of one. A trained model is a folder with both, and with the added weights:
 
+    model_index.json                                  diffusers' index: the components and the sampler's defaults
     settings.json                                     settings of the model and versions of the libraries; a base in a
                                                       local folder is named by its path relative to this folder
     subject_diffusion.safetensors                     adapters and perceptrons
     unet/ text_encoder/ tokenizer/ vae/ scheduler/    in diffusers' layout
     image_encoder/                                    in OpenCLIP's layout
+
+Files of a variant, such as `fp16`, have its name before their suffix, as diffusers and transformers write them. Folders
+without `model_index.json`, from before it was written, load as well.
 """
 
 import json
@@ -15,11 +19,12 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import NotRequired, TypedDict, TypeVar
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub.errors import EntryNotFoundError
@@ -54,6 +59,18 @@ ADDED_WEIGHTS = "subject_diffusion.safetensors"
 UNET_PREFIX = "unet.base."
 """Prefix of the stock UNet's tensors in the model's state."""
 _UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
+_VISUAL_FILE = "image_encoder/open_clip_model.safetensors"
+INDEX = "model_index.json"
+"""File of diffusers' index."""
+PIPELINE = "SubjectDiffusionPipeline"
+"""Class that the index names."""
+_OWN_COMPONENTS = {
+    "image_encoder": ("model.networks.image_encoder", "ImageEncoder"),
+    "subject_tokens": ("model.networks.adapter", "SubjectTokens"),
+    "text_encoder": ("model.networks.text_encoder", "TextEncoder"),
+    "unet": ("model.networks.unet", "SubjectUNet"),
+}
+"""Module and class of the components that are ours."""
 _VISUAL = "visual."
 _REQUIRED_SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 """Settings that a base's scheduler must have; the libraries' defaults belong to other models."""
@@ -83,6 +100,48 @@ class Parts:
     """Visual tower of OpenCLIP."""
     image_encoder: OpenClipSettings
     """OpenCLIP's settings of `visual`."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How the weights of a trained model's folder are loaded."""
+
+    dtype: torch.dtype | Mapping[str, torch.dtype] = torch.float32
+    """Precision of the weights, or precisions by component, with `default` for the others (float32 by default)."""
+    variant: str | None = None
+    """Variant of the files, such as `fp16`; parts without files of the variant are loaded from their plain files."""
+
+    def dtype_of(self, component: str) -> torch.dtype:
+        """Return the precision of a component: vae, text_encoder, unet, image_encoder or subject_tokens."""
+        if isinstance(self.dtype, torch.dtype):
+            return self.dtype
+        return self.dtype.get(component, self.dtype.get("default", torch.float32))
+
+    def variant_of(self, folder: Path) -> str | None:
+        """Return the variant, if `folder` holds files of it."""
+        return self.variant if self.variant and any(folder.glob(f"*.{self.variant}.*")) else None
+
+    def file(self, path: Path) -> Path:
+        """Return the path of the variant's file, if it exists, otherwise `path`."""
+        own = variant_file(path, self.variant)
+        return own if own.exists() else path
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """How a trained model is written."""
+
+    variant: str | None = None
+    """Variant that the names of the weights' files get, such as `fp16`."""
+    replace: bool = False
+    """Whether files of an existing folder are replaced, one by one; otherwise an existing folder is refused."""
+    defaults: Mapping[str, float] = field(default_factory=dict)
+    """Defaults of the pipeline's arguments, for the index."""
+
+
+def variant_file(path: Path, variant: str | None) -> Path:
+    """Return the name that diffusers gives the file of a variant: `model.fp16.safetensors` for `model.safetensors`."""
+    return path if variant is None else path.with_name(f"{path.stem}.{variant}{path.suffix}")
 
 
 def check_widths(parts: Parts) -> None:
@@ -163,25 +222,44 @@ def load_base_text_encoder(config: ModelConfig) -> CLIPTextModel:
         return _load_complete(CLIPTextModel, _base_location(config), "text_encoder", dtype=torch.float32)
 
 
-def load_parts(folder: Path) -> Parts:
+def load_parts(folder: Path, options: LoadOptions) -> Parts:
     """Load the parts of a trained model's folder; the UNet has no weights until `load_network` fills the whole model.
 
     Raises:
         ModelWeightsError: a part is missing or unreadable.
     """
     with _report_setting("the model's folder", str(folder)):
+        if options.variant and not any(folder.rglob(f"*.{options.variant}.*")):
+            raise ModelWeightsError(
+                f"{folder} holds no files of the variant {options.variant!r}: leave variant out, or copy them"
+            )
         shapes = read_json(folder / "unet" / "config.json")
         shapes["in_channels"] = shapes["out_channels"]
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(shapes)
         location: _Location = {"pretrained_model_name_or_path": str(folder)}
-        vae = _load_complete(AutoencoderKL, location, "vae", torch_dtype=torch.float32)
-        text_encoder = _load_complete(CLIPTextModel, location, "text_encoder", dtype=torch.float32)
+        vae = _load_complete(
+            AutoencoderKL,
+            location,
+            "vae",
+            torch_dtype=options.dtype_of("vae"),
+            variant=options.variant_of(folder / "vae"),
+        )
+        text_encoder = _load_complete(
+            CLIPTextModel,
+            location,
+            "text_encoder",
+            dtype=options.dtype_of("text_encoder"),
+            variant=options.variant_of(folder / "text_encoder"),
+        )
         tokenizer = _load_tokenizer(location)
         noise = folder / "scheduler" / "scheduler_config.json"
         scheduler = _require_noise_schedule(noise, read_json(noise))
         settings = _image_encoder_settings(str(folder / "image_encoder"), None)
-        visual = _load_visual(settings, str(folder / "image_encoder"), None)
+        file = options.file(folder / _VISUAL_FILE).name
+        visual = _load_visual(
+            settings, str(folder / "image_encoder"), None, file, dtype=options.dtype_of("image_encoder")
+        )
     return Parts(vae, unet, text_encoder, tokenizer, scheduler, visual, settings)
 
 
@@ -197,7 +275,9 @@ def load_settings(folder: Path) -> ModelConfig:
     return config.model_copy(update={name: str(path.resolve()) for name, path in paths.items() if path.is_dir()})
 
 
-def save_model(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: ModelConfig) -> None:
+def save_model(
+    folder: Path, parts: Parts, state: Mapping[str, Tensor], config: ModelConfig, options: SaveOptions
+) -> None:
     """Write a trained model to a temporary folder and rename it, so that `folder` is complete or does not exist.
 
     Args:
@@ -205,11 +285,12 @@ def save_model(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: 
         parts: the networks within the model.
         state: tensors of the whole model.
         config: settings of the model.
+        options: how it is written.
 
     Raises:
         ModelWeightsError: `folder` exists already, or a tensor has values that are not finite.
     """
-    if folder.exists():
+    if folder.exists() and not options.replace:
         raise ModelWeightsError(f"{folder} already exists: move it away, or give another folder")
     numbers = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
     check_numbers(f"{folder} is not written", numbers, "export an earlier checkpoint, or in float32 if this is float16")
@@ -217,25 +298,70 @@ def save_model(folder: Path, parts: Parts, state: Mapping[str, Tensor], config: 
     shutil.rmtree(partial, ignore_errors=True)
     for part in ("unet", "scheduler", "image_encoder"):
         (partial / part).mkdir(parents=True)
-    parts.vae.save_pretrained(partial / "vae")
-    parts.text_encoder.save_pretrained(partial / "text_encoder")
+    parts.vae.save_pretrained(partial / "vae", variant=options.variant)
+    parts.text_encoder.save_pretrained(partial / "text_encoder", variant=options.variant)
     parts.tokenizer.save_pretrained(partial / "tokenizer")
     parts.unet.save_config(partial / "unet")
     _write_json(partial / "scheduler" / "scheduler_config.json", parts.scheduler)
     _write_json(partial / "image_encoder" / "open_clip_config.json", parts.image_encoder)
     _write_json(partial / "settings.json", _settings(_relative_to(folder, config)))
-    _write_tensors(
-        partial / _UNET_FILE, {name.removeprefix(UNET_PREFIX): state[name] for name in state if _is_stock_unet(name)}
-    )
-    _write_tensors(
-        partial / "image_encoder" / "open_clip_model.safetensors",
-        {_VISUAL + name: tensor for name, tensor in parts.visual.state_dict().items()},
-    )
-    _write_tensors(partial / ADDED_WEIGHTS, {name: state[name] for name in state if _is_added(name)})
-    partial.rename(folder)
+    _write_json(partial / INDEX, _model_index(parts, config, options.defaults))
+    visual = {_VISUAL + name: tensor for name, tensor in parts.visual.state_dict().items()}
+    for name, tensors in (
+        (_UNET_FILE, {name.removeprefix(UNET_PREFIX): state[name] for name in state if _is_stock_unet(name)}),
+        (_VISUAL_FILE, visual),
+        (ADDED_WEIGHTS, {name: state[name] for name in state if _is_added(name)}),
+    ):
+        _write_tensors(variant_file(partial / name, options.variant), tensors)
+    _publish(partial, folder)
 
 
-def load_network(net: nn.Module, folder: Path) -> None:
+def _publish(partial: Path, folder: Path) -> None:
+    """Rename the folder; into an existing one, move file by file, the index last."""
+    if not folder.exists():
+        partial.rename(folder)
+        return
+    files = sorted((path.relative_to(partial) for path in partial.rglob("*") if path.is_file()), key=_index_last)
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (partial / file).replace(folder / file)
+    shutil.rmtree(partial)
+
+
+def _index_last(file: Path) -> tuple[bool, Path]:
+    return file == Path(INDEX), file
+
+
+def read_defaults(folder: Path) -> JsonObject:
+    """Read the defaults of the pipeline's arguments from a trained model's index; none if it has no index.
+
+    Raises:
+        ModelWeightsError: the index is damaged, or that of another pipeline.
+    """
+    if not (folder / INDEX).exists():
+        return {}
+    index = read_json(folder / INDEX)
+    if index.get("_class_name") != PIPELINE:
+        raise ModelWeightsError(
+            f"{folder / INDEX} names the pipeline {index.get('_class_name')!r}, not {PIPELINE}: give the folder of a "
+            f"trained Subject-Diffusion model"
+        )
+    return {name: value for name, value in index.items() if not name.startswith("_") and not isinstance(value, list)}
+
+
+def _model_index(parts: Parts, config: ModelConfig, defaults: Mapping[str, float]) -> JsonObject:
+    components: dict[str, tuple[str | None, object]] = {
+        "scheduler": ("diffusers", parts.scheduler.get("_class_name", "PNDMScheduler")),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "vae": ("diffusers", "AutoencoderKL"),
+        **_OWN_COMPONENTS,
+    }
+    if not config.use_adapter:
+        components["subject_tokens"] = (None, None)
+    return {"_class_name": PIPELINE, "_diffusers_version": diffusers.__version__, **components, **defaults}
+
+
+def load_network(net: nn.Module, folder: Path, options: LoadOptions) -> None:
     """Load the UNet and the added weights of a trained model's folder into the whole model.
 
     Raises:
@@ -245,12 +371,14 @@ def load_network(net: nn.Module, folder: Path) -> None:
     expected_unet = {
         name.removeprefix(UNET_PREFIX): tensor for name, tensor in expected.items() if _is_stock_unet(name)
     }
+    unet_file, added_file = (options.file(folder / name) for name in (_UNET_FILE, ADDED_WEIGHTS))
     with _report_setting("the model's folder", str(folder)):
-        unet, added = read_safetensors(folder / _UNET_FILE), read_safetensors(folder / ADDED_WEIGHTS)
-    check_tensors(folder / _UNET_FILE, unet, expected_unet)
-    check_tensors(folder / ADDED_WEIGHTS, added, {name: expected[name] for name in expected if _is_added(name)})
+        unet, added = read_safetensors(unet_file), read_safetensors(added_file)
+    check_tensors(unet_file, unet, expected_unet)
+    check_tensors(added_file, added, {name: expected[name] for name in expected if _is_added(name)})
     state = {UNET_PREFIX + name: tensor for name, tensor in unet.items()} | added
-    net.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
+    cast = {name: tensor.to(options.dtype_of(name.partition(".")[0])) for name, tensor in state.items()}
+    net.load_state_dict(cast, strict=False, assign=True)
 
 
 def _is_stock_unet(name: str) -> bool:
@@ -306,13 +434,20 @@ def _base_location(config: ModelConfig) -> _Location:
     return {"pretrained_model_name_or_path": name, "revision": config.base_revision}
 
 
-def _load_complete(network: type[N], location: _Location, subfolder: str, **precision: torch.dtype) -> N:
+def _load_complete(
+    network: type[N], location: _Location, subfolder: str, *, variant: str | None = None, **precision: torch.dtype
+) -> N:
     """Load a network; refuse missing or mismatched tensors, which `from_pretrained` would replace by random ones."""
     part = Path(location["pretrained_model_name_or_path"]) / subfolder
     with report_damage(part):
         # ModelMixin and PreTrainedModel share this method, but no base class with types.
         loaded, report = network.from_pretrained(  # type: ignore[attr-defined]
-            **location, subfolder=subfolder, output_loading_info=True, ignore_mismatched_sizes=True, **precision
+            **location,
+            subfolder=subfolder,
+            variant=variant,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **precision,
         )
     files = [*part.glob("*.safetensors"), *part.glob("*.bin")]
     where = files[0] if len(files) == 1 else part
@@ -373,19 +508,25 @@ def _is_rgb(value: object) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(type(one) in (int, float) for one in value)
 
 
-def _load_visual(settings: OpenClipSettings, name: str, revision: str | None) -> VisionTransformer:
+def _load_visual(
+    settings: OpenClipSettings,
+    name: str,
+    revision: str | None,
+    file: str = Path(_VISUAL_FILE).name,
+    dtype: torch.dtype = torch.float32,
+) -> VisionTransformer:
     """Load the visual tower; the text tower's weights are not read."""
     with torch.device("meta"):
         tower = visual_tower(settings["model_cfg"])
     try:
-        path = locate_file(name, revision, "open_clip_model.safetensors")
+        path = locate_file(name, revision, file)
         weights = read_safetensors(path, _VISUAL)
     except (FileNotFoundError, EntryNotFoundError):  # older uploads have the pickled form only
         path = locate_file(name, revision, "open_clip_pytorch_model.bin")
         tensors = read_pickled_tensors(path)
         weights = {key.removeprefix(_VISUAL): tensors[key] for key in tensors if key.startswith(_VISUAL)}
     check_tensors(path, weights, tower.state_dict())
-    tower.load_state_dict({key: tensor.float() for key, tensor in weights.items()}, assign=True)
+    tower.load_state_dict({key: tensor.to(dtype) for key, tensor in weights.items()}, assign=True)
     return tower
 
 

@@ -28,7 +28,7 @@ from model.cost.budget import training_budget
 from model.cost.recompute import enable_recompute
 from model.inputs.batch import SubjectBatch
 from model.inputs.prompt import Prompt
-from model.pipeline import Request, Subject, SubjectDiffusionPipeline
+from model.pipeline import Subject, SubjectDiffusionPipeline
 from model.sampling.config import SamplingConfig
 from model.sampling.denoising import make_scheduler, sample
 from model.sampling.guidance import Guidance
@@ -144,13 +144,15 @@ def naive_image(setup: Setup) -> Work:
 
 def our_image(setup: Setup) -> Work:
     """Prepare an image from the pipeline, from pictures to pixels."""
-    pipeline = SubjectDiffusionPipeline(build_network(setup, setup.config), setup.device, Precision.BFLOAT16)
+    pipeline = SubjectDiffusionPipeline.from_network(build_network(setup, setup.config))
+    pipeline.to(setup.device, torch.bfloat16)
+    pipeline.set_progress_bar_config(disable=True)
     if setup.compiled:
-        pipeline.compile()
+        pipeline.unet.compile()
     picture, mask = np.zeros((512, 512, 3), dtype=np.uint8), np.zeros((512, 512), dtype=bool)
     mask[100:400, 150:350] = True
-    subjects = [Subject(picture, mask, label) for label in LABELS[: setup.subjects]]
-    return lambda: ignore(pipeline([Request("a photo on the beach", subjects)]))
+    subjects = [Subject(picture, label, mask) for label in LABELS[: setup.subjects]]
+    return lambda: ignore(pipeline("a photo on the beach", subjects))
 
 
 def build_network(setup: Setup, config: ModelConfig) -> SubjectDiffusion:

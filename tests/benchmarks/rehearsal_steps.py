@@ -30,9 +30,8 @@ from miniature.untrained import write_networks
 from miniature.world.scenes import ScenesConfig
 from miniature.world.serve import TRUTH, WorldConfig, world_server, write_world
 from model.config import ModelConfig
-from model.pipeline import Request, Subject, SubjectDiffusionPipeline
-from model.sampling.config import SamplingConfig
-from model.sampling.denoising import SamplingProgress
+from model.pipeline import Subject, SubjectDiffusionPipeline
+from model.sampling.denoising import seeded_generators
 from tests.benchmarks.full_networks import write_full_networks
 from tests.benchmarks.random_base import write_random_base
 from tests.benchmarks.rehearsal_configs import STEPS, labeling_config, training_job
@@ -168,21 +167,21 @@ def export(rehearsal: Rehearsal) -> str:
 def sample(rehearsal: Rehearsal) -> str:
     """Generate an image of one subject of each photograph with the exported model."""
     pipeline = SubjectDiffusionPipeline.from_pretrained(rehearsal.model)
-    requests = [
-        Request(f"a photo of a {subject.label} {place}", [subject], seed)
-        for seed, (subject, place) in enumerate(zip(_subjects(rehearsal), ("on the beach", "in the snow"), strict=True))
-    ]
+    subjects = _subjects(rehearsal)
+    places = ("on the beach", "in the snow")
+    prompts = [f"a photo of a {one.label} {place}" for one, place in zip(subjects, places, strict=True)]
     rehearsal.pictures.mkdir(exist_ok=True)
-    results = pipeline(requests, SamplingConfig(steps=rehearsal.sampling_steps), on_step=_print_progress)
-    for number, result in enumerate(results, 1):
-        if np.ptp(np.asarray(result.image)) == 0:
+    result = pipeline(
+        prompts,
+        [[subject] for subject in subjects],
+        num_inference_steps=rehearsal.sampling_steps,
+        generator=seeded_generators(range(len(subjects))),
+    )
+    for number, image in enumerate(result.images, 1):
+        if np.ptp(np.asarray(image)) == 0:
             raise RuntimeError(f"picture {number} has only one colour")
-        result.image.save(rehearsal.pictures / f"{number}.png")
-    return f"{len(requests)} pictures of {result.image.width} px, {rehearsal.sampling_steps} steps"
-
-
-def _print_progress(progress: SamplingProgress) -> None:
-    print(f"{progress.done} of {progress.total} evaluations of the network", flush=True)
+        image.save(rehearsal.pictures / f"{number}.png")
+    return f"{len(prompts)} pictures of {image.width} px, {rehearsal.sampling_steps} steps"
 
 
 def _subjects(rehearsal: Rehearsal) -> list[Subject]:
@@ -192,7 +191,7 @@ def _subjects(rehearsal: Rehearsal) -> list[Subject]:
         photograph = Image.open(rehearsal.world / "images" / truth.url.rpartition("/")[-1])
         largest = max(truth.subjects, key=lambda subject: masks.area_px(subject.mask))
         mask = masks.decode(largest.mask, truth.height_px, truth.width_px).astype(bool)
-        subjects.append(Subject(photograph, mask, largest.label))
+        subjects.append(Subject(photograph, largest.label, mask))
     return subjects
 
 

@@ -83,7 +83,7 @@ def test_hugging_face_reads_images(row, tmp_path, monkeypatch):
 def test_every_block_of_python_is_run():
     modules = {re.search(r"^import (.*)", block, re.MULTILINE)[1] for block in blocks("python", DATASET)}
     assert modules == {"numpy, pandas, pycocotools.mask", "polars", "datasets"}
-    assert len(blocks("python", README)) == len(blocks("python", GENERATE)) == 1
+    assert (len(blocks("python", README)), len(blocks("python", GENERATE))) == (1, 2)
 
 
 @pytest.fixture
@@ -104,12 +104,19 @@ def test_the_first_example_generates_a_yellow_taxi_in_the_snow(checkout):
 
 
 @pytest.mark.slow
-def test_the_example_of_the_guide_runs_on_the_small_model(checkout):
-    code = blocks("python", GENERATE)[0].replace("dog.png", "docs/pictures/taxi.png")
+def test_the_examples_of_the_guide_run_on_the_small_model(checkout):
+    first, into_a_photo = blocks("python", GENERATE)
+    code = first.replace("dog.png", "docs/pictures/taxi.png").replace('.to("cuda")', "")
     names: dict[str, Any] = {}
-    exec(code.replace('"out/model", device="cuda"', f'"{MODEL}"'), names)
-    (result,) = names["results"]
-    assert result.boxes == ((0.1, 0.4, 0.6, 0.9),)
+    exec(code.replace('"out/model", dtype=torch.bfloat16', f'"{MODEL}"'), names)
+    assert names["result"].boxes == [((0.1, 0.4, 0.6, 0.9),)]
+    Image.new("RGB", (90, 60), "white").save("room.jpg")
+    Image.new("L", (90, 60), 0).save("region.png")
+    with Image.open("region.png") as region:
+        region.paste(255, (20, 10, 60, 50))
+        region.save("region.png")
+    exec(into_a_photo, names)
+    assert names["result"].images[0].size == (90, 60)
 
 
 def test_the_queries_and_the_commands_that_look_run(row):

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from model.errors import ModelWeightsError
-from model.pipeline import Request, SubjectDiffusionPipeline
-from model.sampling.config import SamplingConfig
+from model.pipeline import SubjectDiffusionPipeline
 from model.subject_diffusion import SubjectDiffusion
 from tests.training_run import trained
 from training.checkpoints.store import Checkpoints, read_tensors
@@ -20,7 +19,9 @@ def test_is_the_mean_of_the_weights_over_the_base(job, tmp_path):
     net = trained(one)
     checkpoint = Checkpoints(Path(one.training.out), 1, Worker()).latest()
     export(checkpoint, tmp_path / "model")
-    exported = SubjectDiffusionPipeline.from_pretrained(tmp_path / "model").net
+    exported = SubjectDiffusion.from_pretrained(tmp_path / "model")
+    defaults = SubjectDiffusionPipeline.from_pretrained(tmp_path / "model").parameters
+    assert defaults == one.training.samples.sampling.pipeline_defaults()
     means = {name: torch.zeros_like(weight) for name, weight in net.named_parameters() if weight.requires_grad}
     read_tensors(checkpoint, {"ema": means})
     base, last = SubjectDiffusion.from_base(one.model).state_dict(), net.state_dict()
@@ -38,8 +39,8 @@ def test_its_images_are_of_the_size_it_was_trained_at(job, tmp_path):
     trained(one)
     export(Checkpoints(Path(one.training.out), 1, Worker()).latest(), tmp_path / "model")
     pipeline = SubjectDiffusionPipeline.from_pretrained(tmp_path / "model")
-    (made,) = pipeline([Request("a photo")], SamplingConfig(steps=1))
-    assert made.image.size == (16, 16)
+    (image,) = pipeline("a photo", num_inference_steps=1).images
+    assert image.size == (16, 16)
 
 
 def test_in_half_precision_it_is_half_as_large_and_nearly_the_same(job, tmp_path):

@@ -30,7 +30,7 @@ def outline(box: tuple[int, int, int, int] = (20, 10, 60, 50), size: tuple[int, 
 def place_all(
     inputs: Sequence[LayoutInput], layout: Layout | str, seed: int = 0, marks: LocationMask | str = LocationMask.MASK
 ) -> list[Place]:
-    return choose_places(inputs, layout, SIDE, np.random.default_rng(seed), marks)
+    return choose_places(inputs, layout, (SIDE, SIDE), np.random.default_rng(seed), marks)
 
 
 def area(box: tuple[float, float, float, float]) -> float:

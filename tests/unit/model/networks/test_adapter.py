@@ -134,7 +134,7 @@ def test_patch_centres_are_those_of_a_pasted_picture():
     assert torch.allclose(padded, torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.35, 0.65], [0.65, 0.65]]))
     cut = patch_centres(wide, 4, padded=False)[0]
     assert torch.allclose(cut, torch.tensor([[0.45, 0.45], [0.55, 0.45], [0.45, 0.55], [0.55, 0.55]]))
-    assert torch.allclose(patch_centres(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), 16, padded=True)[0], cell_centres(4))
+    assert torch.allclose(patch_centres(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), 16, padded=True)[0], cell_centres(16))
 
 
 def test_keys_that_start_as_queries_attend_to_their_own_position():
@@ -142,7 +142,7 @@ def test_keys_that_start_as_queries_attend_to_their_own_position():
     assert torch.equal(ours.S.to_k.weight, ours.S.to_q.weight)
     centres = patch_centres(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), N, padded=True)
     h_e = torch.randn(1, 1, TOKEN_WIDTH).expand(1, N, TOKEN_WIDTH)
-    queries = ours.S._split(ours.S.to_q(ours.S._add_position_code(torch.zeros(1, N, WIDTH), cell_centres(4))))
+    queries = ours.S._split(ours.S.to_q(ours.S._add_position_code(torch.zeros(1, N, WIDTH), cell_centres(16))))
     keys, _ = ours.S.keys_values(h_e, centres)
     logits = (queries @ keys.transpose(-1, -2)).sum(1)[0]
     own = torch.eye(N, dtype=torch.bool)

@@ -15,7 +15,6 @@ from model.config import ModelConfig
 from model.errors import ModelWeightsError
 from model.subject_diffusion import SubjectDiffusion
 from model.weights.bases import KNOWN, MIRRORS, STABLE_DIFFUSION_2_BASE, find_base
-from model.weights.folders import random_parts
 from tests.small_model import UNET, open_gates, small_batch, small_config, write_base
 from tests.unit.model.weights.test_files import Malicious
 
@@ -353,7 +352,7 @@ def test_a_format_from_the_future_is_refused(build, tmp_path):
 
 def test_random_parts_of_a_folder_have_its_shapes(base_folder):
     config = small_config(base_folder)
-    random, loaded = SubjectDiffusion(random_parts(config), config), SubjectDiffusion.from_base(config)
+    random, loaded = SubjectDiffusion.from_config(config), SubjectDiffusion.from_base(config)
     assert {k: v.shape for k, v in random.state_dict().items()} == {k: v.shape for k, v in loaded.state_dict().items()}
 
 
