@@ -154,7 +154,7 @@ class ShardStore:
             FileNotFoundError: there is no such file.
             ShardCorrupt: a part that is read is damaged.
         """
-        return _open_parquet(self.path(layer, shard))
+        return open_parquet(self.path(layer, shard))
 
     def has(self, layer: str, shard: str, stamp: str) -> bool:
         """Return whether the file exists with this stamp.
@@ -320,7 +320,7 @@ class ShardStore:
             yield from ((key, {"key": key}) for key in kept)
             return
         left = set(kept)
-        with _open_parquet(self.path(pictures, shard)) as file:
+        with open_parquet(self.path(pictures, shard)) as file:
             for group in range(file.num_row_groups):  # `iter_batches` would buffer the whole file
                 for record in file.read_row_group(group, columns=homes[pictures]).to_pylist():
                     if record["key"] in left:
@@ -330,13 +330,13 @@ class ShardStore:
             raise ShardCorrupt(f"{self.path(pictures, shard)} lacks {len(left)} images, {min(left).hex()} first")
 
     def _columns(self, layer: str, shard: str) -> list[str]:
-        with _open_parquet(self.path(layer, shard)) as file:
+        with open_parquet(self.path(layer, shard)) as file:
             names: list[str] = file.schema_arrow.names
             return names
 
     def _records(self, layer: str, shard: str, names: Sequence[str]) -> list[Record]:
         """Return all rows of a file, with these columns."""
-        with _open_parquet(self.path(layer, shard)) as file:
+        with open_parquet(self.path(layer, shard)) as file:
             records: list[Record] = file.read(
                 columns=list(names)
             ).to_pylist()  # inside the context, which reports damaged text
@@ -361,7 +361,7 @@ def outcome_schema_of(row: type) -> pa.Schema:
 
 
 @contextmanager
-def _open_parquet(path: UPath) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: UPath) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file.
 
     Raises:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from infra.storage import publish
 from labeling.config import DownloadConfig, LabelingConfig
 from labeling.download.lists.repeats import repeats_to_fetch
 from labeling.download.lists.url_list import plan_urls, variants_path
 from labeling.download.screening.stage import verdict_of_listing, verdict_of_values
+from labeling.errors import ShardCorrupt
 from labeling.sdd.arrow import schema_of
 from labeling.sdd.schema import ListedUrl
 from labeling.sdd.shards import ShardStore
@@ -104,6 +106,26 @@ def test_other_limits_choose_other_rows(tmp_path: Path) -> None:
     assert repeats_to_fetch(store, DownloadConfig(min_side_px=512)) == {6, 7}
     assert repeats_to_fetch(store, DownloadConfig(min_aesthetic_score=None)) == frozenset()
     assert repeats_to_fetch(store, DownloadConfig(min_side_px=2500, min_aesthetic_score=None)) == {11}
+
+
+@pytest.mark.parametrize("damage", ["empty", "torn", "foreign", "folder"])
+def test_a_damaged_file_of_the_plan_is_named_and_made_again_without_it(tmp_path: Path, damage: str) -> None:
+    store, config = planned(tmp_path)
+    path = Path(variants_path(store).path)
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "foreign":
+        pq.write_table(pa.table({"another": [1]}), path)
+    else:
+        path.write_bytes(whole[:-20] if damage == "torn" else b"")
+    with pytest.raises(ShardCorrupt, match=rf"^{path} .*: move it away and run again$") as error:
+        repeats_to_fetch(store, PAPER)
+    assert "\n" not in str(error.value)
+    path.rename(tmp_path / "away")
+    plan_urls(config)
+    assert repeats_to_fetch(store, PAPER) == {9}
 
 
 def test_a_plan_of_an_earlier_version_is_completed_from_the_list(tmp_path: Path) -> None:
