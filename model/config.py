@@ -256,7 +256,7 @@ class ModelConfig(Config):
 
     max_subjects: int = Field(default=4, ge=1, le=64)
     """Number of subject slots per image, 1 to 64. Choice: the paper sets no limit."""
-    placeholder: str = "<|subject|>"
+    placeholder: str = Field(default="<|subject|>", pattern=r"\S")
     """The word [PH] of the prompt template. A word that is not one token of the tokenizer is added as a new token."""
     template_tokens: TemplateTokens = TemplateTokens.APART
     """How the text and its clauses are tokenized. Choice: the paper is silent."""

@@ -13,6 +13,16 @@ from torch import Tensor, nn
 from model.errors import ModelWeightsError
 
 EPSILON, VELOCITY = "epsilon", "v_prediction"
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "num_train_timesteps": (int,),
+    "beta_start": (float, int),
+    "beta_end": (float, int),
+    "steps_offset": (int,),
+    "rescale_betas_zero_snr": (bool, type(None)),
+}
+"""Kinds of the JSON values of settings that diffusers itself does not check when it reads them."""
+_SPACINGS = ("leading", "linspace", "trailing")
+_MAX_STEPS = 100_000
 
 
 class NoiseSchedule(nn.Module):
@@ -28,9 +38,12 @@ class NoiseSchedule(nn.Module):
     def __init__(self, settings: Mapping[str, object]) -> None:
         super().__init__()
         try:
+            _refuse_wrong_values(settings)
             scheduler = DDPMScheduler.from_config(dict(settings))
             if (shape := scheduler.alphas_cumprod.shape) != (scheduler.config.num_train_timesteps,):
                 raise ValueError(f"{list(shape)} betas for {scheduler.config.num_train_timesteps} steps")
+            if not ((scheduler.alphas_cumprod >= 0) & (scheduler.alphas_cumprod <= 1)).all():
+                raise ValueError("betas outside 0 to 1")
         except Exception as error:  # diffusers raises many kinds for invalid settings
             raise ModelWeightsError(
                 f"the settings of the base's scheduler make no schedule of noise ({type(error).__name__}: "
@@ -65,3 +78,20 @@ class NoiseSchedule(nn.Module):
     def _scales(self, t: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
         alpha = self.alphas_cumprod[t][:, None, None, None]
         return alpha.sqrt(), (1.0 - alpha).sqrt()
+
+
+def _refuse_wrong_values(settings: Mapping[str, object]) -> None:
+    """Check settings whose value diffusers uses only when it samples, or that would take it for ever.
+
+    Raises:
+        ValueError: a value is of the wrong kind, or out of range.
+    """
+    for name, kinds in _KINDS.items():
+        if name in settings and type(settings[name]) not in kinds:
+            raise ValueError(f"{name}={settings[name]!r}")
+    steps = settings.get("num_train_timesteps", 1)
+    assert isinstance(steps, int)
+    if not 0 < steps <= _MAX_STEPS:
+        raise ValueError(f"num_train_timesteps={steps} is not in 1 to {_MAX_STEPS}")
+    if (spacing := settings.get("timestep_spacing", _SPACINGS[0])) not in _SPACINGS:
+        raise ValueError(f"timestep_spacing={spacing!r} is not one of {', '.join(_SPACINGS)}")

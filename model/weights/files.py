@@ -34,7 +34,7 @@ def read_json(path: Path) -> JsonObject:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelWeightsError(f"{path} is damaged: it is not JSON ({error}); {_CURE}") from error
     if not isinstance(content, dict):
         raise ModelWeightsError(f"{path} is damaged: it holds {_shorten(content)} in place of settings; {_CURE}")

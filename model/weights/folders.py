@@ -37,6 +37,7 @@ from model.config import ModelConfig
 from model.errors import ModelError, ModelWeightsError
 from model.inputs.prompt import clip_tokenizer
 from model.networks.image_encoder import OPENAI_MEAN, OPENAI_STD, visual_tower
+from model.objective.noise import NoiseSchedule
 from model.openclip import OpenClipSettings, VisionTransformer, open_clip
 from model.weights.bases import advice_on_copies, find_base, locate_file
 from model.weights.files import (
@@ -485,6 +486,10 @@ def _load_scheduler(location: _Location) -> Mapping[str, object]:
 def _require_noise_schedule(where: Path, settings: Mapping[str, object]) -> Mapping[str, object]:
     if missing := [name for name in _REQUIRED_SCHEDULE if name not in settings]:
         raise ModelWeightsError(f"{where} does not set {', '.join(missing)}: copy or download it again")
+    try:
+        NoiseSchedule(settings)
+    except ModelWeightsError as error:
+        raise ModelWeightsError(f"{where}: {error}") from error
     return settings
 
 
@@ -501,6 +506,14 @@ def _image_encoder_settings(name: str, revision: str | None) -> OpenClipSettings
         raise ModelWeightsError(
             f"{path}: mean and std of preprocess_cfg are not three numbers each, std above 0: copy or download it again"
         )
+    try:
+        with torch.device("meta"):
+            visual_tower(settings["model_cfg"])
+    except Exception as error:  # OpenCLIP raises many kinds for invalid settings
+        raise ModelWeightsError(
+            f"{path}: model_cfg gives no visual tower ({type(error).__name__}: {first_line(error)}): copy or download "
+            "it again"
+        ) from error
     return settings
 
 

@@ -40,3 +40,24 @@ def test_a_sampler_recovers_z_0_from_the_target():
 def test_other_targets_are_refused():
     with pytest.raises(ModelWeightsError, match="prediction_type='sample'"):
         NoiseSchedule(STABLE_DIFFUSION_2_BASE.scheduler | {"prediction_type": "sample"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_train_timesteps": True},
+        {"num_train_timesteps": 10**25},
+        {"num_train_timesteps": 0},
+        {"beta_start": "0.1"},
+        {"beta_end": -7},
+        {"beta_end": float("nan")},
+        {"steps_offset": 1.5},
+        {"steps_offset": None},
+        {"timestep_spacing": None},
+        {"timestep_spacing": ["leading"]},
+        {"rescale_betas_zero_snr": "no"},
+    ],
+)
+def test_values_that_would_fail_or_hang_later_are_refused(wrong):
+    with pytest.raises(ModelWeightsError, match="settings of the base's scheduler make no schedule of noise"):
+        NoiseSchedule(STABLE_DIFFUSION_2_BASE.scheduler | wrong)

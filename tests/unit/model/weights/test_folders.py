@@ -260,9 +260,17 @@ DAMAGES = [
         set_json("preprocess_cfg", {"mean": [0.5, 0.5, None], "std": [0.2] * 3}),
         r"mean and std of preprocess_cfg are not three numbers each",
     ),
+    (
+        "image_encoder/open_clip_config.json",
+        set_json("model_cfg", {"embed_dim": None, "vision_cfg": {}}),
+        r"open_clip_config.json: model_cfg gives no visual tower \(KeyError",
+    ),
+    ("scheduler/scheduler_config.json", set_json("prediction_type", None), r"scheduler.*: .*prediction_type=None"),
+    ("scheduler/scheduler_config.json", set_json("timestep_spacing", "x"), r"scheduler.*: .*timestep_spacing='x'"),
     ("scheduler/scheduler_config.json", set_json("beta_schedule", 0), r"scheduler make no schedule .*NotImplemented"),
     ("scheduler/scheduler_config.json", set_json("trained_betas", -1), r"scheduler make no schedule of noise"),
     ("unet/config.json", write("null"), r"unet/config.json is damaged: it holds None"),
+    ("unet/config.json", write("[" * 100_000), r"unet/config.json is damaged: it is not JSON \(maximum recursion"),
     ("text_encoder/config.json", write("[]"), r"text_encoder/config.json is damaged: it holds \[\]"),
     ("tokenizer/tokenizer.json", write("{"), r"tokenizer/tokenizer.json is damaged: it is not JSON"),
     ("scheduler/scheduler_config.json", write("{}"), r"scheduler.* does not set num_train_timesteps, beta_start"),
@@ -276,6 +284,7 @@ OF_A_MODEL = [  # read in ways of their own
     ("settings.json", write('{"model": {}}'), "settings.json has no format and model: give the folder of a trained"),
     ("settings.json", write('{"format": 1, "model": []}'), "settings.json has settings that .* not read: model: "),
     ("settings.json", write('{"format": 1, "model": {"beta": "x"}}'), "model.beta: Input should be a valid number"),
+    ("settings.json", write('{"format": 1, "model": {"placeholder": " "}}'), "model.placeholder: String should match"),
     ("settings.json", write('{"format": 1, "model": {"gone": 1}}'), "model.gone: Extra .*; export the model again"),
 ]
 
