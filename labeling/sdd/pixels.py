@@ -60,6 +60,24 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> 
         return np.array(upright_image(image))  # a copy, as Pillow's own pixels are read-only
 
 
+def decode_with_alpha(
+    encoded: bytes, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Decode as `decode`, but keep the colours under transparency: upright RGB [H, W, 3] and alpha [H, W].
+
+    Returns:
+        The pixels, and None for alpha if the image has no transparency.
+
+    Raises:
+        UndecodableImage: as `decode`.
+    """
+    with open_image(encoded, max_pixels) as image:
+        if not _is_transparent(image):
+            return np.array(upright_image(image)), None
+        pixels = np.asarray(upright_image(image, "RGBA"))
+    return np.ascontiguousarray(pixels[..., :3]), pixels[..., 3].copy()
+
+
 def open_image(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Open an image and read its header only.
 
@@ -71,9 +89,10 @@ def open_image(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
             warnings.simplefilter("ignore")  # bombs are refused below, by size
             image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise UndecodableImage("too_many_pixels", str(error)) from error
+        raise UndecodableImage("too_many_pixels", str(error).split(", could")[0]) from error
     except Exception as error:  # as in `upright_image`
-        raise UndecodableImage(_header_problem(encoded), f"{type(error).__name__}: {error}".split("<_io")[0]) from error
+        message = f"{type(error).__name__}: {error}".split(" <_io")[0]
+        raise UndecodableImage(_header_problem(encoded), message) from error
     if decoded_bytes(image) > 3 * max_pixels:
         size = f"{image.width}x{image.height} {image.mode}"
         raise UndecodableImage("too_many_pixels", f"{size} is more than {max_pixels:,} pixels of RGB")
@@ -91,7 +110,7 @@ def upright_image(image: ImageFile.ImageFile, mode: str = "RGB") -> Image.Image:
 
     Args:
         image: an opened image.
-        mode: RGB, or L for brightness.
+        mode: RGB, L for brightness, or RGBA, which keeps transparency; RGB and L show it over white.
 
     Raises:
         UndecodableImage: truncated, or otherwise damaged.
@@ -143,15 +162,20 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        converted.paste(_to_rgb(strip).convert(mode), (0, top))
+        eight_bits = _to_eight_bits(strip)
+        converted.paste((eight_bits if mode == "RGBA" else _to_rgb(eight_bits)).convert(mode), (0, top))
     return converted
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError("32-bit samples have no standard white level")
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     if _is_transparent(image):
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)

@@ -1,4 +1,7 @@
-"""Reduced decoding: the same picture with fewer pixels, whatever has to be turned. The rest is in test_imaging.py."""
+"""Reduced decoding: the same picture with fewer pixels, whatever has to be turned; and decoding with alpha.
+
+The rest is in test_imaging.py.
+"""
 
 import io
 
@@ -7,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labeling.sdd.pixels import UndecodableImage, decode
+from labeling.sdd.pixels import UndecodableImage, decode, decode_with_alpha
 
 
 def jpeg(width, height, orientation=1, form="JPEG") -> bytes:
@@ -49,3 +52,35 @@ def test_a_format_that_cannot_be_reduced_is_whole():
 def test_a_truncated_picture_is_refused_when_reduced():
     with pytest.raises(UndecodableImage, match="truncated"):
         decode(jpeg(320, 192)[:-3000], reduction=4)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_colours_under_transparency_are_kept(mode):
+    """Also where alpha is 0, and in strips: the picture is taller than one strip of conversion."""
+    picture = Image.new("RGB", (600, 2000), (200, 100, 0)).convert(mode)
+    picture.putalpha(Image.linear_gradient("L").resize((600, 2000)))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    pixels, alpha = decode_with_alpha(file.getvalue())
+    assert (pixels == np.asarray(picture.convert("RGB"))).all()
+    assert pixels[0, 0, 0] > 100
+    np.testing.assert_array_equal(alpha, np.asarray(picture.getchannel("A")))
+
+
+def test_the_transparent_colour_of_a_palette_is_kept():
+    palette = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    file = io.BytesIO()
+    palette.save(file, "PNG", transparency=1)
+    pixels, alpha = decode_with_alpha(file.getvalue())
+    assert pixels[0].tolist() == [[10, 20, 30], [40, 50, 60]]
+    assert alpha.tolist() == [[255, 0], [0, 255]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_an_opaque_picture_has_no_alpha(mode):
+    file = io.BytesIO()
+    Image.new(mode, (8, 6), 90 if mode == "L" else (90, 20, 30, 0)[: len(mode)]).save(file, "JPEG")
+    pixels, alpha = decode_with_alpha(file.getvalue())
+    assert alpha is None
+    np.testing.assert_array_equal(pixels, decode(file.getvalue()))
