@@ -20,6 +20,9 @@ from labeling.sdd.shards import ShardStore
 
 CELL_PX = 320
 TEXT_PX = 44
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 COLOURS = ((230, 57, 70), (29, 120, 220), (20, 150, 80), (240, 150, 20), (140, 70, 200), (0, 160, 170))
 _TINT = 0.35
 _FONT_PX = 13
@@ -83,6 +86,27 @@ def save(sheet: Image.Image, file: str) -> None:
         ) from error
 
 
+def tint_mask(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour) -> None:
+    """Tint the pixels of `mask` [H, W] in `pixels` [H, W, 3] and draw its outline, in place."""
+    pixels[mask] = ((1 - _TINT) * pixels[mask] + _TINT * np.array(colour)).astype(np.uint8)
+    edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(pixels, edges, -1, colour, thickness=max(1, max(pixels.shape) // 256))
+
+
+def draw_box(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[float, float, float, float],
+    text: str,
+    colour: Colour,
+    font: Font,
+) -> None:
+    """Draw a box, x0, y0, x1, y1 in pixels, with white text on its colour in its upper left corner."""
+    draw.rectangle(box, outline=colour, width=2)
+    place = (box[0] + 3, box[1] + 2)
+    draw.rectangle(draw.textbbox(place, text, font), fill=colour)
+    draw.text(place, text, "white", font)
+
+
 def _cell(row: SheetRow) -> Image.Image:
     """Draw the image, scaled to fit a square, and its caption.
 
@@ -102,10 +126,8 @@ def _cell(row: SheetRow) -> Image.Image:
     draw, font = ImageDraw.Draw(cell), ImageFont.load_default(_FONT_PX)
     for entity, colour in _with_colours(row.entities):
         box = entity.box
-        draw.rectangle([scale * side for side in (box.x0, box.y0, box.x1, box.y1)], outline=colour, width=2)
-        place = (scale * box.x0 + 3, scale * box.y0 + 2)
-        draw.rectangle(draw.textbbox(place, entity.label, font), fill=colour)
-        draw.text(place, entity.label, "white", font)
+        x0, y0, x1, y1 = (scale * side for side in (box.x0, box.y0, box.x1, box.y1))
+        draw_box(draw, (x0, y0, x1, y1), entity.label, colour, font)
     draw.text((0, CELL_PX + 4), "\n".join(textwrap.wrap(row.caption, 46)[:2]), "black", font)
     return cell
 
@@ -114,13 +136,10 @@ def _tint_masks(pixels: NDArray[np.uint8], entities: Iterable[Entity]) -> NDArra
     """Return `pixels` [H, W, 3] with each mask tinted and outlined in its colour."""
     tinted = pixels.copy()
     for entity, colour in _with_colours(entities):
-        mask = masks.decode(entity.mask, *pixels.shape[:2])
-        tinted[mask] = ((1 - _TINT) * tinted[mask] + _TINT * np.array(colour)).astype(np.uint8)
-        edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(tinted, edges, -1, colour, thickness=max(1, max(pixels.shape) // 256))
+        tint_mask(tinted, masks.decode(entity.mask, *pixels.shape[:2]), colour)
     return tinted
 
 
-def _with_colours(entities: Iterable[Entity]) -> Iterator[tuple[Entity, tuple[int, int, int]]]:
+def _with_colours(entities: Iterable[Entity]) -> Iterator[tuple[Entity, Colour]]:
     for index, entity in enumerate(entities):
         yield entity, COLOURS[index % len(COLOURS)]
