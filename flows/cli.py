@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cutout import cutout
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
 from flows.options import ConfigOption, RootArgument, SetOption
 from flows.score import app as score_app
@@ -183,6 +184,9 @@ def export(
 
     with exit_on_expected_error():
         export_model(checkpoint, folder, half)
+
+
+app.command()(cutout)
 
 
 @app.command()

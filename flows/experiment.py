@@ -24,3 +24,17 @@ class DemoExperiment(Config):
     training: TrainingConfig
     world: WorldConfig = WorldConfig()
     """Scenes of the demo. Empty `world.scenes.names` stand for the subjects that the labelling networks know."""
+
+
+class LabelingNetworks(LabelingConfig):
+    """Settings of labelling for a command that runs networks and makes no dataset."""
+
+    root: str = "out/sdd"
+    """Ignored."""
+
+
+class CutoutExperiment(Config):
+    """Tables that `subject-diffusion cutout` reads from a settings file."""
+
+    labeling: LabelingNetworks = LabelingNetworks()
+    """Settings of the networks: `labeling.detect` and `labeling.segment`; the others are ignored."""

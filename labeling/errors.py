@@ -1,8 +1,10 @@
-"""Errors of a dataset build.
+"""Errors of a dataset build, and of a cut-out.
 
     LabelingError
       BadInput             the list of URLs is unusable: no such file, no URL column, no rows
       BackendWeightsError  weights are missing, unreadable, or of another network
+      CutoutError          a photo cannot be cut out: no image, a mask of another size, a box outside
+        NothingFound       the networks found no such subject in the photo
       DeviceError          a setting requests a GPU that does not exist
       ImagesLost           a file of images/ is missing, and its URLs no longer give the images of later files
       ShardCorrupt         a file lacks rows or columns, or is damaged
@@ -25,6 +27,14 @@ class BadInput(LabelingError):
 
 class BackendWeightsError(LabelingError):
     """Weights are missing, unreadable, or not those of the backend that loads them."""
+
+
+class CutoutError(LabelingError):
+    """A photo, mask, box or label is unusable for a cut-out."""
+
+
+class NothingFound(CutoutError):
+    """The detector found no box of the label, or the segmenter no pixel of the box."""
 
 
 class DeviceError(LabelingError):

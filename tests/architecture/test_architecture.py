@@ -24,6 +24,7 @@ LIGHT = (
     "labeling.stages.detect",
     "labeling.stages.nouns",
     "labeling.stages.segment",
+    "labeling.cutout",
     "labeling.execution.network_job",
     "labeling.execution.supervisor",
     "labeling.execution.child",
