@@ -28,11 +28,12 @@ import diffusers
 import torch
 from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub.errors import EntryNotFoundError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from infra.ranges import Count, Factor
 from model.config import ModelConfig
 from model.errors import ModelError, ModelWeightsError
 from model.inputs.prompt import clip_tokenizer
@@ -333,6 +334,14 @@ def _index_last(file: Path) -> tuple[bool, Path]:
     return file == Path(INDEX), file
 
 
+class _Defaults(BaseModel):
+    """Defaults of the pipeline's arguments in a model's index, each of which may be missing."""
+
+    num_inference_steps: Count = 50
+    text_guidance: Factor = 3.0
+    image_guidance: Factor = 1.5
+
+
 def read_defaults(folder: Path) -> JsonObject:
     """Read the defaults of the pipeline's arguments from a trained model's index; none if it has no index.
 
@@ -347,7 +356,10 @@ def read_defaults(folder: Path) -> JsonObject:
             f"{folder / INDEX} names the pipeline {index.get('_class_name')!r}, not {PIPELINE}: give the folder of a "
             f"trained Subject-Diffusion model"
         )
-    return {name: value for name, value in index.items() if not name.startswith("_") and not isinstance(value, list)}
+    try:
+        return _Defaults.model_validate(index).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise ModelWeightsError(f"{folder / INDEX} has invalid defaults: {_invalid_fields(error)}; correct it") from error
 
 
 def _model_index(parts: Parts, config: ModelConfig, defaults: Mapping[str, float]) -> JsonObject:
@@ -412,11 +424,14 @@ def _read_settings(path: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate(settings["model"])
     except ValidationError as error:
-        invalid = [f"{'.'.join(map(str, ('model', *one['loc'])))}: {one['msg']}" for one in error.errors()]
         raise ModelWeightsError(
-            f"{path} has settings that this version of the code does not read: {'; '.join(invalid)}; export the model "
-            f"again, or use the version that wrote it"
+            f"{path} has settings that this version of the code does not read: {_invalid_fields(error, 'model')}; "
+            f"export the model again, or use the version that wrote it"
         ) from error
+
+
+def _invalid_fields(error: ValidationError, *table: str) -> str:
+    return "; ".join(f"{'.'.join(map(str, (*table, *one['loc'])))}: {one['msg']}" for one in error.errors())
 
 
 def _settings(config: ModelConfig) -> JsonObject:

@@ -15,6 +15,7 @@ from model.config import ModelConfig
 from model.errors import ModelWeightsError
 from model.subject_diffusion import SubjectDiffusion
 from model.weights.bases import KNOWN, MIRRORS, STABLE_DIFFUSION_2_BASE, find_base
+from model.weights.folders import INDEX, PIPELINE, read_defaults
 from tests.small_model import UNET, open_gates, small_batch, small_config, write_base
 from tests.unit.model.weights.test_files import Malicious
 
@@ -350,6 +351,18 @@ def test_a_folder_that_lacks_a_part_is_refused(build, tmp_path, broken):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(ModelWeightsError, match="the model's folder="):
         SubjectDiffusion.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_inference_steps", 0), ("num_inference_steps", "many"), ("text_guidance", None), ("image_guidance", [1])],
+)
+def test_invalid_defaults_of_an_index_are_named(tmp_path, name, value):
+    index = {"_class_name": PIPELINE, "unet": ["module", "Class"], "vae": None, "num_inference_steps": 25}
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    assert read_defaults(tmp_path) == {"num_inference_steps": 25}
+    (tmp_path / INDEX).write_text(json.dumps(index | {name: value}))
+    assert_refused(lambda: read_defaults(tmp_path), rf"model_index\.json has invalid defaults: {name}: Input should")
 
 
 def test_a_format_from_the_future_is_refused(build, tmp_path):
