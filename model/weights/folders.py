@@ -359,7 +359,9 @@ def read_defaults(folder: Path) -> JsonObject:
     try:
         return _Defaults.model_validate(index).model_dump(exclude_unset=True)
     except ValidationError as error:
-        raise ModelWeightsError(f"{folder / INDEX} has invalid defaults: {_invalid_fields(error)}; correct it") from error
+        raise ModelWeightsError(
+            f"{folder / INDEX} has invalid defaults: {_invalid_fields(error)}; correct them"
+        ) from error
 
 
 def _model_index(parts: Parts, config: ModelConfig, defaults: Mapping[str, float]) -> JsonObject:
