@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import typer
 
+from flows.generation.errors import GenerationError
 from infra.config import SettingsError
 from infra.redaction import redact
 from labeling.errors import LabelingError
@@ -12,7 +13,14 @@ from miniature.errors import WorldError
 from model.errors import ModelError
 from training.errors import TrainingError
 
-EXPECTED: tuple[type[Exception], ...] = (SettingsError, LabelingError, ModelError, TrainingError, WorldError)
+EXPECTED: tuple[type[Exception], ...] = (
+    GenerationError,
+    SettingsError,
+    LabelingError,
+    ModelError,
+    TrainingError,
+    WorldError,
+)
 """Errors whose message tells the user what to do, so that no traceback is printed."""
 
 

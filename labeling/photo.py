@@ -44,7 +44,7 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> DecodedPhoto:
     Raises:
         CutoutError: the file cannot be read, or as `decode_photo`.
     """
-    return decode_photo(_read(path), str(path), max_pixels)
+    return decode_photo(read_bytes(path), str(path), max_pixels)
 
 
 def decode_photo(encoded: bytes, name: str, max_pixels: int = MAX_PIXELS) -> DecodedPhoto:
@@ -69,7 +69,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     Raises:
         CutoutError: the file cannot be read, or as `decode_mask`.
     """
-    return decode_mask(_read(path), str(path), max_pixels)
+    return decode_mask(read_bytes(path), str(path), max_pixels)
 
 
 def decode_mask(encoded: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
@@ -90,15 +90,12 @@ def decode_mask(encoded: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDAr
     return np.asarray(brightness > 0 if brightness.max() <= 1 else brightness >= _INSIDE)
 
 
-def _decode(encoded: bytes, name: str, max_pixels: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    try:
-        refuse_scans(encoded, _MAX_SCANS)
-        return decode_with_alpha(encoded, max_pixels)
-    except UndecodableImage as error:
-        raise CutoutError(f"{name} cannot be used as an image ({error}): {_CURES[error.reason]}") from error
+def read_bytes(path: Path) -> bytes:
+    """Read the bytes of an image file.
 
-
-def _read(path: Path) -> bytes:
+    Raises:
+        CutoutError: the file is missing, unreadable or larger than `MAX_BYTES`.
+    """
     try:
         if not path.is_file():
             raise CutoutError(f"{path} is {'not a file' if path.exists() else 'missing'}: give the path of an image")
@@ -107,3 +104,11 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CutoutError(f"{path} cannot be read ({error.strerror}): give an image that this user may read") from error
+
+
+def _decode(encoded: bytes, name: str, max_pixels: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    try:
+        refuse_scans(encoded, _MAX_SCANS)
+        return decode_with_alpha(encoded, max_pixels)
+    except UndecodableImage as error:
+        raise CutoutError(f"{name} cannot be used as an image ({error}): {_CURES[error.reason]}") from error

@@ -1,0 +1,1 @@
+"""Images from jobs: what the command line, the server and the page share."""
