@@ -40,11 +40,20 @@ class Record:
     """Sizes and hashes of the other files by name; None in checkpoints of versions that wrote none."""
 
 
-class _Settings(BaseModel, extra="allow"):
-    """Tables of settings that every job has."""
+class _Optimizer(BaseModel):
+    learning_rate: float
+
+
+class _Training(BaseModel):
+    accumulation: int
+    optimizer: _Optimizer
+
+
+class _Settings(BaseModel):
+    """Settings of every job that a resumed job reads by name."""
 
     model: dict[str, object]
-    training: dict[str, object]
+    training: _Training
 
 
 class _Content(BaseModel):
@@ -105,7 +114,7 @@ def read_record(path: Path) -> Record:
     if content.sha256 not in (None, _sha256(values)):
         raise CheckpointError(f"{file} is damaged: its content has changed since it was written (SHA-256 differs)")
     position = Position(content.step, content.batches)
-    return Record(position, content.loss, content.workers, dict(content.settings), content.stamp, content.files)
+    return Record(position, content.loss, content.workers, values["settings"], content.stamp, content.files)
 
 
 def find_damage(path: Path, worker: Worker) -> str | None:

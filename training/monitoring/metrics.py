@@ -75,9 +75,9 @@ class MetricsLog:
 
     def __init__(self, out: Path, done: int) -> None:
         self._path = out / FILE
-        kept = [line for line in read_metrics(out) if line["step"] <= done]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
         with self._as_training_error():
+            kept = [line for line in read_metrics(out) if line["step"] <= done]
+            text = "".join(json.dumps(line) + "\n" for line in kept)
             publish_bytes(storage_path(self._path), text.encode())
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1)
 
@@ -113,12 +113,27 @@ class MetricsLog:
 
 
 def read_metrics(out: Path) -> list[Metrics]:
-    """Return the lines that a job wrote, without an incomplete last line of a killed job."""
+    """Return the lines that a job wrote, without an incomplete last line of a killed job.
+
+    Damaged lines, such as a loss of power leaves, are left out with a warning.
+    """
     path = out / FILE
     if not path.exists():
         return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    lines = [_parse(line) for line in whole.split(b"\n")] if whole else []
+    if damaged := [number for number, line in enumerate(lines, start=1) if line is None]:
+        log.warning("%s: %d damaged lines are left out, first line %d", path, len(damaged), damaged[0])
+    return [line for line in lines if line is not None]
+
+
+def _parse(line: bytes) -> Metrics | None:
+    """Return a line of the file; None if it is damaged."""
+    try:
+        values: Metrics = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and type(values.get("step")) is int else None
 
 
 def progress_line(values: Metrics, steps: int) -> str:

@@ -1,5 +1,6 @@
 """A checkpoint's model as a folder that the pipeline reads."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from model.errors import ModelWeightsError
 from model.pipeline import SubjectDiffusionPipeline
 from model.subject_diffusion import SubjectDiffusion
 from tests.training_run import trained
+from training.checkpoints.record import RECORD
 from training.checkpoints.store import Checkpoints, read_tensors
 from training.distributed.parallel import Worker
+from training.errors import CheckpointError
 from training.export import export
 
 
@@ -31,6 +34,21 @@ def test_is_the_mean_of_the_weights_over_the_base(job, tmp_path):
     assert any(not torch.equal(means[name], last[name]) for name in means)
     with pytest.raises(ModelWeightsError, match="already exists"):
         export(checkpoint, tmp_path / "model")
+
+
+def test_settings_of_the_checkpoint_have_defaults_or_are_named(job, tmp_path):
+    """Earlier versions wrote records without a checksum, and without settings that were new later."""
+    one = job(steps=1, checkpoint_every=1)
+    trained(one)
+    checkpoint = Checkpoints(Path(one.training.out), 1, Worker()).latest()
+    record = json.loads((checkpoint / RECORD).read_text())
+    del record["sha256"], record["settings"]["training"]["samples"]
+    (checkpoint / RECORD).write_text(json.dumps(record))
+    export(checkpoint, tmp_path / "model")
+    record["settings"]["model"]["beta"] = "x"
+    (checkpoint / RECORD).write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=rf"^{checkpoint / RECORD} has settings .*: model\.beta: Input should be"):
+        export(checkpoint, tmp_path / "another")
 
 
 def test_its_images_are_of_the_size_it_was_trained_at(job, tmp_path):

@@ -224,6 +224,24 @@ def test_one_of_an_earlier_version_is_read_with_a_warning(checkpoints, job, capl
         checkpoints.restore(path, found, RunIdentity.of(job(), STAMP))
 
 
+@pytest.mark.parametrize(
+    ("table", "name", "value"),
+    [
+        ("training", "accumulation", "x"),
+        ("training", "optimizer", []),
+        ("training", "optimizer", {"learning_rate": None}),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_named(checkpoints, job, table, name, value):
+    """In a record of a version that wrote no checksum; a resumed job reads these settings."""
+    path = saved(checkpoints, job, 1)
+    record = json.loads((path / RECORD).read_text())
+    record["settings"][table][name] = value
+    (path / RECORD).write_text(json.dumps({key: each for key, each in record.items() if key != "sha256"}))
+    with pytest.raises(CheckpointError, match=rf"{RECORD} is damaged: settings\.{table}\.{name}"):
+        read_record(path)
+
+
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b"", b'{"format": 1, "step": "x"}', b"[" * 100_000])
 def test_a_damaged_record_of_an_earlier_one_does_not_end_the_job(checkpoints, job, caplog, content):
     """It is neither removed nor counted among those that stay."""

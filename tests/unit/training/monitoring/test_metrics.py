@@ -33,6 +33,17 @@ def test_a_line_that_a_killed_job_left_unfinished_is_dropped(tmp_path):
     assert (tmp_path / FILE).read_text() == json.dumps(VALUES) + "\n"
 
 
+@pytest.mark.parametrize(
+    "damage", [b"\0" * 50, b"[]", b"null", b'{"loss": 1.0}', b'{"step": "x"}', b"\xff", b"[" * 10**5]
+)
+def test_a_damaged_line_does_not_end_the_job(tmp_path, caplog, damage):
+    lines = [json.dumps(VALUES | {"step": step}).encode() for step in (1, 3)]
+    (tmp_path / FILE).write_bytes(b"\n".join([lines[0], damage, lines[1], b""]))
+    MetricsLog(tmp_path, done=3).close()
+    assert (tmp_path / FILE).read_bytes() == b"\n".join([*lines, b""])
+    assert caplog.messages == [f"{tmp_path / FILE}: 1 damaged lines are left out, first line 2"]
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     log = MetricsLog(tmp_path, done=0)
     (tmp_path / FILE).unlink()
