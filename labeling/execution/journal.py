@@ -5,14 +5,14 @@ are replayed one by one, and a row that was alone when its process died again is
 how many rows are done, for the display of progress, and how often the shard was started.
 """
 
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypedDict
 
+from pydantic import BaseModel
 from upath import UPath
 
+from infra.ranges import CountOrZero
 from infra.storage import contents, is_local
 
 log = logging.getLogger(__name__)
@@ -20,20 +20,21 @@ MAX_LONE_DEATHS = 2
 """Deaths of a process with a single row in flight after which the row is quarantined."""
 MAX_LONE_ORPHANS = 3
 """The same for deaths together with the supervisor, as by a power cut, for which the row may not be the cause."""
+_ORPHANED = "its supervisor died"
 
 
-class JournalFile(TypedDict, total=False):
-    """Content of a journal's file; the fields of `Journal`. Empty where there is no journal."""
+class JournalFile(BaseModel):
+    """Content of a journal's file; the fields of `Journal`."""
 
-    run: str
-    done: int
-    attempts: int
-    loading: bool
-    in_flight: list[str]
-    suspects: list[str]
-    lone_deaths: dict[str, int]
-    lone_orphans: dict[str, int]
-    causes: dict[str, str]
+    run: str = ""
+    done: CountOrZero = 0
+    attempts: CountOrZero = 0
+    loading: bool = False
+    in_flight: list[str] = []
+    suspects: list[str] = []
+    lone_deaths: dict[str, int] = {}
+    lone_orphans: dict[str, int] = {}
+    causes: dict[str, str] = {}
 
 
 @dataclass
@@ -64,13 +65,12 @@ class Journal:
     def begin(cls, path: UPath, run: str) -> "Journal":
         """Open the shard's journal or start one, and count an attempt; rows left in flight become suspects."""
         journal = cls(path=path, run=run)
-        if kept := read_journal(path):
-            journal.attempts = kept["attempts"] if kept["run"] == run else 0
-            journal.suspects = set(kept["suspects"])
-            journal.lone_deaths, journal.lone_orphans = kept["lone_deaths"], kept["lone_orphans"]
-            journal.causes = kept["causes"]
-            journal._add_suspects(kept["in_flight"], journal.lone_orphans, "its supervisor died")
-        journal.attempts += 1
+        kept = read_journal(path)
+        journal.attempts = 1 + (kept.attempts if kept.run == run else 0)
+        journal.suspects = set(kept.suspects)
+        journal.lone_deaths, journal.lone_orphans = kept.lone_deaths, kept.lone_orphans
+        journal.causes = kept.causes
+        journal._add_suspects(kept.in_flight, journal.lone_orphans, _ORPHANED)
         journal.write()
         return journal
 
@@ -107,29 +107,29 @@ class Journal:
         name = key.hex()
         deaths = self.lone_deaths.get(name, 0)
         if deaths >= MAX_LONE_DEATHS or self.lone_orphans.get(name, 0) >= MAX_LONE_ORPHANS:
-            return self.causes[name]
+            return self.causes.get(name, _ORPHANED)
         return None
 
     def write(self) -> None:
         """Write the file and rename it into place. There is no fsync: it need not survive a crash of the machine."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content: JournalFile = {
-            "run": self.run,
-            "done": self.done,
-            "attempts": self.attempts,
-            "loading": self.loading,
-            "in_flight": self.in_flight,
-            "suspects": sorted(self.suspects),
-            "lone_deaths": self.lone_deaths,
-            "lone_orphans": self.lone_orphans,
-            "causes": self.causes,
-        }
+        content = JournalFile(
+            run=self.run,
+            done=self.done,
+            attempts=self.attempts,
+            loading=self.loading,
+            in_flight=self.in_flight,
+            suspects=sorted(self.suspects),
+            lone_deaths=self.lone_deaths,
+            lone_orphans=self.lone_orphans,
+            causes=self.causes,
+        ).model_dump_json()
         if is_local(self.path):
             beside = self.path.with_name(f".{self.path.name}.tmp")
-            beside.write_text(json.dumps(content))
+            beside.write_text(content)
             beside.rename(self.path)
         else:
-            self.path.write_text(json.dumps(content))
+            self.path.write_text(content)
 
     def remove(self) -> None:
         """Remove the file, as the shard is finished."""
@@ -143,15 +143,14 @@ class Journal:
 
 
 def read_journal(path: UPath) -> JournalFile:
-    """Return the content of a journal; empty where there is none, or where a power cut has left half of one."""
+    """Return the content of a journal; the defaults where there is none, or where it is damaged, as by a power cut."""
     try:
-        kept: JournalFile = json.loads(contents(path))
+        return JournalFile.model_validate_json(contents(path))
     except FileNotFoundError:
-        return {}
+        return JournalFile()
     except ValueError:
         log.warning("%s is unreadable: a new journal is started", path)
-        return {}
-    return kept
+        return JournalFile()
 
 
 def journal_path(root: UPath, layer: str, shard: str) -> UPath:

@@ -70,7 +70,7 @@ def _marker(root: UPath, run: str) -> UPath:
 def _has_heartbeat(marker: UPath) -> bool:
     try:
         return time.time() - float(contents(marker)) < HEARTBEAT_TIMEOUT_S
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a marker without a time was not written by a run
         return False
 
 

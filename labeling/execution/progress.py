@@ -55,8 +55,8 @@ class ProgressCounter:
                 self.finished[shard] = sum(stamp.counts.values())
             else:
                 journal = read_journal(journal_path(self.store.root, self.layer, shard))
-                begun += journal.get("done", 0)
-                loading += journal.get("loading", False)
+                begun += journal.done
+                loading += journal.loading
         return Progress(sum(self.finished.values()) + begun, loading)
 
 

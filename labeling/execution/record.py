@@ -16,8 +16,10 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
+from pydantic import BaseModel
 from upath import UPath
 
+from infra.ranges import CountOrZero
 from infra.redaction import redact_all
 from infra.storage import contents, is_local, publish_bytes, storage_path
 from labeling.config import LabelingConfig
@@ -47,6 +49,14 @@ class RecordFile(TypedDict, total=False):
     seconds: dict[str, dict[str, float]]
     stages: dict[str, str]
     settings: object
+
+
+class _Fields(BaseModel):
+    """Fields of a record's file that this program uses."""
+
+    name: str
+    state: str
+    shards: CountOrZero = 0
 
 
 @dataclass
@@ -156,10 +166,11 @@ def _files(root: UPath, suffix: str) -> list[UPath]:
 def _read(path: UPath) -> RecordFile | None:
     try:
         record: RecordFile = json.loads(contents(path))
-        return record if {"name", "state"} <= record.keys() else None
-    except (ValueError, AttributeError):
+        _Fields.model_validate(record)
+    except (ValueError, RecursionError):
         log.warning("%s is not a record of a run", path)
         return None
+    return record
 
 
 def _write(path: UPath, content: RecordFile) -> None:

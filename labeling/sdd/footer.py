@@ -53,5 +53,7 @@ def stamp_in(metadata: Mapping[bytes, bytes]) -> Stamp:
             name=entries["name"] if is_sealed else None,
             size=sealed_size(entries[KEY]) if is_sealed else None,
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
         raise ValueError(f"its footer lacks {error}") from error
+    except (TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"its footer is invalid: {error}") from error

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 from upath import UPath
 
 from infra.storage import publish, publish_bytes
@@ -117,6 +118,6 @@ def _plan_path(store: ShardStore) -> UPath:
 
 def _last_plan(store: ShardStore) -> Plan | None:
     try:
-        return Plan(**json.loads(_plan_path(store).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # if it is damaged, the list is read again
+        return TypeAdapter(Plan).validate_json(_plan_path(store).read_bytes())
+    except (FileNotFoundError, ValueError):  # if it is damaged, the list is read again
         return None

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from infra.storage import storage_path
-from labeling.execution.journal import MAX_LONE_DEATHS, MAX_LONE_ORPHANS, Journal, journal_path, read_journal
+from labeling.execution.journal import (
+    MAX_LONE_DEATHS,
+    MAX_LONE_ORPHANS,
+    Journal,
+    JournalFile,
+    journal_path,
+    read_journal,
+)
 from tests.factories import SHARD, key
 
 
@@ -95,10 +102,10 @@ def test_deaths_together_with_the_supervisor_quarantine_a_row_later(path):
 def test_a_death_is_on_disk_before_the_next_batch(path):
     journal = begin(path)
     journal.note_in_flight([key(1)], done=3)
-    assert read_journal(path)["in_flight"] == [key(1).hex()]
+    assert read_journal(path).in_flight == [key(1).hex()]
     journal.note_death("exit code 3")
     kept = read_journal(path)
-    assert (kept["in_flight"], kept["lone_deaths"], kept["done"]) == ([], {key(1).hex(): 1}, 3)
+    assert (kept.in_flight, kept.lone_deaths, kept.done) == ([], {key(1).hex(): 1}, 3)
 
 
 def test_the_file_is_always_complete(path):
@@ -108,7 +115,10 @@ def test_the_file_is_always_complete(path):
     assert len(json.loads((folder / path.name).read_text())["in_flight"]) == 1000
 
 
-@pytest.mark.parametrize("ruins", ["", "{", '{"run": "run", "attem', "\x00" * 64])
+@pytest.mark.parametrize(
+    "ruins",
+    ["", "{", '{"run": "run", "attem', "\x00" * 64, "[]", "null", "[" * 10**5, '{"done": "x"}', '{"suspects": {}}'],
+)
 def test_a_damaged_journal_is_replaced_by_a_new_one(path, ruins, caplog):
     begin(path)
     Path(path.path).write_text(ruins)
@@ -120,6 +130,6 @@ def test_a_damaged_journal_is_replaced_by_a_new_one(path, ruins, caplog):
 def test_a_finished_shard_has_no_journal(path):
     journal = begin(path)
     journal.remove()
-    assert read_journal(path) == {}
+    assert read_journal(path) == JournalFile()
     journal.remove()
     assert begin(path).attempts == 1

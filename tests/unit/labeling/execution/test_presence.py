@@ -77,7 +77,9 @@ def test_on_an_object_store_a_run_with_a_stale_heartbeat_is_not_alive(tmp_path, 
     now = time.time()
     marker.write_text(repr(now))
     assert is_run_alive(root, "one")
-    marker.write_text(repr(now - presence.HEARTBEAT_TIMEOUT_S))
+    for stale in ("", "soon", "nan", repr(now - presence.HEARTBEAT_TIMEOUT_S)):
+        marker.write_text(stale)
+        assert not is_run_alive(root, "one")
     assert not is_run_alive(root, "one")
     remove_stale_markers(root)
     assert markers(root) == []

@@ -69,9 +69,11 @@ def test_half_written_records_of_killed_runs_are_removed(tmp_path):
 
 
 def test_files_that_are_not_records_are_left_alone(tmp_path):
+    contents = {"torn": "{", "list": "[]", "null": "null", "other": "{}", "deep": "[" * 100_000}
+    contents |= {"kind": '{"name": "x", "state": []}', "shards": '{"name": "x", "state": "done", "shards": "many"}'}
     (tmp_path / "runs").mkdir()
-    for name, content in {"torn": "{", "list": "[]", "other": "{}"}.items():
+    for name, content in contents.items():
         (tmp_path / "runs" / f"{name}.json").write_text(content)
     name = run_once(storage_path(tmp_path))
     assert states(storage_path(tmp_path)) == {name: "done"}
-    assert len(list((tmp_path / "runs").iterdir())) == 4
+    assert len(list((tmp_path / "runs").iterdir())) == 1 + len(contents)

@@ -148,7 +148,7 @@ def test_a_killed_process_costs_no_row(tmp_path):
 
     def kill_once():
         journal = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
-        wait_until("8 rows", lambda: read_journal(journal).get("done", 0) > 8)
+        wait_until("8 rows", lambda: read_journal(journal).done > 8)
         os.kill(job.process.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_once, daemon=True)
@@ -165,7 +165,7 @@ def test_a_stopped_stage_ends_without_suspects(tmp_path):
     path = journal_path(ShardStore(str(tmp_path)).root, "captions", SHARD)
 
     def stop_soon():
-        wait_until("a row", lambda: read_journal(path).get("done"))
+        wait_until("a row", lambda: read_journal(path).done)
         stop.set()
 
     job = faulty_job(tmp_path, urls, workers, FaultyConfig(seconds_per_row=0.5))

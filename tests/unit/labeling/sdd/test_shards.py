@@ -17,6 +17,7 @@ import pytest
 
 from infra.storage import sweep
 from labeling.errors import ShardCorrupt, ShardStale
+from labeling.sdd.footer import stamp_in
 from labeling.sdd.schema import (
     Caption,
     Entities,
@@ -244,6 +245,14 @@ def corrupt(path, how):
         pq.write_table(pa.table({"key": [1]}), path)
     elif how == "version":
         path.write_bytes(re.sub(rb"(version\x18.)2", rb"\g<1>9", whole, count=1))
+
+
+@pytest.mark.parametrize(
+    "counts", ["[]", "null", "[" * 100_000, '{"kept": 1e400}', '{"kept": null}', '{"kept": "x"}', '{"other": 1}']
+)
+def test_counts_in_a_footer_that_are_no_counts_are_refused(counts):
+    with pytest.raises(ValueError, match="valid"):
+        stamp_in({b"stamp": b"x", b"counts": counts.encode()})
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "text", "footer", "foreign", "version"])

@@ -12,7 +12,7 @@ import pytest
 
 from labeling.config import LabelingConfig, Stale
 from labeling.download.lists.names import key_of
-from labeling.download.lists.url_list import plan_urls
+from labeling.download.lists.url_list import plan_urls, planned_shards
 from labeling.errors import BadInput, ShardStale
 from labeling.sdd.schema import ListedUrl
 from labeling.sdd.shards import ShardStore
@@ -124,6 +124,18 @@ def test_planning_again_writes_nothing(tmp_path: Path) -> None:
     files[1].unlink()
     assert planned(tmp_path, tmp_path / "list.csv") == shards, "a lost file is made again"
     assert files[0].stat().st_mtime_ns == before[0][1]
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "null", '{"shards": 2}', "[" * 100_000, None])
+def test_a_damaged_plan_is_made_again_from_the_list(tmp_path: Path, damage: str | None) -> None:
+    (tmp_path / "list.csv").write_text("URL\nhttp://a.example/1\nhttp://a.example/2\nhttp://a.example/3\n")
+    shards = planned(tmp_path, tmp_path / "list.csv")
+    plan = tmp_path / "sdd/work/urls/plan.json"
+    whole = plan.read_text()
+    plan.write_text(whole.replace("2,", '"many",') if damage is None else damage)
+    assert planned_shards(ShardStore(str(tmp_path / "sdd"))) == []
+    assert planned(tmp_path, tmp_path / "list.csv") == shards
+    assert plan.read_text() == whole
 
 
 def test_without_a_list_the_last_plan_counts(tmp_path: Path) -> None:
