@@ -105,7 +105,7 @@ def inspect(
     Reads only. Keys are printed as hex(key); WHERE key = from_hex('...') finds an image by its key.
     """
     from flows.sql import Format, Output, prompt, run
-    from labeling.sdd.query import connect, refuse_no_dataset
+    from labeling.sdd.query import LayerChecks, connect, refuse_no_dataset
 
     if csv and json:
         raise typer.BadParameter("give one of --csv and --json")
@@ -113,9 +113,10 @@ def inspect(
     with exit_on_storage_error(root):
         refuse_no_dataset(root)
         session = connect(root, unsafe=unsafe)
+        checks = LayerChecks(session, root)
         if sql is None and sys.stdin.isatty():
-            prompt(session, output, unsafe=unsafe)
-        elif not run(session, sys.stdin.read() if sql is None else sql, output, unsafe=unsafe):
+            prompt(session, output, unsafe=unsafe, checks=checks)
+        elif not run(session, sys.stdin.read() if sql is None else sql, output, unsafe=unsafe, checks=checks):
             raise typer.Exit(2)
 
 

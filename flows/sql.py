@@ -17,7 +17,7 @@ import duckdb
 import typer
 
 from labeling.errors import LabelingError
-from labeling.sdd.query import refuse_writes
+from labeling.sdd.query import LayerChecks, refuse_writes
 
 ROWS_OF_A_TABLE = 40
 _BATCH = 1000
@@ -63,30 +63,44 @@ class Output:
         return shutil.get_terminal_size().columns if fits else _UNLIMITED
 
 
-def run(session: duckdb.DuckDBPyConnection, sql: str, output: Output = Output(), *, unsafe: bool = False) -> bool:
+def run(
+    session: duckdb.DuckDBPyConnection,
+    sql: str,
+    output: Output = Output(),
+    *,
+    unsafe: bool = False,
+    checks: LayerChecks | None = None,
+) -> bool:
     """Run the statements of `sql` in turn, print their results, and return whether all succeeded.
 
-    If one of them may write files and `unsafe` is false, none runs.
+    If one of them may write files and `unsafe` is false, none runs. If it names a layer that `checks` refuses, it does
+    not run, nor do those after it.
     """
     try:
         if not unsafe:
             refuse_writes(sql)
         for statement in duckdb.extract_statements(sql):
-            _run_until_interrupted(session, statement, output)
+            _run_until_interrupted(session, statement, output, checks)
     except (duckdb.Error, LabelingError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         return False
     return True
 
 
-def prompt(session: duckdb.DuckDBPyConnection, output: Output = Output(), *, unsafe: bool = False) -> None:
+def prompt(
+    session: duckdb.DuckDBPyConnection,
+    output: Output = Output(),
+    *,
+    unsafe: bool = False,
+    checks: LayerChecks | None = None,
+) -> None:
     """Read and run statements line by line until the input ends. The arrow keys recall earlier lines."""
     _load_history()
     views = session.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall()
     typer.echo("Views: " + ", ".join(name for (name,) in views) + ". End with Ctrl-D.")
     while True:
         try:
-            run(session, input("sdd> "), output, unsafe=unsafe)
+            run(session, input("sdd> "), output, unsafe=unsafe, checks=checks)
         except KeyboardInterrupt:
             typer.echo("interrupted")
         except EOFError:
@@ -94,10 +108,14 @@ def prompt(session: duckdb.DuckDBPyConnection, output: Output = Output(), *, uns
             return
 
 
-def _run_until_interrupted(session: duckdb.DuckDBPyConnection, statement: duckdb.Statement, output: Output) -> None:
+def _run_until_interrupted(
+    session: duckdb.DuckDBPyConnection, statement: duckdb.Statement, output: Output, checks: LayerChecks | None
+) -> None:
     """Run a statement in a second thread, because the main thread receives no Ctrl-C while it is inside DuckDB."""
     with ThreadPoolExecutor(1) as thread:
         try:
+            if checks:
+                thread.submit(checks.refuse_foreign_files, statement.query).result()
             thread.submit(_run, session, statement, output).result()
         except KeyboardInterrupt:
             session.interrupt()

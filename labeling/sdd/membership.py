@@ -45,34 +45,39 @@ def foreign_file_message(store: ShardStore, layer: str, name: str) -> str:
     return f"{path} is not a shard of this dataset: {Layer.URLS}/ has no file of this name. Move it away"
 
 
-def refuse_foreign_files(store: ShardStore) -> None:
-    """Check the names of all files, and the footers of sdd/ and ledger/.
+def refuse_foreign_files(store: ShardStore, layer: str) -> None:
+    """Check the footers of all files of a layer; those of sdd/ are also compared with ledger/.
 
     Raises:
         ShardCorrupt: a file is damaged or not part of the dataset.
     """
-    refuse_unlisted_files(store)
     with ThreadPoolExecutor(_READERS) as readers:
-        stamps = readers.map(partial(_checked_stamp, store), store.shards(Layer.SDD))
-        refuse_mixture(store, {shard: stamp.dataset for shard, stamp in stamps if stamp is not None})
+        stamps = readers.map(partial(_checked_stamp, store, layer), store.shards(layer))
+        refuse_mixture(store, {shard: stamp.dataset for shard, stamp in stamps if stamp is not None}, layer)
 
 
-def refuse_mixture(store: ShardStore, datasets: Mapping[str, str | None]) -> None:
-    """Check that the files of sdd/ belong to one dataset.
+def refuse_mixture(store: ShardStore, datasets: Mapping[str, str | None], layer: str = Layer.SDD) -> None:
+    """Check that the files of a layer belong to one dataset.
 
     Args:
         store: the dataset's folder.
         datasets: `Stamp.dataset` of each shard's file.
+        layer: the layer.
 
     Raises:
         ShardCorrupt: they belong to several datasets, or to another than the list.
     """
     known = Counter(dataset for dataset in datasets.values() if dataset is not None)
     expected = store.dataset() or max(known, key=lambda dataset: known[dataset], default=None)
+    if len(datasets) > 1 and len(known) == 1 and expected not in known:
+        raise ShardCorrupt(
+            f"{store.root / layer} is of the dataset {next(iter(known))}, but {Layer.URLS}/ is of {expected}: put back "
+            "the files of this dataset"
+        )
     for shard, dataset in datasets.items():
         if dataset not in (None, expected):
             raise ShardCorrupt(
-                f"{store.path(Layer.SDD, shard)} is of the dataset {dataset}, this one is {expected}: move it away"
+                f"{store.path(layer, shard)} is of the dataset {dataset}, this one is {expected}: move it away"
             )
 
 
@@ -110,8 +115,8 @@ def refuse_unlike_ledger(store: ShardStore, shard: str, product: Stamp) -> None:
         )
 
 
-def _checked_stamp(store: ShardStore, shard: str) -> tuple[str, Stamp | None]:
-    stamp = store.stamp(Layer.SDD, shard)
-    if stamp is not None:
+def _checked_stamp(store: ShardStore, layer: str, shard: str) -> tuple[str, Stamp | None]:
+    stamp = store.stamp(layer, shard)
+    if stamp is not None and layer == Layer.SDD:
         refuse_unlike_ledger(store, shard, stamp)
     return shard, stamp

@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -16,6 +16,10 @@ from labeling.sdd.schema import Layer, LedgerRow
 from labeling.sdd.shards import ShardStore
 
 VIEWS = Path(__file__).parents[2] / "infra" / "duckdb"
+_OF_MOST_VIEWS = (Layer.SDD, Layer.LEDGER)
+"""Layers that most views are over, which each session checks."""
+_VIEWS_OF_LAYERS = {Layer.IMAGES: {"candidates"}, Layer.ENTITIES: {"candidates"}}
+"""Views with other names than their layer, over layers of version 1."""
 READING = frozenset(
     {
         StatementType.SELECT,
@@ -74,7 +78,8 @@ def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB session with the views of the layers that `root` has.
 
     The session reads no other files, loads no extensions, and its settings are locked. DuckDB's own limits do not keep
-    it from writing where it may read: see `refuse_writes`.
+    it from writing where it may read: see `refuse_writes`. The footers of sdd/ and ledger/ are checked; `LayerChecks`
+    checks those of the other layers.
 
     Args:
         root: folder of the dataset.
@@ -86,11 +91,37 @@ def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     store = ShardStore(root)
     refuse_unlisted_files(store)
     session = _session(root)
-    if not _is_one_dataset(session, store):
-        refuse_foreign_files(store)
+    _refuse_foreign_files(session, store, _OF_MOST_VIEWS)
     if not unsafe:
         _confine(session, storage_path(root))
     return session
+
+
+class LayerChecks:
+    """Checks the footers of a layer's files before the first statement that names the layer.
+
+    A session reads every file of a layer as part of it, so one of another dataset would be counted. Layers that are not
+    queried are not checked, which would take about as long as a query of each.
+
+    Args:
+        session: session of `connect`.
+        root: folder of the dataset.
+    """
+
+    def __init__(self, session: duckdb.DuckDBPyConnection, root: str) -> None:
+        self._session, self._store = session, ShardStore(root)
+        self._checked = set(_OF_MOST_VIEWS)
+
+    def refuse_foreign_files(self, sql: str) -> None:
+        """Check the layers that occur as words in `sql`, and have not been checked before.
+
+        Raises:
+            ShardCorrupt: a file is damaged, or not part of the dataset.
+        """
+        words = set(re.findall(r"\w+", sql.lower()))
+        named = {layer for layer in Layer if layer in words or words & _VIEWS_OF_LAYERS.get(layer, set())}
+        _refuse_foreign_files(self._session, self._store, sorted(named - self._checked))
+        self._checked |= named
 
 
 def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
@@ -111,15 +142,26 @@ def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
         raise ShardCorrupt(f"{store.root / Layer.LEDGER} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _is_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) -> bool:
-    """Return whether `refuse_foreign_files` would accept sdd/ and ledger/.
+def _refuse_foreign_files(session: duckdb.DuckDBPyConnection, store: ShardStore, layers: Sequence[Layer]) -> None:
+    """Check the footers of these layers' files; the message names the first file that does not belong to the dataset.
+
+    Raises:
+        ShardCorrupt: a file is damaged, or not part of the dataset.
+    """
+    if not _is_one_dataset(session, store, layers):
+        for layer in layers:
+            refuse_foreign_files(store, layer)
+
+
+def _is_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore, layers: Sequence[Layer]) -> bool:
+    """Return whether `refuse_foreign_files` would accept these layers.
 
     DuckDB reads footers in a third of the time, but does not name a damaged one.
     """
-    layers = [layer for layer in (Layer.SDD, Layer.LEDGER) if store.shards(layer)]
-    if not layers:
+    places = [(layer, shard) for layer in layers for shard in store.shards(layer)]
+    if not places:
         return True
-    patterns = _strings(f"{glob.escape(_duckdb_path(store.root / layer))}/*.parquet" for layer in layers)
+    patterns = _strings({f"{glob.escape(_duckdb_path(store.root / layer))}/*.parquet" for layer, _ in places})
     try:
         rows = session.execute(
             "SELECT parse_path(file_name)[-2:], map_from_entries(list((decode(key), decode(value)))) "
@@ -129,12 +171,13 @@ def _is_one_dataset(session: duckdb.DuckDBPyConnection, store: ShardStore) -> bo
         return False
     footers = {f"{layer}/{file.removesuffix('.parquet')}": footer for (layer, file), footer in rows}
     return (
-        footers.keys() >= {f"{layer}/{shard}" for layer in layers for shard in store.shards(layer)}
-        and all(footer.get("name") in (None, name) for name, footer in footers.items())
+        footers.keys() >= {f"{layer}/{shard}" for layer, shard in places}
+        and all("stamp" in footer and footer.get("name") in (None, name) for name, footer in footers.items())
         and {footer.get("dataset") for footer in footers.values()} <= {None, store.dataset()}
         and all(
-            footers.get(f"{Layer.LEDGER}/{shard}", {}).get("stamp") in (None, footers[f"{Layer.SDD}/{shard}"]["stamp"])
-            for shard in store.shards(Layer.SDD)
+            footers.get(f"{Layer.LEDGER}/{shard}", {}).get("stamp") in (None, footers[f"{layer}/{shard}"]["stamp"])
+            for layer, shard in places
+            if layer is Layer.SDD
         )
     )
 

@@ -112,6 +112,35 @@ def test_every_reader_refuses_a_shard_of_other_settings(two, tmp_path, layer, re
     assert f"{two}/sdd/shard-00001.parquet is stamped" in line
 
 
+QUERIES = {
+    "urls": "SELECT count(*) FROM urls",
+    "images": "FROM images",
+    "captions": "WITH c AS (FROM Captions) SELECT 1 FROM c",
+    "nouns": 'CREATE TEMP TABLE t AS FROM "nouns"',
+    "detections": "SELECT 1; PIVOT detections ON label USING count(*)",
+    "entities": "FROM read_parquet(getvariable('root') || '/entities/*.parquet')",
+    "ledger": "SELECT 1",
+}
+
+
+@pytest.mark.parametrize("layer", QUERIES)
+def test_inspect_refuses_a_foreign_shard_of_each_layer_that_it_reads(two, tmp_path, layer):
+    inspect = ["inspect", str(two), "--csv", QUERIES[layer]]
+    assert CliRunner().invoke(app, inspect).exit_code == 0
+    other = dataset_of_two(tmp_path / "other" / "sdd", "another list")
+    shutil.copy(other / layer / "shard-00001.parquet", two / layer)
+    done = CliRunner().invoke(app, inspect)
+    assert done.exit_code == 2, done.exception
+    assert f"error: {two}/{layer}/shard-00001.parquet is " in done.stderr
+    assert CliRunner().invoke(app, ["inspect", str(two), "FROM labels"]).exit_code == (2 if layer == "ledger" else 0)
+
+
+def test_inspect_names_a_foreign_list_rather_than_each_shard(two, tmp_path):
+    other = dataset_of_two(tmp_path / "other" / "sdd", "another list")
+    shutil.copy(other / "urls" / "shard-00000.parquet", two / "urls")
+    assert f"{two}/sdd is of the dataset list, but urls/ is of another list" in refused("inspect", str(two), "SELECT 1")
+
+
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_status_names_a_foreign_shard_and_fails(two, kind):
     spoil, name = FOREIGN[kind]
