@@ -15,7 +15,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
+from diffusers.image_processor import VaeImageProcessor
+from numpy.typing import NDArray
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
@@ -37,7 +40,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 """Precisions of the weights by name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Progress:
     """Progress of a call, after a step of a batch."""
 
@@ -49,6 +52,8 @@ class Progress:
     """Evaluations of the network in this batch so far."""
     steps: int
     """Evaluations of the network for a batch."""
+    latents: torch.Tensor
+    """Latents of the batch [B, C, H, W], with the noise that is left; `Generator.preview` decodes them."""
 
     @property
     def share(self) -> float:
@@ -68,6 +73,8 @@ class GeneratedImage:
     """Boxes of the subjects, as requested or as the layout chose them."""
     remarks: tuple[str, ...]
     """Remarks for the user, such as the end of the prompt that did not fit."""
+    attention: NDArray[np.float32] | None = None
+    """Mean attention of each latent position to each subject [subjects, h, w], 0 to 1, if it was asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +182,7 @@ class Generator:
         jobs: Sequence[PreparedJob],
         on_progress: OnProgress | None = None,
         canceled: Callable[[], bool] = lambda: False,
+        attention: bool = False,
     ) -> list[list[GeneratedImage]]:
         """Make the images of jobs; images with equal settings are computed together.
 
@@ -182,6 +190,7 @@ class Generator:
             jobs: what `prepare` returned.
             on_progress: called after each step, from this thread.
             canceled: whether to stop, asked after each step.
+            attention: whether the images come with attention maps. Slower.
 
         Returns:
             The images of each job, in the order of its seeds.
@@ -196,9 +205,16 @@ class Generator:
         images = sum(len(batch) for batch in batches)
         for batch in batches:
             steps = self._evaluations(batch[0].prepared.job)
-            made = self._run_batch(batch, _Watch(len(done), images, steps, on_progress, canceled))
+            made = self._run_batch(batch, _Watch(len(done), images, steps, on_progress, canceled), attention)
             done.update({(row.job, row.seed): image for row, image in zip(batch, made, strict=True)})
         return [[done[number, seed] for seed in prepared.job.seeds] for number, prepared in enumerate(jobs)]
+
+    @torch.no_grad()
+    def preview(self, progress: Progress) -> list[Image.Image]:
+        """Return the noisy images of a batch so far. Only `on_progress` may call it, which has the networks."""
+        vae = self.pipeline.vae
+        decoded = vae.decode(progress.latents.to(vae.dtype) / vae.config.scaling_factor).sample
+        return list(VaeImageProcessor().postprocess(decoded.float()))
 
     def repeat(self, provenance: Provenance, prepared: PreparedJob) -> GeneratedImage:
         """Make one image again, in a batch like its own, so that the rounding is the same too.
@@ -253,7 +269,7 @@ class Generator:
             scheduler.set_timesteps(job.steps or 1)
         return len(scheduler.timesteps)
 
-    def _run_batch(self, batch: Sequence["_Row"], watch: "_Watch") -> list[GeneratedImage]:
+    def _run_batch(self, batch: Sequence["_Row"], watch: "_Watch", attention: bool = False) -> list[GeneratedImage]:
         with self._lock, _as_invalid_job(batch[0].prepared.job), _caught_remarks(batch) as remarks:
             watch.stop_if_canceled()
             result = self.pipeline(
@@ -262,6 +278,7 @@ class Generator:
                 negative_prompt=[row.prepared.job.negative_prompt for row in batch],
                 generator=seeded_generators([row.seed for row in batch]),
                 callback_on_step_end=watch.on_step_end,
+                attention=attention,
                 **_call_settings(batch[0].prepared),
             )
         watch.stop_if_canceled()
@@ -272,6 +289,7 @@ class Generator:
                 self.provenance(row.prepared, row.seed, Batch(size=len(batch), position=position)),
                 tuple(boxes),
                 (*(one for one in remarks if _is_about(row.prepared.job, one)), *_cut_remark(cut)),
+                None if result.attention is None else result.attention[position, : len(row.prepared.subjects)].numpy(),
             )
             for position, (row, image, boxes, cut) in enumerate(
                 zip(batch, result.images, result.boxes, result.cut, strict=True)
@@ -304,7 +322,7 @@ class _Watch:
     ) -> dict[str, torch.Tensor]:
         """Report a step; the form is that of diffusers' callbacks."""
         if self.on_progress is not None:
-            self.on_progress(Progress(self.images_done, self.images, step + 1, self.steps))
+            self.on_progress(Progress(self.images_done, self.images, step + 1, self.steps, tensors["latents"]))
         if self.canceled():
             pipeline._interrupt = True
         return {}

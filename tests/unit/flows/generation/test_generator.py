@@ -143,6 +143,26 @@ def test_progress_counts_steps_and_images(generator: Generator, taxi: Path) -> N
     assert {(p.images, p.steps) for p in seen} == {(3, 3)}  # PNDM evaluates once more than it has steps
 
 
+def test_a_preview_becomes_the_image(generator: Generator, taxi: Path) -> None:
+    previews: list[Image.Image] = []
+    job = taxi_job(steps=3)
+    (made,) = generator.generate(job, taxi.parent, lambda progress: previews.extend(generator.preview(progress)))
+    assert np.abs(pixels(previews[-1]) - pixels(made)).max() <= 1
+    assert np.abs(pixels(previews[0]) - pixels(made)).max() > 50
+
+
+def test_attention_is_highest_where_the_subject_is(generator: Generator, taxi: Path) -> None:
+    job = taxi_job(steps=4, subject={"box": (0.5, 0.0, 1.0, 1.0)})
+    ((made,),) = generator.run([generator.prepare(job, taxi.parent)], attention=True)
+    (plain,) = generator.generate(job, taxi.parent)
+    assert made.attention is not None
+    assert plain.attention is None
+    assert np.abs(pixels(made) - pixels(plain)).max() <= 1
+    (of_taxi,) = made.attention
+    half = of_taxi.shape[1] // 2
+    assert of_taxi[:, half:].mean() > 1.3 * of_taxi[:, :half].mean()
+
+
 def test_a_canceled_job_stops_within_a_step(generator: Generator, taxi: Path) -> None:
     seen: list[Progress] = []
     with pytest.raises(GenerationCanceled):
