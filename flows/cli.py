@@ -12,6 +12,7 @@ from flows.cutout import cutout
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
 from flows.options import ConfigOption, RootArgument, SetOption
 from flows.score import app as score_app
+from flows.serve import serve
 from infra.config import load
 from infra.logs import setup_logs
 from infra.precision import Precision
@@ -188,6 +189,7 @@ def export(
 
 
 app.command()(cutout)
+app.command()(serve)
 
 
 @app.command()

@@ -1,0 +1,90 @@
+"""`subject-diffusion serve`: images over HTTP."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.exit_codes import exit_on_expected_error
+from infra.config import SettingsError, load
+from infra.logs import setup_logs
+
+TOKEN_VARIABLE = "SUBJECT_DIFFUSION_TOKEN"
+
+
+def serve(
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the model.  [default: the small model of this repository]", show_default=False),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Beyond this machine, requests need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 7860,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar=TOKEN_VARIABLE,
+            help="Access token.  [default: none on loopback; otherwise a new one, which is printed]",
+            show_default=False,
+            show_envvar=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device, such as cuda:1.  [default: a GPU, if there is one]")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Precision of the weights: float32, float16 or bfloat16.")] = "float32",
+    cutout: Annotated[
+        str,
+        typer.Option(help="Settings of the networks for cut-outs: a TOML file, or a name in infra/configs."),
+    ] = "demo",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="LIMIT=VALUE", help="Override a limit: max_waiting=100; may be repeated."),
+    ] = None,
+) -> None:
+    """Serve images over HTTP, with OpenAI's API for images, until Ctrl-C."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    setup_logs(logging.WARNING)  # before the libraries that it silences are imported
+    from flows.experiment import CutoutExperiment
+    from flows.generation.errors import GenerationError
+    from flows.generation.generator import DEFAULT_MODEL, Generator
+    from flows.serving.access import is_loopback, make_token
+    from flows.serving.app import make_app
+    from flows.serving.limits import parse_limits
+    from flows.serving.server import serve_app
+    from flows.serving.service import ImageService
+    from labeling.cutout import Cutter
+
+    with exit_on_expected_error(GenerationError):
+        limits = parse_limits(set_ or ())
+        networks = load(CutoutExperiment, cutout, ()).labeling
+        with _listen(host, port) as listener:
+            generator = Generator(model or DEFAULT_MODEL, device, dtype, max_pixels=limits.max_pixels)
+            service = ImageService(generator, Cutter(networks.detect, networks.segment), limits)
+            token = token or (None if is_loopback(host) else make_token())
+            url = _url(host, listener.getsockname()[1])
+            serve_app(make_app(service, token), listener, service.queue, lambda: typer.echo(_greeting(url, token)))
+    typer.echo("stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise SettingsError(f"--host {host} --port {port} cannot be used ({error.strerror}): give others") from None
+
+
+def _url(host: str, port: int) -> str:
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    return f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
+
+
+def _greeting(url: str, token: str | None) -> str:
+    lines = [f"API: {url}v1", f"Description: {url}docs" if token is None else f"Description: {url}docs?token={token}"]
+    lines += [] if token is None else [f"Token: {token}"]
+    return "\n".join([*lines, "Ctrl-C stops it"])

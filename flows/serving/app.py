@@ -1,0 +1,38 @@
+"""The web app: API, page, access control and limits."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from flows.serving.access import AccessControl
+from flows.serving.api import make_router
+from flows.serving.bodies import BodyLimit
+from flows.serving.errors import add_error_handlers
+from flows.serving.service import ImageService
+
+_DESCRIPTION = """Images of your subjects, in the shape of OpenAI's API for images.
+
+`openai.OpenAI(base_url="http://127.0.0.1:7860/v1", api_key=TOKEN)` works with it; `extra_body` takes the fields of
+subjects and sampler.
+"""
+
+
+def make_app(service: ImageService, token: str | None) -> ASGIApp:
+    """Return the app.
+
+    Args:
+        service: what makes the images; its queue is closed when the app shuts down.
+        token: access token; None for a server that only this machine reaches.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.queue.close()
+
+    app = FastAPI(title="Subject-Diffusion", description=_DESCRIPTION, version="1", lifespan=lifespan)
+    app.include_router(make_router(service))
+    add_error_handlers(app)
+    return AccessControl(BodyLimit(app, service.limits), token)
