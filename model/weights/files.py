@@ -4,13 +4,15 @@ Damage raises `ModelWeightsError` with a one-line message that names the file, t
 loaded as tensors only, so none of their code runs.
 """
 
+import inspect
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -92,14 +94,38 @@ _WHY_PICKLE = f"it is damaged, or a pickle of more than tensors, which could run
 
 @contextmanager
 def report_damage(folder: Path) -> Iterator[None]:
-    """If a library fails to load `folder`, raise `ModelWeightsError` for the first damaged file, if any."""
+    """If a library fails to load `folder`, raise `ModelWeightsError` for a damaged file, or for the settings."""
     try:
         yield
+    except ModelWeightsError:
+        raise
     except Exception as error:  # libraries raise many kinds for a damaged file
         for path in sorted(folder.glob("*")):
             if read := _READERS.get(path.suffix):
                 _raise_if_damaged(path, read, error)
+        if settings := next(folder.glob("*config.json"), None):
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise ModelWeightsError(f"{folder} does not load with its {settings.name} ({reason}): {_CURE}") from error
         raise
+
+
+def check_number_settings(settings: Mapping[str, object], network: type, path: Path) -> None:
+    """Check the kinds of a network's settings that are numbers; some are used long after they are read.
+
+    Args:
+        settings: settings of the network.
+        network: class of the network, whose arguments have the settings' names.
+        path: file of the settings.
+
+    Raises:
+        ModelWeightsError: a setting is not a number, nor anything else that the network takes in its place.
+    """
+    for name, argument in inspect.signature(network).parameters.items():
+        kind = argument.annotation
+        kinds = [get_origin(one) or one for one in (get_args(kind) if isinstance(kind, UnionType) else (kind,))]
+        kinds += [int] if float in kinds else [list] if tuple in kinds else []
+        if int in kinds and name in settings and type(settings[name]) not in kinds:
+            raise ModelWeightsError(f"{path}: {name} is {_shorten(settings[name])}, not a number; {_CURE}")
 
 
 def _raise_if_damaged(path: Path, read: Callable[[Path], object], error: Exception) -> None:

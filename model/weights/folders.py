@@ -43,6 +43,7 @@ from model.openclip import OpenClipSettings, VisionTransformer, open_clip
 from model.weights.bases import advice_on_copies, find_base, locate_file
 from model.weights.files import (
     JsonObject,
+    check_number_settings,
     check_numbers,
     check_shape,
     check_tensors,
@@ -236,8 +237,9 @@ def load_parts(folder: Path, options: LoadOptions) -> Parts:
                 f"{folder} holds no files of the variant {options.variant!r}: leave variant out, or copy them"
             )
         shapes = read_json(folder / "unet" / "config.json")
-        shapes["in_channels"] = shapes["out_channels"]
-        with torch.device("meta"):
+        with report_damage(folder / "unet"), torch.device("meta"):
+            shapes["in_channels"] = shapes["out_channels"]
+            check_number_settings(shapes, UNet2DConditionModel, folder / "unet" / "config.json")
             unet = UNet2DConditionModel.from_config(shapes)
         location: _Location = {"pretrained_model_name_or_path": str(folder)}
         vae = _load_complete(
@@ -467,6 +469,8 @@ def _load_complete(
             ignore_mismatched_sizes=True,
             **precision,
         )
+    if isinstance(loaded, ConfigMixin):
+        check_number_settings(loaded.config, network, part / "config.json")
     files = [*part.glob("*.safetensors"), *part.glob("*.bin")]
     where = files[0] if len(files) == 1 else part
     for name, shape, expected in report["mismatched_keys"]:

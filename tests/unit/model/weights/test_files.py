@@ -149,5 +149,7 @@ def test_a_library_s_error_becomes_that_of_the_damaged_file(tmp_path: Path) -> N
 
     assert refusal(load).startswith(f"{tmp_path / 'model.safetensors'} is not")
     (tmp_path / "model.safetensors").unlink()
+    assert refusal(load).startswith(f"{tmp_path} does not load with its config.json (JSONDecodeError: Expecting value")
+    (tmp_path / "config.json").unlink()
     with pytest.raises(json.JSONDecodeError):
         load()
