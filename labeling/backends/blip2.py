@@ -75,6 +75,12 @@ class Blip2Captioner:
         return [net.image_token_index] * net.num_query_tokens + start + prompt
 
 
+def read_processors(source: str, revision: str) -> tuple[BaseImageProcessor, PreTrainedTokenizerBase]:
+    """Return the image processor and the tokenizer of a checkpoint."""
+    images = AutoImageProcessor.from_pretrained(source, revision=revision, backend="torchvision")
+    return images, AutoTokenizer.from_pretrained(source, revision=revision)
+
+
 class _Blip2(Blip2ForConditionalGeneration):  # type: ignore[misc]  # transformers has no types
     # The language model sees the image only through the Q-Former. It has 3 % of the weights and stays in float32, as
     # transformers does for float16 networks, but not for bfloat16 ones.
@@ -95,8 +101,7 @@ def _load(config: CaptionConfig) -> tuple[_Blip2, BaseImageProcessor, PreTrained
             # Checkpoints older than transformers 4.46 define none. Any id that no prompt contains works, because the
             # image's embeddings replace it.
             network.image_token_index = network.text_config.pad_token_id
-        images = AutoImageProcessor.from_pretrained(source, revision=revision, backend="torchvision")
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        images, tokenizer = read_processors(source, revision)
         net, report = _Blip2.from_pretrained(
             source,
             revision=revision,

@@ -17,6 +17,8 @@ from labeling.config import DetectConfig
 from labeling.errors import BackendWeightsError
 from labeling.stages.networks import DetectedBox
 
+SETTING = "labeling.detect.checkpoint"
+
 
 class GroundingDinoHfDetector:
     """Detector that runs Grounding DINO of transformers."""
@@ -49,14 +51,14 @@ class GroundingDinoHfDetector:
 
 def _load(config: DetectConfig) -> tuple[GroundingDinoProcessor, GroundingDinoForObjectDetection]:
     name, revision = config.checkpoint, config.revision
-    with pretrained_source(name, "labeling.detect.checkpoint") as source:
+    with pretrained_source(name, SETTING) as source:
         processor = GroundingDinoProcessor.from_pretrained(source, revision=revision)
         net, loaded = GroundingDinoForObjectDetection.from_pretrained(
             source, revision=revision, dtype=float32, output_loading_info=True
         )
     if missing := sorted(loaded["missing_keys"]):
         raise BackendWeightsError(
-            f"labeling.detect.checkpoint={name!r} lacks {len(missing)} weights of Grounding DINO, first {missing[0]}: "
+            f"{SETTING}={name!r} lacks {len(missing)} weights of Grounding DINO, first {missing[0]}: "
             f"it holds another network"
         )
     return processor, net
@@ -67,6 +69,6 @@ def _check_vocabulary(writer: PromptWriter, net: GroundingDinoForObjectDetection
     expected = tuple(net.model.special_tokens.tolist())
     if writer.delimiter_ids != expected:
         raise BackendWeightsError(
-            f"labeling.detect.checkpoint={config.checkpoint!r}: its tokenizer numbers [CLS] [SEP] . ? as "
+            f"{SETTING}={config.checkpoint!r}: its tokenizer numbers [CLS] [SEP] . ? as "
             f"{writer.delimiter_ids}, its network as {expected}; they are not of one checkpoint"
         )

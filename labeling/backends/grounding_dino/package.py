@@ -51,6 +51,9 @@ with warnings.catch_warnings():  # the package uses timm's former module names
     from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
     from groundingdino.util.slconfig import SLConfig
 
+CHECKPOINT_SETTING = "labeling.detect.checkpoint"
+CONFIG_SETTING = "labeling.detect.package_config"
+TEXT_ENCODER_SETTING = "labeling.detect.text_encoder"
 PREPROCESSING = {"shortest_edge": 800, "longest_edge": 1333}
 """Sizes in pixels. Colours are normalised by ImageNet's mean and deviation, as transformers does by default."""
 
@@ -93,37 +96,39 @@ class GroundingDinoPackageDetector:
 
 def text_encoder(name: str) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
     """Return tokenizer and configuration of the BERT `name`, a folder or hub id; no weights."""
-    with pretrained_source(name, "labeling.detect.text_encoder") as source:
+    with pretrained_source(name, TEXT_ENCODER_SETTING) as source:
         return AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
 
 
 def package_config(path: str | None) -> SLConfig:
     """Return the package's settings from a `.py` file; None for its GroundingDINO_SwinT_OGC.py."""
-    setting = "labeling.detect.package_config"
-    file = Path(GroundingDINO_SwinT_OGC.__file__) if path is None else checkpoint_file(path, setting)
+    file = Path(GroundingDINO_SwinT_OGC.__file__) if path is None else checkpoint_file(path, CONFIG_SETTING)
     try:
         values = {name: value for name, value in runpy.run_path(str(file)).items() if not name.startswith("__")}
         settings = SLConfig(values, filename=str(file))
         settings.use_checkpoint = settings.use_transformer_ckpt = False  # they save memory in training only
     except Exception as error:  # the file is Python code
         raise BackendWeightsError(
-            f"{setting}={str(file)!r} is not a configuration of GroundingDINO: {error!r}"
+            f"{CONFIG_SETTING}={str(file)!r} is not a configuration of GroundingDINO: {error!r}"
         ) from error
     return settings
 
 
 def package_weights(path: str) -> dict[str, Tensor]:
-    """Return the weights of a `.pth` file, without the prefix that training on several GPUs left."""
-    setting = "labeling.detect.checkpoint"
-    file = checkpoint_file(path, setting)
+    """Return the weights of a `.pth` file."""
+    file = checkpoint_file(path, CHECKPOINT_SETTING)
     try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)["model"]
-        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+        return unpack_weights(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # torch.load raises many types of errors
         raise BackendWeightsError(
-            f"{setting}={path!r} is not a GroundingDINO checkpoint, which is a file of torch.save with tensors under "
-            f"'model' ({type(error).__name__})"
+            f"{CHECKPOINT_SETTING}={path!r} is not a GroundingDINO checkpoint, which is a file of torch.save with "
+            f"tensors under 'model' ({type(error).__name__})"
         ) from error
+
+
+def unpack_weights(content: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint's content, without the prefix that training on several GPUs left."""
+    return {name.removeprefix("module."): tensor for name, tensor in content["model"].items()}
 
 
 def build(settings: SLConfig, tokenizer: PreTrainedTokenizerBase, bert_config: PretrainedConfig) -> GroundingDINO:
@@ -134,7 +139,7 @@ def build(settings: SLConfig, tokenizer: PreTrainedTokenizerBase, bert_config: P
             net = build_model(settings)
         except (AttributeError, AssertionError, NotImplementedError) as error:
             raise BackendWeightsError(
-                f"labeling.detect.package_config={settings.filename!r}: the groundingdino package builds no network "
+                f"{CONFIG_SETTING}={settings.filename!r}: the groundingdino package builds no network "
                 f"from it: {error!r}"
             ) from error
     net.tokenizer = _already_tokenized
@@ -149,14 +154,20 @@ def load(net: GroundingDINO, weights: Mapping[str, Tensor], config: DetectConfig
     Raises:
         BackendWeightsError: weights that `net` needs are missing or have another shape; the message names the first.
     """
-    wanted = {n: t.shape for n, t in net.state_dict().items() if n in weights or not n.endswith("position_index")}
-    if wrong := [name for name, shape in wanted.items() if name not in weights or weights[name].shape != shape]:
+    wanted = needed_weights(net, weights)
+    if wrong := [name for name, own in wanted.items() if name not in weights or weights[name].shape != own.shape]:
         raise BackendWeightsError(
-            f"labeling.detect.checkpoint={config.checkpoint!r}: {len(wrong)} of {len(wanted)} weights are missing or "
-            f"have another shape, first {wrong[0]}: it does not fit labeling.detect.package_config="
-            f"{config.package_config!r} and labeling.detect.text_encoder={config.text_encoder!r}"
+            f"{CHECKPOINT_SETTING}={config.checkpoint!r}: {len(wrong)} of {len(wanted)} weights are missing or have "
+            f"another shape, first {wrong[0]}: it does not fit {CONFIG_SETTING}={config.package_config!r} and "
+            f"{TEXT_ENCODER_SETTING}={config.text_encoder!r}"
         )
     net.load_state_dict(weights, strict=False)
+
+
+def needed_weights(net: GroundingDINO, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of `net` that a checkpoint must have; indices of positions may be absent from `weights`."""
+    own: dict[str, Tensor] = net.state_dict()
+    return {name: own[name] for name in own if name in weights or not name.endswith("position_index")}
 
 
 class PhraseBert(nn.Module):

@@ -15,7 +15,7 @@ from labeling.config import SegmentConfig
 from labeling.errors import BackendWeightsError
 from labeling.stages.networks import SegmentedBox
 
-_SETTING = "labeling.segment.checkpoint"
+SETTING = "labeling.segment.checkpoint"
 
 
 class SamHfSegmenter:
@@ -55,32 +55,39 @@ class SamHfSegmenter:
 
 def _load(config: SegmentConfig) -> tuple[SamModel, Preprocessing]:
     name, revision = config.checkpoint, config.revision
-    with pretrained_source(name, _SETTING) as source:
+    with pretrained_source(name, SETTING) as source:
         network = AutoConfig.from_pretrained(source, revision=revision)
         if not isinstance(network, SamConfig):
-            raise BackendWeightsError(f"{_SETTING}={name!r} holds a model of type {network.model_type!r}, not 'sam'")
-        processor = SamImageProcessor.from_pretrained(source, revision=revision)
+            raise BackendWeightsError(f"{SETTING}={name!r} holds a model of type {network.model_type!r}, not 'sam'")
+        preprocessing = read_preprocessing(source, revision, network.vision_config.image_size, name)
         net, report = SamModel.from_pretrained(
             source, revision=revision, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
     if wrong := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
         raise BackendWeightsError(
-            f"{_SETTING}={name!r} lacks {len(wrong)} tensors of a SamModel of its config.json or has them in other "
+            f"{SETTING}={name!r} lacks {len(wrong)} tensors of a SamModel of its config.json or has them in other "
             f"shapes, the first is {wrong[0]!r}: download it again"
         )
-    return net.eval().requires_grad_(False), _preprocessing(processor, network.vision_config.image_size, name)
+    return net.eval().requires_grad_(False), preprocessing
 
 
-def _preprocessing(processor: SamImageProcessor, side_px: int, name: str) -> Preprocessing:
-    """Return the preprocessing of the checkpoint.
+def read_preprocessing(source: str, revision: str, side_px: int, name: str) -> Preprocessing:
+    """Return the preprocessing of a checkpoint.
+
+    Args:
+        source: folder or hub id of the checkpoint.
+        revision: revision of the hub id.
+        side_px: side of the images that its network takes, in pixels.
+        name: name of the checkpoint in messages.
 
     Raises:
         BackendWeightsError: it makes images of another size than the network takes.
     """
+    processor = SamImageProcessor.from_pretrained(source, revision=revision)
     longest, pad = processor.size["longest_edge"], processor.pad_size
     if {longest, pad["height"], pad["width"]} != {side_px}:
         raise BackendWeightsError(
-            f"{_SETTING}={name!r}: its processor resizes to {longest} and pads to {pad['width']}x{pad['height']} "
+            f"{SETTING}={name!r}: its processor resizes to {longest} and pads to {pad['width']}x{pad['height']} "
             f"pixels, but its network takes {side_px}x{side_px}"
         )
     return Preprocessing(

@@ -16,7 +16,7 @@ from labeling.config import SegmentConfig
 from labeling.stages.networks import SegmentedBox
 from labeling.weights import checkpoint_file
 
-_SETTING = "labeling.segment.checkpoint"
+SETTING = "labeling.segment.checkpoint"
 
 
 class SegmentAnythingSegmenter:
@@ -30,8 +30,8 @@ class SegmentAnythingSegmenter:
         """
         self.device = torch_device(config.device)
         self.dtype = torch_dtype(config.precision)
-        source = f"{_SETTING}={config.checkpoint!r}"
-        self.net = load(read_checkpoint(checkpoint_file(config.checkpoint, _SETTING), source), source)
+        source = f"{SETTING}={config.checkpoint!r}"
+        self.net = load(read_checkpoint(checkpoint_file(config.checkpoint, SETTING), source), source)
         self.net.image_encoder.to(self.dtype)
         self.net.to(self.device)
         self.preprocessing = Preprocessing(side_px=self.net.image_encoder.img_size)

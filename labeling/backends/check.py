@@ -1,0 +1,42 @@
+"""Check the weights that the settings of a build name, without loading them: names, shapes and types of tensors.
+
+Nothing is downloaded. A hub id is looked up in the local cache. Values of tensors are not read, so damage inside a
+tensor is not found.
+"""
+
+from collections.abc import Iterator
+
+from infra.weights.findings import CheckedPart
+from labeling.config import DetectorBackend, LabelingConfig, SegmenterBackend
+
+
+def check_labeling_weights(config: LabelingConfig) -> Iterator[CheckedPart]:
+    """Yield each part whose weights the stages of a build load, in the order of the stages."""
+    from labeling.backends.blip2_check import check_captioner
+    from labeling.backends.spacy_check import check_tagger
+
+    yield check_captioner(config.caption)
+    yield check_tagger(config.nouns)
+    yield from _check_detector(config)
+    yield _check_segmenter(config)
+
+
+def _check_detector(config: LabelingConfig) -> Iterator[CheckedPart]:
+    if config.detect.backend is DetectorBackend.GROUNDINGDINO:
+        from labeling.backends.grounding_dino.package_check import check_package_detector
+
+        yield from check_package_detector(config.detect)
+    else:
+        from labeling.backends.grounding_dino.huggingface_check import check_hf_detector
+
+        yield check_hf_detector(config.detect)
+
+
+def _check_segmenter(config: LabelingConfig) -> CheckedPart:
+    if config.segment.backend is SegmenterBackend.SEGMENT_ANYTHING:
+        from labeling.backends.sam.package_check import check_package_segmenter
+
+        return check_package_segmenter(config.segment)
+    from labeling.backends.sam.huggingface_check import check_hf_segmenter
+
+    return check_hf_segmenter(config.segment)
