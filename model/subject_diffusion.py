@@ -87,7 +87,7 @@ class Networks:
         Raises:
             ModelWeightsError: the parts do not fit each other.
         """
-        check_widths(parts)
+        check_widths(parts.unet, parts.vae, parts.text_encoder)
         encoder = ImageEncoder(parts.visual, parts.image_encoder, config.patch_tokens)
         text_encoder = TextEncoder(parts.text_encoder, subject_width=encoder.width if config.use_image_cls else None)
         text_encoder.grow_vocabulary(_prompts(parts.tokenizer, text_encoder, config).vocabulary_size)

@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from types import UnionType
 from typing import Any, get_args, get_origin
 
@@ -18,11 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from infra.weights.files import describe_damage, first_line, shorten
 from model.errors import ModelWeightsError
 
 _CURE = "copy or download it again"
 _CURE_OF_NUMBERS = f"{_CURE}, or take an earlier checkpoint if training wrote it"
-_LFS_POINTER = b"version https://git-lfs"
 JsonObject = dict[str, Any]
 """Settings in a JSON file of diffusers, transformers or OpenCLIP."""
 
@@ -39,7 +38,7 @@ def read_json(path: Path) -> JsonObject:
     except (ValueError, RecursionError) as error:
         raise ModelWeightsError(f"{path} is damaged: it is not JSON ({error}); {_CURE}") from error
     if not isinstance(content, dict):
-        raise ModelWeightsError(f"{path} is damaged: it holds {_shorten(content)} in place of settings; {_CURE}")
+        raise ModelWeightsError(f"{path} is damaged: it holds {shorten(content)} in place of settings; {_CURE}")
     return content
 
 
@@ -62,7 +61,7 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as tensors:
             yield tensors
     except SafetensorError as error:
-        damage = _describe_damage(path, error)
+        damage = describe_damage(path, error)
         raise ModelWeightsError(f"{path} is not a whole safetensors file ({damage}): {_CURE}") from error
 
 
@@ -83,9 +82,9 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise
     except Exception as error:  # zip, pickle and torch raise many kinds for a damaged file
-        raise ModelWeightsError(f"{path} is refused ({_describe_damage(path, error)}): {_WHY_PICKLE}") from error
+        raise ModelWeightsError(f"{path} is refused ({describe_damage(path, error)}): {_WHY_PICKLE}") from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise ModelWeightsError(f"{path} is refused ({_shorten(content)}): {_WHY_PICKLE}")
+        raise ModelWeightsError(f"{path} is refused ({shorten(content)}): {_WHY_PICKLE}")
     return dict(content)
 
 
@@ -125,7 +124,7 @@ def check_number_settings(settings: Mapping[str, object], network: type, path: P
         kinds = [get_origin(one) or one for one in (get_args(kind) if isinstance(kind, UnionType) else (kind,))]
         kinds += [int] if float in kinds else [list] if tuple in kinds else []
         if int in kinds and name in settings and type(settings[name]) not in kinds:
-            raise ModelWeightsError(f"{path}: {name} is {_shorten(settings[name])}, not a number; {_CURE}")
+            raise ModelWeightsError(f"{path}: {name} is {shorten(settings[name])}, not a number; {_CURE}")
 
 
 def _raise_if_damaged(path: Path, read: Callable[[Path], object], error: Exception) -> None:
@@ -190,22 +189,3 @@ def check_numbers(where: Path | str, tensors: Mapping[str, Tensor], cure: str = 
         # a non-finite sum is confirmed by counting.
         if not tensor.sum().isfinite() and (bad := int((~tensor.isfinite()).sum())):
             raise ModelWeightsError(f"{where}: {bad} of {tensor.numel()} values of {name} are NaN or infinite; {cure}")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, and the second if the first ends in a colon."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).rstrip(".")
-
-
-def _describe_damage(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            return "a pointer of Git LFS: run `git lfs pull`"
-    message = "" if isinstance(error, UnpicklingError) else first_line(error)
-    return f"{type(error).__name__}: {_shorten(message)}" if message else type(error).__name__
-
-
-def _shorten(content: object) -> str:
-    text = content if isinstance(content, str) else repr(content)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from infra.ranges import Count, Factor
+from infra.weights.files import first_line
 from model.config import ModelConfig
 from model.errors import ModelError, ModelWeightsError
 from model.inputs.prompt import clip_tokenizer
@@ -47,7 +48,6 @@ from model.weights.files import (
     check_numbers,
     check_shape,
     check_tensors,
-    first_line,
     read_json,
     read_pickled_tensors,
     read_safetensors,
@@ -61,7 +61,7 @@ ADDED_WEIGHTS = "subject_diffusion.safetensors"
 """File of the adapters and perceptrons."""
 UNET_PREFIX = "unet.base."
 """Prefix of the stock UNet's tensors in the model's state."""
-_UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
+UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 _VISUAL_FILE = "image_encoder/open_clip_model.safetensors"
 INDEX = "model_index.json"
 """File of diffusers' index."""
@@ -74,12 +74,14 @@ _OWN_COMPONENTS = {
     "unet": ("model.networks.unet", "SubjectUNet"),
 }
 """Module and class of the components that are ours."""
-_VISUAL = "visual."
+VISUAL_PREFIX = "visual."
+"""Prefix of the visual tower's tensors in a file of OpenCLIP."""
 _REQUIRED_SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 """Settings that a base's scheduler must have; the libraries' defaults belong to other models."""
 _FOLDERS = ("base", "image_encoder")
 """Settings that may name a local folder."""
-_KNOWN_IMAGE_ENCODERS = {"laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "ViT-H-14"}
+KNOWN_IMAGE_ENCODERS = {"laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "ViT-H-14"}
+"""OpenCLIP's names of models by hub id; their settings are part of OpenCLIP."""
 
 
 class _Location(TypedDict):
@@ -147,22 +149,18 @@ def variant_file(path: Path, variant: str | None) -> Path:
     return path if variant is None else path.with_name(f"{path.stem}.{variant}{path.suffix}")
 
 
-def check_widths(parts: Parts) -> None:
-    """Check that the widths and channels of the parts fit each other.
+def check_widths(unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel) -> None:
+    """Check that the widths and channels of a base's parts fit each other.
 
     Raises:
         ModelWeightsError: they do not fit; the message names both numbers.
     """
-    text, cross = parts.text_encoder.config.hidden_size, parts.unet.config.cross_attention_dim
+    text, cross = text_encoder.config.hidden_size, unet.config.cross_attention_dim
     if text != cross:
         raise ModelWeightsError(
             f"the text encoder is {text} wide, the UNet's cross-attention {cross}: take both from one base"
         )
-    latent, inputs, outputs = (
-        parts.vae.config.latent_channels,
-        parts.unet.config.in_channels,
-        parts.unet.config.out_channels,
-    )
+    latent, inputs, outputs = vae.config.latent_channels, unet.config.in_channels, unet.config.out_channels
     if not latent == inputs == outputs:
         raise ModelWeightsError(
             f"the VAE has {latent} latent channels, the UNet takes {inputs} and returns {outputs}: give a "
@@ -181,7 +179,7 @@ def random_parts(config: ModelConfig) -> Parts:
             _load_tokenizer(_base_location(config)) if Path(config.base).expanduser().is_dir() else clip_tokenizer()
         )
     with _report_setting("model.image_encoder", config.image_encoder):
-        settings = _image_encoder_settings(config.image_encoder, config.image_encoder_revision)
+        settings = image_encoder_settings(config.image_encoder, config.image_encoder_revision)
         visual = visual_tower(settings["model_cfg"])
     return Parts(vae, unet, text_encoder, tokenizer, base.scheduler, visual, settings)
 
@@ -200,7 +198,7 @@ def load_base(config: ModelConfig) -> Parts:
         tokenizer = _load_tokenizer(location)
         scheduler = _load_scheduler(location)
     with _report_setting("model.image_encoder", config.image_encoder):
-        settings = _image_encoder_settings(config.image_encoder, config.image_encoder_revision)
+        settings = image_encoder_settings(config.image_encoder, config.image_encoder_revision)
         visual = _load_visual(settings, config.image_encoder, config.image_encoder_revision)
     return Parts(vae, unet, text_encoder, tokenizer, scheduler, visual, settings)
 
@@ -236,11 +234,7 @@ def load_parts(folder: Path, options: LoadOptions) -> Parts:
             raise ModelWeightsError(
                 f"{folder} holds no files of the variant {options.variant!r}: leave variant out, or copy them"
             )
-        shapes = read_json(folder / "unet" / "config.json")
-        with report_damage(folder / "unet"), torch.device("meta"):
-            shapes["in_channels"] = shapes["out_channels"]
-            check_number_settings(shapes, UNet2DConditionModel, folder / "unet" / "config.json")
-            unet = UNet2DConditionModel.from_config(shapes)
+        unet = _empty_base_unet(folder / "unet")
         location: _Location = {"pretrained_model_name_or_path": str(folder)}
         vae = _load_complete(
             AutoencoderKL,
@@ -257,14 +251,61 @@ def load_parts(folder: Path, options: LoadOptions) -> Parts:
             variant=options.variant_of(folder / "text_encoder"),
         )
         tokenizer = _load_tokenizer(location)
-        noise = folder / "scheduler" / "scheduler_config.json"
-        scheduler = _require_noise_schedule(noise, read_json(noise))
-        settings = _image_encoder_settings(str(folder / "image_encoder"), None)
+        scheduler = load_schedule(folder)
+        settings = image_encoder_settings(str(folder / "image_encoder"), None)
         file = options.file(folder / _VISUAL_FILE).name
         visual = _load_visual(
             settings, str(folder / "image_encoder"), None, file, dtype=options.dtype_of("image_encoder")
         )
     return Parts(vae, unet, text_encoder, tokenizer, scheduler, visual, settings)
+
+
+def empty_parts(folder: Path) -> Parts:
+    """Build the parts of a trained model's folder from their settings, without weights, on the meta device.
+
+    Raises:
+        ModelWeightsError: settings or the tokenizer are missing or unreadable.
+    """
+    with _report_setting("the model's folder", str(folder)):
+        settings = image_encoder_settings(str(folder / "image_encoder"), None)
+        return Parts(
+            vae=empty_network(AutoencoderKL, folder / "vae"),
+            unet=_empty_base_unet(folder / "unet"),
+            text_encoder=empty_text_encoder(folder / "text_encoder"),
+            tokenizer=load_tokenizer(folder),
+            scheduler=load_schedule(folder),
+            visual=empty_visual_tower(settings),
+            image_encoder=settings,
+        )
+
+
+def empty_network(network: type[N], part: Path, **changes: object) -> N:
+    """Build a network of diffusers from its settings in a folder, changed by `changes`, on the meta device."""
+    path = part / "config.json"
+    settings = read_json(path) | changes
+    with report_damage(part), torch.device("meta"):
+        check_number_settings(settings, network, path)
+        built: N = network.from_config(settings)  # type: ignore[attr-defined]
+        return built
+
+
+def empty_text_encoder(part: Path) -> CLIPTextModel:
+    """Build a text encoder from its settings in a folder, on the meta device."""
+    with report_damage(part), torch.device("meta"):
+        return CLIPTextModel(CLIPTextConfig.from_pretrained(part))
+
+
+def empty_visual_tower(settings: OpenClipSettings) -> VisionTransformer:
+    """Build the visual tower of OpenCLIP's settings on the meta device."""
+    with torch.device("meta"):
+        return visual_tower(settings["model_cfg"])
+
+
+def _empty_base_unet(part: Path) -> UNet2DConditionModel:
+    """Build a trained model's UNet as that of its base, without the channel of the location mask."""
+    with report_damage(part):
+        channels = read_json(part / "config.json")["out_channels"]
+    return empty_network(UNet2DConditionModel, part, in_channels=channels)
 
 
 def load_settings(folder: Path) -> ModelConfig:
@@ -310,11 +351,11 @@ def save_model(
     _write_json(partial / "image_encoder" / "open_clip_config.json", parts.image_encoder)
     _write_json(partial / "settings.json", _settings(_relative_to(folder, config)))
     _write_json(partial / INDEX, _model_index(parts, config, options.defaults))
-    visual = {_VISUAL + name: tensor for name, tensor in parts.visual.state_dict().items()}
+    visual = {VISUAL_PREFIX + name: tensor for name, tensor in parts.visual.state_dict().items()}
     for name, tensors in (
-        (_UNET_FILE, {name.removeprefix(UNET_PREFIX): state[name] for name in state if _is_stock_unet(name)}),
+        (UNET_FILE, stock_unet_tensors(state)),
         (_VISUAL_FILE, visual),
-        (ADDED_WEIGHTS, {name: state[name] for name in state if _is_added(name)}),
+        (ADDED_WEIGHTS, added_tensors(state)),
     ):
         _write_tensors(variant_file(partial / name, options.variant), tensors)
     _publish(partial, folder)
@@ -385,25 +426,26 @@ def load_network(net: nn.Module, folder: Path, options: LoadOptions) -> None:
         ModelWeightsError: a file is missing or damaged, or its tensors do not match the network.
     """
     expected = net.state_dict()
-    expected_unet = {
-        name.removeprefix(UNET_PREFIX): tensor for name, tensor in expected.items() if _is_stock_unet(name)
-    }
-    unet_file, added_file = (options.file(folder / name) for name in (_UNET_FILE, ADDED_WEIGHTS))
+    unet_file, added_file = (options.file(folder / name) for name in (UNET_FILE, ADDED_WEIGHTS))
     with _report_setting("the model's folder", str(folder)):
         unet, added = read_safetensors(unet_file), read_safetensors(added_file)
-    check_tensors(unet_file, unet, expected_unet)
-    check_tensors(added_file, added, {name: expected[name] for name in expected if _is_added(name)})
+    check_tensors(unet_file, unet, stock_unet_tensors(expected))
+    check_tensors(added_file, added, added_tensors(expected))
     state = {UNET_PREFIX + name: tensor for name, tensor in unet.items()} | added
     cast = {name: tensor.to(options.dtype_of(name.partition(".")[0])) for name, tensor in state.items()}
     net.load_state_dict(cast, strict=False, assign=True)
 
 
-def _is_stock_unet(name: str) -> bool:
-    return name.startswith(UNET_PREFIX) and ".fuser." not in name
+def stock_unet_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of the whole model that belong to diffusers' UNet, by their names there."""
+    names = (name for name in state if name.startswith(UNET_PREFIX) and ".fuser." not in name)
+    return {name.removeprefix(UNET_PREFIX): state[name] for name in names}
 
 
-def _is_added(name: str) -> bool:
-    return name.startswith(("text_encoder.subject_mlp.", "subject_tokens.")) or ".fuser." in name
+def added_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of the whole model's adapters and perceptrons."""
+    prefixes = ("text_encoder.subject_mlp.", "subject_tokens.")
+    return {name: state[name] for name in state if name.startswith(prefixes) or ".fuser." in name}
 
 
 def _relative_to(folder: Path, config: ModelConfig) -> ModelConfig:
@@ -486,6 +528,25 @@ def _load_complete(
     return whole
 
 
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Load the tokenizer of a base's or a trained model's folder.
+
+    Raises:
+        ModelWeightsError: files of it are missing.
+    """
+    return _load_tokenizer({"pretrained_model_name_or_path": str(folder)})
+
+
+def load_schedule(folder: Path) -> Mapping[str, object]:
+    """Load the settings of the scheduler of a base's or a trained model's folder.
+
+    Raises:
+        ModelWeightsError: the file is damaged, or lacks settings.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    return _require_noise_schedule(path, read_json(path))
+
+
 def _load_tokenizer(location: _Location) -> CLIPTokenizer:
     folder = Path(location["pretrained_model_name_or_path"]) / "tokenizer"
     if folder.is_dir():  # transformers would create a tokenizer without words
@@ -514,10 +575,15 @@ def _require_noise_schedule(where: Path, settings: Mapping[str, object]) -> Mapp
     return settings
 
 
-def _image_encoder_settings(name: str, revision: str | None) -> OpenClipSettings:
-    if name in _KNOWN_IMAGE_ENCODERS:
+def image_encoder_settings(name: str, revision: str | None) -> OpenClipSettings:
+    """Return OpenCLIP's settings of an image encoder: a known hub id, a folder, or another hub id.
+
+    Raises:
+        ModelWeightsError: its file of settings is damaged or incomplete.
+    """
+    if name in KNOWN_IMAGE_ENCODERS:
         pixels = {"mean": OPENAI_MEAN, "std": OPENAI_STD}
-        return {"model_cfg": open_clip.get_model_config(_KNOWN_IMAGE_ENCODERS[name]), "preprocess_cfg": pixels}
+        return {"model_cfg": open_clip.get_model_config(KNOWN_IMAGE_ENCODERS[name]), "preprocess_cfg": pixels}
     path = locate_file(name, revision, "open_clip_config.json")
     settings = read_json(path)
     if missing := [part for part in ("model_cfg", "preprocess_cfg") if not isinstance(settings.get(part), dict)]:
@@ -550,15 +616,14 @@ def _load_visual(
     dtype: torch.dtype = torch.float32,
 ) -> VisionTransformer:
     """Load the visual tower; the text tower's weights are not read."""
-    with torch.device("meta"):
-        tower = visual_tower(settings["model_cfg"])
+    tower = empty_visual_tower(settings)
     try:
         path = locate_file(name, revision, file)
-        weights = read_safetensors(path, _VISUAL)
+        weights = read_safetensors(path, VISUAL_PREFIX)
     except (FileNotFoundError, EntryNotFoundError):  # older uploads have the pickled form only
         path = locate_file(name, revision, "open_clip_pytorch_model.bin")
         tensors = read_pickled_tensors(path)
-        weights = {key.removeprefix(_VISUAL): tensors[key] for key in tensors if key.startswith(_VISUAL)}
+        weights = {key.removeprefix(VISUAL_PREFIX): tensors[key] for key in tensors if key.startswith(VISUAL_PREFIX)}
     check_tensors(path, weights, tower.state_dict())
     tower.load_state_dict({key: tensor.to(dtype) for key, tensor in weights.items()}, assign=True)
     return tower
