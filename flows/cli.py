@@ -13,6 +13,7 @@ from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
 from flows.options import ConfigOption, RootArgument, SetOption
 from flows.score import app as score_app
 from flows.serve import serve
+from flows.weights import app as weights_app
 from infra.config import load
 from infra.logs import setup_logs
 from infra.precision import Precision
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(score_app, name="score")
+app.add_typer(weights_app, name="weights")
 
 
 class Preset(StrEnum):

