@@ -8,7 +8,7 @@ import typer
 from flows.exit_codes import exit_on_expected_error
 from flows.options import SetOption
 from infra.config import load
-from miniature.scoring.score_options import SAMPLING, LeftOut, PlaceHint, ScoreOptions, SubjectSet
+from miniature.scoring.score_options import SAMPLING, Control, LeftOut, PlaceHint, ScoreOptions, SubjectSet
 from model.sampling.guidance import Guidance
 
 app = typer.Typer(
@@ -126,6 +126,42 @@ def subjects(
         figures.append(figure)
     if out:
         write_json(figures, out / "figures.json")
+
+
+@app.command()
+def controls(
+    model: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
+    judge: JudgeOption = JUDGE,
+    embedder: EmbedderOption = EMBEDDER,
+    asked: SubjectsOption = SubjectSet.HELD_OUT,
+    only: Annotated[list[Control] | None, typer.Option(help="Controls to score; may be repeated.")] = None,
+    threads: ThreadsOption = 1,
+    out: OutOption = None,
+) -> None:
+    """Score what the pipeline's controls do: sampler, several photos, strength, interpolation, generating into a photo.
+
+    On the 60 subjects of `score subjects`, with the target's own outline given; 15 minutes on one core.
+    """
+    import torch
+
+    from miniature.networks.judge import load_embedder, load_judge
+    from miniature.scoring.control_pictures import draw
+    from miniature.scoring.controls_score import TABLE, score
+    from miniature.scoring.figures import write_json
+    from model.pipeline import SubjectDiffusionPipeline
+
+    torch.set_num_threads(threads)
+    with exit_on_expected_error(OSError):
+        pipeline = SubjectDiffusionPipeline.from_pretrained(model)
+        networks = load_judge(judge), load_embedder(embedder)
+    figures = []
+    typer.echo(TABLE.head)
+    for figure in score(pipeline, *networks, asked, only or list(Control)):
+        typer.echo(TABLE.line(figure))
+        figures.append(figure)
+    if out:
+        write_json(figures, out / "figures.json")
+        draw(pipeline, figures, asked, out)
 
 
 @app.command()

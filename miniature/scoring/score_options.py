@@ -56,6 +56,21 @@ WITHOUT: Mapping[LeftOut, frozenset[LeftOut]] = {
 """Conditions that each choice leaves out."""
 
 
+class Control(StrEnum):
+    """Argument of the pipeline that an experiment changes."""
+
+    SAMPLER = "sampler"
+    """Scheduler and steps: the card's, and quick ones; three samplings each."""
+    PHOTOS = "photos"
+    """Number of photos of a subject, each in another pose."""
+    STRENGTH = "strength"
+    """Strength of the subject."""
+    INTERPOLATION = "interpolation"
+    """Share of the schedule that uses the text alone (Eq. 4)."""
+    INTO_PHOTO = "into a photo"
+    """Generation into another scene, in place of the subject that it shows."""
+
+
 @dataclass(frozen=True)
 class ScoreOptions:
     """All settings of a model's score."""
