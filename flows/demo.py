@@ -4,10 +4,12 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import typer
 from PIL import Image
 
 from flows.experiment import DemoExperiment
+from flows.generation.generator import DEFAULT_MODEL
 from flows.sql import run
 from flows.status import funnel_text
 from infra.config import SettingsError
@@ -15,19 +17,23 @@ from labeling.build import LocalTaskRunner, build
 from labeling.config import LabelingConfig
 from labeling.sdd.picture import contact_sheet, read_sheet_rows
 from labeling.sdd.query import connect
-from miniature.scoring.cases import cases
+from miniature.scoring.cases import TargetSubject, cases
 from miniature.scoring.label_score import TABLE, score_labels
 from miniature.scoring.score_options import SAMPLING
 from miniature.scoring.subject_score import draw_sheet, generate
 from miniature.scoring.true_layers import read_truth
 from miniature.world.names import labelled_names
 from miniature.world.serve import METADATA, TRUTH, WorldConfig, world_server, write_world
+from model.inputs.reference import Subject
+from model.pipeline import SubjectDiffusionOutput, SubjectDiffusionPipeline
+from model.sampling.denoising import seeded_generators
 from model.subject_diffusion import SubjectDiffusion
 from training.checkpoints.store import LATEST, Checkpoints
 from training.config import TrainingJob
 from training.distributed.parallel import Worker
 from training.export import export
 from training.job import run as train
+from training.monitoring.grid import Line, draw_grid
 from training.monitoring.metrics import read_metrics
 
 log = logging.getLogger(__name__)
@@ -37,6 +43,11 @@ QUERIES = {
     "Boxes per image": "FROM boxes_per_image",
 }
 _SAMPLES = 20
+_SUBJECTS = 8
+"""Subjects in the picture of the committed model."""
+_PLACES = ("in the snow", "on the grass", "by the wall")
+_CELL_PX = 128
+"""Side of an image in that picture; the model's images have 64 px."""
 
 
 def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) -> None:
@@ -65,6 +76,7 @@ def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) 
     draw_labels(labeling.root)
     if not labels_only:
         train_and_sample(TrainingJob(model=experiment.model, training=experiment.training))
+        draw_committed_model(Path(labeling.root).parent / "generated.png")
 
 
 def with_taught_subjects(world: WorldConfig) -> WorldConfig:
@@ -113,4 +125,34 @@ def train_and_sample(job: TrainingJob) -> None:
     net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
     requests = list(cases(1))[:_SAMPLES]
     Image.fromarray(draw_sheet(generate(net, requests, SAMPLING), requests)).save(pictures)
-    typer.echo(f"The model:  {model}\nUnseen subjects, each above its generated picture:  {pictures}")
+    typer.echo(
+        f"The model of these {metrics[-1]['step']} steps:  {model}\n"
+        f"Its images of unseen subjects, which it has not learned to draw yet, each below its reference:  {pictures}"
+    )
+
+
+def draw_committed_model(file: Path) -> None:
+    """Draw unseen subjects in new scenes by the committed model, from their cut-outs and the prompts alone."""
+    pipeline = SubjectDiffusionPipeline.from_pretrained(DEFAULT_MODEL)
+    pipeline.set_progress_bar_config(disable=True)
+    subjects = [case.subjects[0] for case in list(cases(1))[:_SUBJECTS]]
+    lines = [_draw_line(pipeline, subject, seed) for seed, subject in enumerate(subjects)]
+    draw_grid(_PLACES, lines).save(file)
+    typer.echo(f"\nThe committed model, trained for two hours: unseen subjects in new scenes:  {file}")
+
+
+def _draw_line(pipeline: SubjectDiffusionPipeline, subject: TargetSubject, seed: int) -> Line:
+    """Draw a subject at each place, all from the same noise."""
+    result = pipeline(
+        [f"{_with_article(subject.label)} {place}" for place in _PLACES],
+        [Subject(subject.image, subject.label, subject.mask)],
+        generator=seeded_generators([seed] * len(_PLACES)),
+    )
+    assert isinstance(result, SubjectDiffusionOutput)
+    images = [image.resize((_CELL_PX, _CELL_PX), Image.Resampling.BICUBIC) for image in result.images]
+    reference = np.where(subject.mask[..., None], subject.image, np.uint8(255))
+    return Line(reference[None], [subject.label], "", images)
+
+
+def _with_article(label: str) -> str:
+    return f"{'an' if label[0] in 'aeiou' else 'a'} {label}"
