@@ -46,7 +46,7 @@ def serve(
         typer.Option("--set", metavar="LIMIT=VALUE", help="Override a limit: max_waiting=100; may be repeated."),
     ] = None,
 ) -> None:
-    """Serve images over HTTP, with OpenAI's API for images, until Ctrl-C."""
+    """Serve a page for people, and OpenAI's API for images for programs, until Ctrl-C."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     setup_logs(logging.WARNING)  # before the libraries that it silences are imported
     from flows.experiment import CutoutExperiment
@@ -85,6 +85,6 @@ def _url(host: str, port: int) -> str:
 
 
 def _greeting(url: str, token: str | None) -> str:
-    lines = [f"API: {url}v1", f"Description: {url}docs" if token is None else f"Description: {url}docs?token={token}"]
+    lines = [f"Page: {url}" if token is None else f"Page: {url}?token={token}", f"API: {url}v1, described at {url}docs"]
     lines += [] if token is None else [f"Token: {token}"]
     return "\n".join([*lines, "Ctrl-C stops it"])

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import gradio as gr
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -10,6 +11,7 @@ from flows.serving.access import AccessControl
 from flows.serving.api import make_router
 from flows.serving.bodies import BodyLimit
 from flows.serving.errors import add_error_handlers
+from flows.serving.page import CSS, THEME, make_page
 from flows.serving.service import ImageService
 
 _DESCRIPTION = """Images of your subjects, in the shape of OpenAI's API for images.
@@ -35,4 +37,14 @@ def make_app(service: ImageService, token: str | None) -> ASGIApp:
     app = FastAPI(title="Subject-Diffusion", description=_DESCRIPTION, version="1", lifespan=lifespan)
     app.include_router(make_router(service))
     add_error_handlers(app)
+    gr.mount_gradio_app(
+        app,
+        make_page(service),
+        path="/",
+        theme=THEME,
+        css=CSS,
+        max_file_size=service.limits.max_body_bytes,
+        show_error=True,
+        footer_links=[],
+    )
     return AccessControl(BodyLimit(app, service.limits), token)

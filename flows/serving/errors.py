@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -117,6 +116,6 @@ def add_error_handlers(app: FastAPI) -> None:
     async def respond(request: Request, error: Exception) -> JSONResponse:
         return as_api_error(error).response()
 
-    kinds: tuple[Any, ...] = (ApiError, RequestValidationError, HTTPException, Exception)
+    kinds: tuple[type[Exception], ...] = (ApiError, RequestValidationError, HTTPException, Exception)
     for kind in kinds:
         app.add_exception_handler(kind, respond)

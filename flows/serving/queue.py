@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from itertools import zip_longest
 from math import ceil
 from threading import Condition, Event, Thread
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from flows.generation.errors import GenerationCanceled
 
@@ -79,6 +79,10 @@ class Task(Generic[T]):
         self.future.set_exception(error)
 
 
+AnyTask: TypeAlias = Task[Any]
+"""A task, whatever its result."""
+
+
 class WorkQueue:
     """Runs tasks one after another, in turns of their owners.
 
@@ -88,8 +92,8 @@ class WorkQueue:
 
     def __init__(self, max_waiting: int) -> None:
         self.max_waiting = max_waiting
-        self._waiting: OrderedDict[str, deque[Task[Any]]] = OrderedDict()
-        self._running: Task[Any] | None = None
+        self._waiting: OrderedDict[str, deque[AnyTask]] = OrderedDict()
+        self._running: AnyTask | None = None
         self._closed = False
         self._mean_s = 1.0
         self._changed = Condition()
@@ -125,14 +129,14 @@ class WorkQueue:
         with self._changed:
             return not self._waiting and self._running is None
 
-    def tasks_before(self, task: Task[Any]) -> int | None:
+    def tasks_before(self, task: AnyTask) -> int | None:
         """Return the number of tasks that end before `task` starts; None if it has started."""
         with self._changed:
             turns = zip_longest(*self._waiting.values())
             order = [one for turn in turns for one in turn if one is not None]
             return order.index(task) + (self._running is not None) if task in order else None
 
-    def discard(self, task: Task[Any]) -> None:
+    def discard(self, task: AnyTask) -> None:
         """Take a canceled task out, if it still waits."""
         with self._changed:
             own = self._waiting.get(task.owner, deque())
@@ -165,7 +169,7 @@ class WorkQueue:
                 self._running = None
                 self._mean_s += 0.2 * (time.monotonic() - started - self._mean_s)
 
-    def _next_task(self) -> Task[Any] | None:
+    def _next_task(self) -> AnyTask | None:
         """Wait for a task, and move its owner to the end of the turns; return None once the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)

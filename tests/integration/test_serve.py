@@ -38,7 +38,7 @@ def start(processes: Processes, *options: str, **environment: str) -> tuple[subp
     while not lines or "Ctrl-C" not in lines[-1]:
         lines.append(server.stdout.readline())
         assert lines[-1], "the server ended"
-    return server, lines[0].split()[1].removesuffix("v1"), lines
+    return server, lines[0].split()[1].partition("?")[0], lines
 
 
 def ask(url: str, token: str, seed: int, picture: str, steps: int = 1) -> httpx.Response:

@@ -1,0 +1,172 @@
+"""The page, driven in Chromium as a user drives it: upload, correct, place, generate, cancel, download, make again.
+
+With PAGE_SCREENSHOT=docs/pictures/page.webp the test also takes the picture of the README.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from flows.generation.generator import Generator
+from miniature.world.sprites import cutout, sprites
+from tests.processes import PATIENCE_S
+from tests.serving import TAXI, make_service, running
+
+CHROMIUM = Path("/usr/bin/chromium")
+OPTIONS = [
+    f"--{name}"
+    for name in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+    )
+]
+SIZE = {"width": 1320, "height": 1180}
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: install it with `apt-get install chromium`"
+)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running(make_service(Generator())) as url:
+        yield url
+
+
+@pytest.fixture
+def page(url: str, tmp_path: Path) -> Iterator[Page]:
+    """The open page; every request to another machine fails the test."""
+    foreign: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile", executable_path=CHROMIUM, args=OPTIONS, viewport=SIZE, accept_downloads=True
+        )
+        browser.set_default_timeout(1000 * PATIENCE_S)
+        expect.set_options(timeout=1000 * PATIENCE_S)
+        page = browser.pages[0]
+        page.on("request", lambda request: foreign.append(request.url) if is_foreign(request.url, url) else None)
+        page.goto(url)
+        expect(page.locator("#generate")).to_be_visible()
+        yield page
+        browser.close()
+    assert not foreign
+
+
+def is_foreign(address: str, url: str) -> bool:
+    return not address.startswith((url, "data:", "blob:"))
+
+
+@pytest.fixture
+def two_animals(tmp_path: Path) -> Path:
+    """An opaque picture of two things of the miniature world, of which the user wants the right one."""
+    scene = Image.new("RGB", (256, 160), (120, 170, 110))
+    for name, x in (("mouse", 14), ("elephant", 140)):
+        sprite = Image.fromarray(cutout(next(one for one in sprites() if one.name == name), 104))
+        scene.paste(sprite, (x, 40), sprite)
+    scene.save(tmp_path / "animal.png")
+    return tmp_path / "animal.png"
+
+
+def drag(page: Page, area: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag the mouse between two points of an element, given as shares of it."""
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    (x0, y0), (x1, y1) = ((box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end))
+    page.mouse.move(x0, y0)
+    page.mouse.down()
+    page.mouse.move((x0 + x1) / 2, (y0 + y1) / 2, steps=4)
+    page.mouse.move(x1, y1, steps=4)
+    page.mouse.up()
+
+
+def shown(page: Page, image: Locator) -> np.ndarray:
+    """The pixels of an image of the page."""
+    content = page.request.get(image.get_attribute("src")).body()
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
+
+
+def subject_pixels(picture: np.ndarray) -> np.ndarray:
+    """Where a cut-out is not chequered ground, which is light grey."""
+    return (picture.max(axis=2) - picture.min(axis=2) > 8) | (picture.max(axis=2) < 230)
+
+
+def downloaded(page: Page) -> np.ndarray:
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    assert download.value.suggested_filename.endswith(".png")
+    return np.asarray(Image.open(download.value.path()), int)
+
+
+def test_from_two_pictures_to_an_image(page: Page, two_animals: Path) -> None:
+    page.locator("input[type=file]").first.set_input_files([TAXI, two_animals])
+    for number, label in enumerate(("vehicle", "animal"), start=1):
+        page.locator(f"#label-{number} input, #label-{number} textarea").fill(label)
+        page.locator(f"#label-{number} input, #label-{number} textarea").blur()
+    expect(page.locator("#cutout-1 img")).to_be_visible()
+
+    drag(page, page.locator("#editor-2 canvas"), (0.5, 0.15), (0.99, 0.97))
+    page.locator("#cut-2").click()
+    expect(page.locator("#cutout-2 img")).to_be_visible()
+    expect(page.locator("#status")).to_have_text("")
+    marked = subject_pixels(shown(page, page.locator("#cutout-2 img")))
+    assert marked[:, :120].sum() == 0
+    assert marked[:, 130:].sum() > 2000
+
+    page.locator("#random input").uncheck()
+    page.locator("#prompt textarea").fill("a vehicle and an animal in the snow")
+    page.locator("#generate").click()
+    expect(page.locator("#gallery img")).to_have_count(1)
+    first = downloaded(page)
+
+    page.locator("#again").click()
+    expect(page.locator("#gallery img")).to_have_count(2)
+    assert np.abs(downloaded(page) - first).max() <= 1
+
+    drag(page, page.locator("#canvas canvas"), (0.25, 0.6), (0.3, 0.35))
+    page.locator("#generate").click()
+    expect(page.locator("#gallery img")).to_have_count(3)
+    moved = downloaded(page)
+    assert np.abs(moved - first).max() > 30
+
+    page.locator("#look").click()
+    expect(page.locator("#attention img")).to_have_count(2)
+    take_screenshot(page)
+
+    page.locator("#steps input[type=number]").fill("200")
+    page.locator("#generate").click()
+    expect(page.locator("#status")).to_have_text(re.compile("Step"))
+    expect(page.locator("#preview img")).to_be_visible()
+    page.locator("#cancel").click()
+    expect(page.locator("#status")).to_have_text("Canceled")
+    expect(page.locator("#gallery img")).to_have_count(3)
+
+
+def take_screenshot(page: Page) -> None:
+    if path := os.environ.get("PAGE_SCREENSHOT"):
+        image = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+        image.save(path, quality=80)
+
+
+def test_mistakes_are_explained(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_text("this is text")
+    page.locator("input[type=file]").first.set_input_files([tmp_path / "cat.png"])
+    expect(page.locator("#status")).to_contain_text("cat.png cannot be used as an image")
+    Image.new("RGB", (64, 64), "blue").save(tmp_path / "unicorn.png")
+    page.locator("input[type=file]").first.set_input_files([tmp_path / "unicorn.png"])
+    expect(page.locator("#status")).to_contain_text("found no 'unicorn'")
+    page.locator("#generate").click()
+    expect(page.locator("#status")).to_contain_text("Subject 1 is not cut out")
+    page.locator("#remove-1").click()
+    expect(page.locator("#label-1")).to_be_hidden()
