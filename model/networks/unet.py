@@ -162,16 +162,18 @@ def _widen_conv_in(base: UNet2DConditionModel) -> None:
 
 
 def _insert_adapters(base: UNet2DConditionModel, config: ModelConfig) -> None:
+    """Add an adapter to each block, on the device of the base: on the meta device, nothing is allocated."""
     base.position_net = _PassThrough()
-    for index, (_, block) in enumerate(_blocks(base)):
-        block.fuser = SubjectAdapter(
-            index=index,
-            width=block.dim,
-            heads=block.attn1.heads,
-            inner_width=block.attn1.inner_dim,
-            token_width=base.config.cross_attention_dim,
-            config=config,
-        )
+    with torch.device(base.conv_in.weight.device):
+        for index, (_, block) in enumerate(_blocks(base)):
+            block.fuser = SubjectAdapter(
+                index=index,
+                width=block.dim,
+                heads=block.attn1.heads,
+                inner_width=block.attn1.inner_dim,
+                token_width=base.config.cross_attention_dim,
+                config=config,
+            )
 
 
 def _set_attention(base: UNet2DConditionModel, recorded: Sequence[int]) -> None:

@@ -29,6 +29,7 @@ from model.sampling.denoising import initial_noise, seeded_generators
 from model.sampling.original import restore_unet
 from model.subject_diffusion import SubjectDiffusion
 from model.weights.folders import load_base_unet
+from tests.device_bytes import DeviceBytes, weight_bytes
 from tests.small_model import IMAGE_PX, LATENT, open_gates
 
 pytestmark = [
@@ -527,6 +528,17 @@ def test_a_variant_in_half_precision_lies_beside_the_plain_files(
     assert apart(whole, generate(again, "a photo", subject())) == 0
     with pytest.raises(ModelWeightsError, match="no files of the variant 'fp8'"):
         SubjectDiffusionPipeline.from_pretrained(folder, variant="fp8")
+
+
+def test_half_precision_is_loaded_without_the_whole_in_float32(build: Build, tmp_path: Path) -> None:
+    """Files in float16 are mapped; only converted weights are new tensors."""
+    quiet(trained(build())).to(torch.float16).save_pretrained(tmp_path / "model")
+    with DeviceBytes("cpu") as mapped:
+        half = SubjectDiffusionPipeline.from_pretrained(tmp_path / "model", dtype=torch.float16)
+    with DeviceBytes("cpu") as converted:
+        SubjectDiffusionPipeline.from_pretrained(tmp_path / "model")
+    weights = sum(weight_bytes(part) for part in half.components.values() if isinstance(part, torch.nn.Module))
+    assert mapped.bytes < 0.5 * weights < converted.bytes
 
 
 def test_a_folder_of_another_pipeline_and_a_missing_model_are_refused(tmp_path: Path) -> None:
