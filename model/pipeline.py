@@ -112,7 +112,6 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
     """
 
     model_cpu_offload_seq = "image_encoder->text_encoder->subject_tokens->unet->vae"
-    _optional_components = ("subject_tokens",)
     # Sequential offload moves weights in hooks of the modules that hold them. Torch's multi-head attention reads
     # weights without calling their modules, and the null features of the tokens belong to no layer.
     _exclude_from_cpu_offload = ("image_encoder", "subject_tokens")
@@ -126,7 +125,7 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
         unet: SubjectUNet,
         image_encoder: ImageEncoder,
         scheduler: Scheduler,
-        subject_tokens: SubjectTokens | None = None,
+        subject_tokens: SubjectTokens | None,
         num_inference_steps: int = 50,
         text_guidance: float = 3.0,
         image_guidance: float = 1.5,
