@@ -554,7 +554,11 @@ def _load_tokenizer(location: _Location) -> CLIPTokenizer:
         if missing := [name for name in ("tokenizer_config.json", *words) if not (folder / name).is_file()]:
             raise ModelWeightsError(f"{folder} lacks {' and '.join(missing)}: copy or download it again")
     with report_damage(folder):
-        return CLIPTokenizer.from_pretrained(**location, subfolder="tokenizer")
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(**location, subfolder="tokenizer")
+        tokenizer.encode("a", truncation=True)
+        if tokenizer.pad_token_id is None:
+            raise ValueError("it has no pad_token")
+        return tokenizer
 
 
 def _load_scheduler(location: _Location) -> Mapping[str, object]:
