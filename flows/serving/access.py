@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flows.serving.errors import ApiError
 
 COOKIE = "subject_diffusion_token"
-OPEN_PATHS = frozenset({"/healthz"})
-"""Paths that need no token."""
+OPEN_PATHS = frozenset({"/healthz", "/manifest.json"})
+"""Paths that need no token: the state of the server, and the page's name and icon, which browsers ask without it."""
 _SIGN_IN = """<!doctype html><title>Subject-Diffusion</title>
 <body style="font: 16px/1.5 system-ui; max-width: 28rem; margin: 20vh auto; padding: 0 1rem">
 <h1>Subject-Diffusion</h1><p>This server needs its access token. It was printed when the server started.</p>

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 
 from flows.generation.generator import Generator
 from miniature.world.sprites import cutout, sprites
@@ -40,14 +40,19 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with running(make_service(Generator())) as url:
+def generator() -> Generator:
+    return Generator()
+
+
+@pytest.fixture(scope="module")
+def url(generator: Generator) -> Iterator[str]:
+    with running(make_service(generator)) as url:
         yield url
 
 
 @pytest.fixture
-def page(url: str, tmp_path: Path) -> Iterator[Page]:
-    """The open page; every request to another machine fails the test."""
+def browser(tmp_path: Path) -> Iterator[BrowserContext]:
+    """A browser with a new profile; every request to another machine fails the test."""
     foreign: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch_persistent_context(
@@ -55,17 +60,23 @@ def page(url: str, tmp_path: Path) -> Iterator[Page]:
         )
         browser.set_default_timeout(1000 * PATIENCE_S)
         expect.set_options(timeout=1000 * PATIENCE_S)
-        page = browser.pages[0]
-        page.on("request", lambda request: foreign.append(request.url) if is_foreign(request.url, url) else None)
-        page.goto(url)
-        expect(page.locator("#generate")).to_be_visible()
-        yield page
+        browser.on("request", lambda request: foreign.append(request.url) if is_foreign(request.url) else None)
+        yield browser
         browser.close()
     assert not foreign
 
 
-def is_foreign(address: str, url: str) -> bool:
-    return not address.startswith((url, "data:", "blob:"))
+@pytest.fixture
+def page(browser: BrowserContext, url: str) -> Page:
+    """The open page."""
+    page = browser.pages[0]
+    page.goto(url)
+    expect(page.locator("#generate")).to_be_visible()
+    return page
+
+
+def is_foreign(address: str) -> bool:
+    return not address.startswith(("http://127.0.0.1:", "data:", "blob:", "about:", "chrome:"))
 
 
 @pytest.fixture
@@ -170,3 +181,19 @@ def test_mistakes_are_explained(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#status")).to_contain_text("Subject 1 is not cut out")
     page.locator("#remove-1").click()
     expect(page.locator("#label-1")).to_be_hidden()
+
+
+def test_with_a_token_the_page_opens_after_signing_in(browser: BrowserContext, generator: Generator) -> None:
+    with running(make_service(generator), token="s3cret") as url:
+        page = browser.pages[0]
+        page.goto(url)
+        page.get_by_label("Access token").fill("wrong")
+        page.get_by_role("button").click()
+        expect(page.get_by_label("Access token")).to_have_value("")
+        page.get_by_label("Access token").fill("s3cret")
+        page.get_by_role("button").click()
+        page.locator("#prompt textarea").fill("a tree")
+        page.locator("#steps input[type=number]").fill("1")
+        page.locator("#generate").click()
+        expect(page.locator("#gallery img")).to_have_count(1)
+        assert "s3cret" not in page.url
