@@ -216,8 +216,6 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
             )
         net = SubjectDiffusion.from_pretrained(folder, LoadOptions(dtype or torch.float32, variant))
         pipeline = cls.from_network(net, **read_defaults(folder))
-        for name in pipeline.components:
-            logger.info("Loaded %s from %s.", name, folder)
         pipeline = cls(**{**pipeline.components, **pipeline.parameters, **components}) if components else pipeline
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipeline if device_map is None else pipeline.to(device_map)
