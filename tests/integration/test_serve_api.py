@@ -278,6 +278,19 @@ def test_bodies_are_bounded(generator, chunked):
         images_of(post(url, {"prompt": "x", "steps": 1}))
 
 
+def test_bodies_of_all_requests_together_are_bounded(generator):
+    limits = Limits(max_body_bytes=100_000, max_held_bytes=150_000, max_prompt_characters=100_000)
+    service = make_service(generator, limits)
+    with running(service) as url, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, url, {"prompt": "x" * 90_000, "steps": 40})
+        wait_until("the first run", lambda: not service.queue.idle)
+        second = post(url, {"prompt": "x" * 90_000, "steps": 1})
+        assert "try again later" in refused(second, 429)["message"]
+        assert int(second.headers["Retry-After"]) >= 1
+        images_of(first.result())
+        images_of(post(url, {"prompt": "x" * 90_000, "steps": 1}))
+
+
 def test_a_client_that_goes_away_cancels_its_run(generator):
     service = make_service(generator)
     with running(service) as url:
