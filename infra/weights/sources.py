@@ -106,16 +106,22 @@ def file_cure(path: str, url: str, size_bytes: int, licence: str) -> Cure:
     return Cure(command, size_bytes=size_bytes, licence=licence)
 
 
-def folder_cure(name: str, revision: str | None, default: HubSource) -> Cure:
+def folder_cure(name: str, revision: str | None, default: HubSource, setting: str) -> Cure:
     """Return how to get the weights that a setting names.
 
     Args:
         name: value of the setting: a folder or a hub id.
         revision: revision of the hub id.
         default: source that the setting names by default.
+        setting: name of the setting.
     """
-    if Path(name).expanduser().exists():
-        return default.to_folder(name, f"copy the folder again; the command repairs a copy of {default.hub_id}")
+    folder = f"weights/{default.hub_id.rpartition('/')[2]}"
+    if Path(name) == Path(folder):
+        return default.to_folder(name, "")
+    if Path(name).expanduser().exists():  # it may hold another network
+        return default.to_folder(
+            folder, f"copy {name} again, or take {default.hub_id} in its place: --set {setting}={folder}"
+        )
     if is_path(name):
         return default.to_folder(name, "")
     source = default if name == default.hub_id else HubSource(name)

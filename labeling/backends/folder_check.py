@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from transformers.modeling_utils import load_state_dict, str_to_torch_dtype
 
 from infra.weights.compare import compare_as_transformers
-from infra.weights.files import header_reader, open_folder, require_network
+from infra.weights.files import WeightsState, header_reader, open_folder, require_network
 from infra.weights.findings import CheckedPart, Findings
 from infra.weights.sources import HubSource, find_folder, folder_cure
 from labeling.errors import BackendWeightsError
@@ -60,8 +60,8 @@ def check_folder(
             findings.add_size(opened.size_bytes)
             config = AutoConfig.from_pretrained(folder)
             findings.add_differences(compare_as_transformers(opened.tensors, expected.network, config))
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() and findings.state is not WeightsState.OTHER:
             with findings.collect():
                 check_rest(folder)
-    source = expected.source
-    return findings.part(expected.part, expected.setting, name, folder_cure(name, revision, source))
+    cure = folder_cure(name, revision, expected.source, expected.setting)
+    return findings.part(expected.part, expected.setting, name, cure)

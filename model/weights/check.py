@@ -127,7 +127,9 @@ def check_image_encoder(config: ModelConfig) -> CheckedPart:
     with findings.collect():
         known = name if name in KNOWN_IMAGE_ENCODERS else None
         check_visual_tower(find_folder(name, revision), findings, PLAIN, known)
-    return findings.part("image encoder, OpenCLIP", _IMAGE_ENCODER, name, folder_cure(name, revision, IMAGE_ENCODER))
+    return findings.part(
+        "image encoder, OpenCLIP", _IMAGE_ENCODER, name, folder_cure(name, revision, IMAGE_ENCODER, _IMAGE_ENCODER)
+    )
 
 
 def check_visual_tower(folder: Path, findings: Findings, options: LoadOptions, known: str | None = None) -> None:
@@ -165,7 +167,7 @@ def open_part(part: Path, names: Sequence[str], findings: Findings, options: Loa
 def _base_cure(config: ModelConfig) -> Cure:
     name, default = config.base, STABLE_DIFFUSION_2_BASE
     if name not in MIRRORS or is_path(name):
-        return folder_cure(name, config.base_revision, default)
+        return folder_cure(name, config.base_revision, default, _BASE)
     mirror, folder = MIRRORS[name][0], f"weights/{name.rpartition('/')[2]}"
     source = default if mirror == default.hub_id else HubSource(mirror, files=BASE_FILES)
     return source.to_folder(
@@ -175,9 +177,11 @@ def _base_cure(config: ModelConfig) -> Cure:
 
 def _check_base_unet(folder: Path, findings: Findings, options: LoadOptions) -> None:
     unet = _check_diffusers(folder / "unet", UNet2DConditionModel, findings, options)
-    with findings.collect():
+    try:
         vae, text_encoder = empty_network(AutoencoderKL, folder / "vae"), empty_text_encoder(folder / "text_encoder")
-        check_widths(unet, vae, text_encoder)
+    except (ModelError, OSError):  # reported with these parts
+        return
+    check_widths(unet, vae, text_encoder)
 
 
 def _check_vae(folder: Path, findings: Findings, options: LoadOptions) -> None:

@@ -64,7 +64,7 @@ def _check_text_encoder(config: DetectConfig) -> tuple[CheckedPart, _Text | None
         findings.add_size(folder_size(folder))
         require_files(folder, VOCABULARY)
         text = text_encoder(str(folder))
-    cure = folder_cure(name, None, TEXT_ENCODER)
+    cure = folder_cure(name, None, TEXT_ENCODER, TEXT_ENCODER_SETTING)
     return findings.part("detector's tokenizer, BERT", TEXT_ENCODER_SETTING, name, cure), text
 
 

@@ -73,6 +73,12 @@ def cut(folder: Path, name: str) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str, WeightsState, str]] = {
     "no UNet": (lambda base: without(base, "unet"), "UNet", WeightsState.INCOMPLETE, "unet has no config.json"),
+    "no settings": (
+        lambda base: without(base, "vae/config.json"),
+        "VAE",
+        WeightsState.INCOMPLETE,
+        "vae has no config.json",
+    ),
     "no file": (lambda base: without(base, VAE), "VAE", WeightsState.INCOMPLETE, "vae has no diffusion_pytorch_model"),
     "truncated": (lambda base: cut(base, UNET), "UNet", WeightsState.DAMAGED, "is damaged or cut short (Safetensor"),
     "text truncated": (lambda base: cut(base, TEXT), "text encoder", WeightsState.DAMAGED, "is damaged or cut short"),

@@ -61,10 +61,24 @@ def test_the_command_downloads_to_where_the_setting_looks(tmp_path: Path) -> Non
         ("other/net", "v1", ["hf", "download", "other/net", "--revision", "v1"]),
         (str(folder), "v1", [*start, "--revision", "c0ffee", "--local-dir", str(folder), *includes]),
     ]:
-        assert shlex.split(folder_cure(name, revision, SOURCE).command) == words
-    assert "copy" not in folder_cure(str(folder), None, SOURCE).advice
-    folder.mkdir()
-    assert "repairs a copy of owner/net" in folder_cure(str(folder), None, SOURCE).advice
+        assert shlex.split(folder_cure(name, revision, SOURCE, "net").command) == words
+    assert folder_cure(str(folder), None, SOURCE, "net").advice == ""
+
+
+def test_nothing_is_downloaded_into_a_folder_that_may_hold_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine, downloaded = tmp_path / "mine", tmp_path / "weights" / "net"
+    mine.mkdir()
+    cure = folder_cure(str(mine), None, SOURCE, "table.net")
+    assert "--local-dir weights/net" in cure.command
+    assert cure.advice == f"copy {mine} again, or take owner/net in its place: --set table.net=weights/net"
+    for _ in range(2):  # before a download, and after one that broke off
+        cure = folder_cure("weights/net", None, SOURCE, "table.net")
+        assert "--local-dir weights/net" in cure.command
+        assert cure.advice == ""
+        downloaded.mkdir(parents=True, exist_ok=True)
 
 
 def test_a_path_with_a_space_or_a_tilde_reaches_the_shell_whole(
