@@ -25,8 +25,10 @@ _MISREAD_TAGS = frozenset({"JJ", "RB"})
 _IN_PHRASE = NOUNS | {"ADJ", "NUM"}
 _NOT_IN_LABEL = frozenset({"DET", "PRON", "PUNCT", "SYM", "SPACE"})
 _PLURAL_TAG = "NNS"
-_VERBS = frozenset({"holding", "kneeling", "laying", "leaning", "looking", "lying", "posing", "riding", "running"})
-_VERBS |= {"sitting", "smiling", "standing", "walking", "wearing"}
+_VERBS = frozenset({"climbing", "cooking", "dancing", "drinking", "driving", "eating", "floating", "flying", "grazing"})
+_VERBS |= {"hanging", "holding", "jumping", "kneeling", "laying", "leaning", "looking", "lying", "playing", "posing"}
+_VERBS |= {"reading", "resting", "riding", "running", "sitting", "skiing", "sleeping", "smiling", "standing", "surfing"}
+_VERBS |= {"swimming", "talking", "walking", "wearing"}
 """Verbs that the small English tagger mistakes for nouns after a noun ("a cell phone standing"). Before a noun they are
 nouns ("walking stick")."""
 _UNUSED = ("ner", "lemmatizer", "entity_linker", "entity_ruler", "textcat", "textcat_multilabel", "senter", "parser")
@@ -168,7 +170,11 @@ def _abbreviates(token: Token, noun_flags: Sequence[bool]) -> bool:
 
 
 def _ends_noun_phrase(token: Token) -> bool:
-    """Return whether a noun phrase began before `token` and does not continue after it."""
+    """Return whether a noun phrase began before `token` and does not continue after it.
+
+    A verb that the tagger mistakes for a noun ends it: "a puppy playing", but not "a round cooking pot".
+    """
     before, after = token.doc[: token.i], token.doc[token.i + 1 :]
     begun = len(before) > 0 and before[-1].pos_ in _IN_PHRASE | {"DET"}
-    return begun and not (len(after) > 0 and after[0].pos_ in _IN_PHRASE)
+    following = [part for part in after[:2] if part.i > token.i + 1 or part.lower_ not in _VERBS][:1]
+    return begun and not any(part.pos_ in _IN_PHRASE for part in following)
