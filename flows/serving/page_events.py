@@ -16,7 +16,7 @@ from flows.generation.errors import GenerationCanceled
 from flows.generation.generator import GeneratedImage, Progress
 from flows.generation.job import GenerationJob
 from flows.serving.errors import as_api_error
-from flows.serving.page_pictures import SHOWN_PX, draw_attention, draw_canvas, draw_cutout, shrink
+from flows.serving.page_pictures import SHOWN_PX, draw_attention, draw_canvas, draw_cutout, on_white, shrink
 from flows.serving.page_session import (
     QUICK,
     MadeImage,
@@ -185,7 +185,7 @@ class PageEvents:
             photo = await asyncio.to_thread(
                 lambda: decode_photo(path.read_bytes(), path.name, self._service.limits.max_pixels)
             )
-        return shrink(Image.fromarray(photo.pixels))
+        return shrink(Image.fromarray(on_white(photo)))
 
     async def _try_cut(self, slot: Slot, label: str, box: tuple[float, ...] | None) -> tuple[Cutout | None, str | None]:
         """Return the cut-out, or the message that says why there is none."""

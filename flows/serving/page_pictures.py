@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from labeling.cutout import Cutout
+from labeling.photo import DecodedPhoto
 
 COLOURS = ((79, 70, 229), (217, 70, 40), (5, 150, 105), (202, 138, 4), (190, 24, 93), (8, 145, 178), (101, 63, 20))
 """Colours of the subjects, which repeat after the last."""
@@ -24,6 +25,13 @@ def shrink(image: Image.Image) -> Image.Image:
     """Return the image with at most `SHOWN_PX` pixels on its longer side."""
     scale = min(1.0, SHOWN_PX / max(image.size))
     return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR)
+
+
+def on_white(photo: DecodedPhoto) -> NDArray[np.uint8]:
+    """Return the pixels of a photo [H, W, 3], white where it is transparent."""
+    if photo.opaque is None:
+        return photo.pixels
+    return np.where(photo.opaque[..., None], photo.pixels, np.uint8(255))
 
 
 def draw_cutout(cutout: Cutout) -> Image.Image:
