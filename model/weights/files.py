@@ -102,9 +102,11 @@ def report_damage(folder: Path) -> Iterator[None]:
         for path in sorted(folder.glob("*")):
             if read := _READERS.get(path.suffix):
                 _raise_if_damaged(path, read, error)
-        if settings := next(folder.glob("*config.json"), None):
+        names = sorted(path.name for path in folder.glob("*.json") if "index" not in path.name)
+        if names:  # an index lists the files of weights
             reason = f"{type(error).__name__}: {first_line(error)}"
-            raise ModelWeightsError(f"{folder} does not load with its {settings.name} ({reason}): {_CURE}") from error
+            settings = " and ".join(names)
+            raise ModelWeightsError(f"{folder} does not load with its {settings} ({reason}): {_CURE}") from error
         raise
 
 
