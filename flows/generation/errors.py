@@ -14,5 +14,9 @@ class InvalidJob(GenerationError):
     """A part of the job cannot be used; the message names the part, its value and the cure."""
 
 
+class OutputError(GenerationError):
+    """An image cannot be written."""
+
+
 class GenerationCanceled(GenerationError):
     """The caller stopped the job before its images were done."""

@@ -39,6 +39,27 @@ DEFAULT_MODEL = Path(__file__).parents[2] / "miniature" / "weights" / "subject_d
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precisions of the weights by name."""
 
+SCHEDULERS = (
+    "DDIM",
+    "DDPM",
+    "DEISMultistep",
+    "DPMSolverMultistep",
+    "DPMSolverSinglestep",
+    "EulerAncestralDiscrete",
+    "EulerDiscrete",
+    "HeunDiscrete",
+    "KDPM2AncestralDiscrete",
+    "KDPM2Discrete",
+    "LCM",
+    "LMSDiscrete",
+    "PNDM",
+    "TCD",
+    "UniPCMultistep",
+)
+"""Schedulers of diffusers that suit a Stable Diffusion. Others run as well, many of them with noise as a result."""
+_NO_ZERO_SNR = ("HeunDiscrete", "KDPM2AncestralDiscrete")
+"""Schedulers that cannot start from pure noise, as a model with `rescale_betas_zero_snr` does; images become black."""
+
 
 @dataclass(frozen=True, eq=False)
 class Progress:
@@ -56,9 +77,9 @@ class Progress:
     """Latents of the batch [B, C, H, W], with the noise that is left; `Generator.preview` decodes them."""
 
     @property
-    def share(self) -> float:
-        """Share of the batch's steps that are done, 0 to 1."""
-        return self.step / self.steps
+    def done(self) -> float:
+        """Images that are done; those of the batch count with the share of its steps."""
+        return self.images_done + len(self.latents) * self.step / self.steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +104,8 @@ class PreparedJob:
 
     job: GenerationJob
     """The job with hashes and bytes of its images, and with the model's defaults in place of None."""
+    seeds: tuple[int, ...]
+    """Seeds of the images to make: those of the job, or some of them."""
     subjects: tuple[Subject, ...]
     """The decoded subjects."""
     photo: Array | None
@@ -143,6 +166,12 @@ class Generator:
         """Number of subjects that the model takes."""
         return int(self.pipeline.unet.settings.max_subjects)
 
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """Names of the schedulers that suit the model."""
+        zero_snr = self.pipeline.scheduler.config.get("rescale_betas_zero_snr", False)
+        return tuple(name for name in SCHEDULERS if not (zero_snr and name in _NO_ZERO_SNR))
+
     def generate(
         self,
         job: GenerationJob,
@@ -172,6 +201,7 @@ class Generator:
             region = decode_region(photo.region, self._max_pixels)
         return PreparedJob(
             job,
+            tuple(job.seeds),
             tuple(decode_subject(subject, self._max_pixels) for subject in job.subjects),
             None if photo is None else decode_image(photo.image, self._max_pixels).pixels,
             region,
@@ -193,7 +223,7 @@ class Generator:
             attention: whether the images come with attention maps. Slower.
 
         Returns:
-            The images of each job, in the order of its seeds.
+            The images of each job, in the order of `seeds`.
 
         Raises:
             InvalidJob: settings, sizes or places of a job do not fit the model, or the images do not fit into memory.
@@ -207,7 +237,7 @@ class Generator:
             steps = self._evaluations(batch[0].prepared.job)
             made = self._run_batch(batch, _Watch(len(done), images, steps, on_progress, canceled), attention)
             done.update({(row.job, row.seed): image for row, image in zip(batch, made, strict=True)})
-        return [[done[number, seed] for seed in prepared.job.seeds] for number, prepared in enumerate(jobs)]
+        return [[done[number, seed] for seed in prepared.seeds] for number, prepared in enumerate(jobs)]
 
     @torch.no_grad()
     def preview(self, progress: Progress) -> list[Image.Image]:
@@ -252,6 +282,8 @@ class Generator:
         """Return the job with the model's defaults in place of None."""
         defaults = self.pipeline.config
         own = type(self.pipeline.scheduler).__name__.removesuffix("Scheduler")
+        if job.scheduler not in (None, own, *self.schedulers):
+            raise InvalidJob(f"scheduler={job.scheduler!r}: choose one of {', '.join(self.schedulers)}")
         given = {
             "steps": job.steps or int(defaults.num_inference_steps),
             "text_guidance": _or_default(job.text_guidance, defaults.text_guidance),
@@ -355,7 +387,7 @@ def _batches(jobs: Sequence[PreparedJob], size: int) -> Iterator[list[_Row]]:
     """Yield the images of all jobs in batches of equal settings."""
     groups: dict[object, list[_Row]] = {}
     for number, prepared in enumerate(jobs):
-        rows = (_Row(number, prepared, seed) for seed in prepared.job.seeds)
+        rows = (_Row(number, prepared, seed) for seed in prepared.seeds)
         groups.setdefault(prepared.batch_key, []).extend(rows)
     for group in groups.values():
         yield from (group[start : start + size] for start in range(0, len(group), size))

@@ -227,15 +227,23 @@ def parse_json(text: str | bytes, source: str) -> GenerationJob:
     Raises:
         InvalidJob: as `parse_job`, or the text is not a JSON object.
     """
+    return parse_job(parse_object(text, source), source)
+
+
+def parse_object(text: str | bytes, source: str) -> dict[str, Any]:
+    """Return the fields of a JSON object, which may be those of a job.
+
+    Raises:
+        InvalidJob: the text is not a JSON object.
+    """
+    example = 'give one object, such as {"prompt": "a cat"}'
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidJob(f'{source}: not JSON ({error}): give one object, such as {{"prompt": "a cat"}}') from None
+        raise InvalidJob(f"{source}: not JSON ({error}): {example}") from None
     if not isinstance(settings, dict):
-        raise InvalidJob(
-            f'{source}: {_shorten(settings)} is not a JSON object: give one, such as {{"prompt": "a cat"}}'
-        )
-    return parse_job(settings, source)
+        raise InvalidJob(f"{source}: {_shorten(settings)} is not a JSON object: {example}")
+    return settings
 
 
 def _shorten(value: object) -> str:

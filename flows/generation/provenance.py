@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from flows.generation.job import GenerationJob
+from flows.generation.job import GenerationJob, ImageSource
 from infra.config import Config
 from infra.ranges import Count, CountOrZero, Seed
 
@@ -68,6 +68,18 @@ class Provenance(Config):
         same = job.model_copy(update={"seed": self.seed, "n": 1})
         identity = [self.format, same.model_dump_json(), self.model.sha256, self.dtype]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+
+    def embed(self, job: GenerationJob) -> "Provenance":
+        """Return the provenance with the bytes of the images of its job.
+
+        Args:
+            job: the job with the bytes of its images.
+        """
+
+        def keep_name(source: ImageSource) -> ImageSource:
+            return source.without_data().model_copy(update={"data": source.data})
+
+        return self.model_copy(update={"job": job.map_sources(keep_name)})
 
 
 @cache

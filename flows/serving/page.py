@@ -11,7 +11,7 @@ from flows.serving.service import ImageService
 from model.inputs.layout import Layout
 
 SCHEDULERS = ("DDIM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "EulerAncestralDiscrete", "PNDM", "DDPM")
-"""Schedulers that the page offers, besides that of the model; the API takes every one of diffusers."""
+"""Schedulers that the page offers, besides that of the model; the API takes all that suit the model."""
 _FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]
 """Fonts of the visitor's machine: Gradio's own themes load theirs from the internet."""
 THEME = gr.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=["ui-monospace", "monospace"])
