@@ -10,6 +10,7 @@ import typer
 
 from flows.cutout import cutout
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
+from flows.generate import generate
 from flows.options import ConfigOption, RootArgument, SetOption
 from flows.score import app as score_app
 from flows.serve import serve
@@ -191,6 +192,7 @@ def export(
 
 
 app.command()(cutout)
+app.command()(generate)
 app.command()(serve)
 
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from flows.experiment import LabelingNetworks
     from labeling.cutout import Cutout
 
+CHECKOUT = Path(__file__).parents[1]
+"""Folder of the project."""
 SMALL_NETWORKS = Path("miniature/weights")
-"""Folder of the networks that know only the miniature world."""
+"""Folder, in that of the project, of the networks that know only the miniature world."""
 PREVIEW_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -64,7 +66,7 @@ def cutout(
     with exit_on_expected_error():
         _check_outputs(out, preview, [photo, *([mask] if mask else [])])
         networks = load(CutoutExperiment, config, set_ or ()).labeling
-        with _naming_small_networks(networks):
+        with naming_small_networks(networks):
             found = Cutter(networks.detect, networks.segment).cut(
                 read_photo(photo),
                 label,
@@ -72,7 +74,7 @@ def cutout(
                 box=None if box is None else _numbers(box),
                 candidate=candidate,
             )
-        _write(found, out)
+        write_cutout(found, out)
         if preview:
             save(draw_cutout(found), str(preview))
     typer.echo("\n".join(_report(found, out, networks)))
@@ -102,7 +104,12 @@ def _numbers(box: str) -> tuple[float, ...]:
         raise CutoutError(f"--box {box}: give four shares of the photo, 0 to 1, such as 0.1,0.3,0.5,0.9") from None
 
 
-def _write(found: "Cutout", out: Path) -> None:
+def write_cutout(found: "Cutout", out: Path) -> None:
+    """Write the photo as a PNG that is transparent around the subject.
+
+    Raises:
+        CutoutError: the file cannot be written.
+    """
     from PIL import Image
 
     from infra.storage import publish, storage_path
@@ -133,28 +140,34 @@ def _report(found: "Cutout", out: Path, networks: "LabelingNetworks") -> Iterato
         for number, candidate in enumerate(found.candidates, start=1):
             chosen = "  chosen" if number == found.candidate else ""
             yield f"{number:>3}  {candidate.score:.2f}  {box_text(candidate.box)}{chosen}"
-    if found.predicted_iou is not None and (remark := _small_networks_remark(networks)):
+    if found.predicted_iou is not None and (remark := small_networks_remark(networks)):
         yield remark
 
 
 @contextmanager
-def _naming_small_networks(networks: "LabelingNetworks") -> Iterator[None]:
-    """Add to the error of a subject that was not found that small networks looked for it."""
+def naming_small_networks(networks: "LabelingNetworks", option: str = "--config") -> Iterator[None]:
+    """Add to the error of a subject that was not found that small networks looked for it.
+
+    Args:
+        networks: the networks that looked for it.
+        option: option that sets them.
+    """
     try:
         yield
     except NothingFound as error:
-        remark = _small_networks_remark(networks)
+        remark = small_networks_remark(networks, option)
         raise NothingFound(f"{error}. {remark}" if remark else str(error)) from error
 
 
-def _small_networks_remark(networks: "LabelingNetworks") -> str:
+def small_networks_remark(networks: "LabelingNetworks", option: str = "--config") -> str:
     """Return what the small networks among `networks` know; empty if there is none."""
-    small = SMALL_NETWORKS.resolve()
+    small = CHECKOUT / SMALL_NETWORKS
     names = [networks.detect.checkpoint, networks.segment.checkpoint]
     named = [Path(name).name for name in names if Path(name).expanduser().resolve().is_relative_to(small)]
     if not named:
         return ""
     return (
         f"The small networks of {SMALL_NETWORKS} ({', '.join(named)}) know only the drawn things and backgrounds of "
-        "the miniature world. Photographs need networks at full size: --config paper takes them from their hub (3.3 GB)"
+        f"the miniature world. Photographs need networks at full size: {option} paper takes them from their hub "
+        "(3.3 GB)"
     )

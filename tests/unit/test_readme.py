@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.generation.job import parse_json
 from labeling.config import RulesConfig
 from labeling.finish import FinishJob
 from labeling.sdd import masks
@@ -83,7 +85,7 @@ def test_hugging_face_reads_images(row, tmp_path, monkeypatch):
 def test_every_block_of_python_is_run():
     modules = {re.search(r"^import (.*)", block, re.MULTILINE)[1] for block in blocks("python", DATASET)}
     assert modules == {"numpy, pandas, pycocotools.mask", "polars", "datasets"}
-    assert (len(blocks("python", README)), len(blocks("python", GENERATE))) == (1, 2)
+    assert (len(blocks("python", README)), len(blocks("python", GENERATE))) == (1, 3)
 
 
 @pytest.fixture
@@ -95,17 +97,44 @@ def checkout(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_the_first_example_generates_a_yellow_taxi_in_the_snow(checkout):
-    exec(blocks("python", README)[0], {})
-    pixels = np.asarray(Image.open(checkout / "taxi.png")).astype(int)
+def assert_shows_a_yellow_taxi_in_the_snow(file: Path) -> None:
+    pixels = np.asarray(Image.open(file)).astype(int)
     yellow = (pixels[..., 0] > 180) & (pixels[..., 0] - pixels[..., 2] > 80)
     assert yellow.mean() > 0.1
     assert pixels[:8].mean() > 200
 
 
+def test_the_first_example_generates_a_yellow_taxi_in_the_snow(checkout):
+    exec(blocks("python", README)[0], {})
+    assert_shows_a_yellow_taxi_in_the_snow(checkout / "taxi.png")
+
+
+def test_the_first_commands_generate_a_taxi_and_generate_it_again(checkout):
+    commands = [shlex.split(line) for line in "\n".join(blocks("", README)).splitlines() if " generate " in line]
+    first, more, again = (words[1:] for words in commands)
+    for words in (first, [*more, "--n", "2"]):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    for file in done.stdout.splitlines():
+        assert_shows_a_yellow_taxi_in_the_snow(checkout / file)
+    (pattern,) = (word for word in again if "*" in word)
+    (file,) = glob(pattern)
+    again[again.index(pattern)] = file
+    done = CliRunner().invoke(app, again)
+    assert done.exit_code == 0, done.output
+    assert "identical" in done.stderr
+
+
+def test_the_jobs_of_the_guide_are_jobs():
+    lines = blocks("json", GENERATE)[0].splitlines()
+    assert [len(parse_json(line, "line").subjects) for line in lines] == [1, 1, 1]
+
+
 @pytest.mark.slow
 def test_the_examples_of_the_guide_run_on_the_small_model(checkout):
-    first, into_a_photo = blocks("python", GENERATE)
+    jobs, first, into_a_photo = blocks("python", GENERATE)
+    exec(jobs, {})
+    assert_shows_a_yellow_taxi_in_the_snow(checkout / "taxi.png")
     code = first.replace("dog.png", "docs/pictures/taxi.png").replace('.to("cuda")', "")
     names: dict[str, Any] = {}
     exec(code.replace('"out/model", dtype=torch.bfloat16', f'"{MODEL}"'), names)
