@@ -102,7 +102,9 @@ def generate(
     out: options.Out = Path("out/images"),
     embed_subjects: options.Embed = False,
 ) -> None:
-    """Generate images of subjects: `subject-diffusion generate --subject cat.png:cat --prompt "a cat on the beach"`.
+    """Generate images of subjects.
+
+    `subject-diffusion generate --subject cat.png:cat --prompt "a cat on the beach"`
 
     Each PNG tells how it was made: `--from image.png --subject cat.png` makes it again. Images that exist are not
     made again. Exits with code 1 if some of `--jobs` failed; the others are made.
