@@ -14,6 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from flows.generation.generator import GeneratedImage
 from flows.generation.job import GenerationJob
+from flows.generation.png import encode_png
 from flows.serving.errors import ApiError, ErrorBody
 from flows.serving.queue import Task
 from flows.serving.requests import EditRequest, ImageRequest, Settings, job_settings, make_job, source
@@ -241,11 +242,10 @@ async def _result_unless_gone(request: Request, task: Task[list[GeneratedImage]]
 
 def encode(image: GeneratedImage, request: ImageRequest) -> bytes:
     """Return the image as a file in the format of the request."""
-    file = io.BytesIO()
     if request.output_format == "png":
-        image.image.save(file, "PNG")
-    else:
-        image.image.save(file, request.output_format.upper(), quality=request.output_compression)
+        return encode_png(image.image, image.provenance)
+    file = io.BytesIO()
+    image.image.save(file, request.output_format.upper(), quality=request.output_compression)
     return file.getvalue()
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from flows.generation.errors import GenerationCanceled
 from flows.generation.generator import GeneratedImage, Progress
 from flows.generation.job import GenerationJob
+from flows.generation.png import encode_png
 from flows.serving.errors import as_api_error
 from flows.serving.page_pictures import SHOWN_PX, draw_attention, draw_canvas, draw_cutout, on_white, shrink
 from flows.serving.page_session import (
@@ -324,7 +325,7 @@ class PageEvents:
         seed = image.provenance.seed
         words = "-".join(re.findall(r"[a-z0-9]+", job.prompt.lower())[:8]) or "image"
         file = Path(self._folder.name) / f"{words}-{seed}-{secrets.token_hex(4)}.png"
-        image.image.save(file)
+        file.write_bytes(encode_png(image.image, image.provenance))
         return MadeImage(file, job.model_copy(update={"seed": seed, "n": 1}), f"seed {seed}")
 
     async def _make_again(self, values: Updates, request: gr.Request) -> AsyncIterator[Updates]:

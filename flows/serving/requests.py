@@ -84,7 +84,7 @@ class ImageRequest(BaseModel):
     response_format: Literal["b64_json"] | None = None
     """Form of the images; this server stores none, so that url is refused."""
     output_format: Literal["png", "jpeg", "webp"] = "png"
-    """Format of the images."""
+    """Format of the images. A PNG holds the settings that it was made with."""
     output_compression: int = Field(default=100, ge=0, le=100)
     """Quality of JPEG and WebP."""
     background: Literal["auto", "opaque"] | None = None

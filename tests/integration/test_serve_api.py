@@ -1,6 +1,7 @@
 """The API over HTTP: a real server on loopback with the small networks of this repository."""
 
 import asyncio
+import base64
 import io
 import json
 import struct
@@ -15,6 +16,7 @@ from PIL import Image
 
 from flows.generation.generator import Generator
 from flows.generation.job import parse_job
+from flows.generation.png import read_png
 from flows.serving.limits import Limits
 from tests.processes import wait_until
 from tests.serving import TAXI, as_bytes, data_url, images_of, make_service, running
@@ -65,6 +67,13 @@ def test_the_image_is_that_of_python(url, generator):
     assert response.json()["size"] == "64x64"
     other = images_of(post(url, {**body, "subjects": [], "n": 1}))
     assert grey_levels(other[0], made[0]) > 20
+
+
+def test_a_png_tells_how_it_was_made(url, tmp_path):
+    response = post(url, {"prompt": "a tree", "steps": 1, "seed": 8})
+    (tmp_path / "tree.png").write_bytes(base64.b64decode(response.json()["data"][0]["b64_json"]))
+    _, provenance = read_png(tmp_path / "tree.png")
+    assert (provenance.job.prompt, provenance.job.steps, provenance.seed) == ("a tree", 1, 8)
 
 
 def test_a_seed_of_the_response_makes_the_image_again(url):
