@@ -5,6 +5,9 @@ from contextlib import asynccontextmanager
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from flows.serving.access import AccessControl
@@ -19,6 +22,17 @@ _DESCRIPTION = """Images of your subjects, in the shape of OpenAI's API for imag
 `openai.OpenAI(base_url="http://127.0.0.1:7860/v1", api_key=TOKEN)` works with it; `extra_body` takes the fields of
 subjects and sampler.
 """
+
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_POSTS = ("/v1/images/generations", "/v1/images/edits")
+
+
+async def _refuse_path(request: Request) -> Response:
+    """Refuse paths below /v1/ that the API does not have, which would otherwise reach the page."""
+    if request.url.path in _POSTS:
+        raise HTTPException(405, f"{request.url.path} takes POST, not {request.method}", {"Allow": "POST"})
+    raise HTTPException(404, f"there is no {request.url.path}: see /docs")
 
 
 def make_app(service: ImageService, token: str | None) -> ASGIApp:
@@ -36,6 +50,7 @@ def make_app(service: ImageService, token: str | None) -> ASGIApp:
 
     app = FastAPI(title="Subject-Diffusion", description=_DESCRIPTION, version="1", lifespan=lifespan)
     app.include_router(make_router(service))
+    app.add_route("/v1/{path:path}", _refuse_path, methods=_METHODS, include_in_schema=False)
     add_error_handlers(app)
     gr.mount_gradio_app(
         app,
