@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.benchmarks import rehearsal
-from tests.benchmarks.apart import call_apart
+from tests.benchmarks.apart import SAMPLE_S, call_apart
 from tests.benchmarks.rehearsal import STEPS, main, need_of, rehearse
 from tests.benchmarks.rehearsal_report import GIB, Status, read_rows
 from tests.benchmarks.rehearsal_settings import Rehearsal, Scale
@@ -133,5 +133,6 @@ def wait(folder: Path) -> str:
 
 
 def kill_itself() -> str:
+    time.sleep(15 * SAMPLE_S)  # its memory is read meanwhile
     os.kill(os.getpid(), signal.SIGKILL)
     return ""
