@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,14 +45,21 @@ def is_locked(path: Path) -> bool:
         os.close(handle)
 
 
-def remove_unless_locked(path: Path) -> None:
-    """Remove the file of a lock, unless a process holds it."""
+def remove_unless_locked(path: Path, guarded: Path | None = None) -> None:
+    """Remove the file of a lock, unless a process holds it.
+
+    Args:
+        path: file of the lock.
+        guarded: folder that exists only while the lock is held, to remove before the file.
+    """
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
         if _try_lock(handle):
+            if guarded is not None:
+                shutil.rmtree(guarded, ignore_errors=True)
             path.unlink(missing_ok=True)
     finally:
         os.close(handle)

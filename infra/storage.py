@@ -6,7 +6,6 @@ credentials and endpoint of S3 come from the usual AWS_* variables).
 
 import os
 import stat
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ import fsspec
 from upath import UPath
 
 from infra.config import SettingsError
+from infra.temporary import temporary_folder
 
 _CURE = "give another folder, or access to this one (S3: the AWS_* variables)"
 
@@ -92,10 +92,10 @@ def publish(path: UPath, write: Callable[[IO[bytes]], None], *, replace: bool) -
     if is_local(path):
         _publish_local(Path(path.path), write, replace)
     else:
-        with tempfile.NamedTemporaryFile() as spool:
-            write(spool)
-            spool.flush()
-            _put(path, spool.name, replace)
+        with temporary_folder("subject-diffusion-upload-") as folder:
+            with (folder / "object").open("w+b") as file:
+                write(file)
+            _put(path, str(folder / "object"), replace)
 
 
 def publish_bytes(path: UPath, content: bytes) -> None:

@@ -1,9 +1,7 @@
 """Occurrences of the URLs of a list: the rows that repeat a URL, numbered on disk by DuckDB."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO
 
 import duckdb
@@ -11,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from infra.temporary import temporary_folder
 from labeling.download.lists.list_reader import COLUMNS, ROWS_AT_ONCE, read_tables
 
 VALUES = ("width", "height", "aesthetic_score", "punsafe", "pwatermark")
@@ -49,8 +48,8 @@ def count_occurrences(files: Sequence[UPath]) -> Iterator[Occurrences]:
     """Read all URLs and number the repeated ones; DuckDB writes to disk what does not fit in memory."""
     values = ", ".join(COLUMNS[name] for name in VALUES)
     with (
-        tempfile.TemporaryDirectory(prefix="subject-diffusion-urls-") as folder,
-        duckdb.connect(str(Path(folder) / "urls.duckdb")) as database,
+        temporary_folder("subject-diffusion-urls-") as folder,
+        duckdb.connect(str(folder / "urls.duckdb")) as database,
     ):
         database.execute(
             """CREATE TABLE listed (list_row BIGINT, digest BLOB, listed_width_px INTEGER, listed_height_px INTEGER,
