@@ -34,9 +34,12 @@ OPTIONS = [
     )
 ]
 SIZE = {"width": 1320, "height": 1180}
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: install it with `apt-get install chromium`"
-)
+pytestmark = [
+    pytest.mark.slow,  # on a loaded machine it once waited for the page until its timeout
+    pytest.mark.skipif(
+        not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: install it with `apt-get install chromium`"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
