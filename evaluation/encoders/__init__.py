@@ -1,0 +1,1 @@
+"""Networks that embed images and prompts, each with the preprocessing that its protocol pins."""

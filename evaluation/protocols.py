@@ -1,0 +1,98 @@
+"""Protocols: everything that a score depends on besides the images, by name.
+
+Two numbers are comparable only under the same protocol, so a report never puts two protocols in one table.
+"""
+
+from enum import StrEnum
+
+from infra.config import Config
+from infra.precision import Precision
+
+
+class Activation(StrEnum):
+    """Activation function in the blocks of a vision transformer."""
+
+    GELU = "gelu"
+    QUICK_GELU = "quick_gelu"
+    """`x * sigmoid(1.702 x)`, which OpenAI's CLIP weights were trained with."""
+
+
+class Comparison(StrEnum):
+    """Real images of its subject that a generated image is compared with."""
+
+    ALL_REFERENCES = "all_references"
+    """All of them, the input image included (DreamBooth)."""
+    ALL_BUT_INPUT = "all_but_input"
+    """All but the input image, so that a copy of the input gains nothing."""
+    ONE_IMAGE = "one_image"
+    """The input image only (Kosmos-G)."""
+
+
+class Average(StrEnum):
+    """Order of the means that lead from similarities to a score."""
+
+    MACRO = "macro"
+    """Mean by image over its references, by subject over its images, then over subjects."""
+    MICRO = "micro"
+    """Mean over all pairs of a generated and a real image, which weights subjects by their counts of images."""
+
+
+class Interpolation(StrEnum):
+    """Interpolation of a resize."""
+
+    BICUBIC = "bicubic"
+    BILINEAR = "bilinear"
+
+
+class EncoderSpec(Config):
+    """An encoder, and how it sees an image."""
+
+    name: str
+    """Name in tables, such as `DINO ViT-S/16`."""
+    architecture: str
+    """Architecture in its library's terms, such as `ViT-B-32-quickgelu`."""
+    weights: str
+    """Id of the published weights, such as `facebook/dino-vits16`."""
+    embedding_size: int
+    """Length of an embedding."""
+    resize_px: int
+    """Length of the image's shorter side after the resize, in pixels."""
+    crop_px: int
+    """Side of the central square that the network sees, in pixels."""
+    interpolation: Interpolation = Interpolation.BICUBIC
+    """Interpolation of the resize."""
+    mean: tuple[float, float, float]
+    """Mean of each channel, subtracted from values of 0 to 1."""
+    std: tuple[float, float, float]
+    """Standard deviation of each channel, a divisor."""
+    activation: Activation
+    """Activation function of the blocks."""
+    dtype: Precision = Precision.FLOAT32
+    """Precision of weights and computation."""
+
+
+class Protocol(Config):
+    """A complete set of choices behind the scores of one table."""
+
+    name: str
+    """Name, such as `dreambooth`."""
+    title: str
+    """Name in reports."""
+    source: str
+    """Publication or code that the choices come from."""
+    subject_encoders: tuple[EncoderSpec, ...]
+    """Encoders of the similarity to the subject, such as DINO and CLIP-I."""
+    prompt_encoder: EncoderSpec | None
+    """Encoder of the similarity to the prompt (CLIP-T); None to leave it out."""
+    comparison: Comparison
+    """Real images that a generated image is compared with."""
+    average: Average
+    """Order of the means."""
+    clip_text_at_zero: bool = False
+    """Whether negative similarities to the prompt count as 0."""
+    text_scale: float = 1.0
+    """Factor on similarities to the prompt; 2.5 in Custom Diffusion's evaluator."""
+    scale: float = 1.0
+    """Factor on all scores; 100 in DreamBench++."""
+    notes: tuple[str, ...] = ()
+    """Further choices and quirks, for the header of a report."""

@@ -1,0 +1,1 @@
+"""Scores as functions of embeddings, boxes and labels, with their intervals."""
