@@ -6,7 +6,6 @@ Two numbers are comparable only under the same protocol, so a report never puts 
 from enum import StrEnum
 
 from infra.config import Config
-from infra.precision import Precision
 
 
 class Activation(StrEnum):
@@ -44,11 +43,33 @@ class Interpolation(StrEnum):
     BILINEAR = "bilinear"
 
 
+class MissingImages(StrEnum):
+    """What happens to an image that is absent, unreadable or has no finite embedding."""
+
+    REFUSE = "refuse"
+    """The evaluation stops with an error that names it."""
+    LEAVE_OUT = "leave_out"
+    """It has no score; the report shows how many there are."""
+    ZERO = "zero"
+    """It counts as 0."""
+
+
+class EncoderPrecision(StrEnum):
+    """Floating-point format of an encoder's weights and computation."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    """UNO's evaluator loads CLIP in it on a GPU."""
+    BFLOAT16 = "bfloat16"
+
+
 class EncoderSpec(Config):
     """An encoder, and how it sees an image."""
 
     name: str
     """Name in tables, such as `DINO ViT-S/16`."""
+    metric: str
+    """Name of the similarity to the subject in this encoder's space, such as `DINO` or `CLIP-I`."""
     architecture: str
     """Architecture in its library's terms, such as `ViT-B-32-quickgelu`."""
     weights: str
@@ -67,7 +88,7 @@ class EncoderSpec(Config):
     """Standard deviation of each channel, a divisor."""
     activation: Activation
     """Activation function of the blocks."""
-    dtype: Precision = Precision.FLOAT32
+    dtype: EncoderPrecision = EncoderPrecision.FLOAT32
     """Precision of weights and computation."""
 
 
@@ -94,5 +115,7 @@ class Protocol(Config):
     """Factor on similarities to the prompt; 2.5 in Custom Diffusion's evaluator."""
     scale: float = 1.0
     """Factor on all scores; 100 in DreamBench++."""
+    missing: MissingImages = MissingImages.REFUSE
+    """What happens to an image that is absent, unreadable or has no finite embedding."""
     notes: tuple[str, ...] = ()
     """Further choices and quirks, for the header of a report."""
