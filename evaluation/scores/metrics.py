@@ -1,0 +1,52 @@
+"""Names and meanings of the metrics, for tables."""
+
+from dataclasses import dataclass
+
+from evaluation.protocols import EncoderSpec
+
+CLIP_T = "CLIP-T"
+MISSING, SWAPPED, MERGED = "Missing", "Swapped", "Merged"
+BOX_IOU = "Box IoU"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric of images."""
+
+    name: str
+    """Name in tables and files."""
+    meaning: str
+    """What it measures, in one sentence."""
+    higher_is_better: bool
+    """Direction of an improvement."""
+
+
+def likeness(spec: EncoderSpec) -> Metric:
+    """Return the similarity to the subject."""
+    return Metric(spec.metric, f"Cosine to the subject's photos in the space of {spec.name}.", True)
+
+
+def lowest(spec: EncoderSpec) -> Metric:
+    """Return the similarity to the subject that an image of several shows least."""
+    return Metric(f"{spec.metric} lowest", "The same to the subject that the image shows least.", True)
+
+
+def product(spec: EncoderSpec) -> Metric:
+    """Return the product of the similarities to several subjects (M-DINO of MS-Bench)."""
+    return Metric(f"{spec.metric} product", "Product of the similarities to all subjects; one missing lowers it.", True)
+
+
+def copying(spec: EncoderSpec) -> Metric:
+    """Return the copy-paste score."""
+    return Metric(
+        f"{spec.metric} copy", "Cosine to the input photo minus that to the subject's other photos: copy-paste.", False
+    )
+
+
+PROMPT = Metric(CLIP_T, "Cosine of image and prompt.", True)
+PRESENCE = (
+    Metric(MISSING, "Share of images in which a subject is like no region.", False),
+    Metric(SWAPPED, "Share of images in which subjects are in each other's regions.", False),
+    Metric(MERGED, "Share of images in which one region has the traits of two subjects.", False),
+)
+PLACE = Metric(BOX_IOU, "Intersection over union of the requested and the detected box.", True)
