@@ -4,8 +4,15 @@ Two numbers are comparable only under the same protocol, so a report never puts 
 """
 
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
 
 from infra.config import Config
+from infra.ranges import Count, Factor, Pixels, Share
+
+ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
+"""Standard deviation of a channel."""
 
 
 class Activation(StrEnum):
@@ -74,17 +81,17 @@ class EncoderSpec(Config):
     """Architecture in its library's terms, such as `ViT-B-32-quickgelu`."""
     weights: str
     """Id of the published weights, such as `facebook/dino-vits16`."""
-    embedding_size: int
+    embedding_size: Count
     """Length of an embedding."""
-    resize_px: int
+    resize_px: Pixels
     """Length of the image's shorter side after the resize, in pixels."""
-    crop_px: int
+    crop_px: Pixels
     """Side of the central square that the network sees, in pixels."""
     interpolation: Interpolation = Interpolation.BICUBIC
     """Interpolation of the resize."""
-    mean: tuple[float, float, float]
+    mean: tuple[Share, Share, Share]
     """Mean of each channel, subtracted from values of 0 to 1."""
-    std: tuple[float, float, float]
+    std: tuple[ShareAboveZero, ShareAboveZero, ShareAboveZero]
     """Standard deviation of each channel, a divisor."""
     activation: Activation
     """Activation function of the blocks."""
@@ -111,9 +118,9 @@ class Protocol(Config):
     """Order of the means."""
     clip_text_at_zero: bool = False
     """Whether negative similarities to the prompt count as 0."""
-    text_scale: float = 1.0
+    text_scale: Factor = 1.0
     """Factor on similarities to the prompt; 2.5 in Custom Diffusion's evaluator."""
-    scale: float = 1.0
+    scale: Factor = 1.0
     """Factor on all scores; 100 in DreamBench++."""
     missing: MissingImages = MissingImages.REFUSE
     """What happens to an image that is absent, unreadable or has no finite embedding."""

@@ -9,7 +9,7 @@ Vectors = Float[np.ndarray, "N D"]
 
 def cosine_similarities(left: Float[np.ndarray, "N D"], right: Float[np.ndarray, "R D"]) -> Float[np.ndarray, "N R"]:
     """Return the cosine of each left with each right embedding, -1 to 1. A vector of zeros is like none: 0."""
-    return _normalize(left) @ _normalize(right).T
+    return np.asarray(_normalize(left) @ _normalize(right).T)
 
 
 def mean_off_diagonal(similarities: Float[np.ndarray, "N N"]) -> float:
@@ -27,4 +27,4 @@ def mean_off_diagonal(similarities: Float[np.ndarray, "N N"]) -> float:
 def _normalize(vectors: Vectors) -> Vectors:
     vectors = np.asarray(vectors, dtype=np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
