@@ -1,0 +1,41 @@
+"""All benchmarks by name.
+
+benchmark = load_benchmark("dreambench")
+"""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
+
+from evaluation.benchmarks.benchmark import Benchmark
+from evaluation.benchmarks.dreambench import VARIANTS, dreambench
+from evaluation.errors import InvalidBenchmark
+
+_SHIPPED: Mapping[str, Callable[[], Benchmark]] = {
+    **{name: partial(dreambench, name) for name in VARIANTS},
+}
+"""Benchmarks whose lists ship with the project."""
+
+
+def benchmark_names() -> tuple[str, ...]:
+    """Return the names that `load_benchmark` takes."""
+    return tuple(_SHIPPED)
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """Return a benchmark.
+
+    Args:
+        name: one of `benchmark_names`.
+
+    Raises:
+        InvalidBenchmark: there is no benchmark of this name.
+    """
+    if name not in _SHIPPED:
+        raise InvalidBenchmark(f"benchmark {name!r}: {_suggestion(name)}")
+    return _SHIPPED[name]()
+
+
+def _suggestion(name: str) -> str:
+    close = get_close_matches(name, benchmark_names(), n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(benchmark_names())}"
