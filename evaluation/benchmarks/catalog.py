@@ -9,10 +9,20 @@ from functools import partial
 
 from evaluation.benchmarks.benchmark import Benchmark
 from evaluation.benchmarks.dreambench import VARIANTS, dreambench
+from evaluation.benchmarks.human import human
+from evaluation.benchmarks.layout import layout
+from evaluation.benchmarks.ms_bench import ms_bench
+from evaluation.benchmarks.pairs import table_8_pairs, unique_table_8_pairs, uno_pairs
 from evaluation.errors import InvalidBenchmark
 
 _SHIPPED: Mapping[str, Callable[[], Benchmark]] = {
     **{name: partial(dreambench, name) for name in VARIANTS},
+    "dreambench-pairs": table_8_pairs,
+    "dreambench-pairs-unique": unique_table_8_pairs,
+    "uno-pairs": uno_pairs,
+    "human": human,
+    "ms-bench": ms_bench,
+    "layout": layout,
 }
 """Benchmarks whose lists ship with the project."""
 
