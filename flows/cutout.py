@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -10,18 +9,12 @@ import typer
 
 from flows.exit_codes import exit_on_expected_error
 from flows.options import SetOption
-from infra.config import load
 from infra.logs import setup_logs
-from labeling.errors import CutoutError, NothingFound
+from labeling.errors import CutoutError
 
 if TYPE_CHECKING:
-    from flows.experiment import LabelingNetworks
-    from labeling.cutout import Cutout
+    from labeling.cutout import Cutout, Cutter
 
-CHECKOUT = Path(__file__).parents[1]
-"""Folder of the project."""
-SMALL_NETWORKS = Path("miniature/weights")
-"""Folder, in that of the project, of the networks that know only the miniature world."""
 PREVIEW_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -56,8 +49,7 @@ def cutout(
     says where it is, and SAM segments it. `--preview` shows what was found; `--candidate` or `--box` corrects it.
     """
     setup_logs(logging.WARNING)  # before the libraries that it silences are imported
-    from flows.experiment import CutoutExperiment
-    from labeling.cutout import Cutter
+    from flows.cutout_networks import load_cutter, naming_small_networks
     from labeling.cutout_preview import draw_cutout
     from labeling.photo import read_mask, read_photo
     from labeling.sdd.picture import save
@@ -65,9 +57,9 @@ def cutout(
     out = out or photo.parent / f"{photo.stem}.cutout.png"
     with exit_on_expected_error():
         _check_outputs(out, preview, [photo, *([mask] if mask else [])])
-        networks = load(CutoutExperiment, config, set_ or ()).labeling
-        with naming_small_networks(networks):
-            found = Cutter(networks.detect, networks.segment).cut(
+        cutter = load_cutter(config, set_ or ())
+        with naming_small_networks(cutter):
+            found = cutter.cut(
                 read_photo(photo),
                 label,
                 mask=read_mask(mask) if mask else None,
@@ -77,7 +69,7 @@ def cutout(
         write_cutout(found, out)
         if preview:
             save(draw_cutout(found), str(preview))
-    typer.echo("\n".join(_report(found, out, networks)))
+    typer.echo("\n".join(_report(found, out, cutter)))
 
 
 def _check_outputs(out: Path, preview: Path | None, inputs: Sequence[Path]) -> None:
@@ -124,8 +116,9 @@ def write_cutout(found: "Cutout", out: Path) -> None:
         raise CutoutError(f"--out {out} cannot be written ({error.strerror}): give another file") from error
 
 
-def _report(found: "Cutout", out: Path, networks: "LabelingNetworks") -> Iterator[str]:
+def _report(found: "Cutout", out: Path, cutter: "Cutter") -> Iterator[str]:
     """Yield the lines that tell what was cut out, by what, and how to correct it."""
+    from flows.cutout_networks import small_networks_remark
     from labeling.cutout import FoundBy, box_text
 
     how = {
@@ -140,34 +133,5 @@ def _report(found: "Cutout", out: Path, networks: "LabelingNetworks") -> Iterato
         for number, candidate in enumerate(found.candidates, start=1):
             chosen = "  chosen" if number == found.candidate else ""
             yield f"{number:>3}  {candidate.score:.2f}  {box_text(candidate.box)}{chosen}"
-    if found.predicted_iou is not None and (remark := small_networks_remark(networks)):
+    if found.predicted_iou is not None and (remark := small_networks_remark(cutter)):
         yield remark
-
-
-@contextmanager
-def naming_small_networks(networks: "LabelingNetworks", option: str = "--config") -> Iterator[None]:
-    """Add to the error of a subject that was not found that small networks looked for it.
-
-    Args:
-        networks: the networks that looked for it.
-        option: option that sets them.
-    """
-    try:
-        yield
-    except NothingFound as error:
-        remark = small_networks_remark(networks, option)
-        raise NothingFound(f"{error}. {remark}" if remark else str(error)) from error
-
-
-def small_networks_remark(networks: "LabelingNetworks", option: str = "--config") -> str:
-    """Return what the small networks among `networks` know; empty if there is none."""
-    small = CHECKOUT / SMALL_NETWORKS
-    names = [networks.detect.checkpoint, networks.segment.checkpoint]
-    named = [Path(name).name for name in names if Path(name).expanduser().resolve().is_relative_to(small)]
-    if not named:
-        return ""
-    return (
-        f"The small networks of {SMALL_NETWORKS} ({', '.join(named)}) know only the drawn things and backgrounds of "
-        f"the miniature world. Photographs need networks at full size: {option} paper takes them from their hub "
-        "(3.3 GB)"
-    )

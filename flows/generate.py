@@ -40,7 +40,7 @@ class Machine:
     workers: int | None
     out: Path
     embed: bool
-    cutout_config: str
+    cutout: str
 
     @property
     def chunk_images(self) -> int:
@@ -75,7 +75,7 @@ def generate(
     place: options.Place = None,
     strength: options.Strength = None,
     layout: options.Layout = None,
-    cutout_config: options.CutoutConfig = "demo",
+    cutout: options.Cutout = "demo",
     seed: options.Seed = None,
     steps: options.Steps = None,
     scheduler: options.Scheduler = None,
@@ -110,7 +110,7 @@ def generate(
     made again. Exits with code 1 if some of `--jobs` failed; the others are made.
     """
     setup_logs(logging.WARNING)  # before the libraries that it silences are imported
-    machine = Machine(model, device, dtype, batch, executor, workers, out, embed_subjects, cutout_config)
+    machine = Machine(model, device, dtype, batch, executor, workers, out, embed_subjects, cutout)
     sampling = _given(
         seed=seed,
         n=n,
@@ -248,9 +248,10 @@ def _repeat(path: Path, files: Sequence[Path], machine: Machine) -> None:
 
 
 def _subject_cutter(machine: Machine) -> "SubjectCutter":
-    from flows.generation.cutouts import SubjectCutter, load_networks
+    from flows.cutout_networks import load_cutter
+    from flows.generation.cutouts import SubjectCutter
 
-    return SubjectCutter(load_networks(machine.cutout_config), machine.out / "cutouts", _say)
+    return SubjectCutter(load_cutter(machine.cutout), machine.out / "cutouts", _say)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.exit_codes import exit_on_expected_error
-from infra.config import SettingsError, load
+from infra.config import SettingsError
 from infra.logs import setup_logs
 
 TOKEN_VARIABLE = "SUBJECT_DIFFUSION_TOKEN"
@@ -49,7 +49,7 @@ def serve(
     """Serve a page for people, and OpenAI's API for images for programs, until Ctrl-C."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     setup_logs(logging.WARNING)  # before the libraries that it silences are imported
-    from flows.experiment import CutoutExperiment
+    from flows.cutout_networks import load_cutter
     from flows.generation.errors import GenerationError
     from flows.generation.generator import DEFAULT_MODEL, Generator
     from flows.serving.access import is_loopback, make_token
@@ -57,14 +57,13 @@ def serve(
     from flows.serving.limits import parse_limits
     from flows.serving.server import serve_app
     from flows.serving.service import ImageService
-    from labeling.cutout import Cutter
 
     with exit_on_expected_error(GenerationError):
         limits = parse_limits(set_ or ())
-        networks = load(CutoutExperiment, cutout, ()).labeling
+        cutter = load_cutter(cutout)
         with _listen(host, port) as listener:
             generator = Generator(model or DEFAULT_MODEL, device, dtype, max_pixels=limits.max_pixels)
-            service = ImageService(generator, Cutter(networks.detect, networks.segment), limits)
+            service = ImageService(generator, cutter, limits)
             token = token or (None if is_loopback(host) else make_token())
             url = _url(host, listener.getsockname()[1])
             serve_app(make_app(service, token), listener, service.queue, lambda: typer.echo(_greeting(url, token)))

@@ -12,13 +12,11 @@ import httpx
 import uvicorn
 from PIL import Image
 
-from flows.experiment import CutoutExperiment
+from flows.cutout_networks import load_cutter
 from flows.generation.generator import Generator
 from flows.serving.app import make_app
 from flows.serving.limits import Limits
 from flows.serving.service import ImageService
-from infra.config import load
-from labeling.cutout import Cutter
 from tests.processes import wait_until
 
 TAXI = Path("docs/pictures/taxi.png")
@@ -26,8 +24,7 @@ TAXI = Path("docs/pictures/taxi.png")
 
 def make_service(generator: Generator, limits: Limits | None = None) -> ImageService:
     """A service with the small networks."""
-    networks = load(CutoutExperiment, "demo", ()).labeling
-    return ImageService(generator, Cutter(networks.detect, networks.segment), limits or Limits())
+    return ImageService(generator, load_cutter("demo"), limits or Limits())
 
 
 @contextmanager

@@ -1,25 +1,25 @@
 """Subjects of opaque photos: cut out by the networks that label a dataset, before a job is run."""
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cutout import CHECKOUT, naming_small_networks, small_networks_remark, write_cutout
-from flows.experiment import CutoutExperiment, LabelingNetworks
+from flows.cutout import write_cutout
+from flows.cutout_networks import naming_small_networks, small_networks_remark
 from flows.generation.errors import InvalidJob
 from flows.generation.images import decode_image, read_source
 from flows.generation.job import GenerationJob, ImageSource, JobSubject
-from infra.config import load
 from labeling.cutout import Cutter
 from labeling.cutout_preview import draw_cutout
-from labeling.errors import LabelingError
+from labeling.errors import LabelingError, NothingFound
 from labeling.sdd.picture import save
 
 if TYPE_CHECKING:
     from labeling.cutout import Cutout
 
-OPTION = "--cutout-config"
+OPTION = "--cutout"
 """Option that sets the networks."""
 Say = Callable[[str], None]
 """Function that tells the user something."""
@@ -31,14 +31,13 @@ class SubjectCutter:
     The name of a cut-out tells photo, label and networks, so that a later run takes the file that exists.
 
     Args:
-        networks: settings of the detector and the segmenter.
+        cutter: the detector and the segmenter.
         folder: folder of the cut-outs and their previews; created when it is needed.
         say: tells what was cut out.
     """
 
-    def __init__(self, networks: LabelingNetworks, folder: Path, say: Say) -> None:
-        self._networks = networks
-        self._cutter = Cutter(networks.detect, networks.segment)
+    def __init__(self, cutter: Cutter, folder: Path, say: Say) -> None:
+        self._cutter = cutter
         self._folder = folder
         self._say = say
         self._told: set[Path] = set()
@@ -76,10 +75,14 @@ class SubjectCutter:
             self._tell(path, f"{source.name}: {label!r} was cut out before: {path}")
         else:
             try:
-                with naming_small_networks(self._networks, OPTION):
+                with naming_small_networks(self._cutter, OPTION):
                     self._write(self._cutter.cut(photo, label), path, source.name)
+            except NothingFound as error:
+                raise InvalidJob(f"{error}. {_cure(source.name, label)}") from error
             except (LabelingError, OSError) as error:
-                raise InvalidJob(f"{source.name} has no transparency around {label!r}: {error}") from error
+                raise InvalidJob(
+                    f"{source.name} has no transparency around {label!r}, and cannot be cut out: {error}"
+                ) from error
         return read_source(ImageSource(file=str(path)), Path())
 
     def _tell(self, path: Path, text: str) -> None:
@@ -98,38 +101,20 @@ class SubjectCutter:
             f"{name}: cut out {found.label!r} ({found.mask.mean():.1%} of the photo{score}): {path}\n"
             f"  Look at {preview}. To correct it, give a mask, or use `subject-diffusion cutout {name}`."
         )
-        remark = small_networks_remark(self._networks, OPTION)
+        remark = small_networks_remark(self._cutter, OPTION)
         self._tell(path, f"{text}\n  {remark}." if remark else text)
 
     def _path(self, source: ImageSource, label: str) -> Path:
         """Return the path of a cut-out: the photo's name, and a hash of photo, label and networks."""
-        networks = self._networks
-        identity = [source.sha256 or "", label, networks.detect.fingerprint(), networks.segment.fingerprint()]
+        cutter = self._cutter
+        identity = [source.sha256 or "", label, cutter.detect.fingerprint(), cutter.segment.fingerprint()]
         digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]
         stem = Path(source.without_data().file or "subject").stem
         return self._folder / f"{stem}-{digest}.png"
 
 
-def load_networks(config: str) -> LabelingNetworks:
-    """Return the settings of the networks that cut subjects out.
-
-    A relative path of weights starts from the working folder, or from the project's folder if nothing is there.
-
-    Args:
-        config: settings: a TOML file, or a name in infra/configs.
-
-    Raises:
-        SettingsError: there is no such file, or it is invalid.
-    """
-    networks = load(CutoutExperiment, config).labeling
-    return networks.model_copy(
-        update={
-            "detect": networks.detect.model_copy(update={"checkpoint": _from_checkout(networks.detect.checkpoint)}),
-            "segment": networks.segment.model_copy(update={"checkpoint": _from_checkout(networks.segment.checkpoint)}),
-        }
-    )
-
-
-def _from_checkout(checkpoint: str) -> str:
-    in_checkout = CHECKOUT / checkpoint
-    return str(in_checkout) if in_checkout.exists() and not Path(checkpoint).exists() else checkpoint
+def _cure(photo: str, label: str) -> str:
+    """Return how to cut out by hand what the detector does not find."""
+    cutout = f"{Path(photo).stem}.cutout.png"
+    command = ["subject-diffusion", "cutout", photo, "--label", label, "--box", "0.1,0.3,0.5,0.9", "--out", cutout]
+    return f"With a box: `{shlex.join(command)}`, then `--subject {shlex.quote(f'{cutout}:{label}')}`"

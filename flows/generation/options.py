@@ -77,7 +77,7 @@ Layout = Annotated[
         rich_help_panel=_SUBJECTS,
     ),
 ]
-CutoutConfig = Annotated[
+Cutout = Annotated[
     str,
     typer.Option(
         metavar="CONFIG",

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flows.cutout_networks import naming_small_networks
+from flows.generation.cutouts import OPTION
 from flows.generation.errors import InvalidJob
 from flows.generation.generator import GeneratedImage, Generator, Progress
 from flows.generation.images import decode_image
@@ -83,7 +85,8 @@ class ImageService:
 
     def _cut(self, picture: bytes, name: str, label: str, box: tuple[float, ...] | None) -> Cutout:
         photo = decode_photo(picture, name, self.limits.max_pixels)
-        return self._cutter.cut(photo, label, box=box)
+        with naming_small_networks(self._cutter, OPTION):
+            return self._cutter.cut(photo, label, box=box)
 
     def _cut_out_opaque(self, job: GenerationJob) -> GenerationJob:
         """Return the job with masks for pictures that have neither mask nor transparency."""

@@ -1,6 +1,8 @@
 """`generate` with more than one process or model: workers on Ray, and the networks that cut subjects out."""
 
 import json
+import re
+import shlex
 import shutil
 from functools import partial
 from pathlib import Path
@@ -91,3 +93,19 @@ def test_a_subject_is_cut_out_of_an_opaque_picture(tmp_path: Path, monkeypatch: 
     code, _, errors = run("--from", file, "--subject", "scene.png", "--out", "again")
     assert code == 0, errors
     assert "identical" in errors
+
+
+def test_a_subject_that_is_not_found_is_named_with_the_command_that_cuts_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(compose((20262, 0), ONE).image).save("my scene.png")
+    code, files, errors = run("--subject", "my scene.png:tall unicorn", "--prompt", "x", "--steps", "1")
+    assert (code, files) == (2, [])
+    assert "my scene.png: the detector found no 'tall unicorn'" in errors
+    (command,) = re.findall("`(subject-diffusion cutout .*?)`", errors)
+    done = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert done.exit_code == 0, done.output
+    (subject,) = re.findall("`--subject (.*?)`", errors)
+    code, files, errors = run("--subject", *shlex.split(subject), "--prompt", "x", "--steps", "1")
+    assert (code, len(files)) == (0, 1), errors

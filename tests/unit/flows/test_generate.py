@@ -262,7 +262,7 @@ def nothing(folder: Path) -> None:
         (["--subject", ".:cat"], nothing, ". is not a file"),
         (["--subject", "taxi.png: "], nothing, "label is blank"),
         (["--subject", "taxi.png"], nothing, "--subject taxi.png: give FILE:LABEL"),
-        (["--subject", "opaque.png:cat"], nothing, "opaque.png has no transparency around 'cat': "),
+        (["--subject", "opaque.png:cat"], nothing, "opaque.png has no transparency around 'cat', and cannot be cut"),
         (["--subject", "taxi.png:cat", "--mask", "mask.png"], nothing, "mask of 'cat' is 8x8, its picture 256x256"),
         (["--subject", "taxi.png:vehicle"] * 9, nothing, "9 subjects, but this model takes 2: give fewer"),
         (["--subject", "taxi.png:cat", "--box", "0,0,1.5,1"], nothing, "subjects.0.box.2: Input should be less"),
@@ -285,7 +285,7 @@ def nothing(folder: Path) -> None:
         ([], out_is_a_file, "--out "),
         (["--jobs", "jobs.jsonl"], nothing, "--jobs brings its own settings: leave out --prompt"),
         (["--from", "taxi.png"], nothing, "--from brings its own settings: leave out --prompt"),
-        (["--cutout-config", "no-such-file"], nothing, "no-such-file: no such file"),
+        (["--cutout", "no-such-file"], nothing, "no-such-file: no such file"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
@@ -293,7 +293,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     folder: Path, words: list[str], prepare: Callable[[Path], None], message: str
 ) -> None:
     prepare(folder)
-    code, files, errors = run("--prompt", "snow", "--cutout-config", "no_cutter.toml", *words)
+    code, files, errors = run("--prompt", "snow", "--cutout", "no_cutter.toml", *words)
     assert (code, files) == (2, [])
     assert message in errors
     assert errors.count("error: ") == 1
