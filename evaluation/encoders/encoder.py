@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from evaluation.protocols import EncoderSpec
 
 Image = UInt8[np.ndarray, "h w 3"]
 """An image, RGB, after its EXIF orientation."""
+Embedding = Float32[np.ndarray, "D"]
+"""Embedding of an image or a prompt, of any length (not normalised)."""
 
 
 class ImageEncoder(Protocol):
