@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 
 RelativeBox = tuple[float, float, float, float]
 """Box as shares of the image's sides, 0 to 1: left, top, right, bottom."""
@@ -43,6 +44,8 @@ class Subject:
     """The one of `images` that a model gets as reference."""
     live: bool = False
     """Whether the subject is a person or an animal, which decides its prompts in DreamBench."""
+    region: RelativeBox | None = None
+    """Box of the subject in its input image; None where the image as a whole stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class Benchmark:
     """Number of images to generate for each case."""
     notes: tuple[str, ...] = ()
     """Choices where the publication is silent, for the header of a report."""
+    images_folder: Path | None = None
+    """Folder of the subjects' images, if the benchmark's file names one; otherwise the user gives it."""
 
     @cached_property
     def image_count(self) -> int:

@@ -6,8 +6,10 @@ benchmark = load_benchmark("dreambench")
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 
 from evaluation.benchmarks.benchmark import Benchmark
+from evaluation.benchmarks.benchmark_file import read_benchmark
 from evaluation.benchmarks.dreambench import VARIANTS, dreambench
 from evaluation.benchmarks.human import human
 from evaluation.benchmarks.layout import layout
@@ -32,17 +34,20 @@ def benchmark_names() -> tuple[str, ...]:
     return tuple(_SHIPPED)
 
 
-def load_benchmark(name: str) -> Benchmark:
+def load_benchmark(name: str | Path) -> Benchmark:
     """Return a benchmark.
 
     Args:
-        name: one of `benchmark_names`.
+        name: one of `benchmark_names`, or the path of a benchmark's file (`.toml` or `.json`).
 
     Raises:
-        InvalidBenchmark: there is no benchmark of this name.
+        InvalidBenchmark: there is no benchmark of this name, or the file is unusable.
+        ImagesError: images are missing from the folder that the file names.
     """
+    if isinstance(name, Path) or name.endswith((".toml", ".json")):
+        return read_benchmark(Path(name))
     if name not in _SHIPPED:
-        raise InvalidBenchmark(f"benchmark {name!r}: {_suggestion(name)}")
+        raise InvalidBenchmark(f"benchmark {name!r}: {_suggestion(name)}, or give the path of a .toml or .json file")
     return _SHIPPED[name]()
 
 
