@@ -29,6 +29,8 @@ LIGHT = (
     "labeling.execution.supervisor",
     "labeling.execution.child",
     "labeling.execution.run",
+    "evaluation.benchmarks.catalog",
+    "evaluation.benchmarks.openimages",
     "miniature.scoring.score_options",
     "flows.experiment",
     "flows.score",
