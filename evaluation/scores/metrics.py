@@ -1,8 +1,9 @@
 """Names and meanings of the metrics, for tables."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evaluation.protocols import EncoderSpec
+from evaluation.protocols import EncoderSpec, Protocol
 
 CLIP_T = "CLIP-T"
 MISSING, SWAPPED, MERGED = "Missing", "Swapped", "Merged"
@@ -28,7 +29,7 @@ def likeness(spec: EncoderSpec) -> Metric:
 
 def lowest(spec: EncoderSpec) -> Metric:
     """Return the similarity to the subject that an image of several shows least."""
-    return Metric(f"{spec.metric} lowest", "The same to the subject that the image shows least.", True)
+    return Metric(f"{spec.metric} lowest", "Cosine to the photos of the subject that the image shows least.", True)
 
 
 def product(spec: EncoderSpec) -> Metric:
@@ -45,8 +46,17 @@ def copying(spec: EncoderSpec) -> Metric:
 
 PROMPT = Metric(CLIP_T, "Cosine of image and prompt.", True)
 PRESENCE = (
-    Metric(MISSING, "Share of images in which a subject is like no region.", False),
-    Metric(SWAPPED, "Share of images in which subjects are in each other's regions.", False),
-    Metric(MERGED, "Share of images in which one region has the traits of two subjects.", False),
+    Metric(MISSING, "Share of images in which a subject is like no region; 0 is best.", False),
+    Metric(SWAPPED, "Share of images whose subjects are in each other's regions; 0 is best.", False),
+    Metric(MERGED, "Share of images in which one region has the traits of two subjects; 0 is best.", False),
 )
-PLACE = Metric(BOX_IOU, "Intersection over union of the requested and the detected box.", True)
+PLACE = Metric(BOX_IOU, "Intersection over union of the requested and the detected boxes; 1 is best.", True)
+
+
+def all_metrics(protocol: Protocol) -> Iterator[Metric]:
+    """Yield all metrics of a protocol."""
+    for spec in protocol.subject_encoders:
+        yield from (likeness(spec), lowest(spec), product(spec), copying(spec))
+    if protocol.prompt_encoder is not None:
+        yield PROMPT
+    yield from (*PRESENCE, PLACE)

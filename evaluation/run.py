@@ -1,0 +1,198 @@
+"""An evaluation: embed images, photos and prompts, score, and write one file for each protocol.
+
+Interrupted, it resumes from the cache of embeddings, which is keyed by content, and writes the same files.
+
+    OUT/PROTOCOL/scores.parquet     rows of `evaluation.results`
+    OUT/regions/                    cut-outs of the subjects' regions, if presence is judged
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from evaluation.benchmarks.benchmark import Benchmark
+from evaluation.embedding_cache import EmbeddingCache
+from evaluation.embeddings import Progress, embed_files
+from evaluation.encoders.encoder import ImageEncoder, TextEncoder
+from evaluation.errors import EvaluationError
+from evaluation.images import GeneratedFile
+from evaluation.protocols import EncoderSpec, Protocol
+from evaluation.region_scores import calibrate_presence, region_scores
+from evaluation.regions import Regions, SubjectDetector, cut_regions, region_files
+from evaluation.results import FILE, Bounds, Evaluation, Header, read_evaluation, write_evaluation
+from evaluation.scores.copying import copy_bounds
+from evaluation.scoring import Embedded, References, Scorer, input_index
+
+_PROMPTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks of an evaluation."""
+
+    images: Mapping[EncoderSpec, ImageEncoder]
+    """Encoder of images for each spec that the protocols name."""
+    prompts: Mapping[EncoderSpec, TextEncoder] = field(default_factory=dict)
+    """Encoder of prompts for each `Protocol.prompt_encoder`."""
+    detector: SubjectDetector | None = None
+    """Finds subjects in images, for presence and box fidelity."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated."""
+
+    method: str
+    """Name of the model or folder that made the images."""
+    benchmark: Benchmark
+    """Subjects, prompts and boxes."""
+    files: Sequence[GeneratedFile]
+    """A place for each image of the benchmark."""
+    references: References
+    """Files of the subjects' photos."""
+
+
+def evaluate(
+    subject: Subject,
+    protocols: Sequence[Protocol],
+    networks: Networks,
+    out: Path,
+    cache: EmbeddingCache,
+    on_progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Score images by each protocol and write the results.
+
+    Args:
+        subject: images and benchmark.
+        protocols: the protocols.
+        networks: encoders of all protocols.
+        out: folder of the results.
+        cache: embeddings of earlier evaluations.
+        on_progress: receives the number of embedded files, and of all.
+
+    Raises:
+        ImagesError: images are missing or unreadable, and a protocol refuses that; or a photo is unreadable.
+        EncoderWeightsError: an embedding is NaN or infinite.
+        EvaluationError: `out` holds the evaluation of another method or benchmark.
+    """
+    for protocol in protocols:
+        _refuse_another(out / protocol.name, subject)
+    regions = cut_regions(subject.files, subject.benchmark, out / "regions", networks.detector)
+    specs = list(dict.fromkeys(spec for protocol in protocols for spec in _specs(protocol)))
+    encoders = [networks.images[spec] for spec in specs]
+    found = embed_files(encoders, _all_files(subject, regions), cache, on_progress=on_progress)
+    images = dict(zip(specs, found, strict=True))
+    evaluations = []
+    for protocol in protocols:
+        prompts = _embed_prompts(subject.benchmark, protocol, networks)
+        embedded = Embedded({spec: images[spec] for spec in _specs(protocol)}, prompts)
+        scorer = Scorer(subject.benchmark, protocol, subject.references, embedded)
+        evaluation = _score(subject, scorer, networks, regions)
+        write_evaluation(evaluation, out / protocol.name)
+        evaluations.append(evaluation)
+    return evaluations
+
+
+def _score(subject: Subject, scorer: Scorer, networks: Networks, regions: Mapping[str, Regions]) -> Evaluation:
+    scorer.refuse_problems(subject.files)
+    protocol = scorer.protocol
+    judged = bool(regions) and bool(protocol.subject_encoders) and len(subject.references) > 1
+    threshold = calibrate_presence(scorer, protocol.subject_encoders[0]) if judged else None
+    scores = (*scorer.likeness(subject.files), *region_scores(scorer, subject.files, regions, threshold))
+    benchmark = subject.benchmark
+    header = Header(
+        method=subject.method,
+        benchmark=benchmark.name,
+        benchmark_title=benchmark.title,
+        benchmark_source=benchmark.source,
+        benchmark_hash=benchmark_hash(benchmark),
+        benchmark_notes=benchmark.notes,
+        images=benchmark.image_count,
+        images_per_case=benchmark.images_per_case,
+        photos_hash=_hash_of_files(subject.references),
+        protocol=protocol,
+        weights={spec.name: networks.images[spec].weights_hash for spec in _specs(protocol)},
+        bounds={spec.metric: photo_bounds(scorer, spec) for spec in protocol.subject_encoders},
+        detector=None if networks.detector is None or not regions else networks.detector.name,
+        presence_threshold=threshold,
+        unscored=scorer.problems(subject.files),
+    )
+    return Evaluation(header, scores, {file.name: str(file.path or "") for file in subject.files})
+
+
+def photo_bounds(scorer: Scorer, spec: EncoderSpec) -> Bounds:
+    """Return the scores of the benchmark's own photos: different photos of a subject (i ≠ j), and copies.
+
+    Raises:
+        ImagesError: a photo cannot be read.
+    """
+    scale = scorer.protocol.scale
+    means, sums, counts, copies = [], 0.0, 0, []
+    for name, photos in scorer.references.items():
+        if len(photos) > 1:
+            similarities = scorer.photo_similarities(name, name, spec)
+            different = similarities[~np.eye(len(photos), dtype=bool)]
+            means.append(different.mean())
+            sums, counts = sums + different.sum(), counts + len(different)
+            copies.append(copy_bounds(similarities, input_index(scorer.benchmark.subjects[name])))
+    if not means:
+        return Bounds(macro=scale, micro=scale)  # a photo with itself: nothing else is known
+    ordinary, exact = (scale * float(np.mean(column)) for column in zip(*copies, strict=True))
+    return Bounds(
+        macro=scale * float(np.mean(means)), micro=scale * sums / counts, ordinary_copy=ordinary, exact_copy=exact
+    )
+
+
+def benchmark_hash(benchmark: Benchmark) -> str:
+    """Return 12 hex digits that change with the benchmark's subjects, cases and number of images."""
+    parts = (sorted(benchmark.subjects.items()), benchmark.cases, benchmark.images_per_case)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _refuse_another(folder: Path, subject: Subject) -> None:
+    if (folder / FILE).exists():
+        header = read_evaluation(folder).header
+        if (header.method, header.benchmark) != (subject.method, subject.benchmark.name):
+            raise EvaluationError(
+                f"{folder} holds the evaluation of {header.method!r} on {header.benchmark}: give another --out"
+            )
+
+
+def _specs(protocol: Protocol) -> list[EncoderSpec]:
+    """Return the encoders of images that a protocol takes, each once."""
+    prompt = () if protocol.prompt_encoder is None else (protocol.prompt_encoder,)
+    return list(dict.fromkeys((*protocol.subject_encoders, *prompt)))
+
+
+def _all_files(subject: Subject, regions: Mapping[str, Regions]) -> list[Path]:
+    generated = (file.path for file in subject.files if file.path is not None)
+    photos = (path for paths in subject.references.values() for path in paths)
+    return [*photos, *generated, *region_files(regions)]
+
+
+def _embed_prompts(benchmark: Benchmark, protocol: Protocol, networks: Networks) -> dict[str, Float[np.ndarray, " D"]]:
+    if protocol.prompt_encoder is None:
+        return {}
+    encoder = networks.prompts[protocol.prompt_encoder]
+    prompts = list(dict.fromkeys(case.prompt for case in benchmark.cases))
+    vectors: dict[str, Float[np.ndarray, " D"]] = {}
+    for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+        some = prompts[start : start + _PROMPTS_AT_ONCE]
+        with torch.inference_mode():
+            rows = encoder.embed_prompts(some).float().cpu().numpy()
+        vectors.update(zip(some, rows, strict=True))
+    return vectors
+
+
+def _hash_of_files(references: Mapping[str, Iterable[Path]]) -> str:
+    whole = hashlib.sha256()
+    for name, paths in sorted(references.items()):
+        whole.update(name.encode())
+        for path in paths:
+            whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()[:12]

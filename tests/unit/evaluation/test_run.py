@@ -1,0 +1,188 @@
+"""An evaluation from files to figures, with the trained embedder of the miniature world."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from evaluation.benchmarks.benchmark import Benchmark
+from evaluation.embedding_cache import EmbeddingCache
+from evaluation.errors import EvaluationError, ImagesError
+from evaluation.images import find_images
+from evaluation.protocols import Comparison, MissingImages, Protocol
+from evaluation.results import Evaluation, read_evaluation
+from evaluation.run import Networks, Subject, evaluate
+from evaluation.scoring import References
+from tests.sprite_benchmark import (
+    PROTOCOL,
+    SPEC,
+    SpriteEncoder,
+    benchmark,
+    image_of,
+    swap_boxes,
+    write,
+    write_images,
+    write_photos,
+)
+
+WRONG = ("Missing", "Swapped", "Merged")
+
+
+@dataclass(frozen=True)
+class Setting:
+    bench: Benchmark
+    photos: References
+    images: Path
+    encoder: SpriteEncoder
+
+    def evaluate(self, images: Path, out: Path, protocol: Protocol = PROTOCOL, method: str = "m") -> Evaluation:
+        subject = Subject(method, self.bench, find_images(images, self.bench), self.photos)
+        networks = Networks({SPEC: self.encoder})
+        (found,) = evaluate(subject, [protocol], networks, out, EmbeddingCache(self.images.parent / "cache"))
+        return found
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    folder = tmp_path_factory.mktemp("sprites")
+    bench = benchmark()
+    write_images(bench, folder / "images")
+    return Setting(bench, write_photos(bench, folder / "photos"), folder / "images", SpriteEncoder())
+
+
+@pytest.fixture(scope="module")
+def good(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    return setting.evaluate(setting.images, tmp_path_factory.mktemp("good"))
+
+
+@pytest.fixture
+def images(setting: Setting, tmp_path: Path) -> Path:
+    """A copy of the images, to plant a defect in."""
+    return Path(shutil.copytree(setting.images, tmp_path / "images"))
+
+
+def values(evaluation: Evaluation) -> dict[str, float]:
+    return {name: figure.value for name, figure in evaluation.figures.items()}
+
+
+def pairs(bench: Benchmark) -> list[int]:
+    return [number for number, case in enumerate(bench.cases) if len(case.subjects) == 2]
+
+
+def test_images_of_a_perfect_model_have_no_defect(good: Evaluation) -> None:
+    found = values(good)
+    assert {name: found[name] for name in WRONG} == dict.fromkeys(WRONG, 0.0)
+    bounds = good.header.bounds["Embedder"]
+    assert bounds.ordinary_copy is not None
+    assert bounds.exact_copy is not None
+    assert found["Embedder copy"] < (bounds.ordinary_copy + bounds.exact_copy) / 2
+
+
+def test_copies_of_the_input_photo_are_seen_by_the_copy_score_alone(
+    setting: Setting, good: Evaluation, images: Path, tmp_path: Path
+) -> None:
+    alone = [case for case in setting.bench.cases if len(case.subjects) == 1]
+    for case in alone:
+        for file in (images / case.name).iterdir():
+            shutil.copy(setting.photos[case.subjects[0]][0], file)
+    found = setting.evaluate(images, tmp_path / "out")
+    copied = [score.value for score in found.by_metric["Embedder copy"] if score.case in {case.name for case in alone}]
+    ceiling = found.header.bounds["Embedder"].exact_copy
+    assert sum(filter(None, copied)) / len(copied) == pytest.approx(ceiling, abs=1e-6)
+    assert {name: values(found)[name] for name in WRONG} == dict.fromkeys(WRONG, 0.0)
+
+
+def test_swapped_subjects_are_seen_by_the_swap_score_alone(setting: Setting, images: Path, tmp_path: Path) -> None:
+    for number in pairs(setting.bench):
+        case = setting.bench.cases[number]
+        write(images / case.name / "0.png", image_of(setting.bench, swap_boxes(case), 0))
+    found = values(setting.evaluate(images, tmp_path / "out"))
+    assert found["Swapped"] == pytest.approx(len(pairs(setting.bench)) / 2 / len(setting.bench.cases))
+    assert (found["Missing"], found["Merged"]) == (0.0, 0.0)
+
+
+def test_a_missing_subject_is_seen_by_the_missing_score_alone(setting: Setting, images: Path, tmp_path: Path) -> None:
+    for number in pairs(setting.bench):
+        case = setting.bench.cases[number]
+        one_alone = type(case)(case.name, case.subjects[:1], case.prompt, case.group, case.boxes[:1])
+        write(images / case.name / "1.png", image_of(setting.bench, one_alone, 1))
+    found = values(setting.evaluate(images, tmp_path / "out"))
+    assert found["Missing"] == pytest.approx(len(pairs(setting.bench)) / 2 / len(setting.bench.cases))
+    assert (found["Swapped"], found["Merged"]) == (0.0, 0.0)
+
+
+def test_a_missing_image_is_refused_by_name(setting: Setting, images: Path, tmp_path: Path) -> None:
+    name = setting.bench.cases[0].name
+    (images / name / "1.png").unlink()
+    with pytest.raises(ImagesError, match=rf"1 of 18 images .* {name}/1 \(missing\).*--allow-missing"):
+        setting.evaluate(images, tmp_path / "out")
+
+
+def test_an_image_that_is_left_out_is_counted_and_not_averaged(
+    setting: Setting, good: Evaluation, images: Path, tmp_path: Path
+) -> None:
+    name = setting.bench.cases[0].name
+    (images / name / "1.png").write_bytes(b"no image")
+    protocol = PROTOCOL.model_copy(update={"missing": MissingImages.LEAVE_OUT})
+    found = setting.evaluate(images, tmp_path / "out", protocol)
+    assert list(found.header.unscored) == [f"{name}/1"]
+    assert "unreadable" in found.header.unscored[f"{name}/1"]
+    assert found.figures["Embedder"].images == 17
+    kept = {(score.case, score.index): score.value for score in good.by_metric["Embedder"]}
+    now = {(score.case, score.index): score.value for score in found.by_metric["Embedder"]}
+    assert now.pop((name, 1)) is None
+    kept.pop((name, 1))
+    assert now == pytest.approx(kept, abs=1e-6)
+
+
+def test_an_image_that_counts_as_0_lowers_the_average(setting: Setting, images: Path, tmp_path: Path) -> None:
+    name = setting.bench.cases[0].name
+    (images / name / "1.png").unlink()
+    protocol = PROTOCOL.model_copy(update={"missing": MissingImages.ZERO})
+    found = setting.evaluate(images, tmp_path / "out", protocol)
+    (zero,) = [score for score in found.by_metric["Embedder"] if score.reason]
+    assert (zero.case, zero.index, zero.value, zero.reason) == (name, 1, 0.0, "missing")
+    assert found.figures["Embedder"].images == 18
+
+
+def test_an_unreadable_photo_is_refused_by_name(setting: Setting, tmp_path: Path) -> None:
+    name, files = next(iter(setting.photos.items()))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    photos = {**setting.photos, name: (broken, *files[1:])}
+    changed = Setting(setting.bench, photos, setting.images, setting.encoder)
+    with pytest.raises(ImagesError, match=r"broken\.png: this photo of"):
+        changed.evaluate(setting.images, tmp_path / "out")
+
+
+def test_each_comparison_leaves_out_what_it_says(setting: Setting, tmp_path: Path) -> None:
+    """Exact copies of the input score 1 against the input alone, less against all, and least against the others."""
+    copies = tmp_path / "copies"
+    for case in setting.bench.cases:
+        for index in range(setting.bench.images_per_case):
+            (copies / case.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(setting.photos[case.subjects[0]][0], copies / case.name / f"{index}.png")
+    found = {}
+    for comparison in Comparison:
+        protocol = PROTOCOL.model_copy(update={"comparison": comparison, "name": comparison.value})
+        evaluation = setting.evaluate(copies, tmp_path / "out", protocol)
+        alone = [score for score in evaluation.by_metric["Embedder"] if "+" not in score.subjects]
+        found[comparison] = sum(score.value or 0.0 for score in alone) / len(alone), alone[0].pairs
+    assert found[Comparison.ONE_IMAGE] == (pytest.approx(1.0, abs=1e-5), 1)
+    assert found[Comparison.ALL_REFERENCES][1] == 3
+    assert found[Comparison.ALL_BUT_INPUT][1] == 2
+    all_three, others = found[Comparison.ALL_REFERENCES][0], found[Comparison.ALL_BUT_INPUT][0]
+    assert all_three == pytest.approx((1 + 2 * others) / 3, abs=1e-5)
+
+
+def test_results_are_read_back_as_they_were_written(setting: Setting, tmp_path: Path) -> None:
+    written = setting.evaluate(setting.images, tmp_path / "out")
+    assert read_evaluation(tmp_path / "out" / "sprites") == written
+
+
+def test_another_method_does_not_overwrite_results(setting: Setting, tmp_path: Path) -> None:
+    setting.evaluate(setting.images, tmp_path / "out")
+    setting.evaluate(setting.images, tmp_path / "out")
+    with pytest.raises(EvaluationError, match="give another --out"):
+        setting.evaluate(setting.images, tmp_path / "out", method="another")
