@@ -15,6 +15,11 @@ class BenchmarkProblem(ValueError):
     """A benchmark contradicts itself; the message names the subject or case, the value and the remedy."""
 
 
+def file_name(words: str) -> str:
+    """Return words as part of a subject's name: in lower case, with underscores for all but letters and digits."""
+    return re.sub("[^a-z0-9]", "_", words.lower())
+
+
 def refuse_inconsistent(benchmark: Benchmark) -> None:
     """Check names, prompts and boxes of all subjects and cases.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import Field
 
 from evaluation.benchmarks.benchmark import Benchmark, Case, RelativeBox, Subject
+from evaluation.benchmarks.checks import file_name
 from evaluation.benchmarks.dreambench import dreambench_prompts
 from evaluation.benchmarks.openimages_csv import BoxRow, class_names, single_boxes
 from evaluation.benchmarks.prompts import PromptTemplate
@@ -150,9 +151,8 @@ def _hash(seed: int, text: str) -> bytes:
 
 def _subject(label: str, class_name: str, number: int, entity: _Entity) -> Subject:
     word = class_name.lower()
-    name = "".join(character if character.isalnum() else "_" for character in word)
     image = f"{entity.image}.jpg"
-    return Subject(f"{name}-{number}", word, (image,), image, label in _classes().live, entity.box)
+    return Subject(f"{file_name(word)}-{number}", word, (image,), image, label in _classes().live, entity.box)
 
 
 def _benchmark(entities: list[Subject], rule: OpenImagesRule, splits: tuple[str, ...], classes: int) -> Benchmark:
