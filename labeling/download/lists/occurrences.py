@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO
 
 import duckdb
@@ -16,16 +17,28 @@ VALUES = ("width", "height", "aesthetic_score", "punsafe", "pwatermark")
 """LAION's names of the columns by which a row may be refused before its URL is fetched."""
 
 
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Earlier rows of the list with the URL of a row."""
+
+    occurrence: int
+    """Number of earlier rows."""
+    values: str
+    """Number that changes with the `VALUES` of the earlier rows."""
+
+
 class Occurrences:
-    """Table on disk with the occurrence of each row: the number of earlier rows with the same URL. 44 bytes per row."""
+    """Table on disk with the rows whose URL the list repeats, about 60 bytes each."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self._database = database
 
-    def between(self, first: int, stop: int) -> dict[int, int]:
-        """Return the occurrence of each row in [first, stop) by row; rows whose occurrence is 0 are left out."""
-        query = "SELECT list_row, occurrence FROM repeated WHERE list_row >= ? AND list_row < ? AND occurrence > 0"
-        return dict(self._database.execute(query, [first, stop]).fetchall())
+    def between(self, first: int, stop: int) -> dict[int, Repeat]:
+        """Return the rows in [first, stop) that repeat the URL of an earlier row, in order."""
+        query = """SELECT list_row, occurrence, earlier_values FROM repeated
+                   WHERE list_row >= ? AND list_row < ? AND occurrence > 0 ORDER BY list_row"""
+        rows = self._database.execute(query, [first, stop]).fetchall()
+        return {row: Repeat(occurrence, str(values)) for row, occurrence, values in rows}
 
     def write_variants(self, file: IO[bytes]) -> None:
         """Write a Parquet file with the first row of each repeated URL and set of `VALUES`.
@@ -64,9 +77,14 @@ def count_occurrences(files: Sequence[UPath]) -> Iterator[Occurrences]:
                     SELECT list_row, unhex(left(sha256(coalesce(url, '')), 32)), {values} FROM new_rows"""
             )
             first += table.num_rows
+        as_text = ", ".join(f"coalesce({COLUMNS[name]}::VARCHAR, '')" for name in VALUES)
         database.execute(
-            """CREATE TABLE repeated AS
-               SELECT *, row_number() OVER (PARTITION BY digest ORDER BY list_row) - 1 AS occurrence FROM listed
-               QUALIFY count(*) OVER (PARTITION BY digest) > 1 ORDER BY list_row"""
+            f"""CREATE TABLE repeated AS
+                SELECT *, row_number() OVER url - 1 AS occurrence,
+                       sum(md5_number_lower(concat_ws('|', {as_text}))) OVER earlier AS earlier_values
+                FROM listed
+                WINDOW url AS (PARTITION BY digest ORDER BY list_row),
+                       earlier AS (url ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+                QUALIFY count(*) OVER (PARTITION BY digest) > 1 ORDER BY list_row"""
         )
         yield Occurrences(database)

@@ -6,7 +6,7 @@ fits in memory.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from infra.storage import publish, publish_bytes
 from labeling.config import LabelingConfig, Stale
 from labeling.download.lists.list_reader import list_digest, list_files, read_slices
 from labeling.download.lists.names import key_of, shard_name
-from labeling.download.lists.occurrences import Occurrences, count_occurrences
+from labeling.download.lists.occurrences import Occurrences, Repeat, count_occurrences
 from labeling.errors import BadInput, ShardStale
 from labeling.sdd.schema import Layer, ListedUrl
 from labeling.sdd.shards import ShardStore
@@ -93,23 +93,45 @@ def _write_shard(
     number: int, table: pa.Table, occurrences: Occurrences, store: ShardStore, config: LabelingConfig
 ) -> None:
     first, shard = number * config.images_per_shard, shard_name(number)
-    repeated = occurrences.between(first, first + table.num_rows)
-    rows = []
-    for list_row, record in enumerate(table.to_pylist(), first):
-        record["url"] = record["url"] or ""
-        record |= {"list_row": list_row, "key": key_of(record["url"], repeated.get(list_row, 0))}
-        rows.append(ListedUrl(**record))
-    rows.sort(key=lambda row: row.key)
-    stamp = hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
+    repeats = occurrences.between(first, first + table.num_rows)
+    rows = _planned_rows(table, first, repeats)
+    stamp, rebuild = _stamp(rows, repeats), config.stale is Stale.REBUILD
     former = store.stamp(Layer.URLS, shard)
-    if former is None or (former.stamp != stamp and config.stale is Stale.REBUILD):
-        store.write(Layer.URLS, shard, rows, ListedUrl, stamp, replace=True)
-    elif former.stamp != stamp:
+    if former and (former.stamp == stamp or (former.stamp == _former_stamp(rows) and not rebuild)):
+        return
+    if former and not rebuild:
         last = first + table.num_rows - 1
         raise ShardStale(
             f"{store.path(Layer.URLS, shard)} was not planned from the rows {first} to {last} of {config.urls!r}: "
             "give a new root, or rebuild it with --set labeling.stale=rebuild"
         )
+    store.write(Layer.URLS, shard, rows, ListedUrl, stamp, replace=True)
+
+
+def _planned_rows(table: pa.Table, first: int, repeats: Mapping[int, Repeat]) -> list[ListedUrl]:
+    """Return the rows of a piece of the list that begins with row `first`, in the order of their keys."""
+    rows = []
+    for list_row, record in enumerate(table.to_pylist(), first):
+        record["url"] = record["url"] or ""
+        earlier = repeats[list_row].occurrence if list_row in repeats else 0
+        record |= {"list_row": list_row, "key": key_of(record["url"], earlier)}
+        rows.append(ListedUrl(**record))
+    return sorted(rows, key=lambda row: row.key)
+
+
+def _stamp(rows: Sequence[ListedUrl], repeats: Mapping[int, Repeat]) -> str:
+    """Return a hash of the rows and of the earlier rows with their URLs, which decide whether they are fetched."""
+    earlier = [(row.list_row, repeats[row.list_row].values) for row in rows if row.url and row.list_row in repeats]
+    return _hash(f"{rows!r}{earlier!r}") if earlier else _former_stamp(rows)
+
+
+def _former_stamp(rows: Sequence[ListedUrl]) -> str:
+    """Return the stamp that earlier versions of this program wrote: a hash of the rows alone."""
+    return _hash(repr(rows))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _plan_path(store: ShardStore) -> UPath:

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.storage import publish
-from labeling.config import DownloadConfig, LabelingConfig
+from labeling.config import DownloadConfig, LabelingConfig, Stale
+from labeling.download.lists import url_list
 from labeling.download.lists.repeats import repeats_to_fetch
 from labeling.download.lists.url_list import plan_urls, variants_path
 from labeling.download.screening.stage import verdict_of_listing, verdict_of_values
@@ -137,3 +138,34 @@ def test_a_plan_of_an_earlier_version_is_completed_from_the_list(tmp_path: Path)
     plan_urls(config)
     assert repeats_to_fetch(store, PAPER) == {9}
     assert {path: path.stat().st_mtime_ns for path in files} == files, "the shards stay as they are"
+
+
+def shard_stamps(root: Path, scores: list[float], stale: Stale = Stale.REFUSE) -> list[str]:
+    """The stamps of the planned shards of a list: two rows a shard, and "a" in the first and in the last of them."""
+    pq.write_table(pa.table({"URL": ["a", "b", "c", "d", "a", "e"], "AESTHETIC_SCORE": scores}), root / "list.parquet")
+    urls = str(root / "list.parquet")
+    config = LabelingConfig(root=str(root / "sdd"), urls=urls, images_per_shard=2, stale=stale)
+    store, shards = ShardStore(config.root), plan_urls(config)
+    return [store.stamp("urls", shard).stamp for shard in shards]
+
+
+def test_a_corrected_value_changes_the_shards_of_later_rows_with_the_same_url(tmp_path: Path) -> None:
+    """Whether such a row is fetched depends on it, so the images of those shards are stale too."""
+    first, middle, last = shard_stamps(tmp_path, [6.0] * 6)
+    corrected = shard_stamps(tmp_path, [1.0, *[6.0] * 5], Stale.REBUILD)
+    assert (corrected[0] != first, corrected[1] == middle, corrected[2] != last) == (True, True, True)
+    assert shard_stamps(tmp_path, [6.0] * 6, Stale.REBUILD) == [first, middle, last]
+    later_alone = shard_stamps(tmp_path, [*[6.0] * 4, 1.0, 6.0], Stale.REBUILD)
+    assert later_alone[:2] == [first, middle], "no row depends on later ones"
+
+
+def test_shards_that_earlier_versions_stamped_are_current_until_they_are_rebuilt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier_version:
+        earlier_version.setattr(url_list, "_stamp", lambda rows, repeats: url_list._former_stamp(rows))
+        former = shard_stamps(tmp_path, [6.0] * 6)
+    Path(variants_path(ShardStore(str(tmp_path / "sdd"))).path).unlink()
+    assert shard_stamps(tmp_path, [6.0] * 6) == former
+    rebuilt = shard_stamps(tmp_path, [6.0, 1.0, *[6.0] * 4], Stale.REBUILD)
+    assert [a == b for a, b in zip(rebuilt, former, strict=True)] == [False, True, False]
