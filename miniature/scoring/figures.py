@@ -1,15 +1,15 @@
 """Figures of all scores: a share or a mean with its confidence interval, as a line of a table."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from evaluation.scores.averages import wilson_interval
+
 RESAMPLES = 1000
-_Z = 1.96
 _GAP = 2
 
 
@@ -57,16 +57,6 @@ def mean_by_image(of: Mapping[str, str], name: str, values: Sequence[Sequence[fl
     pairs = [(sum(own), len(own)) for own in values]
     total, count = (sum(column) for column in zip(*pairs, strict=True))
     return Figure(of, name, total / count, *bootstrap_interval(pairs), int(count))
-
-
-def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927); 0 to 1 where `count` is 0."""
-    if not count:
-        return 0.0, 1.0
-    share = hits / count
-    middle = share + _Z * _Z / (2 * count)
-    reach = _Z * math.sqrt(share * (1 - share) / count + _Z * _Z / (4 * count * count))
-    return max(0.0, (middle - reach) / (1 + _Z * _Z / count)), min(1.0, (middle + reach) / (1 + _Z * _Z / count))
 
 
 def bootstrap_interval(pairs: Sequence[tuple[float, int]]) -> tuple[float, float]:

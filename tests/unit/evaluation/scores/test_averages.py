@@ -58,3 +58,10 @@ def test_interval_resamples_subjects_not_images() -> None:
 def test_the_order_of_rows_changes_nothing() -> None:
     assert figure(SCORES, Average.MICRO) == figure(SCORES[::-1], Average.MICRO)
     assert list(shares_by_subject(SCORES[::-1], Average.MACRO)) == ["cat", "dog"]
+
+
+def test_a_share_of_none_keeps_its_doubt() -> None:
+    """No hit in 20 images: Wilson's interval ends at 3.84 / 23.84."""
+    found = figure([score(f"subject{number}", 0.0) for number in range(20)], Average.MACRO)
+    assert found is not None
+    assert (found.value, found.low, found.high) == (0.0, 0.0, pytest.approx(0.161, abs=0.001))

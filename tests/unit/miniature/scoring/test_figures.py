@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation.scores.averages import wilson_interval
 from miniature.scoring.figures import (
     Figure,
     Table,
@@ -13,7 +14,6 @@ from miniature.scoring.figures import (
     mean_by_image,
     share,
     share_by_image,
-    wilson_interval,
     write_json,
 )
 

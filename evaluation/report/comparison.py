@@ -1,0 +1,84 @@
+"""The comparison of methods: scores side by side, tests of their differences, and the same prompts and seeds."""
+
+from collections.abc import Iterator, Sequence
+
+from evaluation.benchmarks.published import published_rows
+from evaluation.errors import EvaluationError, InvalidProtocol
+from evaluation.report.document import Block, Document, Paragraph, Section, Table
+from evaluation.report.pictures import side_by_side
+from evaluation.report.score_table import ScoreTable
+from evaluation.results import Evaluation
+from evaluation.scores.averages import shares_by_subject
+from evaluation.scores.paired import Comparison, compare
+
+CASES = 12
+"""Cases whose images are shown side by side."""
+Results = Sequence[Evaluation]
+"""Evaluations of one method, one for each protocol."""
+
+
+def comparison_report(methods: Sequence[Results]) -> Document:
+    """Return the report of two or more methods; the first one is the base of all differences.
+
+    Raises:
+        InvalidProtocol: no protocol is common to all, or benchmarks, photos or weights differ.
+        EvaluationError: a method has no score of a subject that another has.
+    """
+    by_protocol = [{one.header.protocol.name: one for one in results} for results in methods]
+    common = [name for name in by_protocol[0] if all(name in other for other in by_protocol[1:])]
+    if not common:
+        names = "; ".join(f"{own[next(iter(own))].header.method}: {', '.join(own)}" for own in by_protocol)
+        raise InvalidProtocol(f"no protocol is common to all ({names}): evaluate both by one protocol")
+    tables = [[own[name] for own in by_protocol] for name in common]
+    sections = [Section(f"Protocol: {own[0].header.protocol.title}", list(_blocks(own))) for own in tables]
+    methods_text = " and ".join(one.header.method for one in tables[0])
+    images = Section("Images", [side_by_side(tables[0], CASES)])
+    return Document(f"{methods_text} on {tables[0][0].header.benchmark_title}", [*sections, images])
+
+
+def _blocks(evaluations: Sequence[Evaluation]) -> Iterator[Block]:
+    header = evaluations[0].header
+    yield ScoreTable.of(evaluations, published_rows(header.benchmark, header.protocol.name)).render()
+    for other in evaluations[1:]:
+        yield _test_table(evaluations[0], other)
+    yield Paragraph(
+        "Intervals: paired bootstrap over subjects. p: share of random exchanges of the methods, subject by subject, "
+        "with a difference as large, two-sided. Groups of subjects count as subjects, and share some of them."
+    )
+
+
+def _test_table(first: Evaluation, second: Evaluation) -> Table:
+    rows = []
+    for name in first.by_metric:
+        if name in second.by_metric:
+            found = compare_metric(first, second, name)
+            rows.append(
+                (
+                    name,
+                    f"{found.first:.3f}",
+                    f"{found.second:.3f}",
+                    f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})",
+                    f"{found.p_value:.4f}",
+                    f"{found.subjects}",
+                    "yes" if found.differs else "no",
+                )
+            )
+    names = (first.header.method, second.header.method)
+    headings = ("Metric", *names, "Difference (95 % interval)", "p", "Subjects", "Interval excludes 0")
+    return Table(f"{names[1]} minus {names[0]}, subject by subject", headings, tuple(rows))
+
+
+def compare_metric(first: Evaluation, second: Evaluation, metric: str) -> Comparison:
+    """Return the difference of two methods by one metric.
+
+    Raises:
+        EvaluationError: their subjects differ.
+    """
+    average = first.header.protocol.average
+    shares = [shares_by_subject(one.by_metric[metric], average) for one in (first, second)]
+    try:
+        return compare(*shares)
+    except ValueError as error:
+        raise EvaluationError(
+            f"{metric} of {first.header.method} and {second.header.method}: {error}; make the missing images"
+        ) from None
