@@ -168,7 +168,7 @@ def _benchmark(entities: list[Subject], rule: OpenImagesRule, splits: tuple[str,
             "Choice: the paper names no images, prompts or filters of its 296 classes with two entities each.",
             f"Boxes: IsGroupOf = 0, no body parts, area {rule.min_area:g} to {rule.max_area:g} of the image, sides "
             f"{rule.min_ratio:g} to {rule.max_ratio:g} of the image's. Of each class, the images with the "
-            f"largest SHA-256 of seed {rule.seed} and id; of an image, the largest box.",
+            f"largest SHA-256 of `{rule.seed}:SPLIT/ID`; of an image, the largest box.",
             "An entity is the box of its only image. Prompts are DreamBench's: those of live subjects for animals and "
             "people, those of objects for the rest.",
             _WARNING,

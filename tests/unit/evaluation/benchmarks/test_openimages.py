@@ -1,5 +1,6 @@
 """The rule that makes a list from Open Images' CSVs, on small files of their format."""
 
+import hashlib
 import random
 import tracemalloc
 
@@ -87,6 +88,13 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_rows(build):
     random.Random(1).shuffle(rows)
     assert images(build(rows)) == chosen
     assert images(build(rows, seed=1)) != chosen
+
+
+def test_the_largest_hashes_are_chosen(build):
+    names = [f"validation/{i:04x}" for i in range(40)]
+    names.sort(key=lambda name: hashlib.sha256(f"7:{name}".encode()).digest())
+    benchmark = build([row(f"{i:04x}", OWL) for i in range(40)], seed=7)
+    assert images(benchmark) == {f"{name}.jpg" for name in names[-2:]}
 
 
 def test_two_splits_are_one_pool(tmp_path):
