@@ -41,8 +41,8 @@ from model.weights.folders import (
     empty_visual_tower,
     image_encoder_settings,
     load_schedule,
-    load_tokenizer,
 )
+from model.weights.tokenizer import load_tokenizer
 
 HEADERS = header_reader(
     partial(torch.empty, device="meta"), str_to_torch_dtype, partial(load_state_dict, map_location="meta")

@@ -22,6 +22,7 @@ from model.errors import ModelWeightsError
 
 _CURE = "copy or download it again"
 _CURE_OF_NUMBERS = f"{_CURE}, or take an earlier checkpoint if training wrote it"
+_SETTINGS = (".json", ".txt")
 JsonObject = dict[str, Any]
 """Settings in a JSON file of diffusers, transformers or OpenCLIP."""
 
@@ -102,12 +103,17 @@ def report_damage(folder: Path) -> Iterator[None]:
         for path in sorted(folder.glob("*")):
             if read := _READERS.get(path.suffix):
                 _raise_if_damaged(path, read, error)
-        names = sorted(path.name for path in folder.glob("*.json") if "index" not in path.name)
-        if names:  # an index lists the files of weights
+        if names := _settings_files(folder):
             reason = f"{type(error).__name__}: {first_line(error)}"
-            settings = " and ".join(names)
-            raise ModelWeightsError(f"{folder} does not load with its {settings} ({reason}): {_CURE}") from error
+            raise ModelWeightsError(
+                f"{folder} does not load with its {', '.join(names)} ({reason}): {_CURE}"
+            ) from error
         raise
+
+
+def _settings_files(folder: Path) -> list[str]:
+    """Return the names of the files of settings or words in a folder; an index lists files of weights."""
+    return sorted(path.name for path in folder.glob("*") if path.suffix in _SETTINGS and "index" not in path.name)
 
 
 def check_number_settings(settings: Mapping[str, object], network: type, path: Path) -> None:
@@ -163,16 +169,37 @@ def check_tensors(where: Path | str, tensors: Mapping[str, Tensor], expected: Ma
     check_numbers(where, tensors)
 
 
-def check_shape(where: Path | str, name: str, shape: torch.Size, expected: torch.Size) -> None:
+def check_shape(
+    where: Path | str, name: str, shape: torch.Size, expected: torch.Size, settings: str = "its settings"
+) -> None:
     """Check the shape of one tensor.
+
+    Args:
+        where: the file.
+        name: name of the tensor.
+        shape: its shape.
+        expected: shape in the network.
+        settings: settings of the network, as the message names them.
 
     Raises:
         ModelWeightsError: the shapes differ.
     """
     if shape != expected:
         raise ModelWeightsError(
-            f"{where}: {name} is {list(shape)}, but its settings require {list(expected)}: {_TWO_MODELS}"
+            f"{where}: {name} is {list(shape)}, but {settings} require {list(expected)}: {_TWO_MODELS}"
         )
+
+
+def require_network_files(part: Path) -> None:
+    """Check that the folder of a network has settings and weights; libraries take defaults for missing settings.
+
+    Raises:
+        ModelWeightsError: a file is missing.
+    """
+    missing = [] if (part / "config.json").is_file() else ["config.json"]
+    missing += [] if any(part.glob("*.safetensors")) or any(part.glob("*.bin")) else ["weights (.safetensors or .bin)"]
+    if missing:
+        raise ModelWeightsError(f"{part} lacks {' and '.join(missing)}: {_CURE}")
 
 
 _TWO_MODELS = f"weights and settings belong to different models; {_CURE}"

@@ -52,7 +52,9 @@ from model.weights.files import (
     read_pickled_tensors,
     read_safetensors,
     report_damage,
+    require_network_files,
 )
+from model.weights.tokenizer import load_tokenizer
 
 N = TypeVar("N")
 FORMAT = 1
@@ -175,9 +177,7 @@ def random_parts(config: ModelConfig) -> Parts:
         unet = UNet2DConditionModel.from_config(dict(base.unet))
         vae = AutoencoderKL.from_config(dict(base.vae))
         text_encoder = CLIPTextModel(CLIPTextConfig(**base.text_encoder))
-        tokenizer = (
-            _load_tokenizer(_base_location(config)) if Path(config.base).expanduser().is_dir() else clip_tokenizer()
-        )
+        tokenizer = load_tokenizer(config.base) if Path(config.base).expanduser().is_dir() else clip_tokenizer()
     with _report_setting("model.image_encoder", config.image_encoder):
         settings = image_encoder_settings(config.image_encoder, config.image_encoder_revision)
         visual = visual_tower(settings["model_cfg"])
@@ -195,7 +195,7 @@ def load_base(config: ModelConfig) -> Parts:
         unet = load_base_unet(config)
         vae = _load_complete(AutoencoderKL, location, "vae", torch_dtype=torch.float32)
         text_encoder = load_base_text_encoder(config)
-        tokenizer = _load_tokenizer(location)
+        tokenizer = load_tokenizer(config.base, config.base_revision)
         scheduler = _load_scheduler(location)
     with _report_setting("model.image_encoder", config.image_encoder):
         settings = image_encoder_settings(config.image_encoder, config.image_encoder_revision)
@@ -250,7 +250,7 @@ def load_parts(folder: Path, options: LoadOptions) -> Parts:
             dtype=options.dtype_of("text_encoder"),
             variant=options.variant_of(folder / "text_encoder"),
         )
-        tokenizer = _load_tokenizer(location)
+        tokenizer = load_tokenizer(folder)
         scheduler = load_schedule(folder)
         settings = image_encoder_settings(str(folder / "image_encoder"), None)
         file = options.file(folder / _VISUAL_FILE).name
@@ -501,6 +501,8 @@ def _load_complete(
 ) -> N:
     """Load a network; refuse missing or mismatched tensors, which `from_pretrained` would replace by random ones."""
     part = Path(location["pretrained_model_name_or_path"]) / subfolder
+    if part.parent.is_dir():
+        require_network_files(part)
     with report_damage(part):
         # ModelMixin and PreTrainedModel share this method, but no base class with types.
         loaded, report = network.from_pretrained(  # type: ignore[attr-defined]
@@ -516,25 +518,17 @@ def _load_complete(
     files = [*part.glob("*.safetensors"), *part.glob("*.bin")]
     where = files[0] if len(files) == 1 else part
     for name, shape, expected in report["mismatched_keys"]:
-        check_shape(where, name, shape, expected)
+        check_shape(where, name, shape, expected, settings="the settings in config.json")
     if missing := sorted(report["missing_keys"]):
         raise ModelWeightsError(
-            f"{where}: {len(missing)} tensors are missing, such as {missing[0]}: copy or download it again"
+            f"{where}: {len(missing)} tensors are missing, such as {missing[0]}, which the settings in config.json "
+            "require: copy or download both again"
         )
     check_numbers(where, dict(loaded.named_parameters()))
     if isinstance(loaded, ConfigMixin):  # otherwise the path that it was read from would be saved with it
         loaded.register_to_config(_name_or_path="")
     whole: N = loaded
     return whole
-
-
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Load the tokenizer of a base's or a trained model's folder.
-
-    Raises:
-        ModelWeightsError: files of it are missing.
-    """
-    return _load_tokenizer({"pretrained_model_name_or_path": str(folder)})
 
 
 def load_schedule(folder: Path) -> Mapping[str, object]:
@@ -547,26 +541,12 @@ def load_schedule(folder: Path) -> Mapping[str, object]:
     return _require_noise_schedule(path, read_json(path))
 
 
-def _load_tokenizer(location: _Location) -> CLIPTokenizer:
-    folder = Path(location["pretrained_model_name_or_path"]) / "tokenizer"
-    if folder.is_dir():  # transformers would create a tokenizer without words
-        words = ("tokenizer.json",) if (folder / "tokenizer.json").exists() else ("vocab.json", "merges.txt")
-        if missing := [name for name in ("tokenizer_config.json", *words) if not (folder / name).is_file()]:
-            raise ModelWeightsError(f"{folder} lacks {' and '.join(missing)}: copy or download it again")
-    with report_damage(folder):
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(**location, subfolder="tokenizer")
-        tokenizer.encode("a", truncation=True)
-        if tokenizer.pad_token_id is None:
-            raise ValueError("it has no pad_token")
-        return tokenizer
-
-
 def _load_scheduler(location: _Location) -> Mapping[str, object]:
     """Load the settings of the base's scheduler."""
     part = Path(location["pretrained_model_name_or_path"]) / "scheduler"
     with report_damage(part):
         settings = dict(DDPMScheduler.load_config(**location, subfolder="scheduler"))
-    return _require_noise_schedule(part, settings)
+    return _require_noise_schedule(part / "scheduler_config.json", settings)
 
 
 def _require_noise_schedule(where: Path, settings: Mapping[str, object]) -> Mapping[str, object]:
@@ -625,7 +605,10 @@ def _load_visual(
         path = locate_file(name, revision, file)
         weights = read_safetensors(path, VISUAL_PREFIX)
     except (FileNotFoundError, EntryNotFoundError):  # older uploads have the pickled form only
-        path = locate_file(name, revision, "open_clip_pytorch_model.bin")
+        former = "open_clip_pytorch_model.bin"
+        path = locate_file(name, revision, former)
+        if not path.exists():
+            raise ModelWeightsError(f"{path.parent} lacks {file} or {former}: copy or download it again") from None
         tensors = read_pickled_tensors(path)
         weights = {key.removeprefix(VISUAL_PREFIX): tensors[key] for key in tensors if key.startswith(VISUAL_PREFIX)}
     check_tensors(path, weights, tower.state_dict())

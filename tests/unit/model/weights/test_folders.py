@@ -16,6 +16,7 @@ from model.errors import ModelWeightsError
 from model.subject_diffusion import SubjectDiffusion
 from model.weights.bases import KNOWN, MIRRORS, STABLE_DIFFUSION_2_BASE, find_base
 from model.weights.folders import INDEX, PIPELINE, read_defaults
+from model.weights.tokenizer import load_tokenizer
 from tests.small_model import UNET, open_gates, small_batch, small_config, write_base
 from tests.unit.model.weights.test_files import Malicious
 
@@ -243,7 +244,7 @@ UNET_FILE, VAE_FILE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion
 TEXT_FILE, CLIP_FILE = "text_encoder/model.safetensors", "image_encoder/open_clip_model.safetensors"
 DAMAGES = [
     (UNET_FILE, truncate, UNET_FILE),
-    (UNET_FILE, change("conv_in.bias", widen), r"conv_in.bias is \[16, 2\], but its settings require \[16\]"),
+    (UNET_FILE, change("conv_in.bias", widen), r"conv_in.bias is \[16, 2\], but .*settings.* require \[16\]"),
     (UNET_FILE, change("conv_in.bias", spoil(torch.nan)), rf"{UNET_FILE}: 1 of 16 values of conv_in.bias are NaN"),
     (VAE_FILE, truncate, VAE_FILE),
     (VAE_FILE, change("encoder.conv_in.bias", spoil(torch.inf)), rf"{VAE_FILE}: 1 of 8 values of encoder.conv_in.bias"),
@@ -278,11 +279,20 @@ DAMAGES = [
     ("vae/config.json", set_json("scaling_factor", "x"), r"vae/config.json: scaling_factor is x, not a number"),
     ("vae/config.json", set_json("act_fn", None), r"vae does not load with its config.json \(AttributeError"),
     ("text_encoder/config.json", set_json("hidden_size", "x"), r"text_encoder does not load with its config.json"),
-    ("tokenizer/tokenizer_config.json", set_json("model_max_length", "x"), r"tokenizer.json and tokenizer_config"),
+    ("tokenizer/tokenizer_config.json", set_json("model_max_length", "x"), r"tokenizer.json, tokenizer_config.json \("),
     ("tokenizer/tokenizer_config.json", set_json("pad_token", None), r"tokenizer.*tokenizer_config.*no pad_token"),
     ("text_encoder/config.json", write("[]"), r"text_encoder/config.json is damaged: it holds \[\]"),
     ("tokenizer/tokenizer.json", write("{"), r"tokenizer/tokenizer.json is damaged: it is not JSON"),
-    ("scheduler/scheduler_config.json", write("{}"), r"scheduler.* does not set num_train_timesteps, beta_start"),
+    ("scheduler/scheduler_config.json", write("{}"), r"scheduler_config.json does not set num_train_timesteps, beta_"),
+    ("text_encoder/config.json", Path.unlink, r"text_encoder lacks config.json: copy"),
+    ("text_encoder/config.json", write("{}"), r"is \[32\], but the settings in config.json require \[512\]"),
+    (
+        "text_encoder/config.json",
+        set_json("num_hidden_layers", 3),
+        r"tensors are missing, .* the settings in config.json",
+    ),
+    (VAE_FILE, Path.unlink, r"vae lacks weights \(.safetensors or .bin\): copy"),
+    (CLIP_FILE, Path.unlink, r"image_encoder lacks open_clip_model.safetensors or open_clip_pytorch_model.bin: copy"),
 ]
 OF_A_MODEL = [  # read in ways of their own
     *(one for one in DAMAGES if one[0] in (UNET_FILE, "unet/config.json", "scheduler/scheduler_config.json")),
@@ -312,6 +322,38 @@ def test_a_damaged_base_is_refused_in_one_line(base_folder, tmp_path, file, dama
     damage(path)
     assert_refused(lambda: SubjectDiffusion.from_base(small_config(tmp_path)), said)
     assert not path.with_name("trap").exists()
+
+
+def use_two_files_of_words(tokenizer: Path) -> None:
+    """Turn the folder of a tokenizer into that of the published bases."""
+    words = json.loads((tokenizer / "tokenizer.json").read_text())["model"]
+    (tokenizer / "tokenizer.json").unlink()
+    (tokenizer / "vocab.json").write_text(json.dumps(words["vocab"]))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in words["merges"]]
+    (tokenizer / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+
+
+def without_last_merges(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2000]))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [
+        ("merges.txt", write("<html>"), r"with its merges.txt, tokenizer_config.json, vocab.json \(Exception: Error"),
+        ("merges.txt", write(""), "merges.txt, tokenizer_config.json, vocab.json .*splits .*so merges are missing"),
+        ("merges.txt", without_last_merges, "merges.txt, .*splits 'jekyll', a word of its vocabulary"),
+        ("vocab.json", write("{}"), "with its merges.txt, tokenizer_config.json, vocab.json"),
+        ("merges.txt", Path.unlink, "tokenizer lacks merges.txt"),
+    ],
+)
+def test_a_tokenizer_of_the_published_bases_is_refused_with_all_its_files(base_folder, tmp_path, file, damage, said):
+    folder = shutil.copytree(base_folder / "base" / "tokenizer", tmp_path / "tokenizer")
+    former = load_tokenizer(tmp_path)
+    use_two_files_of_words(folder)
+    assert load_tokenizer(tmp_path).encode("a jekyll") == former.encode("a jekyll")
+    damage(folder / file)
+    assert_refused(lambda: load_tokenizer(tmp_path), said)
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +399,7 @@ def test_a_folder_that_lacks_a_part_is_refused(build, tmp_path, broken):
     build().save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / broken
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(ModelWeightsError, match="the model's folder="):
+    with pytest.raises(ModelWeightsError, match=rf"{tmp_path}/model.*{broken}"):
         SubjectDiffusion.from_pretrained(tmp_path / "model")
 
 
