@@ -19,6 +19,7 @@ class Activation(StrEnum):
     """Activation function in the blocks of a vision transformer."""
 
     GELU = "gelu"
+    RELU = "relu"
     QUICK_GELU = "quick_gelu"
     """`x * sigmoid(1.702 x)`, which OpenAI's CLIP weights were trained with."""
 

@@ -1,5 +1,6 @@
 """Settings of a whole experiment, read from one TOML file."""
 
+from evaluation.config import EvaluationConfig
 from infra.config import Config
 from labeling.config import LabelingConfig
 from miniature.world.serve import WorldConfig
@@ -30,6 +31,12 @@ class WeightsExperiment(Config):
     model: ModelConfig = ModelConfig()
 
 
+class EvaluationExperiment(Config):
+    """Tables that `subject-diffusion evaluate` reads from a settings file."""
+
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
 class DemoExperiment(Config):
     """Tables that the demo reads from a settings file: all of them."""
 
@@ -38,6 +45,8 @@ class DemoExperiment(Config):
     training: TrainingConfig
     world: WorldConfig = WorldConfig()
     """Scenes of the demo. Empty `world.scenes.names` stand for the subjects that the labelling networks know."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Settings of evaluation; the demo ignores them."""
 
 
 class LabelingNetworks(LabelingConfig):

@@ -12,15 +12,11 @@ from zlib import crc32
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from evaluation.benchmarks.benchmark import Benchmark, Case, PromptGroup, RelativeBox, Subject
-from evaluation.encoders.preprocess import preprocess
-from evaluation.protocols import Activation, Average, Comparison, EncoderSpec, Protocol
-from miniature.networks.judge import load_embedder
+from miniature.scoring.embedder_encoder import EMBEDDER, MINIATURE, EmbedderEncoder
 from miniature.world.sprites import Sprite, cutout, sprites
 
 Pixels = NDArray[np.uint8]
@@ -29,44 +25,13 @@ PHOTOS = 3
 MIDDLE: RelativeBox = (0.04, 0.04, 0.96, 0.96)
 LEFT: RelativeBox = (0.02, 0.27, 0.48, 0.73)
 RIGHT: RelativeBox = (0.52, 0.27, 0.98, 0.73)
-SPEC = EncoderSpec(
-    name="Embedder",
-    metric="Embedder",
-    architecture="cnn",
-    weights="miniature/weights/embedder",
-    embedding_size=128,
-    resize_px=48,
-    crop_px=48,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-    activation=Activation.GELU,
-)
-PROTOCOL = Protocol(
-    name="sprites",
-    title="Sprites",
-    source="tests",
-    subject_encoders=(SPEC,),
-    prompt_encoder=None,
-    comparison=Comparison.ALL_REFERENCES,
-    average=Average.MACRO,
-)
+SPEC = EMBEDDER
+PROTOCOL = MINIATURE.model_copy(update={"name": "sprites", "title": "Sprites", "notes": ()})
 
 
-class SpriteEncoder:
-    """The miniature world's embedder as an encoder of the evaluation."""
-
-    def __init__(self) -> None:
-        self.spec = SPEC
-        self.weights_hash = "miniature/weights/embedder"
-        self._net = load_embedder(Path("miniature/weights/embedder"))
-
-    def prepare(self, image: Pixels) -> Tensor:
-        return preprocess(image, self.spec)
-
-    def embed_images(self, inputs: Tensor) -> Tensor:
-        with torch.inference_mode():
-            found: Tensor = self._net(inputs)
-        return found
+def make_encoder() -> EmbedderEncoder:
+    """Return the miniature world's embedder as an encoder."""
+    return EmbedderEncoder(Path("miniature/weights/embedder"))
 
 
 def things(count: int) -> list[Sprite]:

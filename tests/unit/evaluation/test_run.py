@@ -14,12 +14,13 @@ from evaluation.protocols import Comparison, MissingImages, Protocol
 from evaluation.results import Evaluation, read_evaluation
 from evaluation.run import Networks, Subject, evaluate
 from evaluation.scoring import References
+from miniature.scoring.embedder_encoder import EmbedderEncoder
 from tests.sprite_benchmark import (
     PROTOCOL,
     SPEC,
-    SpriteEncoder,
     benchmark,
     image_of,
+    make_encoder,
     swap_boxes,
     write,
     write_images,
@@ -34,7 +35,7 @@ class Setting:
     bench: Benchmark
     photos: References
     images: Path
-    encoder: SpriteEncoder
+    encoder: EmbedderEncoder
 
     def evaluate(self, images: Path, out: Path, protocol: Protocol = PROTOCOL, method: str = "m") -> Evaluation:
         subject = Subject(method, self.bench, find_images(images, self.bench), self.photos)
@@ -48,7 +49,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     folder = tmp_path_factory.mktemp("sprites")
     bench = benchmark()
     write_images(bench, folder / "images")
-    return Setting(bench, write_photos(bench, folder / "photos"), folder / "images", SpriteEncoder())
+    return Setting(bench, write_photos(bench, folder / "photos"), folder / "images", make_encoder())
 
 
 @pytest.fixture(scope="module")
