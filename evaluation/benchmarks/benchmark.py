@@ -45,7 +45,7 @@ class Subject:
     live: bool = False
     """Whether the subject is a person or an animal, which decides its prompts in DreamBench."""
     region: RelativeBox | None = None
-    """Box of the subject in its input image; None where the image as a whole stands for it."""
+    """Box of the subject in its only image; None where images as a whole show it. `cut_entities` cuts it out."""
 
 
 @dataclass(frozen=True, slots=True)

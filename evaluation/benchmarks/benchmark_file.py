@@ -49,7 +49,7 @@ class _SubjectTable(Config):
     live: bool = False
     """Whether the subject is a person or an animal."""
     region: _Box | None = None
-    """Box of the subject in its input image."""
+    """Box of the subject in its only image."""
 
 
 class _CaseTable(Config):

@@ -44,6 +44,8 @@ def _check_subject(subject: Subject) -> None:
     _check_images(subject, where)
     if subject.region is not None:
         _check_box(subject.region, f"{where}: region")
+        if len(subject.images) > 1:
+            raise BenchmarkProblem(f"{where}: a region needs a single image, not {len(subject.images)}; cut it out")
 
 
 def _check_images(subject: Subject, where: str) -> None:

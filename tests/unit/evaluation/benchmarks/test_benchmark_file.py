@@ -121,6 +121,8 @@ def test_an_own_benchmark_is_written_with_its_folder(write, tmp_path):
         ),
         (", [0.5, 0.1, 1.0, 0.9]", "", r"has 1 boxes for 2 subjects; give one for each, or none"),
         ("a photo of a {}", "a photo", r"prompts\[1\]: 'a photo' must hold one {}"),
+        ("live = true", "region = [0.5, 0.1, 0.4, 0.9]", r"subject 'rex': region: the box \[0\.5, 0\.1, 0\.4, 0\.9\]"),
+        ('name = "mug"', 'name = "mug"\nregion = [0, 0, 1, 1]', r"subject 'mug': a region needs a single image, not 2"),
         ("[[cases]]", '[[cases]]\nname = "mug/00"', r"case 'mug/00' occurs 2 times"),
         ("[[cases]]", "images_per_case = 0\n[[cases]]", r"subjects\[1\]\.images_per_case: unknown key"),
         ('title = "', 'images_per_case = 0\ntitle = "', r"images_per_case: .*greater than or equal to 1 \(got '0'\)"),
