@@ -1,13 +1,16 @@
 """DreamBench as published."""
 
 import hashlib
+import os
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from evaluation.benchmarks.benchmark import PromptGroup
 from evaluation.benchmarks.catalog import load_benchmark
-from evaluation.benchmarks.dreambench import VARIANTS
+from evaluation.benchmarks.dreambench import VARIANTS, dreambench_prompts
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,19 @@ def test_prompts_and_input_images_equal_unos_list():
     uno = load_benchmark("dreambench-uno")
     lines = [f"{case.prompt}\t{uno.subjects[case.subjects[0]].input_image}" for case in uno.cases]
     assert digest(lines) == "68e34b9eae2e0dbe93bd9081d1d88c0222735495f7f15d1e20f31c75d66bf8de"
+
+
+PUBLISHED = Path(os.environ.get("SD_DREAMBENCH_DIR", "")) / "prompts_and_classes.txt"
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published list is not beside the photographs")
+def test_classes_and_prompts_equal_the_published_file(dreambench):
+    text = PUBLISHED.read_text()
+    classes = dict(re.findall(r"^(\w+),([\w ]+)$", text, re.MULTILINE))
+    del classes["subject_name"]
+    assert {name: subject.class_name for name, subject in dreambench.subjects.items()} == classes
+    prompts = [prompt.replace("{0} {1}", "{}") for prompt in re.findall(r"^'(.*)'\.format", text, re.MULTILINE)]
+    assert [prompt.text for live in (False, True) for prompt in dreambench_prompts(live)] == prompts
 
 
 def test_first_input_is_the_alphabetically_first_image(dreambench):

@@ -67,11 +67,11 @@ def test_existing_cut_outs_are_kept_and_a_changed_region_is_cut(owls, images, tm
     assert again.subjects["owl-2"] == first.subjects["owl-2"]
 
 
-def test_a_region_of_no_whole_pixel_is_one_pixel(owls, images, tmp_path):
-    corner = subject("owl-1", "test/a.png", (0.99, 0.99, 0.995, 0.995))
-    tiny = replace(owls, subjects={**owls.subjects, "owl-1": corner})
-    name = cut_entities(tiny, images, tmp_path / "entities").subjects["owl-1"].input_image
-    assert Image.open(tmp_path / "entities" / name).size == (1, 1)
+@pytest.mark.parametrize("low", [0.5, 0.99])
+def test_a_region_of_no_whole_pixel_is_one_pixel(owls, images, tmp_path, low):
+    tiny = subject("owl-1", "test/a.png", (low, low, low + 0.005, low + 0.005))
+    cut = cut_entities(replace(owls, subjects={**owls.subjects, "owl-1": tiny}), images, tmp_path / "entities")
+    assert Image.open(tmp_path / "entities" / cut.subjects["owl-1"].input_image).size == (1, 1)
 
 
 def test_a_subject_without_a_region_keeps_its_images(owls, images, tmp_path):
