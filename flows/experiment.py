@@ -29,6 +29,7 @@ class WeightsExperiment(Config):
 
     labeling: LabelingWeights = LabelingWeights()
     model: ModelConfig = ModelConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
 
 class EvaluationExperiment(Config):

@@ -32,6 +32,11 @@ class Group(StrEnum):
     """Those of the table `model`: the base and the image encoder."""
     TRAINED = "trained"
     """The folder of a trained model, if one is named."""
+    EVALUATION = "evaluation"
+    """The encoders of `evaluation.encoders`, only if named: no other command reads them."""
+
+
+_DEFAULT = (Group.LABELING, Group.MODEL, Group.TRAINED)
 
 
 @app.command()
@@ -48,7 +53,11 @@ def check(
     ] = None,
     only: Annotated[
         list[Group] | None,
-        typer.Option("--only", help="Weights of a table of settings, or the trained model; may be repeated."),
+        typer.Option(
+            "--only",
+            help="Weights of a table of settings, or the trained model; may be repeated. Those of an evaluation are "
+            "checked only if named.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -65,7 +74,7 @@ def check(
         raise typer.BadParameter("--variant and --only trained need --model")
     with exit_on_expected_error():
         settings = load(WeightsExperiment, config, set_ or ())
-        parts = list(_checked_parts(settings, only or tuple(Group), model, variant))
+        parts = list(_checked_parts(settings, only or _DEFAULT, model, variant))
     typer.echo(_json(parts) if json else _text(parts))
     if not all(part.fine for part in parts):
         raise typer.Exit(1)
@@ -83,6 +92,10 @@ def _checked_parts(
         yield from check_model_weights(settings.model)
     if Group.TRAINED in groups and model is not None:
         yield from check_trained_model(model, variant)
+    if Group.EVALUATION in groups:
+        from evaluation.encoders.check import check_evaluation_weights
+
+        yield from check_evaluation_weights(settings.evaluation.encoders)
 
 
 def _json(parts: Sequence[CheckedPart]) -> str:

@@ -1,11 +1,13 @@
 """Files of an encoder's weights: find them, read their tensors, hash them; every fault names the file and the cure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from huggingface_hub import snapshot_download
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from evaluation.errors import EncoderWeightsError
 from evaluation.protocols import EncoderPrecision, EncoderSpec
-from infra.weights.files import first_line
+from infra.weights.files import first_line, open_file, require_tensors
 from infra.weights.sources import is_path
 from model.errors import ModelError
-from model.weights.files import check_numbers, read_pickled_tensors, read_safetensors
+from model.weights.check import HEADERS
+from model.weights.files import read_pickled_tensors, read_safetensors
 
 HF_NAMES = ("model.safetensors", "pytorch_model.bin")
 """Names of the file of weights in a folder of transformers, in the order in which it looks for them."""
@@ -27,13 +30,19 @@ DTYPES = {
 }
 
 
+Tensors: TypeAlias = dict[str, Tensor]
+"""Tensors by name."""
+Reader = Callable[[Path], Tensors]
+"""Reader of a file of weights: `read_tensors`, or `read_headers` for names, shapes and types only."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A file of weights."""
 
     path: Path
     tensors: Mapping[str, Tensor]
-    """Tensors by their names in the file, in float32."""
+    """Floating-point tensors by their names in the file; integers are positions and sizes, which the networks know."""
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file, as `sha256sum` prints it."""
@@ -100,25 +109,46 @@ def find_file(folder: Path, names: Sequence[str]) -> Path:
     raise EncoderWeightsError(f"{folder} has no {' or '.join(names)}: copy the folder again, with its weights")
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a safetensors file, or a pickle of tensors; no code of a pickle runs.
+def floats(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return the floating-point tensors."""
+    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Read a safetensors file, a TorchScript archive, or a pickle of tensors; no code of a pickle runs.
 
     Raises:
-        ModelWeightsError: the file is damaged, or holds anything but finite floating-point tensors by name.
+        ModelWeightsError: the file is damaged, or a pickle of more than tensors.
     """
-    tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_pickled_tensors(path)
-    return Checkpoint(path, float_tensors(path, tensors))
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    return _read_torchscript(path, "cpu") if _is_torchscript(path) else read_pickled_tensors(path)
 
 
-def float_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the floating-point tensors in float32; integers are positions and sizes, which the networks know.
+def read_headers(path: Path) -> Tensors:
+    """Read names, shapes and types only, to tensors on the meta device.
 
     Raises:
-        ModelWeightsError: a value is NaN or infinite.
+        WeightsFault: the file is damaged, or a pickle of more than tensors.
     """
-    numbers = {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
-    check_numbers(path, numbers, "copy or download it again")
-    return numbers
+    if _is_torchscript(path):
+        return _read_torchscript(path, "meta")
+    return require_tensors(path, open_file(path, HEADERS))
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def _read_torchscript(path: Path, device: str) -> Tensors:
+    """Return the tensors of a TorchScript archive, the format of openai/CLIP's downloads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, but the only reader of these files
+        archive: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    return {name: tensor.to(device) for name, tensor in archive.state_dict().items()}
 
 
 def require(where: Path, found: Mapping[str, Any], expected: Mapping[str, Any], spec: EncoderSpec) -> None:

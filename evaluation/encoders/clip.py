@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from evaluation.encoders.checkpoint import DTYPES, full_float32, locate, report_source, require
+from evaluation.encoders.checkpoint import DTYPES, full_float32, locate, read_tensors, report_source, require
 from evaluation.encoders.clip_files import HUB_PATTERNS, ClipWeights, read_clip
 from evaluation.encoders.encoder import Image
 from evaluation.encoders.preprocess import preprocess
@@ -82,7 +82,7 @@ def load_clip(spec: EncoderSpec, source: str, device: torch.device | str = "cpu"
     """
     settings = clip_settings(spec)
     with report_source(spec, source):
-        weights = read_clip(locate(spec, source, HUB_PATTERNS))
+        weights = read_clip(locate(spec, source, HUB_PATTERNS), read_tensors)
         require_activation(weights, spec)
         network = _build(settings, weights)
         return ClipEncoder(spec, network, weights.checkpoint.sha256(), torch.device(device))
@@ -129,16 +129,21 @@ def require_activation(weights: ClipWeights, spec: EncoderSpec) -> None:
         require(weights.declared_in, {name: activation}, {name: spec.activation.value}, spec)
 
 
+def empty_clip(settings: dict[str, Any]) -> "open_clip.CLIP":
+    """Build the network of OpenCLIP's settings on the meta device."""
+    with torch.device("meta"):
+        return open_clip.CLIP(**settings)
+
+
 def _build(settings: dict[str, Any], weights: ClipWeights) -> "open_clip.CLIP":
     """Build the network with the tensors.
 
     Raises:
-        ModelWeightsError: a tensor is missing, unexpected or of another shape.
+        ModelWeightsError: a tensor is missing, unexpected, of another shape or not finite.
     """
-    with torch.device("meta"):  # weights at random would take seconds
-        network = open_clip.CLIP(**settings)
+    network = empty_clip(settings)
     check_tensors(weights.checkpoint.path, weights.tensors, network.state_dict())
-    network.load_state_dict(weights.tensors, assign=True)
+    network.load_state_dict({name: tensor.float() for name, tensor in weights.tensors.items()}, assign=True)
     network.attn_mask = causal_mask(network.context_length)  # a buffer that no file holds
     return network
 

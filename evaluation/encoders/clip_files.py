@@ -1,7 +1,5 @@
 """Files of CLIP in three formats, read to OpenCLIP's names, with the activation that they declare."""
 
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig
 
-from evaluation.encoders.checkpoint import HF_NAMES, Checkpoint, find_file, float_tensors, read_checkpoint
+from evaluation.encoders.checkpoint import HF_NAMES, Checkpoint, Reader, find_file, floats
 from evaluation.errors import EncoderWeightsError
 from evaluation.protocols import Activation
-from model.weights.files import read_json, read_pickled_tensors
+from model.weights.files import read_json
 
 OPENCLIP_SETTINGS = "open_clip_config.json"
 OPENCLIP_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -38,40 +36,29 @@ class ClipWeights:
     """File that declares them."""
 
 
-def read_clip(path: Path) -> ClipWeights:
+def read_clip(path: Path, read: Reader) -> ClipWeights:
     """Read a file of openai/CLIP or OpenCLIP, or a folder of OpenCLIP or transformers.
 
     Raises:
         EncoderWeightsError: the folder holds neither.
-        ModelWeightsError: a file is damaged.
     """
     if path.is_file():
-        return _read_file(path)
+        return _read_file(path, read)
     if (path / OPENCLIP_SETTINGS).is_file():
-        return _read_openclip(find_file(path, OPENCLIP_NAMES))
+        return _read_file(find_file(path, OPENCLIP_NAMES), read)
     if (path / "config.json").is_file():
-        return _read_transformers(path)
+        return _read_transformers(path, read)
     raise EncoderWeightsError(
         f"{path} has no {OPENCLIP_SETTINGS} or config.json: give the folder with the settings beside the weights"
     )
 
 
-def _read_file(path: Path) -> ClipWeights:
-    if zipfile.is_zipfile(path) and _is_torchscript(path):
-        raw = _torchscript_tensors(path)
-    elif path.suffix == ".safetensors":
-        return _read_openclip(path)
-    else:
-        raw = read_pickled_tensors(path)
-    if not raw.keys() >= OPENAI_MARKS:
-        return _read_openclip(path)
-    tensors = float_tensors(path, raw)
-    return ClipWeights(Checkpoint(path, tensors), tensors, {"activation": Activation.QUICK_GELU}, path)
-
-
-def _read_openclip(path: Path) -> ClipWeights:
-    checkpoint, settings = read_checkpoint(path), path.with_name(OPENCLIP_SETTINGS)
-    return ClipWeights(checkpoint, checkpoint.tensors, openclip_activation(settings), settings)
+def _read_file(path: Path, read: Reader) -> ClipWeights:
+    raw, settings = read(path), path.with_name(OPENCLIP_SETTINGS)
+    tensors = floats(raw)
+    if raw.keys() >= OPENAI_MARKS:
+        return ClipWeights(Checkpoint(path, tensors), tensors, {"activation": Activation.QUICK_GELU.value}, path)
+    return ClipWeights(Checkpoint(path, tensors), tensors, openclip_activation(settings), settings)
 
 
 def openclip_activation(settings: Path) -> dict[str, str] | None:
@@ -85,14 +72,14 @@ def openclip_activation(settings: Path) -> dict[str, str] | None:
     model = read_json(settings).get("model_cfg")
     if not isinstance(model, dict):
         raise EncoderWeightsError(f"{settings} has no model_cfg: copy it again")
-    return {"quick_gelu": Activation.QUICK_GELU if model.get("quick_gelu", False) else Activation.GELU}
+    activation = Activation.QUICK_GELU if model.get("quick_gelu", False) else Activation.GELU
+    return {"quick_gelu": activation.value}
 
 
-def _read_transformers(folder: Path) -> ClipWeights:
-    checkpoint = read_checkpoint(find_file(folder, HF_NAMES))
-    return ClipWeights(
-        checkpoint, to_openclip(checkpoint.tensors), transformers_activations(folder), folder / "config.json"
-    )
+def _read_transformers(folder: Path, read: Reader) -> ClipWeights:
+    activations, path = transformers_activations(folder), find_file(folder, HF_NAMES)
+    checkpoint = Checkpoint(path, floats(read(path)))
+    return ClipWeights(checkpoint, to_openclip(checkpoint.tensors), activations, folder / "config.json")
 
 
 def transformers_activations(folder: Path) -> dict[str, str]:
@@ -109,19 +96,6 @@ def transformers_activations(folder: Path) -> dict[str, str]:
         )
     config = CLIPConfig.from_dict(settings)  # fills in what older settings leave out
     return {f"{tower}.hidden_act": getattr(config, tower).hidden_act for tower in ("vision_config", "text_config")}
-
-
-def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-def _torchscript_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a TorchScript archive, the format of openai/CLIP's downloads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # deprecated, but the only reader of these files
-        archive: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-        return dict(archive.state_dict())
 
 
 _RENAMED = {

@@ -25,10 +25,12 @@ from evaluation.encoders.checkpoint import (
     DTYPES,
     HF_NAMES,
     Checkpoint,
+    Reader,
     find_file,
+    floats,
     full_float32,
     locate,
-    read_checkpoint,
+    read_tensors,
     report_source,
     require,
 )
@@ -37,6 +39,7 @@ from evaluation.encoders.original_dino import to_transformers
 from evaluation.encoders.preprocess import preprocess
 from evaluation.errors import EncoderWeightsError
 from evaluation.protocols import EncoderSpec
+from model.weights.files import check_numbers, read_json
 
 HF_PATTERNS = ("config.json", *HF_NAMES)
 _NAME = re.compile(r"(dino|dinov2)_vit([tsbl])(\d+)")
@@ -70,6 +73,18 @@ class DinoArchitecture:
             "hidden_act": spec.activation.value,
             **size,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class DinoWeights:
+    """Weights of a DINO."""
+
+    checkpoint: Checkpoint
+    """The file, with its own names."""
+    tensors: Mapping[str, Tensor]
+    """Tensors by transformers' names, without a pooler."""
+    config: PretrainedConfig
+    """Settings of the network."""
 
 
 class DinoEncoder:
@@ -128,29 +143,38 @@ def load_dino(spec: EncoderSpec, source: str, device: torch.device | str = "cpu"
     """
     architecture = dino_architecture(spec)
     with report_source(spec, source):
-        path = locate(spec, source, HF_PATTERNS)
-        if path.is_dir():
-            config = _folder_config(path, architecture, spec)
-            checkpoint = read_checkpoint(find_file(path, HF_NAMES))
-            tensors: Mapping[str, Tensor] = checkpoint.tensors
-        else:
-            checkpoint = read_checkpoint(path)
-            config = original_config(checkpoint, architecture, spec)
-            tensors = to_transformers(checkpoint.tensors, architecture.model_type)
-        network = _build(config, tensors, checkpoint.path, spec)
-        return DinoEncoder(spec, network, checkpoint.sha256(), torch.device(device))
+        weights = read_dino(locate(spec, source, HF_PATTERNS), architecture, spec, read_tensors)
+        check_numbers(weights.checkpoint.path, weights.checkpoint.tensors, "copy or download it again")
+        return DinoEncoder(spec, _build(weights, spec), weights.checkpoint.sha256(), torch.device(device))
+
+
+def read_dino(path: Path, architecture: DinoArchitecture, spec: EncoderSpec, read: Reader) -> DinoWeights:
+    """Read a folder of transformers or a file of the authors.
+
+    Raises:
+        EncoderWeightsError: settings or shapes are those of another architecture than the spec's.
+    """
+    if path.is_dir():
+        config = _folder_config(path, architecture, spec)
+        file = find_file(path, HF_NAMES)
+        checkpoint = Checkpoint(file, floats(read(file)))
+        tensors = {name: one for name, one in checkpoint.tensors.items() if not name.startswith(_POOLER)}
+        return DinoWeights(checkpoint, tensors, config)
+    checkpoint = Checkpoint(path, floats(read(path)))
+    config = _original_config(checkpoint, architecture, spec)
+    return DinoWeights(checkpoint, to_transformers(checkpoint.tensors, architecture.model_type), config)
 
 
 def _folder_config(folder: Path, architecture: DinoArchitecture, spec: EncoderSpec) -> PretrainedConfig:
     path = find_file(folder, ["config.json"])
-    settings, _ = PretrainedConfig.get_config_dict(folder)
+    settings = read_json(path)
     require(path, settings, {"model_type": architecture.model_type}, spec)
-    config = _CLASSES[architecture.model_type][0].from_dict(settings)
+    config = CLASSES[architecture.model_type][0].from_dict(settings)
     require(path, config.to_dict(), architecture.settings(spec), spec)
     return config
 
 
-def original_config(checkpoint: Checkpoint, architecture: DinoArchitecture, spec: EncoderSpec) -> PretrainedConfig:
+def _original_config(checkpoint: Checkpoint, architecture: DinoArchitecture, spec: EncoderSpec) -> PretrainedConfig:
     """Return transformers' settings for a file of the authors, of which only the number of heads cannot be seen.
 
     Raises:
@@ -186,17 +210,17 @@ def _original_properties(checkpoint: Checkpoint, model_type: str) -> Iterator[tu
     yield "image size", round((tensors["pos_embed"].shape[1] - 1) ** 0.5) * patch_px
 
 
-def _build(config: PretrainedConfig, tensors: Mapping[str, Tensor], path: Path, spec: EncoderSpec) -> PreTrainedModel:
+def _build(weights: DinoWeights, spec: EncoderSpec) -> PreTrainedModel:
     """Build the network with the tensors, which may have the names of any version of transformers.
 
     Raises:
         EncoderWeightsError: a tensor is missing, unexpected or of another shape.
     """
-    _, network, arguments = _CLASSES[config.model_type]
+    _, network, arguments = CLASSES[weights.config.model_type]
     net, report = network.from_pretrained(
         None,
-        config=config,
-        state_dict={name: tensor for name, tensor in tensors.items() if not name.startswith(_POOLER)},
+        config=weights.config,
+        state_dict=dict(weights.tensors),
         dtype=torch.float32,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # reported by name
@@ -205,14 +229,14 @@ def _build(config: PretrainedConfig, tensors: Mapping[str, Tensor], path: Path, 
     shapes = [name for name, *_ in report["mismatched_keys"]]
     if wrong := sorted([*report["missing_keys"], *report["unexpected_keys"], *shapes]):
         raise EncoderWeightsError(
-            f"{path}: {len(wrong)} tensors are missing, unexpected or of another shape than those of {spec.name}, such "
-            f"as {wrong[0]}: give the weights of {spec.weights}"
+            f"{weights.checkpoint.path}: {len(wrong)} tensors are missing, unexpected or of another shape than those "
+            f"of {spec.name}, such as {wrong[0]}: give the weights of {spec.weights}"
         )
     return net
 
 
-_CLASSES: Mapping[str, tuple[Any, Any, Mapping[str, bool]]] = {
+CLASSES: Mapping[str, tuple[Any, Any, Mapping[str, bool]]] = {
     "vit": (ViTConfig, ViTModel, {"add_pooling_layer": False}),
     "dinov2": (Dinov2Config, Dinov2Model, {}),
 }
-"""Class of settings, class of the network and its further arguments, by type."""
+"""Class of settings, class of the network, and its further arguments, by type in config.json."""

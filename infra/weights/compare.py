@@ -87,19 +87,22 @@ def compare(found: Mapping[str, TensorLike], expected: Mapping[str, TensorLike])
     )
 
 
-def compare_as_transformers(found: Mapping[str, T], network: Any, config: object) -> Differences:
+def compare_as_transformers(
+    found: Mapping[str, T], network: Any, config: object, arguments: Mapping[str, object] | None = None
+) -> Differences:
     """Return the differences that transformers itself finds when it loads the tensors, which it renames.
 
     Args:
         found: tensors of the file, on the meta device.
         network: class of the network, with transformers' `from_pretrained`.
         config: settings of the network.
+        arguments: further arguments of the class.
     """
-    report, expected = _load_on_meta(found, network, config)
+    report, expected = _load_on_meta(found, network, config, arguments or {})
     numbers = {name: tensor for name, tensor in found.items() if holds_numbers(tensor)}
     lost: set[str] = set()
     if len(numbers) < len(found):
-        lost = _load_on_meta(numbers, network, config)[0]["missing_keys"] - report["missing_keys"]
+        lost = _load_on_meta(numbers, network, config, arguments or {})[0]["missing_keys"] - report["missing_keys"]
     return Differences(
         count=len(expected),
         missing=tuple(sorted(report["missing_keys"])),
@@ -115,7 +118,7 @@ def holds_numbers(tensor: TensorLike) -> bool:
 
 
 def _load_on_meta(
-    found: Mapping[str, TensorLike], network: Any, config: object
+    found: Mapping[str, TensorLike], network: Any, config: object, arguments: Mapping[str, object]
 ) -> tuple[Mapping[str, set[Any]], Mapping[str, TensorLike]]:
     """Load the tensors into a network on the meta device; return transformers' report and the network's tensors."""
     with _silence("transformers"):
@@ -127,6 +130,7 @@ def _load_on_meta(
             dtype="float32",
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported by name
+            **arguments,
         )
     return report, net.state_dict()
 

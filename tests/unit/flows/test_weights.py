@@ -15,16 +15,22 @@ from diffusers import PNDMScheduler
 from torch import Tensor, nn
 from transformers import (
     Blip2ForConditionalGeneration,
+    CLIPConfig,
+    CLIPModel,
     GroundingDinoForObjectDetection,
     PretrainedConfig,
     SamModel,
+    ViTConfig,
+    ViTModel,
 )
 from typer.testing import CliRunner
 
+from evaluation.encoders.clip import empty_clip
 from flows.cli import app
 from labeling.backends.sam.convert import processor
 from model.config import ModelConfig
 from model.cost.count import build_on_meta
+from model.openclip import open_clip
 from model.weights.folders import random_parts
 from tests.benchmarks.full_networks import (
     SAM_H,
@@ -32,8 +38,9 @@ from tests.benchmarks.full_networks import (
     grounding_dino_architecture,
     sam_architecture,
 )
-from tests.hollow_weights import save_hollow, save_hollow_shards
+from tests.hollow_weights import hollow, save_hollow, save_hollow_shards
 from tests.hub_cache import cache_folder
+from tests.original_dino import random_tensors
 
 WEIGHTS = Path("miniature/weights").resolve()
 FILE = "model.safetensors"
@@ -113,6 +120,71 @@ def test_the_commands_are_those_of_the_installed_program() -> None:
     assert [option for option in options if option not in printed] == []
 
 
+def test_encoders_of_an_evaluation_that_are_not_here_have_a_command() -> None:
+    done = check("--only", "evaluation")
+    assert done.exit_code == 1
+    assert {cells[1] for cells in rows(done).values()} == {"not here"}
+    assert [line.split()[3] for line in done.stdout.splitlines() if " hf download " in line] == [
+        "facebook/dino-vits16",
+        "facebook/dino-vits8",
+        "facebook/dinov2-small",
+        "openai/clip-vit-base-patch32",
+        "openai/clip-vit-large-patch14",
+    ]
+
+
+def encoder_files(folder: Path) -> dict[str, Path]:
+    """Write the encoders of an evaluation at full size without values, in five formats, and return them by setting."""
+    files = {name: folder / name for name in ("dino_vits16", "dino_vits8", "dinov2_vits14", "clip_vitb32")}
+    files["clip_vitl14"] = folder / "clip_vitl14/open_clip_model.safetensors"
+    for path in files.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(hollow(random_tensors(width=384)), files["dino_vits16"])
+    torch.save(hollow(random_tensors(width=384, patch_px=14, image_px=518, second=True)), files["dinov2_vits14"])
+    with torch.device("meta"):
+        vit = ViTModel(ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536, patch_size=8))
+        clip = CLIPModel(CLIPConfig())
+    for net, name in ((vit, "dino_vits8"), (clip, "clip_vitb32")):
+        net.config.save_pretrained(files[name])
+        save_hollow(files[name] / FILE, net.state_dict())
+    settings = open_clip.get_model_config("ViT-L-14-quickgelu")
+    save_hollow(files["clip_vitl14"], empty_clip(settings).state_dict())
+    files["clip_vitl14"].with_name("open_clip_config.json").write_text(json.dumps({"model_cfg": settings}))
+    return files
+
+
+def test_encoders_of_an_evaluation_are_checked_in_all_formats(tmp_path: Path, connections: list[object]) -> None:
+    files = encoder_files(tmp_path)
+    sources = [f"evaluation.encoders.{setting}={path}" for setting, path in files.items()]
+    options = [option for source in sources for option in ("--set", source)]
+    done = check("--only", "evaluation", *options)
+    assert done.exit_code == 0, done.output
+    assert {part: cells[1] for part, cells in rows(done).items()} == {
+        "encoder, DINO ViT-S/16": "fine",
+        "encoder, DINO ViT-S/8": "fine",
+        "encoder, DINOv2 ViT-S/14": "fine",
+        "encoder, CLIP ViT-B/32": "fine",
+        "encoder, CLIP ViT-L/14": "fine",
+    }
+    files["clip_vitl14"].with_name("open_clip_config.json").unlink()
+    change_json(files["clip_vitb32"] / "config.json", text_config={"hidden_act": "gelu"})
+    change_json(files["dino_vits8"] / "config.json", num_hidden_layers=13)
+    files["dinov2_vits14"].write_bytes(files["dino_vits16"].read_bytes())
+    table = rows(check("--only", "evaluation", *options))
+    assert {part: cells[1] for part, cells in table.items() if cells[1] != "fine"} == {
+        part: "does not load" for part in table if part != "encoder, DINO ViT-S/16"
+    }
+    assert "num_hidden_layers is 13, but DINO ViT-S/8 has 12" in table["encoder, DINO ViT-S/8"][3]
+    assert "no tensor blocks.0.ls1.gamma" in table["encoder, DINOv2 ViT-S/14"][3]
+    assert "text_config.hidden_act is 'gelu'" in table["encoder, CLIP ViT-B/32"][3]
+    assert "does not declare its activation" in table["encoder, CLIP ViT-L/14"][3]
+    assert connections == []
+
+
+def change_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def test_parts_can_be_chosen() -> None:
     assert next(iter(rows(check("--only", "model", "--config", "demo")))) == "base: UNet"
     assert len(rows(check("--only", "labeling", "--config", "demo"))) == 4
@@ -147,7 +219,7 @@ def test_json_holds_the_same(tmp_path: Path) -> None:
     [
         (["--config", "nowhere"], "--config nowhere: no such file"),
         (["--set", "labeling.caption.num_beam=1"], "did you mean num_beams?"),
-        (["--set", "training.steps=1"], "this command reads labeling, model"),
+        (["--set", "training.steps=1"], "this command reads evaluation, labeling, model"),
     ],
 )
 def test_invalid_settings_are_one_line(words: list[str], said: str) -> None:
@@ -211,6 +283,7 @@ def test_the_paper_s_weights_of_full_size_in_the_cache(connections: list[object]
 PEAK = """
 import resource, sys
 from typer.testing import CliRunner
+from evaluation.encoders.clip import empty_clip
 from flows.cli import app
 done = CliRunner().invoke(app, ["weights", "check", *sys.argv[1:]])
 print(done.exit_code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
