@@ -154,11 +154,13 @@ def train(
 ) -> None:
     """Train a model on a dataset, on the Ray cluster that RAY_ADDRESS names or on one that this machine starts."""
     setup_logs()  # before the libraries that it silences are imported
+    from flows.training_evaluation import evaluator_maker
     from training.config import TrainingJob
     from training.job import run
 
     with exit_on_expected_error():
-        run(load(TrainingJob, config, set_ or ()), resume, here)
+        job = load(TrainingJob, config, set_ or ())
+        run(job, resume, here, evaluator_maker(job))
 
 
 @app.command()

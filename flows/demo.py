@@ -12,6 +12,7 @@ from flows.experiment import DemoExperiment
 from flows.generation.generator import DEFAULT_MODEL
 from flows.sql import run
 from flows.status import funnel_text
+from flows.training_evaluation import evaluator_maker
 from infra.config import SettingsError
 from labeling.build import LocalTaskRunner, build
 from labeling.config import LabelingConfig
@@ -114,7 +115,7 @@ def train_and_sample(job: TrainingJob) -> None:
     """Start or resume training, export the model, and draw subjects that were not in its training data."""
     out = Path(job.training.out)
     checkpoints = Checkpoints(out, job.training.keep, Worker())
-    train(job, LATEST if checkpoints.latest() else None, local=True)
+    train(job, LATEST if checkpoints.latest() else None, local=True, make_evaluator=evaluator_maker(job))
     metrics = read_metrics(out)
     typer.echo(f"\nLoss: {metrics[0]['loss']:.3f} at step {metrics[0]['step']}, {metrics[-1]['loss']:.3f} at the end")
     model, pictures = out.parent / "model", out.parent / "samples.png"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.data.plan import PlannedBatch, PlannedRow
 from training.data.sample import Sample
 from training.distributed.parallel import Worker
 from training.loop import train
+from training.monitoring.evaluation import Evaluations
 from training.monitoring.samples import SampleRow
 
 LABELS = (["dog"], ["dog", "cat"])
@@ -83,12 +85,17 @@ def small_job(folder: Path, **training: Any) -> TrainingJob:
 
 
 def trained(
-    job: TrainingJob, resume: bool = False, spoilt: Sequence[int] = (), worker: Worker | None = None
+    job: TrainingJob,
+    resume: bool = False,
+    spoilt: Sequence[int] = (),
+    worker: Worker | None = None,
+    evaluations: Evaluations | None = None,
 ) -> SubjectDiffusion:
     """The network after the job."""
     torch.manual_seed(1)
     net = SubjectDiffusion.from_base(job.model)
     worker = worker or Worker()
     start = Checkpoints(Path(job.training.out), job.training.keep, worker).latest() if resume else None
-    train(net, job, MadeUpPlan(), lambda numbers: read(net, numbers, spoilt), worker, start, lambda: made_up_rows(net))
+    batches, rows = partial(read, net, spoilt=spoilt), partial(made_up_rows, net)
+    train(net, job, MadeUpPlan(), batches, worker, start, rows, evaluations)
     return net

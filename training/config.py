@@ -85,6 +85,28 @@ class SamplesConfig(Config):
         return self
 
 
+class EvaluationConfig(Config):
+    """Evaluation of the moving average of the weights on a benchmark while a job trains.
+
+    The workers share the cases of the benchmark. A checkpoint follows each evaluation, and the best ones are kept. An
+    evaluation that fails is logged and counted; the training continues.
+    """
+
+    benchmark: str | None = None
+    """Name of the benchmark, such as "miniature"; unset evaluates nothing. Choice: a benchmark needs networks that
+    score images."""
+    every: Steps = 5000
+    """Number of steps between evaluations; one more follows the last step."""
+    cases: Count = 32
+    """Number of cases of the benchmark that are used, the first ones of its list."""
+    metric: str = "similarity"
+    """Name of the score by which checkpoints are compared; the higher, the better."""
+    keep: Count = 1
+    """Number of best checkpoints to keep beside the `training.keep` latest ones."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Sampling settings, by default the paper's, as in `training.samples`."""
+
+
 class TrainingConfig(Config):
     """Settings of training: data, optimiser, workers, metrics and checkpoints."""
 
@@ -134,8 +156,11 @@ class TrainingConfig(Config):
     """Number of steps between checkpoints."""
     samples: SamplesConfig = SamplesConfig()
     """Settings of the sample images that a job draws while it trains."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Settings of the evaluation that a job runs while it trains."""
     keep: Count = 3
-    """Number of latest checkpoints to keep; the one with the lowest loss is kept as well."""
+    """Number of latest checkpoints to keep; those with the best evaluation are kept as well, or without evaluation the
+    one with the lowest loss."""
     non_finite_limit: Count = 20
     """Number of steps in a row with non-finite gradients after which the job stops. Each such step is skipped and
     counted."""

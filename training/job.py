@@ -34,6 +34,7 @@ from training.distributed.global_batch import warn_if_batch_differs
 from training.distributed.parallel import Worker, broadcast_from_leader, this_worker
 from training.errors import CheckpointError, TrainingError
 from training.loop import train
+from training.monitoring.evaluation import MakeEvaluator, load_evaluations
 from training.monitoring.samples import read_sample_rows
 from training.network import load_network
 
@@ -54,14 +55,19 @@ class Launch:
     """Checkpoint to resume from, unless the job has written a later one since."""
     name: str
     """Unique name of this launch of the job."""
+    make_evaluator: MakeEvaluator | None = None
+    """Loads the benchmark of `training.evaluation`; None where the command has no benchmarks."""
 
 
-def run(job: TrainingJob, resume: str | None = None, local: bool = False) -> None:
+def run(
+    job: TrainingJob, resume: str | None = None, local: bool = False, make_evaluator: MakeEvaluator | None = None
+) -> None:
     """Train to the last step.
 
     Args:
         resume: "latest", "latest-good", the folder of a checkpoint, or None for a new run.
         local: train in this process, as one worker, without Ray.
+        make_evaluator: loads the benchmark of `training.evaluation` in each worker; Ray pickles it.
 
     Raises:
         TrainingError: settings, data or checkpoints do not fit each other, or training failed.
@@ -73,7 +79,8 @@ def run(job: TrainingJob, resume: str | None = None, local: bool = False) -> Non
     warn_if_row_groups_shared(job.training.data, workers)
     warn_if_batch_differs(job.training, workers)
     with _lock_folder(Path(job.training.out)):
-        launch = Launch(job, _resume_checkpoint(job, resume, workers), name=f"launch-{uuid.uuid4().hex[:8]}")
+        start, name = _resume_checkpoint(job, resume, workers), f"launch-{uuid.uuid4().hex[:8]}"
+        launch = Launch(job, start, name, make_evaluator)
         if local:
             run_worker(launch, this_worker(job.training.gpu))
         else:
@@ -83,7 +90,8 @@ def run(job: TrainingJob, resume: str | None = None, local: bool = False) -> Non
 def run_worker(launch: Launch, worker: Worker) -> None:
     """Train as one of the workers, from the checkpoint with the most steps."""
     config = launch.job.training
-    plan = read_plan(config.data, config.seed)  # before the network, which may take minutes to load
+    plan = read_plan(config.data, config.seed)  # before the networks, which may take minutes to load
+    evaluations = load_evaluations(launch.job, launch.make_evaluator, worker)
     torch.manual_seed(config.seed)  # so that all workers create the same new adapters
     net = load_network(launch.job.model, config.data)
     mean = net.image_encoder.mean.flatten().tolist()
@@ -91,7 +99,7 @@ def run_worker(launch: Launch, worker: Worker) -> None:
     read = partial(load_batches, plan, config.data, launch.job.model, net.prompts, mean, cache=cache)
     rows = partial(read_sample_rows, plan, config, launch.job.model, net)
     start = broadcast_from_leader(worker, _furthest_checkpoint(launch) if worker.is_leader else None)
-    train(net, launch.job, plan, read, worker, start, rows)
+    train(net, launch.job, plan, read, worker, start, rows, evaluations)
 
 
 def _refuse_relative_out_on_ray(out: str) -> None:

@@ -24,6 +24,7 @@ from training.data.loader import LoadedBatch
 from training.data.plan import PlannedBatch
 from training.distributed.parallel import Replica, Worker
 from training.errors import Diverged, TrainingError
+from training.monitoring.evaluation import Evaluations, Scores
 from training.monitoring.metrics import Metrics, MetricsLog, progress_line
 from training.monitoring.samples import ReadSampleRows, SampleGrids
 from training.monitoring.throughput import Stopwatch
@@ -55,6 +56,7 @@ def train(
     worker: Worker,
     start: Path | None = None,
     rows: ReadSampleRows | None = None,
+    evaluations: Evaluations | None = None,
 ) -> Position:
     """Train `net` to the job's last step and write checkpoints, metrics and samples to `training.out`.
 
@@ -63,12 +65,13 @@ def train(
         read: called once, with the numbers of this worker's batches.
         start: checkpoint to resume from; None starts at step 0.
         rows: reads the rows to sample images for; None samples none.
+        evaluations: evaluates the weights at the steps of `training.evaluation`; None evaluates none.
 
     Raises:
         CheckpointError: `start` does not fit this job, or a checkpoint cannot be written.
         Diverged: too many steps in a row gave non-finite gradients.
     """
-    return _Loop(net, job, plan, worker, start, rows).run(read)
+    return _Loop(net, job, plan, worker, start, rows, evaluations).run(read)
 
 
 def prepare_network(net: SubjectDiffusion, config: TrainingConfig, worker: Worker) -> SubjectDiffusion:
@@ -111,13 +114,17 @@ class _Loop:
         worker: Worker,
         start: Path | None,
         rows: ReadSampleRows | None,
+        evaluations: Evaluations | None,
     ) -> None:
         self.net, self.job, self.plan, self.worker = net, job, plan, worker
         self.config, self.out = job.training, Path(job.training.out)
         self.state = TrainingState(
             Replica(prepare_network(net, job.training, worker), job.training.strategy, worker), self.config
         )
-        self.checkpoints = Checkpoints(self.out, self.config.keep, worker)
+        evaluation = self.config.evaluation if evaluations else None
+        self.evaluations = evaluations
+        self.scores: Scores = {}
+        self.checkpoints = Checkpoints(self.out, self.config.keep, worker, evaluation)
         self.position = Position()
         if start is not None:
             self.position = self.checkpoints.restore(start, self.state.tensors(), RunIdentity.of(job, plan.stamp))
@@ -162,9 +169,10 @@ class _Loop:
             ) from error
         self.position = Position(self.position.step + 1, numbers.stop)
         done = self.position.step
-        if done % self.config.log_every == 0 or done == self.config.steps:
+        evaluated = self._evaluate(done)
+        if evaluated or done % self.config.log_every == 0 or done == self.config.steps:
             self._log(micros)
-        if done % self.config.checkpoint_every == 0 or done == self.config.steps:
+        if evaluated or done % self.config.checkpoint_every == 0 or done == self.config.steps:
             self._save()
         if self.samples and self.samples.is_due(done):
             with self.stopwatch.pause():
@@ -184,6 +192,15 @@ class _Loop:
             share=share if loaded.rows else 0.0,
             whole=loaded.rows == self.config.data.batch_size,
         )
+
+    def _evaluate(self, done: int) -> bool:
+        """Evaluate the weights if an evaluation is due after `done` steps, and return whether it was."""
+        self.scores = {}
+        if self.evaluations is None or not self.evaluations.is_due(done):
+            return False
+        with self.stopwatch.pause():
+            self.scores = self.evaluations(self.state, done)
+        return True
 
     def _log(self, micros: list[MicroBatch]) -> None:
         self._collect_sums()
@@ -213,6 +230,8 @@ class _Loop:
             "skipped_rows": round(self.since_log.skipped_rows),
             "steps_left_out": round(non_finite),
             "gates": self.net.unet.gates() if self.job.model.use_adapter else {},
+            "evaluation": self.scores,
+            "failed_evaluations": self.evaluations.take_failures() if self.evaluations else 0,
         }
         self.since_log, self.logged_step = LossSums(), self.position.step
         monitor.non_finite_steps = torch.zeros_like(monitor.non_finite_steps)
@@ -227,7 +246,7 @@ class _Loop:
         loss = self.since_save.means()["loss"]
         tensors = self.state.tensors()
         path = self.checkpoints.save(
-            tensors, self.job, self.plan.stamp, self.position, math.inf if loss is None else loss
+            tensors, self.job, self.plan.stamp, self.position, math.inf if loss is None else loss, self.scores
         )
         self.since_save = LossSums()
         if self.worker.is_leader:

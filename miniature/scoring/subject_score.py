@@ -77,16 +77,20 @@ def generate(
     sampling: SamplingConfig,
     without: frozenset[LeftOut] = frozenset(),
     given: PlaceHint = PlaceHint.OUTLINE,
+    seeds: Sequence[int] | None = None,
 ) -> list[NDArray[np.uint8]]:
-    """Sample a picture of each case, RGB [64, 64, 3], with noise that depends on its index alone.
+    """Sample a picture of each case, RGB [64, 64, 3].
 
     Args:
         without: conditions to leave out; CLS is replaced by zeros.
+        seeds: seed of each picture's noise; None takes its index.
     """
+    seeds = range(len(asked)) if seeds is None else seeds
     pictures: list[NDArray[np.uint8]] = []
     for first in range(0, len(asked), _BATCH):
         part = asked[first : first + _BATCH]
         batch = make_batch(net, part, np.random.default_rng(first), given)
+        batch = batch.to(net.empty_token_ids.device, non_blocking=False)
         assert batch.subject_images is not None
         features: ImageFeatures = net.image_encoder(batch.subject_images)
         size = (batch.masks.shape[-2], batch.masks.shape[-1])
@@ -101,8 +105,8 @@ def generate(
             full=True,
         )
         denoise = subject_denoiser(net, conditions, net.empty_text(), sampling.guidance.subject_coefficients())
-        seeds = range(first, first + len(part))
-        pictures += [np.asarray(image) for image in generate_images(net, denoise, sampling, seeds, size[0])]
+        of_part = seeds[first : first + len(part)]
+        pictures += [np.asarray(image) for image in generate_images(net, denoise, sampling, of_part, size[0])]
     return pictures
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Record:
     """Stamp of the dataset and the order of its rows."""
     files: Mapping[str, FileSum] | None
     """Sizes and hashes of the other files by name; None in checkpoints of versions that wrote none."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Scores of the evaluation at this step by name; empty without one."""
 
 
 class _Optimizer(BaseModel):
@@ -66,6 +68,7 @@ class _Content(BaseModel):
     settings: _Settings
     stamp: str
     files: dict[str, FileSum] | None = None
+    scores: dict[str, float] = {}
     sha256: str | None = None
     """Hash of all other fields."""
 
@@ -81,6 +84,7 @@ def write_record(path: Path, record: Record) -> None:
         "step": record.position.step,
         "batches": record.position.batches,
         "loss": record.loss,
+        "scores": dict(record.scores),
         "workers": record.workers,
         "settings": record.settings,
         "stamp": record.stamp,
@@ -114,7 +118,9 @@ def read_record(path: Path) -> Record:
     if content.sha256 not in (None, _sha256(values)):
         raise CheckpointError(f"{file} is damaged: its content has changed since it was written (SHA-256 differs)")
     position = Position(content.step, content.batches)
-    return Record(position, content.loss, content.workers, values["settings"], content.stamp, content.files)
+    return Record(
+        position, content.loss, content.workers, values["settings"], content.stamp, content.files, content.scores
+    )
 
 
 def find_damage(path: Path, worker: Worker) -> str | None:

@@ -3,6 +3,7 @@
     OUT/checkpoints/step-00001000/
       __R_N.distcp .metadata     tensors in torch's distributed format, each worker's part in its own file
       record.json                position, settings, stamp of the dataset, checksums of the other files
+    OUT/checkpoints/best         link to the checkpoint with the best evaluation, if the job evaluates
 
 A checkpoint can be resumed with any number of workers. It holds no state of random number generators, because all
 random numbers of a step follow from the numbers of its batches.
@@ -26,7 +27,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from infra.storage import fsync_folder
 from training.checkpoints.checksums import file_sums
 from training.checkpoints.record import Record, Settings, find_damage, read_record, write_record
-from training.config import TrainingJob
+from training.checkpoints.retention import best_checkpoints, link_best, lowest_loss
+from training.config import EvaluationConfig, TrainingJob
 from training.distributed.parallel import Worker, broadcast_from_leader, wait_for_all
 from training.errors import CheckpointError
 from training.optimization.state import Position
@@ -52,6 +54,7 @@ CHANGEABLE_ON_RESUME = frozenset(
         "training.checkpoint_every",
         "training.keep",
         "training.samples",
+        "training.evaluation",
         "training.non_finite_limit",
         "training.max_failures",
         "training.data.dataset",
@@ -90,11 +93,13 @@ class Checkpoints:
 
     Args:
         keep: number of latest checkpoints to keep; the one with the lowest loss is kept as well.
+        evaluation: settings of the job's evaluation; the best checkpoints by its metric are kept in place of the one
+            with the lowest loss.
     """
 
-    def __init__(self, out: Path, keep: int, worker: Worker) -> None:
+    def __init__(self, out: Path, keep: int, worker: Worker, evaluation: EvaluationConfig | None = None) -> None:
         self.folder = out / "checkpoints"
-        self._keep, self._worker = keep, worker
+        self._keep, self._worker, self._evaluation = keep, worker, evaluation
         self._unreadable: set[Path] = set()
 
     def all(self) -> list[Path]:
@@ -105,8 +110,20 @@ class Checkpoints:
         """Return the folder of the last checkpoint; None where there is none."""
         return max(self.all(), default=None)
 
-    def save(self, tensors: Tensors, job: TrainingJob, stamp: str, position: Position, loss: float) -> Path:
+    def save(
+        self,
+        tensors: Tensors,
+        job: TrainingJob,
+        stamp: str,
+        position: Position,
+        loss: float,
+        scores: Mapping[str, float] | None = None,
+    ) -> Path:
         """Write a checkpoint under a temporary name, rename it, and remove checkpoints that are no longer kept.
+
+        Args:
+            loss: mean loss of the images since the checkpoint before.
+            scores: scores of the evaluation at this step.
 
         Raises:
             CheckpointError: the checkpoint cannot be written; earlier ones are unchanged.
@@ -123,7 +140,8 @@ class Checkpoints:
             files = file_sums(partial, self._worker)
             if self._worker.is_leader:
                 settings = job.model_dump(mode="json")
-                write_record(partial, Record(position, loss, self._worker.count, settings, stamp, files))
+                record = Record(position, loss, self._worker.count, settings, stamp, files, scores or {})
+                write_record(partial, record)
                 partial.rename(folder)
                 fsync_folder(self.folder)
         if self._worker.is_leader:
@@ -194,9 +212,12 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _prune(self) -> None:
-        losses = self._losses()
-        kept = {*sorted(losses)[-self._keep :], min(losses, key=lambda path: losses[path], default=None)}
-        for path in losses.keys() - kept:
+        records = self._records()
+        best = best_checkpoints(records, self._evaluation) if self._evaluation else []
+        if best:
+            link_best(best[0])
+        kept = {*sorted(records)[-self._keep :], *(best or lowest_loss(records))}
+        for path in records.keys() - kept:
             gone = path.with_name(f".{path.name}.gone")
             try:
                 path.rename(gone)  # so that no reader sees a partly removed checkpoint
@@ -204,17 +225,17 @@ class Checkpoints:
             except OSError as error:
                 log.warning("%s is no longer needed, but cannot be removed: %s", path, error)
 
-    def _losses(self) -> dict[Path, float]:
-        """Return the losses of the checkpoints with readable records; the others are never removed."""
-        losses: dict[Path, float] = {}
+    def _records(self) -> dict[Path, Record]:
+        """Return the readable records of the checkpoints; checkpoints with other records are never removed."""
+        records: dict[Path, Record] = {}
         for path in self.all():
             try:
-                losses[path] = read_record(path).loss
+                records[path] = read_record(path)
             except CheckpointError as error:
                 if path not in self._unreadable:
                     log.warning("%s; it is never removed", error)
                 self._unreadable.add(path)
-        return losses
+        return records
 
     @contextmanager
     def _remove_on_failure(self, partial: Path, folder: Path) -> Iterator[None]:

@@ -61,6 +61,10 @@ class Metrics(TypedDict):
     """Steps since the last line that were skipped because their gradients were not finite."""
     gates: dict[str, float]
     """tanh(gamma) of each adapter."""
+    evaluation: Mapping[str, float]
+    """Scores of the evaluation at this step by name; empty without one."""
+    failed_evaluations: int
+    """Evaluations since the last line that failed."""
 
 
 class MetricsLog:

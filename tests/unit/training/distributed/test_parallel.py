@@ -16,6 +16,7 @@ from training.checkpoints.store import Checkpoints, read_tensors
 from training.config import Strategy, TrainingJob
 from training.distributed.parallel import Replica, Worker, this_worker
 from training.errors import TrainingError
+from training.monitoring.evaluation import Evaluations, Evaluator
 from training.network import load_network
 
 
@@ -32,6 +33,15 @@ def train_together(job: TrainingJob, meeting: Path, rank: int) -> None:
 
 def train_on_two_workers(processes: Processes, job: TrainingJob, meeting: Path) -> None:
     workers = [processes.fork(train_together, job, meeting, rank) for rank in range(2)]
+    assert [worker.result() for worker in workers] == [None, None]
+
+
+def train_evaluated(job: TrainingJob, evaluator: Evaluator, meeting: Path, rank: int) -> None:
+    trained(job, worker=worker_at(meeting, rank), evaluations=Evaluations(evaluator, job.training))
+
+
+def train_evaluated_on_two_workers(processes: Processes, job: TrainingJob, evaluator: Evaluator, meeting: Path) -> None:
+    workers = [processes.fork(train_evaluated, job, evaluator, meeting, rank) for rank in range(2)]
     assert [worker.result() for worker in workers] == [None, None]
 
 
