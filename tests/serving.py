@@ -4,13 +4,14 @@ import base64
 import io
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import uvicorn
 from PIL import Image
+from starlette.types import ASGIApp
 
 from flows.cutout_networks import load_cutter
 from flows.generation.generator import Generator
@@ -28,10 +29,12 @@ def make_service(generator: Generator, limits: Limits | None = None) -> ImageSer
 
 
 @contextmanager
-def running(service: ImageService, token: str | None = None) -> Iterator[str]:
-    """Serve until the block ends; gives the URL."""
+def running(
+    service: ImageService, token: str | None = None, around: Callable[[ASGIApp], ASGIApp] = lambda app: app
+) -> Iterator[str]:
+    """Serve until the block ends; gives the URL. `around` wraps the app."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(make_app(service, token), log_level="error", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(around(make_app(service, token)), log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -14,6 +14,7 @@ from flows.serving.access import AccessControl
 from flows.serving.api import make_router
 from flows.serving.bodies import BodyLimit
 from flows.serving.errors import add_error_handlers
+from flows.serving.event_streams import EventStreams
 from flows.serving.page import CSS, THEME, make_page
 from flows.serving.service import ImageService
 
@@ -62,4 +63,4 @@ def make_app(service: ImageService, token: str | None) -> ASGIApp:
         show_error=True,
         footer_links=[],
     )
-    return AccessControl(BodyLimit(app, service.limits), token)
+    return AccessControl(BodyLimit(EventStreams(app), service.limits), token)
