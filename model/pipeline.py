@@ -53,10 +53,8 @@ from model.sampling.denoising import (
     Denoiser,
     GuidedDenoiser,
     SamplingProgress,
-    Scheduler,
     branch_conditions,
     interpolate_denoisers,
-    make_scheduler,
     sample,
 )
 from model.sampling.guidance import Guidance
@@ -64,6 +62,7 @@ from model.sampling.inpainting import Canvas, keep_photo, photo_canvas
 from model.sampling.original import OriginalBase
 from model.sampling.references import ReferenceEncoder
 from model.sampling.rows import Generators, Row, spread_rows
+from model.sampling.schedulers import Scheduler, make_scheduler, refuse_unsuited
 from model.subject_diffusion import Networks, SubjectDiffusion
 from model.weights.folders import LoadOptions, SaveOptions, read_defaults
 
@@ -337,13 +336,15 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
 
         Raises:
             PromptError: a prompt contains the placeholder, or its clauses alone are too long.
-            ValueError: an argument is of the wrong kind, size or number; a scheduler, layout or mark is unknown;
-                `given` and a subject has no place; or the model cannot take these marks.
+            ValueError: an argument is of the wrong kind, size or number; a scheduler, layout or mark is unknown or does
+                not suit the model; `given` and a subject has no place.
             ModelWeightsError: interpolation is set and the untrained base cannot be read.
         """
         _check_choice("output_type", output_type, ("pil", "np", "pt", "latent"))
         for name in callback_on_step_end_tensor_inputs:
             _check_choice("callback_on_step_end_tensor_inputs", name, self._callback_tensor_inputs)
+        own_scheduler = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler.config)
+        refuse_unsuited(own_scheduler)
         net = self._model()
         prompts = [""] * _rows_of(prompt_embeds) if prompt is None else prompt
         rows = spread_rows(
@@ -368,7 +369,6 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
         if interpolation is not None:
             denoise = self._interpolate(net, interpolation, rows, denoise, guidance, guidance_rescale)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        own_scheduler = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler.config)
         noise = self._initial_latents(latents, generator, (len(rows), self.unet.latent_channels, *size))
         z_0 = self._sample(denoise, own_scheduler, noise, generator, steps, canvas, callback_on_step_end)
         to_image = _unchanged if canvas is None else canvas.to_photo

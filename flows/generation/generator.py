@@ -32,7 +32,8 @@ from model.inputs.layout import RelativeBox
 from model.inputs.pictures import Array
 from model.inputs.reference import Subject
 from model.pipeline import SubjectDiffusionOutput, SubjectDiffusionPipeline
-from model.sampling.denoising import make_scheduler, seeded_generators
+from model.sampling.denoising import seeded_generators
+from model.sampling.schedulers import make_scheduler, name_of, suits
 
 DEFAULT_MODEL = Path(__file__).parents[2] / "miniature" / "weights" / "subject_diffusion"
 """Folder of the small model of this repository."""
@@ -57,8 +58,6 @@ SCHEDULERS = (
     "UniPCMultistep",
 )
 """Schedulers of diffusers that suit a Stable Diffusion. Others run as well, many of them with noise as a result."""
-_NO_ZERO_SNR = ("HeunDiscrete", "KDPM2AncestralDiscrete")
-"""Schedulers that cannot start from pure noise, as a model with `rescale_betas_zero_snr` does; images become black."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +168,7 @@ class Generator:
     @property
     def schedulers(self) -> tuple[str, ...]:
         """Names of the schedulers that suit the model."""
-        zero_snr = self.pipeline.scheduler.config.get("rescale_betas_zero_snr", False)
-        return tuple(name for name in SCHEDULERS if not (zero_snr and name in _NO_ZERO_SNR))
+        return tuple(name for name in SCHEDULERS if suits(name, self.pipeline.scheduler.config))
 
     def generate(
         self,
@@ -281,7 +279,7 @@ class Generator:
     def _complete(self, job: GenerationJob) -> GenerationJob:
         """Return the job with the model's defaults in place of None."""
         defaults = self.pipeline.config
-        own = type(self.pipeline.scheduler).__name__.removesuffix("Scheduler")
+        own = name_of(self.pipeline.scheduler)
         if job.scheduler not in (None, own, *self.schedulers):
             raise InvalidJob(f"scheduler={job.scheduler!r}: choose one of {', '.join(self.schedulers)}")
         given = {

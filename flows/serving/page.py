@@ -9,6 +9,7 @@ from flows.serving.page_events import PageEvents
 from flows.serving.page_pictures import colour_of
 from flows.serving.service import ImageService
 from model.inputs.layout import Layout
+from model.sampling.schedulers import name_of
 
 SCHEDULERS = ("DDIM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "EulerAncestralDiscrete", "PNDM", "DDPM")
 """Schedulers that the page offers, besides that of the model; the API takes all that suit the model."""
@@ -133,7 +134,7 @@ def _make_slot(number: int) -> SlotComponents:
 
 def _make_settings(service: ImageService, prompt: gr.Textbox) -> SettingsComponents:
     defaults, limits = service.generator.pipeline.config, service.limits
-    own = type(service.generator.pipeline.scheduler).__name__.removesuffix("Scheduler")
+    own = name_of(service.generator.pipeline.scheduler)
     with gr.Accordion("Settings", open=True):
         with gr.Row():
             text = gr.Slider(0, 15, defaults.text_guidance, step=0.1, label="Text guidance", min_width=200)

@@ -9,9 +9,7 @@ Axes: B images, C latent channels, H W rows and columns of the latent, T text to
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
-import diffusers
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,41 +20,10 @@ from model.networks.unet import Conditions, SubjectUNet
 from model.sampling.attention import MapCollector
 from model.sampling.config import Interpolation, Phase
 from model.sampling.guidance import Branch
+from model.sampling.schedulers import Scheduler
 
-_DEFAULTS = {"set_alpha_to_one": False}
-"""Settings of Stable Diffusion's schedulers that a base may leave out."""
-_FIXED = {
-    "clip_sample": False,  # some schedulers clip to [-1, 1] by default, which suits pixels and not latents
-    "steps_offset": 1,
-    "skip_prk_steps": True,  # otherwise PNDM starts with Runge-Kutta and takes 59 evaluations for 50 steps
-}
-"""Settings that the sampler overrides, the first two as in diffusers' StableDiffusionPipeline."""
 Denoiser = Callable[[Float[Tensor, "B C H W"], float], Float[Tensor, "B C H W"]]
 """Function that predicts the noise of a latent at a timestep, `num_train_timesteps` - 1 down to 0."""
-
-
-class _Step(Protocol):
-    """Result of one step of a diffusers scheduler."""
-
-    prev_sample: Tensor
-
-
-@runtime_checkable
-class Scheduler(Protocol):
-    """The interface of a diffusers scheduler that sampling needs."""
-
-    timesteps: Tensor
-    init_noise_sigma: float
-    step: Callable[..., _Step]
-
-    def set_timesteps(self, num_inference_steps: int) -> None:
-        """Start a new run of `num_inference_steps` steps."""
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return latents with the noise of the timesteps."""
-
-    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Return the network's input for `sample`."""
 
 
 @dataclass(frozen=True)
@@ -225,45 +192,6 @@ def interpolate_denoisers(
         return first(z_t, t) if t + 1 > interpolation.alpha * steps else second(z_t, t)
 
     return eps_t
-
-
-def make_scheduler(name: str, noise_schedule: Mapping[str, object]) -> Scheduler:
-    """Make a new diffusers scheduler for latents.
-
-    Args:
-        name: name of the scheduler without its ending "Scheduler".
-        noise_schedule: settings of the base's scheduler, of any class.
-
-    Raises:
-        ValueError: diffusers has no scheduler of that name, or its interface differs.
-    """
-    scheduler_class = getattr(diffusers, f"{name}Scheduler", None)
-    if scheduler_class is None:
-        known = sorted(each.removesuffix("Scheduler") for each in dir(diffusers) if each.endswith("Scheduler"))
-        raise ValueError(
-            f"sampling.scheduler={name!r} is not a scheduler of diffusers: choose one of {', '.join(known)}"
-        )
-    try:
-        scheduler: Scheduler = scheduler_class.from_config(_scheduler_settings(scheduler_class, noise_schedule))
-        steps_alone = _required_arguments(scheduler.step) <= {"model_output", "timestep", "sample"}
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"sampling.scheduler={name!r} does not take the base's noise schedule: {error}") from error
-    if not steps_alone or not hasattr(scheduler, "init_noise_sigma"):
-        raise ValueError(f"sampling.scheduler={name!r} does not sample by itself: choose another, such as DDIM or PNDM")
-    return scheduler
-
-
-def _scheduler_settings(scheduler_class: type, noise_schedule: Mapping[str, object]) -> dict[str, object]:
-    """Return the base's settings, and those of ours that this scheduler accepts."""
-    settings = _DEFAULTS | dict(noise_schedule) | _FIXED
-    accepted = inspect.signature(scheduler_class).parameters
-    return {name: value for name, value in settings.items() if name in noise_schedule or name in accepted}
-
-
-def _required_arguments(function: Callable[..., object]) -> set[str]:
-    """Return the names of arguments without a default."""
-    arguments = inspect.signature(function).parameters.values()
-    return {one.name for one in arguments if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
 
 
 def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:

@@ -20,11 +20,11 @@ from model.sampling.denoising import (
     OnStep,
     branch_conditions,
     initial_noise,
-    make_scheduler,
     sample,
     seeded_generators,
 )
 from model.sampling.guidance import Branch
+from model.sampling.schedulers import make_scheduler
 from model.subject_diffusion import SubjectDiffusion
 
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from model.inputs.layout import LayoutInput, RelativeBox, Size
 from model.inputs.pictures import Picture, mask_pixels, rgb_pixels
 from model.inputs.reference import Subject
-from model.sampling.denoising import SamplingProgress, Scheduler
+from model.sampling.denoising import SamplingProgress
+from model.sampling.schedulers import Scheduler
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 

@@ -30,8 +30,9 @@ from model.inputs.batch import SubjectBatch
 from model.inputs.prompt import Prompt
 from model.pipeline import Subject, SubjectDiffusionPipeline
 from model.sampling.config import SamplingConfig
-from model.sampling.denoising import make_scheduler, sample
+from model.sampling.denoising import sample
 from model.sampling.guidance import Guidance
+from model.sampling.schedulers import make_scheduler
 from model.subject_diffusion import SubjectDiffusion
 from model.weights.bases import Base, find_base
 from model.weights.folders import random_parts

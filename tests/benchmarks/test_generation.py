@@ -20,10 +20,11 @@ from model.inputs.reference import Subject
 from model.networks.unet import Conditions
 from model.pipeline import SubjectDiffusionPipeline
 from model.sampling.conditioning import encode_rows
-from model.sampling.denoising import branch_conditions, make_scheduler, sample, seeded_generators
+from model.sampling.denoising import branch_conditions, sample, seeded_generators
 from model.sampling.guidance import Branch, Guidance
 from model.sampling.references import ReferenceEncoder
 from model.sampling.rows import spread_rows
+from model.sampling.schedulers import make_scheduler
 
 pytestmark = [pytest.mark.bench, pytest.mark.usefixtures("one_thread")]
 MODEL = Path("miniature/weights/subject_diffusion")

@@ -28,8 +28,9 @@ from model.networks.adapter import AdapterInputs, SubjectAdapter
 from model.networks.attention_maps import MapRecorder, RecordedAttention
 from model.networks.unet import Conditions, SubjectUNet
 from model.objective.losses import attention_map_loss
-from model.sampling.denoising import GuidedDenoiser, branch_conditions, combine_branches, make_scheduler, sample
+from model.sampling.denoising import GuidedDenoiser, branch_conditions, combine_branches, sample
 from model.sampling.guidance import Branch, Guidance
+from model.sampling.schedulers import make_scheduler
 from model.weights.bases import STABLE_DIFFUSION_2_BASE as BASE
 from model.weights.folders import random_parts
 from tests.benchmarks.naive import TRAINED, MapKeeper, NaiveModel, NaiveUNet, our_names

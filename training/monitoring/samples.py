@@ -25,8 +25,8 @@ from model.errors import ModelError
 from model.inputs.batch import SubjectBatch
 from model.inputs.prompt import Prompt
 from model.inputs.subject import SubjectPictures
-from model.sampling.denoising import make_scheduler
 from model.sampling.generation import encode_conditions, generate_images, subject_denoiser
+from model.sampling.schedulers import make_scheduler
 from model.subject_diffusion import SubjectDiffusion
 from training.checkpoints.store import error_line
 from training.config import TrainingConfig

@@ -11,6 +11,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DPMSolverMultistepScheduler,
+    HeunDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -266,6 +267,10 @@ def test_another_scheduler_and_an_unknown_one(pipeline: SubjectDiffusionPipeline
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(own.config)
     assert apart(by_name, generate(pipeline, "a photo", subject(), num_inference_steps=3)) == 0
     assert pipeline.num_timesteps == 3
+    pipeline.scheduler = own
+    pipeline.scheduler = HeunDiscreteScheduler.from_config({**own.config, "rescale_betas_zero_snr": True})
+    with pytest.raises(ValueError, match="scheduler='HeunDiscrete' gives black images with this model"):
+        generate(pipeline, "a photo")
     pipeline.scheduler = own
     with pytest.raises(ValueError, match=r"scheduler='Best'.*DDIM.*PNDM"):
         generate(pipeline, "a photo", scheduler="Best")

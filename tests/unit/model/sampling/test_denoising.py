@@ -1,6 +1,5 @@
 """The sampler on a small random network of the real classes."""
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,11 +23,11 @@ from model.sampling.denoising import (
     concatenate_conditions,
     initial_noise,
     interpolate_denoisers,
-    make_scheduler,
     sample,
     seeded_generators,
 )
 from model.sampling.guidance import Branch, Guidance
+from model.sampling.schedulers import make_scheduler
 from model.weights.bases import STABLE_DIFFUSION_2_BASE
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers' schedulers on numpy 2
@@ -191,43 +190,11 @@ def test_an_image_is_the_same_alone_or_in_a_batch(unet: SubjectUNet, scheduler_c
     assert not torch.allclose(in_batch, run(denoiser(unet, both, guidance), [5, 7], scheduler), atol=1e-2)
 
 
-def without(*names: str) -> dict[str, Any]:
-    """Stable Diffusion's scheduler settings without those of `names`."""
-    settings = STABLE_DIFFUSION_2_BASE.scheduler | {"clip_sample": False}
-    return {name: value for name, value in settings.items() if name not in names}
-
-
-@pytest.mark.filterwarnings("ignore:The configuration file:FutureWarning")
-@pytest.mark.parametrize("name", ["DDIM", "DDPM", "PNDM", "EulerDiscrete", "LCM"])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        without(),
-        without("clip_sample"),
-        without("clip_sample", "steps_offset"),
-        without() | {"clip_sample": True, "steps_offset": 0},
-    ],
-)
-def test_a_scheduler_has_the_settings_that_stable_diffusions_own_pipeline_gives_it(
-    name: str, settings: dict[str, Any]
-) -> None:
-    ours = make_scheduler(name, settings)
-    theirs = getattr(diffusers, f"{name}Scheduler").from_config(settings)
-    networks = dict.fromkeys(("vae", "text_encoder", "tokenizer", "unet", "safety_checker", "feature_extractor"))
-    pipeline = diffusers.StableDiffusionPipeline(**networks, scheduler=theirs, requires_safety_checker=False)
-    used = inspect.signature(type(theirs).__init__).parameters
-    for setting in {"clip_sample", "steps_offset", "set_alpha_to_one"} & used.keys():
-        assert ours.config.get(setting) == pipeline.scheduler.config.get(setting), setting
-
-
-def test_the_last_alpha_is_not_one_by_default() -> None:
-    assert make_scheduler("DDIM", without("set_alpha_to_one")).config.set_alpha_to_one is False
-
-
 def test_ddim_does_not_clip_latents() -> None:
     """Sampling reaches known latents beyond 1 if the base's settings do not mention clipping."""
     z_0 = torch.linspace(-4, 4, 4 * SIDE * SIDE).view(1, 4, SIDE, SIDE)
-    scheduler = make_scheduler("DDIM", without("clip_sample"))
+    settings = {name: value for name, value in STABLE_DIFFUSION_2_BASE.scheduler.items() if name != "clip_sample"}
+    scheduler = make_scheduler("DDIM", settings)
 
     def knows(z_t: Tensor, t: float) -> Tensor:
         alpha = scheduler.alphas_cumprod[int(t)]
