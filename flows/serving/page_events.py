@@ -298,7 +298,7 @@ class PageEvents:
         result, session = self._result, request.session_hash or ""
         run, task = _Run(self._service), None
         try:
-            task = self._service.submit(job, f"page {session}", run.note, attention)
+            task = self._service.submit(job, f"page {session}", run.note, attention, masks_of_server=True)
             self._running.setdefault(session, set()).add(task)
             done = asyncio.wrap_future(task.future)
             shown: Progress | None = None

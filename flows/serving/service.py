@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,15 +42,23 @@ class ImageService:
         self._cutter = cutter
 
     def submit(
-        self, job: GenerationJob, owner: str, on_progress: OnProgress | None = None, attention: bool = False
+        self,
+        job: GenerationJob,
+        owner: str,
+        on_progress: OnProgress | None = None,
+        attention: bool = False,
+        masks_of_server: bool = False,
     ) -> Task[list[GeneratedImage]]:
         """Append a job to the queue; its errors come from the task's future.
+
+        The provenance of the images holds the masks that the server made, because nobody has them as files.
 
         Args:
             job: the job, with the bytes of its images.
             owner: user that takes turns with others.
             on_progress: called after each step, from the network thread.
             attention: whether the images come with attention maps.
+            masks_of_server: whether the masks of the job are cut-outs of the server.
 
         Raises:
             ApiError: the job is above a limit.
@@ -59,9 +68,10 @@ class ImageService:
         self._check(job)
 
         def work(task: Task[list[GeneratedImage]]) -> list[GeneratedImage]:
-            prepared = self.generator.prepare(self._cut_out_opaque(job))
-            (images,) = self.generator.run([prepared], on_progress, task.canceled, attention)
-            return images
+            whole = self._cut_out_opaque(job)
+            (images,) = self.generator.run([self.generator.prepare(whole)], on_progress, task.canceled, attention)
+            own = [masks_of_server or given.masks is None for given in job.subjects]
+            return [_embed_masks(image, whole, own) for image in images]
 
         return self.queue.submit(work, owner)
 
@@ -140,6 +150,24 @@ def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def _embed_masks(image: GeneratedImage, job: GenerationJob, which: Sequence[bool]) -> GeneratedImage:
+    """Return the image with the bytes of its subjects' masks in its provenance, for the subjects that `which` marks."""
+    bare = image.provenance.job
+    subjects = [
+        _with_mask_bytes(subject, whole) if embed else subject
+        for subject, whole, embed in zip(bare.subjects, job.subjects, which, strict=True)
+    ]
+    return replace(image, provenance=image.provenance.embed(bare.model_copy(update={"subjects": tuple(subjects)})))
+
+
+def _with_mask_bytes(subject: JobSubject, whole: JobSubject) -> JobSubject:
+    masks = [
+        mask.model_copy(update={"data": given.data})
+        for mask, given in zip(subject.masks or (), whole.masks or (), strict=True)
+    ]
+    return subject.model_copy(update={"masks": tuple(masks) or None})
 
 
 def _mask_source(mask: NDArray[np.bool_], picture: ImageSource) -> ImageSource:

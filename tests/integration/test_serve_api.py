@@ -13,7 +13,9 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.generation.generator import Generator
 from flows.generation.job import parse_job
 from flows.generation.png import read_png
@@ -140,14 +142,20 @@ def test_an_unusual_image_is_taken_with_a_mask(url, name):
     images_of(post(url, {"prompt": "a cat", "steps": 1, "subjects": [subject]}))
 
 
-def test_an_opaque_picture_is_cut_out_by_the_detector(url):
+def test_an_opaque_picture_is_cut_out_by_the_detector_and_its_image_made_again(url, tmp_path):
     """The small detector knows the things of the miniature world, of which this is one."""
     scene = Image.new("RGB", (64, 64), (90, 160, 90))
     with Image.open(TAXI) as taxi:
         scene.paste(taxi.convert("RGBA").resize((40, 40)), (12, 14), taxi.convert("RGBA").resize((40, 40)))
-    response = post(url, {"prompt": "x", "steps": 1, "subjects": [{"label": "vehicle", "image": data_url(scene)}]})
+    subject = {"label": "vehicle", "image": data_url(scene)}
+    response = post(url, {"prompt": "x", "steps": 1, "seed": 1, "subjects": [subject]})
     x0, _, x1, _ = response.json()["data"][0]["boxes"][0]
     assert 0.1 < x0 < x1 < 0.9, response.text
+    scene.save(tmp_path / "scene.png")
+    (tmp_path / "made.png").write_bytes(base64.b64decode(response.json()["data"][0]["b64_json"]))
+    words = ["generate", "--from", str(tmp_path / "made.png"), "--subject", str(tmp_path / "scene.png")]
+    done = CliRunner().invoke(app, [*words, "--device", "cpu", "--out", str(tmp_path / "again")])
+    assert (done.exit_code, "identical" in done.stderr) == (0, True), done.output
 
 
 BAD_FIELDS = {
