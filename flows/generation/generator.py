@@ -104,13 +104,20 @@ class PreparedJob:
     job: GenerationJob
     """The job with hashes and bytes of its images, and with the model's defaults in place of None."""
     seeds: tuple[int, ...]
-    """Seeds of the images to make: those of the job, or some of them."""
+    """Seeds of the images: those of the job, or some of them."""
     subjects: tuple[Subject, ...]
     """The decoded subjects."""
     photo: Array | None
     """Photo to generate into, RGB [h, w, 3]."""
     region: Array | None
     """Part of the photo to generate [h, w]."""
+    existing: frozenset[int] = frozenset()
+    """Seeds of images that exist. They are computed only for others of their batch, which thereby stay the same."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether all images exist."""
+        return self.existing.issuperset(self.seeds)
 
     @property
     def batch_key(self) -> object:
@@ -221,21 +228,24 @@ class Generator:
             attention: whether the images come with attention maps. Slower.
 
         Returns:
-            The images of each job, in the order of `seeds`.
+            The images of each job that did not exist, in the order of `seeds`.
 
         Raises:
             InvalidJob: settings, sizes or places of a job do not fit the model, or the images do not fit into memory.
             PromptError: a prompt or label does not fit the template.
             GenerationCanceled: `canceled` returned true.
         """
-        batches = list(_batches(jobs, self._max_batch))
+        batches = [batch for batch in _batches(jobs, self._max_batch) if not all(row.exists for row in batch)]
         done: dict[tuple[int, int], GeneratedImage] = {}
         images = sum(len(batch) for batch in batches)
         for batch in batches:
             steps = self._evaluations(batch[0].prepared.job)
             made = self._run_batch(batch, _Watch(len(done), images, steps, on_progress, canceled), attention)
             done.update({(row.job, row.seed): image for row, image in zip(batch, made, strict=True)})
-        return [[done[number, seed] for seed in prepared.seeds] for number, prepared in enumerate(jobs)]
+        return [
+            [done[number, seed] for seed in prepared.seeds if seed not in prepared.existing]
+            for number, prepared in enumerate(jobs)
+        ]
 
     @torch.no_grad()
     def preview(self, progress: Progress) -> list[Image.Image]:
@@ -335,6 +345,11 @@ class _Row:
     """Number of its job in the call."""
     prepared: PreparedJob
     seed: int
+
+    @property
+    def exists(self) -> bool:
+        """Whether the image exists."""
+        return self.seed in self.prepared.existing
 
 
 @dataclass(frozen=True, eq=False)

@@ -153,7 +153,7 @@ class TaskRunner:
             on_progress: called after each step.
         """
         outcomes: list[Outcome] = []
-        missing: list[tuple[Task, PreparedJob]] = []
+        work: list[tuple[Task, PreparedJob]] = []
         for task in tasks:
             try:
                 prepared = self.generator.prepare(task.job)
@@ -161,13 +161,15 @@ class TaskRunner:
                 outcomes.append(Failure(task.source, str(error)))
                 continue
             names = {seed: file_name(self.generator.provenance(prepared, seed, _ALONE)) for seed in task.seeds}
-            outcomes += [ImageFile(task.source, seed, name, None) for seed, name in names.items() if name in known]
-            if seeds := tuple(seed for seed, name in names.items() if name not in known):
-                missing.append((task, replace(prepared, seeds=seeds)))
-        return outcomes + self._make(missing, on_progress)
+            existing = frozenset(seed for seed, name in names.items() if name in known)
+            outcomes += [ImageFile(task.source, seed, names[seed], None) for seed in task.seeds if seed in existing]
+            work.append((task, replace(prepared, seeds=task.seeds, existing=existing)))
+        return outcomes + self._make(work, on_progress)
 
     def _make(self, work: Sequence[tuple[Task, PreparedJob]], on_progress: OnProgress | None) -> list[Outcome]:
-        """Make images together; if one job fails, make those of each job alone."""
+        """Make the missing images together; if one job fails, make those of each job alone."""
+        if all(prepared.exists for _, prepared in work):
+            return []
         try:
             made = self.generator.run([prepared for _, prepared in work], on_progress)
             return [

@@ -1,6 +1,8 @@
 """The folder of the images. A file's name tells what determines the image, so no job overwrites another's images."""
 
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from flows.generation.errors import InvalidJob, OutputError
@@ -9,6 +11,8 @@ from flows.generation.provenance import Provenance
 from infra.storage import publish_bytes, refuse_unwritable, storage_path
 
 _SLUG_LETTERS = 40
+_STALE_S = 3600.0
+"""Age of a temporary file whose writer was killed, in seconds: writing an image takes milliseconds."""
 
 
 def file_name(provenance: Provenance) -> str:
@@ -19,7 +23,7 @@ def file_name(provenance: Provenance) -> str:
 
 
 class OutputFolder:
-    """Folder that images are written to; created if missing.
+    """Folder that images are written to; created if missing. Temporary files of runs that were killed are removed.
 
     Raises:
         SettingsError: the folder is not writable.
@@ -28,6 +32,13 @@ class OutputFolder:
     def __init__(self, folder: Path) -> None:
         refuse_unwritable(storage_path(folder), "--out")
         self.folder = folder
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        for leftover in self.folder.glob(".*.png.*.tmp"):
+            with suppress(FileNotFoundError):  # its writer is alive, or another run has removed it
+                if time.time() - leftover.stat().st_mtime > _STALE_S:
+                    leftover.unlink()
 
     def names(self) -> set[str]:
         """Return the names of the PNG files in the folder."""

@@ -1,6 +1,7 @@
 """The verb `generate` with the committed model: what it makes, makes again, leaves alone and refuses."""
 
 import json
+import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -200,6 +201,28 @@ def test_jobs_are_resumed() -> None:
     assert [file for file in files if Path(file).stat().st_mtime_ns != times[file]] == [files[1]]
     code, more, _ = run_jobs("--seed", "1")  # a default for the line without a seed
     assert len(set(more) - set(files)) == 1
+
+
+def test_temporary_files_of_a_killed_run_are_removed() -> None:
+    Path("out/images").mkdir(parents=True)
+    killed, running = (Path(f"out/images/.snow-1-0123456789ab.png.{name}.tmp") for name in ("0f0f0f0f", "1e1e1e1e"))
+    for path in (killed, running):
+        path.write_bytes(b"half")
+    os.utime(killed, (1e9, 1e9))
+    made("--prompt", "snow", "--steps", "1")
+    assert (killed.exists(), running.exists()) == (False, True)
+
+
+def test_a_batch_is_computed_again_as_a_whole_so_that_its_missing_image_stays_the_same() -> None:
+    write_jobs({"prompt": "snow", "n": 3}, {"prompt": "grass", "n": 2})
+    _, files, _ = run_jobs("--batch", "4")
+    before = {file: Path(file).read_bytes() for file in files}
+    for lost in (files[1], files[3]):
+        Path(lost).unlink()
+    code, again, errors = run_jobs("--batch", "4")
+    assert (code, sorted(again)) == (0, sorted(files))
+    assert "2 images made, 3 existed" in errors
+    assert {file: Path(file).read_bytes() for file in files} == before
 
 
 def test_a_bad_line_is_named_and_does_not_stop_the_others() -> None:
