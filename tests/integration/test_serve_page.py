@@ -7,18 +7,25 @@ import asyncio
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.generation.generator import Generator
+from flows.generation.png import read_png
 from miniature.world.sprites import cutout, sprites
-from tests.serving import TAXI, make_service, running
+from model.pipeline import Subject
+from tests.serving import TAXI, data_url, images_of, make_service, running
 
 CHROMIUM = Path("/usr/bin/chromium")
 OPTIONS = [
@@ -123,11 +130,19 @@ def subject_pixels(picture: np.ndarray) -> np.ndarray:
     return (picture.max(axis=2) - picture.min(axis=2) > 8) | (picture.max(axis=2) < 230)
 
 
-def downloaded(page: Page) -> np.ndarray:
+def download(page: Page) -> Path:
     with page.expect_download() as download:
         page.locator("#download").click()
     assert download.value.suggested_filename.endswith(".png")
-    return np.asarray(Image.open(download.value.path()), int)
+    return download.value.path()
+
+
+def downloaded(page: Page) -> np.ndarray:
+    return pixels(Image.open(download(page)))
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"), int)
 
 
 def test_from_two_pictures_to_an_image(page: Page, two_animals: Path) -> None:
@@ -175,6 +190,48 @@ def test_from_two_pictures_to_an_image(page: Page, two_animals: Path) -> None:
     expect(page.locator("#gallery img")).to_have_count(3)
 
 
+def test_the_image_is_that_of_the_api_the_command_line_and_python(
+    page: Page, url: str, generator: Generator, tmp_path: Path
+) -> None:
+    """The page chooses the box; the others get it from the image's file."""
+    page.locator("input[type=file]").first.set_input_files([TAXI])
+    page.locator("#label-1 input, #label-1 textarea").fill("vehicle")
+    page.locator("#random input").uncheck()
+    page.locator("#seed input").fill("5")
+    page.locator("#steps input[type=number]").fill("4")
+    page.locator("#prompt textarea").fill("a vehicle in the snow")
+    page.locator("#generate").click()
+    expect(page.locator("#gallery img")).to_have_count(1)
+    file = shutil.copy(download(page), tmp_path / "page.png")
+    made, provenance = read_png(file)
+    (subject,) = provenance.job.subjects
+    assert (provenance.seed, provenance.job.steps, subject.label) == (5, 4, "vehicle")
+
+    settings = {"prompt": "a vehicle in the snow", "seed": 5, "steps": 4}
+    body = {
+        **settings,
+        "n": 2,
+        "subjects": [{"label": "vehicle", "image": data_url(TAXI.read_bytes()), "box": subject.box}],
+    }
+    by_api, other = images_of(httpx.post(f"{url}/v1/images/generations", json=body, timeout=PATIENCE_MS / 1000))
+    words = ["--subject", f"{TAXI}:vehicle", "--box", ",".join(map(str, subject.box)), "--prompt", settings["prompt"]]
+    by_command, _ = read_png(command(tmp_path, *words, "--seed", "5", "--steps", "4"))
+    again, _ = read_png(command(tmp_path, "--from", str(file), "--subject", str(TAXI)))
+    taxi = Subject(Image.open(TAXI), "vehicle", box=subject.box)
+    noise = torch.Generator().manual_seed(5)
+    by_python = generator.pipeline(settings["prompt"], [taxi], generator=noise, num_inference_steps=4).images[0]
+    for image in (by_api, by_command, again, by_python):
+        assert np.abs(pixels(image) - pixels(made)).max() <= 1
+    assert np.abs(pixels(other) - pixels(made)).max() > 20
+
+
+def command(folder: Path, *words: str) -> Path:
+    """The one image that `generate` makes."""
+    done = CliRunner().invoke(app, ["generate", *words, "--device", "cpu", "--out", str(folder / words[0])])
+    assert done.exit_code == 0, done.output
+    return Path(done.stdout.strip())
+
+
 def take_screenshot(page: Page) -> None:
     if path := os.environ.get("PAGE_SCREENSHOT"):
         image = Image.open(io.BytesIO(page.screenshot(full_page=True)))
@@ -185,6 +242,14 @@ def test_mistakes_are_explained(page: Page, tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_text("this is text")
     page.locator("input[type=file]").first.set_input_files([tmp_path / "cat.png"])
     expect(page.locator("#status")).to_contain_text("cat.png cannot be used as an image")
+    page.locator("input[type=file]").first.set_input_files([TAXI] * 9)
+    expect(page.locator("#status")).to_contain_text("this model takes 2 subjects: remove one first")
+    page.locator("#prompt textarea").fill("a vehicle " * 1000)
+    page.locator("#steps input[type=number]").fill("1")
+    page.locator("#generate").click()
+    expect(page.locator("#status")).to_contain_text("characters were cut")
+    page.locator("#remove-1").click()
+    expect(page.locator("#label-1")).to_be_hidden()
     Image.new("RGB", (64, 64), "blue").save(tmp_path / "unicorn.png")
     page.locator("input[type=file]").first.set_input_files([tmp_path / "unicorn.png"])
     expect(page.locator("#status")).to_contain_text("found no 'unicorn'")
