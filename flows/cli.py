@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.ablations import ablations
 from flows.cutout import cutout
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
 from flows.generate import generate
@@ -27,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+evaluate_app = typer.Typer(help="Evaluate models.", no_args_is_help=True, rich_markup_mode="markdown")
+evaluate_app.command()(ablations)
+app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(score_app, name="score")
 app.add_typer(weights_app, name="weights")
 

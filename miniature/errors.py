@@ -3,3 +3,7 @@
 
 class WorldError(Exception):
     """The world cannot be written or served."""
+
+
+class AblationError(Exception):
+    """Results of an ablation cannot be read, or are those of other settings."""

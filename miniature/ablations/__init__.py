@@ -1,0 +1,1 @@
+"""The rows of Table 3 at the scale of the miniature world."""
