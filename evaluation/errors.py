@@ -5,6 +5,7 @@ EvaluationError
   InvalidProtocol      no protocol of the name, or a benchmark and a protocol that do not suit each other
   EncoderWeightsError  an encoder's weights are missing, unreadable, or of another network
   ImagesError          a folder of images lacks images, has too many, or holds some that cannot be read
+  JudgeError           the API of a judge refuses a request, or does not answer
 
 An image that cannot be scored is no error where the protocol says how to count it: it gets a row with its reason.
 """
@@ -28,3 +29,7 @@ class EncoderWeightsError(EvaluationError):
 
 class ImagesError(EvaluationError):
     """A folder of images lacks images, has too many, or holds some that cannot be read."""
+
+
+class JudgeError(EvaluationError):
+    """The API of a judge refuses a request, or does not answer."""

@@ -1,0 +1,1 @@
+"""A language model with eyes as judge of images, behind an API compatible with that of OpenAI."""
