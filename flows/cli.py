@@ -10,6 +10,7 @@ import typer
 
 from flows.ablations import ablations
 from flows.cutout import cutout
+from flows.exchange import export_dataset
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
 from flows.generate import generate
 from flows.options import ConfigOption, RootArgument, SetOption
@@ -198,6 +199,7 @@ def export(
 
 
 app.command()(cutout)
+app.command()(export_dataset)
 app.command()(generate)
 app.command()(serve)
 

@@ -6,6 +6,7 @@
       CutoutError          a photo cannot be cut out: no image, a mask of another size, a box outside
         NothingFound       the networks found no such subject in the photo
       DeviceError          a setting requests a GPU that does not exist
+      ExchangeError        a dataset cannot be exported, or the files of another program cannot be imported
       ImagesLost           a file of images/ is missing, and its URLs no longer give the images of later files
       ShardCorrupt         a file lacks rows or columns, or is damaged
       ShardStale           a file was made under other settings, and may not be replaced without permission
@@ -39,6 +40,10 @@ class NothingFound(CutoutError):
 
 class DeviceError(LabelingError):
     """A setting requests a GPU that does not exist, or reserves one that the stage would not use."""
+
+
+class ExchangeError(LabelingError):
+    """A dataset cannot be exported, or the files of another program cannot be imported."""
 
 
 class ImagesLost(LabelingError):

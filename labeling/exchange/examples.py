@@ -1,0 +1,72 @@
+"""Examples of a finished dataset, read shard by shard for an export."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from infra.storage import refuse_unreadable
+from labeling.errors import ExchangeError
+from labeling.sdd.footer import Stamp
+from labeling.sdd.membership import own_shards, refuse_mixture, refuse_unlike_ledger
+from labeling.sdd.schema import Entity, Layer, SddRow
+from labeling.sdd.shards import ShardStore
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelColumns:
+    """Columns of sdd/ with the labels of an image, without its pixels."""
+
+    key: bytes
+    entities: tuple[Entity, ...]
+
+
+class Examples:
+    """Rows of `sdd/`, in the order of shards and keys. At most one row group of pictures is in memory at a time.
+
+    Args:
+        root: folder of the dataset.
+
+    Raises:
+        ExchangeError: the dataset has no finished shard.
+        ShardCorrupt: a file is damaged, or not part of the dataset.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._store = ShardStore(root)
+        refuse_unreadable(self._store.root, "the dataset")
+        self._stamps = _checked_stamps(self._store)
+        self.count = sum(sum(stamp.counts.values()) for stamp in self._stamps.values())
+        """Number of rows."""
+        if not self.count:
+            raise ExchangeError(f"{root} holds no images in {Layer.SDD}/: `subject-diffusion status {root}` shows why")
+
+    @property
+    def identity(self) -> str:
+        """Stamps of all files, which change with every change of their rows."""
+        return " ".join(f"{shard} {stamp.stamp}" for shard, stamp in self._stamps.items())
+
+    def labels(self) -> list[str]:
+        """Return the different labels in alphabetical order. Reads no pixels."""
+        return sorted({entity.label for row in self._read(LabelColumns) for entity in row.entities})
+
+    def rows(self) -> Iterator[SddRow]:
+        """Yield all rows, and show the progress on a terminal."""
+        return iter(tqdm(self._read(SddRow), "exporting", self.count, unit="img", disable=None))
+
+    def _read(self, row: type[R]) -> Iterator[R]:
+        for shard in self._stamps:
+            yield from self._store.read(row, (Layer.SDD,), shard)
+
+
+def _checked_stamps(store: ShardStore) -> dict[str, Stamp]:
+    stamps: dict[str, Stamp] = {}
+    for shard in own_shards(store, Layer.SDD):
+        if stamp := store.stamp(Layer.SDD, shard):
+            refuse_unlike_ledger(store, shard, stamp)
+            stamps[shard] = stamp
+    refuse_mixture(store, {shard: stamp.dataset for shard, stamp in stamps.items()})
+    return stamps

@@ -1,0 +1,38 @@
+"""Export of a dataset in the format of another program."""
+
+from pathlib import Path
+
+from labeling.errors import ExchangeError
+from labeling.exchange.coco_export import export_coco
+from labeling.exchange.examples import Examples
+from labeling.exchange.export_folder import export_folder
+from labeling.exchange.formats import ExportFormat
+from labeling.exchange.yolo_export import export_yolo
+from labeling.sdd.pixels import UndecodableImage
+
+
+def export_dataset(root: str, out: Path, format_: ExportFormat, val_share: float) -> int:
+    """Write a dataset in another format, and return the number of images.
+
+    Args:
+        root: folder of the dataset.
+        out: folder to write; must not exist.
+        format_: format to write.
+        val_share: share of the images for validation, 0 to 1; only YOLO separates them.
+
+    Raises:
+        ExchangeError: the dataset is empty, an image is damaged, or `out` exists or cannot be written.
+        ShardCorrupt: a file is damaged, or not part of the dataset.
+    """
+    examples = Examples(root)
+    with export_folder(out, f"{format_} {val_share} {examples.identity}") as folder:
+        try:
+            if format_ is ExportFormat.COCO:
+                export_coco(examples, folder)
+            else:
+                export_yolo(examples, folder, val_share)
+        except UndecodableImage as error:
+            raise ExchangeError(
+                f"an image of {root} is damaged ({error}): `subject-diffusion status --deep` names its file"
+            ) from error
+    return examples.count

@@ -1,0 +1,12 @@
+"""Formats of other programs, in a module that imports nothing, for the command line."""
+
+from enum import StrEnum
+
+
+class ExportFormat(StrEnum):
+    """Format of an export."""
+
+    COCO = "coco"
+    """COCO's instances and captions in JSON, with images."""
+    YOLO = "yolo"
+    """Boxes and outlines of Ultralytics YOLO in text files, with images."""

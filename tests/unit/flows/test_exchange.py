@@ -1,0 +1,57 @@
+"""The verb that exports a dataset."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pycocotools.coco import COCO
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tests.datasets import dataset_of_two
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "import-export.md"
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of the guide in a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run(*words: str) -> str:
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.exception or done.output
+    return done.stdout
+
+
+def test_the_guide_reads_a_mask_with_pycocotools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset_of_two(tmp_path / "out" / "sdd")
+    run("export-dataset", "out/sdd", "out/coco", "--format", "coco")
+    names: dict[str, Any] = {}
+    (block,) = (block for block in blocks("python") if "import pycocotools.coco" in block)
+    exec(block, names)
+    assert names["mask"].shape == (names["image"]["height"], names["image"]["width"])
+    assert names["mask"].sum() == names["annotations"][0]["area"]
+
+
+def test_a_dataset_is_exported(tmp_path: Path) -> None:
+    dataset_of_two(tmp_path / "sdd")
+    text = run("export-dataset", str(tmp_path / "sdd"), str(tmp_path / "coco"), "--format", "coco")
+    images = len(COCO(tmp_path / "coco" / "instances.json").imgs)
+    assert text.startswith(f"{tmp_path}/coco: {images} images")
+
+
+def test_an_existing_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    dataset_of_two(tmp_path / "sdd")
+    done = CliRunner().invoke(app, ["export-dataset", str(tmp_path / "sdd"), str(tmp_path), "--format", "yolo"])
+    assert done.exit_code == 2
+    assert done.stderr == f"error: {tmp_path} exists: give the name of a new folder, or remove it\n"
+
+
+def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export-dataset", str(tmp_path), str(tmp_path / "out"), "--format", "coco"])
+    assert done.exit_code == 2
+    assert "not a dataset" in done.stderr
+    assert not (tmp_path / "out").exists()
