@@ -12,7 +12,7 @@ from infra.logs import setup_logs
 from miniature.ablations.rows import RowName
 
 RESULTS = Path("docs/benchmarks/ablations")
-_JUDGE, _EMBEDDER = Path("miniature/weights/judge"), Path("miniature/weights/embedder")
+_WEIGHTS = Path("miniature/weights")
 
 
 def ablations(
@@ -49,6 +49,6 @@ def ablations(
         experiment = load(DemoExperiment, config, set_ or ())
         job = TrainingJob(model=experiment.model, training=experiment.training)
         settings = Settings(experiment.labeling, experiment.world, job, scenes)
-        judges = load_judges(_JUDGE, _EMBEDDER)
+        judges = load_judges(_WEIGHTS)
         for result in run(settings, judges, row or list(RowName), seed or [0, 1], work, results):
             typer.echo(f"\n({result.row}), seed {result.seed}: {results}\n\n{table(read_results(results))}\n")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from training.monitoring.evaluation import MakeEvaluator
 
 MINIATURE = "miniature"
-_JUDGE, _EMBEDDER = Path("miniature/weights/judge"), Path("miniature/weights/embedder")
+_WEIGHTS = Path("miniature/weights")
 
 
 def evaluator_maker(job: "TrainingJob") -> "MakeEvaluator | None":
@@ -30,4 +30,4 @@ def evaluator_maker(job: "TrainingJob") -> "MakeEvaluator | None":
         )
     from miniature.scoring.training_evaluator import load_evaluator
 
-    return partial(load_evaluator, _JUDGE.absolute(), _EMBEDDER.absolute())
+    return partial(load_evaluator, _WEIGHTS.absolute())

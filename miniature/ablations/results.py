@@ -8,7 +8,7 @@ from pathlib import Path
 from infra.storage import publish_bytes, storage_path
 from miniature.ablations.rows import ROWS, RowName
 from miniature.errors import AblationError
-from miniature.scoring.case_scores import BACKGROUND, CLASS_WORD, RECALL, SIMILARITY, CaseScores
+from miniature.scoring.case_scores import BACKGROUND, BOX, CLASS_WORD, RECALL, SIMILARITY, CaseScores
 from miniature.scoring.figures import Figure, mean_by_image, share_of_hits
 
 _DIGITS = 4
@@ -21,6 +21,7 @@ _COLUMNS = (
     "R@1",
     "class word",
     "background",
+    "box IoU",
     "CLIP-T against (a) in the paper",
 )
 
@@ -102,6 +103,7 @@ def _line(name: RowName, results: Sequence[Result], full: Sequence[Result], subj
         _share(results, subjects, RECALL),
         _share(results, subjects, CLASS_WORD),
         _share(results, subjects, BACKGROUND),
+        _mean(results, subjects, BOX),
         "" if is_full else _signed(paper.clip_t - paper_full.clip_t),
     ]
     return f"| {' | '.join(cells)} |"

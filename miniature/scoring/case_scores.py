@@ -1,4 +1,4 @@
-"""Scores of the pictures of a model, case by case: the subjects, their class words and the background."""
+"""Scores of the pictures of a model, case by case: subjects, class words, backgrounds and boxes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labeling.backends.sam.predict import SamImage
+from labeling.stages.networks import Segmenter
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
 from miniature.scoring.base_score import judge_pictures
+from miniature.scoring.box_fidelity import box_ious, load_sam
 from miniature.scoring.cases import Case
 from miniature.scoring.score_options import SubjectSet
 from miniature.scoring.subject_score import recall_hits, subject_embeddings
 from miniature.training.embedder import crop
 from miniature.training.pictures import pixels
 
-SIMILARITY, RECALL, CLASS_WORD, BACKGROUND = "similarity", "R@1", "class word", "background"
+SIMILARITY, RECALL, CLASS_WORD, BACKGROUND, BOX = "similarity", "R@1", "class word", "background", "box IoU"
 CaseScores = Mapping[str, Sequence[Sequence[float]]]
 """Values of each case by criterion: one for each subject, of the background one; 0 or 1 for a miss or a hit."""
 
@@ -30,16 +33,19 @@ class Judges:
     embedder: Embedder
     looks: Mapping[str, Tensor]
     """Mean embedding of each subject that is ranked, by name."""
+    segmenter: Segmenter[SamImage]
 
 
-def load_judges(judge: Path, embedder: Path, asked: SubjectSet = SubjectSet.HELD_OUT) -> Judges:
-    """Load the networks from their folders, and embed the subjects of a set.
+def load_judges(weights: Path, asked: SubjectSet = SubjectSet.HELD_OUT) -> Judges:
+    """Load the networks from `judge`, `embedder` and `sam` of a folder, and embed the subjects of a set.
 
     Raises:
-        OSError: a folder holds no network.
+        OSError: the folder lacks judge or embedder.
+        LabelingError: it lacks SAM.
     """
-    network = load_embedder(embedder)
-    return Judges(load_judge(judge), network, subject_embeddings(network, asked))
+    embedder = load_embedder(weights / "embedder")
+    looks = subject_embeddings(embedder, asked)
+    return Judges(load_judge(weights / "judge"), embedder, looks, load_sam(weights / "sam"))
 
 
 def case_scores(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Sequence[Case]) -> CaseScores:
@@ -48,6 +54,7 @@ def case_scores(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Se
     - similarity: cosine of the embeddings of the picture's content at the subject's place and of the subject.
     - R@1: whether that content is more similar to the subject than to all others.
     - class word, background: whether the judge sees the subject's class and the requested background.
+    - box IoU: `box_fidelity`.
 
     Args:
         judges: networks.
@@ -60,6 +67,7 @@ def case_scores(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Se
         RECALL: recall_hits(judges.embedder, judges.looks, pictures, asked),
         CLASS_WORD: hits[CLASS_WORD],
         BACKGROUND: hits[BACKGROUND],
+        BOX: box_ious(judges.segmenter, pictures, asked),
     }
 
 

@@ -7,13 +7,24 @@ from pathlib import Path
 
 import torch
 
-from miniature.scoring.case_scores import BACKGROUND, CLASS_WORD, RECALL, SIMILARITY, Judges, case_scores, load_judges
+from labeling.errors import LabelingError
+from miniature.scoring.case_scores import (
+    BACKGROUND,
+    BOX,
+    CLASS_WORD,
+    RECALL,
+    SIMILARITY,
+    Judges,
+    case_scores,
+    load_judges,
+)
 from miniature.scoring.cases import cases
 from miniature.scoring.score_options import PlaceHint, SubjectSet
 from miniature.scoring.subject_score import generate
 from model.sampling.config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 from training.config import TrainingJob
+from training.errors import TrainingError
 
 SUBJECTS = SubjectSet.UNTAUGHT
 """Subjects of the cases: choosing checkpoints on those of the reported scores would flatter them."""
@@ -28,7 +39,7 @@ class MiniatureEvaluator:
         max_subjects: largest number of subjects that the model takes.
     """
 
-    score_names = (SIMILARITY, RECALL, CLASS_WORD, BACKGROUND)
+    score_names = (SIMILARITY, RECALL, CLASS_WORD, BACKGROUND, BOX)
 
     def __init__(self, judges: Judges, sampling: SamplingConfig, max_subjects: int) -> None:
         self._judges, self._sampling = judges, sampling
@@ -58,14 +69,18 @@ class MiniatureEvaluator:
         return [{name: _mean(by_name[name][index]) for name in self.score_names} for index in range(len(asked))]
 
 
-def load_evaluator(judge: Path, embedder: Path, job: TrainingJob, device: torch.device) -> MiniatureEvaluator:
-    """Load the evaluator of a job. Its networks are small and stay on the CPU, whatever the job's `device`.
+def load_evaluator(weights: Path, job: TrainingJob, device: torch.device) -> MiniatureEvaluator:
+    """Load the evaluator of a job. Its networks are small, and run where they run best, whatever the job's `device`.
 
     Raises:
-        OSError: a folder holds no network.
+        OSError: the folder lacks a network.
+        TrainingError: its SAM cannot be loaded.
     """
-    sampling = job.training.evaluation.sampling
-    return MiniatureEvaluator(load_judges(judge, embedder, SUBJECTS), sampling, job.model.max_subjects)
+    try:
+        judges = load_judges(weights, SUBJECTS)
+    except LabelingError as error:
+        raise TrainingError(str(error)) from error
+    return MiniatureEvaluator(judges, job.training.evaluation.sampling, job.model.max_subjects)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[4]
 def scores(similarity: list[list[float]]) -> dict[str, list[list[float]]]:
     hits = [[float(value > 0.5) for value in case] for case in similarity]
     places = [[1.0] for _ in similarity]
-    return {"similarity": similarity, "R@1": hits, "class word": hits, "background": places}
+    return {"similarity": similarity, "R@1": hits, "class word": hits, "background": places, "box IoU": similarity}
 
 
 FULL = Result(

@@ -60,7 +60,7 @@ def test_the_fingerprint_changes_with_what_a_result_depends_on(settings: Setting
 
 @pytest.fixture(scope="module")
 def judges() -> Judges:
-    return load_judges(WEIGHTS / "judge", WEIGHTS / "embedder")
+    return load_judges(WEIGHTS)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ QUICK = SAMPLING.model_copy(update={"steps": 2})
 
 @pytest.fixture(scope="module")
 def judges() -> Judges:
-    return load_judges(WEIGHTS / "judge", WEIGHTS / "embedder", SUBJECTS)
+    return load_judges(WEIGHTS, SUBJECTS)
 
 
 @pytest.fixture(scope="module")
