@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -18,7 +19,7 @@ from flows.generation.generator import Generator
 from flows.serving.app import make_app
 from flows.serving.limits import Limits
 from flows.serving.service import ImageService
-from tests.processes import wait_until
+from tests.processes import PATIENCE_S, wait_until
 
 TAXI = Path("docs/pictures/taxi.png")
 
@@ -45,6 +46,11 @@ def running(
             server.should_exit = True
             service.queue.close()
             thread.join()
+
+
+def get(url: str, **options: Any) -> httpx.Response:
+    """As `httpx.get`, which waits five seconds by default: too short on a loaded machine."""
+    return httpx.get(url, timeout=PATIENCE_S, **options)
 
 
 def data_url(image: Image.Image | bytes) -> str:

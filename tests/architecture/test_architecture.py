@@ -173,3 +173,17 @@ def test_any_is_rare(name):
     texts = [(ROOT / source).read_text() for source in SOURCES if source.startswith(f"{name}/")]
     lines = sum(bool(line.strip()) for text in texts for line in text.splitlines())
     assert sum(len(re.findall(r"\bAny\b", text)) for text in texts) <= 10 * lines / 1000
+
+
+HTTP_CLIENTS = {f"httpx.{name}" for name in ("get", "post", "Client", "AsyncClient")}
+
+
+def test_requests_of_tests_are_as_patient_as_their_other_waits():
+    """A client of httpx waits five seconds by default, less than a loaded machine may take to answer."""
+    impatient = []
+    for source in sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")):
+        calls = (node for node in ast.walk(tree_of(source)) if isinstance(node, ast.Call))
+        for call in (call for call in calls if ast.unparse(call.func) in HTTP_CLIENTS):
+            if "timeout=PATIENCE_S" not in map(ast.unparse, call.keywords):
+                impatient.append(f"{source}:{call.lineno}")
+    assert impatient == []

@@ -16,7 +16,7 @@ from flows.experiment import Experiment
 from infra.config import load
 from labeling.errors import ShardStale, StageFailed, StageInterrupted
 from labeling.sdd.query import funnel
-from tests.processes import Processes, wait_until
+from tests.processes import PATIENCE_S, Processes, wait_until
 from tests.ray_head import ray_head
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def prefect(env: dict[str, str], *words: str, code: int = 0) -> str:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url).status_code == 200
+        return httpx.get(url, timeout=PATIENCE_S).status_code == 200
     except httpx.HTTPError:
         return False
 

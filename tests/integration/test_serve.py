@@ -16,7 +16,7 @@ from PIL import Image
 
 from flows.generation.generator import DEFAULT_MODEL
 from tests.processes import PATIENCE_S, Processes, wait_until
-from tests.serving import as_bytes, data_url, images_of
+from tests.serving import as_bytes, data_url, get, images_of
 
 CLIENTS = 50
 MIB = 1 << 20
@@ -52,7 +52,7 @@ def test_fifty_clients_at_once_with_a_token_and_a_clean_end(processes):
     """A picture of this size takes 34 MiB to decode: 50 at once would take 1.7 GiB."""
     server, url, lines = start(processes, "--host", "0.0.0.0")
     token = next(line.split()[1] for line in lines if line.startswith("Token"))
-    assert httpx.get(f"{url}v1/models").status_code == 401
+    assert get(f"{url}v1/models").status_code == 401
     large = Image.new("RGBA", (1500, 1500))
     large.paste((200, 20, 20, 255), (400, 400, 1200, 1200))
     picture = data_url(as_bytes(large))
@@ -65,7 +65,7 @@ def test_fifty_clients_at_once_with_a_token_and_a_clean_end(processes):
 
     with ThreadPoolExecutor(3) as pool:
         asking = [pool.submit(ask, url, token, seed, picture, 200) for seed in range(3)]
-        wait_until("the queue", lambda: httpx.get(f"{url}healthz").json()["waiting"] == 2)
+        wait_until("the queue", lambda: get(f"{url}healthz").json()["waiting"] == 2)
         server.send_signal(signal.SIGINT)
         assert {one.result().status_code for one in asking} <= {499, 503}
     assert server.wait(PATIENCE_S) == 0

@@ -20,8 +20,8 @@ from flows.generation.generator import Generator
 from flows.generation.job import parse_job
 from flows.generation.png import read_png
 from flows.serving.limits import Limits
-from tests.processes import wait_until
-from tests.serving import TAXI, as_bytes, data_url, images_of, make_service, running
+from tests.processes import PATIENCE_S, wait_until
+from tests.serving import TAXI, as_bytes, data_url, get, images_of, make_service, running
 
 GENERATIONS = "/v1/images/generations"
 TAXI_SUBJECT = {"label": "vehicle", "image": data_url(TAXI.read_bytes())}
@@ -39,7 +39,7 @@ def url(generator):
 
 
 def post(url: str, body: dict, **options) -> httpx.Response:
-    return httpx.post(url + GENERATIONS, json=body, timeout=600, **options)
+    return httpx.post(url + GENERATIONS, json=body, timeout=PATIENCE_S, **options)
 
 
 def refused(response: httpx.Response, status: int = 400) -> dict:
@@ -184,7 +184,8 @@ def test_a_bad_field_is_named(url, field):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"prompt": NaN}', b"[" * 100_000, b'{"prompt": "\xff"}'])
 def test_a_body_that_is_no_request_is_refused(url, content):
-    refused(httpx.post(url + GENERATIONS, content=content, headers={"Content-Type": "application/json"}))
+    headers = {"Content-Type": "application/json"}
+    refused(httpx.post(url + GENERATIONS, content=content, headers=headers, timeout=PATIENCE_S))
 
 
 def test_long_and_empty_prompts_are_taken(url):
@@ -196,13 +197,13 @@ def test_long_and_empty_prompts_are_taken(url):
 
 def test_other_models_and_paths_are_not_found(url):
     assert "subject_diffusion" in refused(post(url, {"prompt": "x", "model": "gpt-image-2"}), 404)["message"]
-    refused(httpx.get(url + "/v1/nothing"), 404)
-    refused(httpx.get(url + GENERATIONS), 405)
+    refused(get(url + "/v1/nothing"), 404)
+    refused(get(url + GENERATIONS), 405)
 
 
 def edit(url: str, fields: dict, *files: tuple[str, bytes]) -> httpx.Response:
     parts = [(name, ("image.png", content)) for name, content in files]
-    return httpx.post(url + "/v1/images/edits", data=fields, files=parts, timeout=600)
+    return httpx.post(url + "/v1/images/edits", data=fields, files=parts, timeout=PATIENCE_S)
 
 
 def test_an_edit_keeps_the_photo_outside_of_the_region(url):
@@ -228,7 +229,7 @@ def test_an_edit_takes_the_pictures_of_its_subjects_as_files(url):
 
 
 def test_the_client_of_openai_works(url):
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
     (model,) = client.models.list().data
     extra = {"subjects": [TAXI_SUBJECT], "steps": 1, "seed": 5}
     made = client.images.generate(prompt="a vehicle", model=model.id, n=2, size="auto", extra_body=extra)
@@ -242,24 +243,24 @@ def test_the_client_of_openai_works(url):
 
 
 def test_the_description_has_every_field_and_examples(url):
-    description = httpx.get(f"{url}/openapi.json").json()
+    description = get(f"{url}/openapi.json").json()
     body = description["paths"][GENERATIONS]["post"]["requestBody"]["content"]["application/json"]
     assert set(body["examples"]) == {"text", "subject", "placed"}
     fields = description["components"]["schemas"]["ImageRequest"]["properties"]
     assert all(field.get("description") for field in fields.values())
-    assert httpx.get(f"{url}/docs").status_code == 200
+    assert get(f"{url}/docs").status_code == 200
 
 
 def test_a_token_is_needed_everywhere_but_for_health(generator):
     with running(make_service(generator), token="s3cret") as url:
-        assert httpx.get(f"{url}/healthz").json()["status"] == "ok"
+        assert get(f"{url}/healthz").json()["status"] == "ok"
         for path in ("/v1/models", "/", "/docs", "/openapi.json"):
-            assert refused(httpx.get(url + path), 401)["code"] == "invalid_token"
+            assert refused(get(url + path), 401)["code"] == "invalid_token"
         refused(post(url, {"prompt": "x"}, headers={"Authorization": "Bearer wrong"}), 401)
         images_of(post(url, {"prompt": "x", "steps": 1}, headers={"Authorization": "Bearer s3cret"}))
-        page = httpx.get(url, headers={"Accept": "text/html"})
+        page = get(url, headers={"Accept": "text/html"})
         assert (page.status_code, "<form>" in page.text) == (401, True)
-        with httpx.Client(base_url=url) as browser:
+        with httpx.Client(base_url=url, timeout=PATIENCE_S) as browser:
             assert browser.get("/?token=wrong").status_code == 401
             assert browser.get("/?token=s3cret").status_code == 303
             assert browser.get("/v1/models").status_code == 200
@@ -267,8 +268,8 @@ def test_a_token_is_needed_everywhere_but_for_health(generator):
 
 @pytest.mark.parametrize("headers", [{"Origin": "http://elsewhere.example"}, {"Host": "elsewhere.example"}])
 def test_other_websites_are_refused(url, headers):
-    refused(httpx.get(f"{url}/v1/models", headers=headers), 403)
-    assert httpx.get(f"{url}/v1/models", headers={"Origin": url}).status_code == 200
+    refused(get(f"{url}/v1/models", headers=headers), 403)
+    assert get(f"{url}/v1/models", headers={"Origin": url}).status_code == 200
 
 
 def test_above_the_bound_of_the_queue_requests_wait_elsewhere(generator):
@@ -291,7 +292,7 @@ def test_bodies_are_bounded(generator, chunked):
         body = json.dumps({"prompt": "x" * 200_000}).encode()
         content = iter([body[:9_000], body[9_000:]]) if chunked else body
         headers = {"Content-Type": "application/json"}
-        refused(httpx.post(url + GENERATIONS, content=content, headers=headers, timeout=600), 413)
+        refused(httpx.post(url + GENERATIONS, content=content, headers=headers, timeout=PATIENCE_S), 413)
         images_of(post(url, {"prompt": "x", "steps": 1}))
 
 
@@ -313,9 +314,9 @@ def test_a_client_that_goes_away_cancels_its_run(generator):
     with running(service) as url:
 
         async def go_away() -> None:
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
                 asking = [
-                    asyncio.create_task(client.post(url + GENERATIONS, json={"prompt": "x", "steps": 200}, timeout=600))
+                    asyncio.create_task(client.post(url + GENERATIONS, json={"prompt": "x", "steps": 200}))
                     for _ in range(2)
                 ]
                 while service.queue.waiting < 1:
