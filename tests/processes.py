@@ -1,5 +1,7 @@
 """Processes that tests start: none outlives the test, or the module, whose fixture it was started by.
 
+Where the tests themselves are killed, no fixture runs: then a guard, this module as a program, ends what they started.
+
 `start` runs a program. `fork` calls a function in a process that a fork server makes: the server imports torch and the
 trainer once, where each new interpreter takes seconds of CPU for it.
 """
@@ -7,11 +9,13 @@ trainer once, where each new interpreter takes seconds of CPU for it.
 import multiprocessing
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing.connection import Connection
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import psutil
 
@@ -97,11 +101,13 @@ class Processes:
         with interruptible():
             program = subprocess.Popen(command, **options)
         self._programs.append(program)
+        end_with_tests(program.pid)
         return program
 
     def fork(self, function: Callable[..., Any], *arguments: Any) -> Forked:
         """Call `function(*arguments)` in a process of its own."""
         self._calls.append(Forked(function, arguments))
+        end_with_tests(self._calls[-1].process.pid)
         return self._calls[-1]
 
     def end(self) -> None:
@@ -125,3 +131,33 @@ def kill_family(pid: int) -> None:
         for member in [*process.children(recursive=True), process]:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
+
+
+def end_with_tests(pid: int | None) -> None:
+    """Let the guard kill a process, and those below it, once this process has ended."""
+    guard = _guard()
+    guard.write(f"{pid}\n")
+    guard.flush()
+
+
+@cache
+def _guard() -> IO[str]:
+    """Start the guard; the pipe to it closes when this process ends, however it ends."""
+    guard = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True)
+    assert guard.stdin is not None
+    return guard.stdin
+
+
+def kill_what_is_left(pids: Iterable[str]) -> None:
+    """Read numbers of processes, and when there are no more, kill the families of those that still run."""
+    started = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            started.append(psutil.Process(int(pid)))  # remembers its start: the system gives numbers again
+    for process in started:
+        if process.is_running():
+            kill_family(process.pid)
+
+
+if __name__ == "__main__":
+    kill_what_is_left(sys.stdin)

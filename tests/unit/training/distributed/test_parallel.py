@@ -158,15 +158,11 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_workers_compile_one_graph_for_each_number_of_subjects_and_no_break(base_folder, tmp_path, strategy):
+def test_workers_compile_one_graph_for_each_number_of_subjects_and_no_break(base_folder, tmp_path, processes, strategy):
     """`fullgraph` makes a break an error. Gradients are as long as uncompiled, on both workers."""
     command = [sys.executable, "-c", COMPILED, str(base_folder), str(tmp_path / "meeting")]
-    workers = [subprocess.Popen([*command, str(rank), strategy], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
-    try:
-        printed = [worker.communicate(timeout=3600)[0].split() for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
+    workers = [processes.start([*command, str(rank), strategy], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
+    printed = [worker.communicate()[0].split() for worker in workers]
     assert printed[0] == printed[1]
     *compiled, graphs = printed[0][:4]
     *uncompiled, _ = printed[0][4:]
