@@ -7,7 +7,7 @@ Interrupted, it resumes from the cache of embeddings, which is keyed by content,
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float
 
 from evaluation.benchmarks.benchmark import Benchmark
-from evaluation.embedding_cache import EmbeddingCache
-from evaluation.embeddings import Progress, embed_files
+from evaluation.embeddings import Embeddings
 from evaluation.encoders.encoder import ImageEncoder, TextEncoder
 from evaluation.errors import EvaluationError
 from evaluation.images import GeneratedFile
@@ -29,6 +28,8 @@ from evaluation.scores.copying import copy_bounds
 from evaluation.scoring import Embedded, References, Scorer, input_index
 
 _PROMPTS_AT_ONCE = 64
+Embed = Callable[[Sequence[ImageEncoder], Sequence[Path]], list[Embeddings]]
+"""Embeds files with each encoder."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def evaluate(
     protocols: Sequence[Protocol],
     networks: Networks,
     out: Path,
-    cache: EmbeddingCache,
-    on_progress: Progress | None = None,
+    embed: Embed,
 ) -> list[Evaluation]:
     """Score images by each protocol and write the results.
 
@@ -72,8 +72,7 @@ def evaluate(
         protocols: the protocols.
         networks: encoders of all protocols.
         out: folder of the results.
-        cache: embeddings of earlier evaluations.
-        on_progress: receives the number of embedded files, and of all.
+        embed: embeds files; `partial(embed_files, cache=cache)` does it in this process.
 
     Raises:
         ImagesError: images are missing or unreadable, and a protocol refuses that; or a photo is unreadable.
@@ -83,14 +82,14 @@ def evaluate(
     for protocol in protocols:
         _refuse_another(out / protocol.name, subject)
     regions = cut_regions(subject.files, subject.benchmark, out / "regions", networks.detector)
-    specs = list(dict.fromkeys(spec for protocol in protocols for spec in _specs(protocol)))
+    specs = list(dict.fromkeys(spec for protocol in protocols for spec in image_specs(protocol)))
     encoders = [networks.images[spec] for spec in specs]
-    found = embed_files(encoders, _all_files(subject, regions), cache, on_progress=on_progress)
+    found = embed(encoders, _all_files(subject, regions))
     images = dict(zip(specs, found, strict=True))
     evaluations = []
     for protocol in protocols:
         prompts = _embed_prompts(subject.benchmark, protocol, networks)
-        embedded = Embedded({spec: images[spec] for spec in _specs(protocol)}, prompts)
+        embedded = Embedded({spec: images[spec] for spec in image_specs(protocol)}, prompts)
         scorer = Scorer(subject.benchmark, protocol, subject.references, embedded)
         evaluation = _score(subject, scorer, networks, regions)
         write_evaluation(evaluation, out / protocol.name)
@@ -116,7 +115,7 @@ def _score(subject: Subject, scorer: Scorer, networks: Networks, regions: Mappin
         images_per_case=benchmark.images_per_case,
         photos_hash=_hash_of_files(subject.references),
         protocol=protocol,
-        weights={spec.name: networks.images[spec].weights_hash for spec in _specs(protocol)},
+        weights={spec.name: networks.images[spec].weights_hash for spec in image_specs(protocol)},
         bounds={spec.metric: photo_bounds(scorer, spec) for spec in protocol.subject_encoders},
         detector=None if networks.detector is None or not regions else networks.detector.name,
         presence_threshold=threshold,
@@ -163,7 +162,7 @@ def _refuse_another(folder: Path, subject: Subject) -> None:
             )
 
 
-def _specs(protocol: Protocol) -> list[EncoderSpec]:
+def image_specs(protocol: Protocol) -> list[EncoderSpec]:
     """Return the encoders of images that a protocol takes, each once."""
     prompt = () if protocol.prompt_encoder is None else (protocol.prompt_encoder,)
     return list(dict.fromkeys((*protocol.subject_encoders, *prompt)))

@@ -10,6 +10,7 @@ import typer
 
 from flows.ablations import ablations
 from flows.cutout import cutout
+from flows.evaluate import app as evaluate_app
 from flows.exchange import export_dataset
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
 from flows.generate import generate
@@ -29,7 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-evaluate_app = typer.Typer(help="Evaluate models.", no_args_is_help=True, rich_markup_mode="markdown")
 evaluate_app.command()(ablations)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(score_app, name="score")

@@ -11,7 +11,7 @@ from labeling.errors import NothingFound
 
 SMALL_NETWORKS = Path("miniature/weights")
 """Folder, in that of the project, of the networks that know only the miniature world."""
-_CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[1]
 """Folder of the project."""
 
 
@@ -35,7 +35,7 @@ def load_cutter(config: str, overrides: Iterable[str] = ()) -> Cutter:
 
 
 def _from_checkout(checkpoint: str) -> str:
-    in_checkout = _CHECKOUT / checkpoint
+    in_checkout = CHECKOUT / checkpoint
     return str(in_checkout) if in_checkout.exists() and not Path(checkpoint).exists() else checkpoint
 
 
@@ -56,7 +56,7 @@ def naming_small_networks(cutter: Cutter, option: str = "--config") -> Iterator[
 
 def small_networks_remark(cutter: Cutter, option: str = "--config") -> str:
     """Return what the small networks of `cutter` know; empty if it has none."""
-    small = _CHECKOUT / SMALL_NETWORKS
+    small = CHECKOUT / SMALL_NETWORKS
     names = [cutter.detect.checkpoint, cutter.segment.checkpoint]
     named = [Path(name).name for name in names if Path(name).expanduser().resolve().is_relative_to(small)]
     if not named:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import typer
 
+from evaluation.errors import EvaluationError
 from flows.generation.errors import GenerationError
 from infra.config import SettingsError
 from infra.redaction import redact
@@ -15,6 +16,7 @@ from training.errors import TrainingError
 
 EXPECTED: tuple[type[Exception], ...] = (
     AblationError,
+    EvaluationError,
     GenerationError,
     SettingsError,
     LabelingError,

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,57 +13,18 @@ from flows.exit_codes import exit_on_expected_error
 from flows.generation import options
 from flows.generation.arguments import split_given, subject_fields
 from flows.generation.errors import InvalidJob
+from flows.generation.machine import Machine
 from infra.logs import setup_logs
 from infra.redaction import redact
 
 if TYPE_CHECKING:
     from flows.generation.cutouts import SubjectCutter
-    from flows.generation.generator import Generator
     from flows.generation.job import GenerationJob
-    from flows.generation.jobs import Failure, JobLine, Outcome, Task, TaskRunner
+    from flows.generation.jobs import Failure, JobLine, Outcome, Task
     from flows.generation.session import Session
 
 QUICK = {"scheduler": "DPMSolverMultistep", "steps": 20}
 """Settings of `--quick`; other options replace them."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The model, what runs it, and where its images go."""
-
-    model: Path | None
-    device: str | None
-    dtype: str | None
-    max_batch: int
-    executor: options.Executor
-    workers: int | None
-    out: Path
-    embed: bool
-    cutout: str
-
-    @property
-    def chunk_images(self) -> int:
-        """Images that a worker makes before it returns them: one batch on Ray, so that all workers get some."""
-        from flows.generation.jobs import CHUNK_IMAGES
-
-        return CHUNK_IMAGES if self.executor is options.Executor.LOCAL else self.max_batch
-
-    def make_generator(self, dtype: str | None = None) -> "Generator":
-        """Load the model.
-
-        Args:
-            dtype: precision, unless the user chose one.
-        """
-        from flows.generation.generator import DEFAULT_MODEL, Generator
-
-        precision = self.dtype or dtype or "float32"
-        return Generator(self.model or DEFAULT_MODEL, self.device, precision, self.max_batch)
-
-    def make_runner(self) -> "TaskRunner":
-        """Load the model, to run tasks."""
-        from flows.generation.jobs import TaskRunner
-
-        return TaskRunner(self.make_generator(), self.embed)
 
 
 def generate(
@@ -212,19 +172,7 @@ def _outcomes(
     def move(done: float) -> None:
         bar.update(session.made + session.existing + done - bar.n)
 
-    if machine.executor is options.Executor.RAY:
-        from flows.generation.ray_pool import run_on_ray
-
-        on_gpus = machine.device is None or machine.device.startswith("cuda")
-        make_runner = replace(machine, model=machine.model and machine.model.absolute()).make_runner
-        for outcome in run_on_ray(make_runner, chunks, session.known, machine.workers, on_gpus):
-            yield outcome
-            move(0)
-    else:
-        runner = machine.make_runner()
-        for chunk in chunks:
-            yield from runner.run(chunk, session.known, lambda progress: move(progress.done))
-            move(0)
+    yield from machine.run_chunks(chunks, session.known, move)
 
 
 def _repeat(path: Path, files: Sequence[Path], machine: Machine) -> None:

@@ -24,6 +24,17 @@ def comparison_report(methods: Sequence[Results]) -> Document:
         InvalidProtocol: no protocol is common to all, or benchmarks, photos or weights differ.
         EvaluationError: a method has no score of a subject that another has.
     """
+    names = " and ".join(results[0].header.method for results in methods)
+    return Document(f"{names} on {methods[0][0].header.benchmark_title}", comparison_sections(methods))
+
+
+def comparison_sections(methods: Sequence[Results]) -> list[Section]:
+    """Return a section for each protocol that all methods have, and one with their images.
+
+    Raises:
+        InvalidProtocol: as `comparison_report`.
+        EvaluationError: likewise.
+    """
     by_protocol = [{one.header.protocol.name: one for one in results} for results in methods]
     common = [name for name in by_protocol[0] if all(name in other for other in by_protocol[1:])]
     if not common:
@@ -31,9 +42,7 @@ def comparison_report(methods: Sequence[Results]) -> Document:
         raise InvalidProtocol(f"no protocol is common to all ({names}): evaluate both by one protocol")
     tables = [[own[name] for own in by_protocol] for name in common]
     sections = [Section(f"Protocol: {own[0].header.protocol.title}", list(_blocks(own))) for own in tables]
-    methods_text = " and ".join(one.header.method for one in tables[0])
-    images = Section("Images", [side_by_side(tables[0], CASES)])
-    return Document(f"{methods_text} on {tables[0][0].header.benchmark_title}", [*sections, images])
+    return [*sections, Section("Images", [side_by_side(tables[0], CASES)])]
 
 
 def _blocks(evaluations: Sequence[Evaluation]) -> Iterator[Block]:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -12,6 +13,7 @@ from evaluation.scores.image_score import ImageScore
 from evaluation.scoring import References
 from labeling.sdd.pixels import MAX_PIXELS, UndecodableImage, open_image, upright_image
 
+T = TypeVar("T")
 SIDE_PX = 128
 EXTREMES = 8
 """Best and worst images that are shown."""
@@ -87,11 +89,11 @@ def side_by_side(evaluations: Sequence[Evaluation], count: int) -> Gallery:
     )
 
 
-def spread(names: Sequence[str], count: int) -> list[str]:
-    """Return `count` of the names at even distances, or all of them if there are fewer."""
-    if len(names) <= count:
-        return list(names)
-    return [names[number * len(names) // count] for number in range(count)]
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Return `count` of the items at even distances, or all of them if there are fewer."""
+    if len(items) <= count:
+        return list(items)
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _scored_picture(evaluation: Evaluation, score: ImageScore) -> Picture:

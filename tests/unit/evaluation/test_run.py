@@ -2,12 +2,14 @@
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from evaluation.benchmarks.benchmark import Benchmark
 from evaluation.embedding_cache import EmbeddingCache
+from evaluation.embeddings import embed_files
 from evaluation.errors import EvaluationError, ImagesError
 from evaluation.images import find_images
 from evaluation.protocols import Comparison, MissingImages, Protocol
@@ -40,7 +42,8 @@ class Setting:
     def evaluate(self, images: Path, out: Path, protocol: Protocol = PROTOCOL, method: str = "m") -> Evaluation:
         subject = Subject(method, self.bench, find_images(images, self.bench), self.photos)
         networks = Networks({SPEC: self.encoder})
-        (found,) = evaluate(subject, [protocol], networks, out, EmbeddingCache(self.images.parent / "cache"))
+        embed = partial(embed_files, cache=EmbeddingCache(self.images.parent / "cache"))
+        (found,) = evaluate(subject, [protocol], networks, out, embed)
         return found
 
 
