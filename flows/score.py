@@ -129,6 +129,44 @@ def subjects(
 
 
 @app.command()
+def cases(
+    model: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
+    weights: Annotated[Path, typer.Option(help="Folder of the networks that score: judge, embedder and sam.")] = Path(
+        "miniature/weights"
+    ),
+    asked: SubjectsOption = SubjectSet.HELD_OUT,
+    given: Annotated[PlaceHint, typer.Option(help="Information about a subject's place that the model gets.")] = (
+        PlaceHint.BOX
+    ),
+    count: Annotated[int, typer.Option(min=1, max=60, help="Cases with one subject, and with two.")] = 60,
+    threads: ThreadsOption = 1,
+    out: OutOption = None,
+) -> None:
+    """Score a model by all criteria of the ablations: similarity, R@1, class word, background and box.
+
+    On the subjects of `score subjects`, one and two in a picture, given boxes as from a user.
+    """
+    import torch
+
+    from miniature.scoring.case_scores import load_judges
+    from miniature.scoring.cases_score import TABLE, score
+    from miniature.scoring.figures import write_json
+    from model.subject_diffusion import SubjectDiffusion
+
+    torch.set_num_threads(threads)
+    with exit_on_expected_error(OSError):
+        net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
+        judges = load_judges(weights, asked)
+    figures = []
+    typer.echo(TABLE.head)
+    for figure in score(net, judges, asked, given, SAMPLING, count):
+        typer.echo(TABLE.line(figure))
+        figures.append(figure)
+    if out:
+        write_json(figures, out / "figures.json")
+
+
+@app.command()
 def controls(
     model: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
     judge: JudgeOption = JUDGE,
