@@ -11,7 +11,7 @@ import typer
 from flows.ablations import ablations
 from flows.cutout import cutout
 from flows.evaluate import app as evaluate_app
-from flows.exchange import export_dataset
+from flows.exchange import export_dataset, import_dataset
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
 from flows.generate import generate
 from flows.options import ConfigOption, RootArgument, SetOption
@@ -199,6 +199,7 @@ def export(
 
 
 app.command()(cutout)
+app.command("import")(import_dataset)
 app.command()(export_dataset)
 app.command()(generate)
 app.command()(serve)

@@ -125,7 +125,10 @@ def with_absolute_paths(config: LabelingConfig) -> LabelingConfig:
     """Return `config` with absolute paths for local files, as workers may have another working directory."""
     tables = {name: _with_absolute_weights(table) for name, table in config.weights_tables.items()}
     urls = config.urls and str(storage_path(config.urls))
-    return config.model_copy(update={"root": str(storage_path(config.root)), "urls": urls, **tables})
+    folder = config.download.folder and str(Path(config.download.folder).expanduser().absolute())
+    download = config.download.model_copy(update={"folder": folder})
+    paths = {"root": str(storage_path(config.root)), "urls": urls, "download": download}
+    return config.model_copy(update=paths | tables)
 
 
 def _with_absolute_weights(config: WeightsConfig) -> WeightsConfig:

@@ -164,13 +164,15 @@ class DownloadConfig(Config):
     retry_failed: bool = False
     """Whether retryable failures of finished shards are fetched again. If a shard gains an image, its stamp changes,
     and later stages make its files again."""
+    folder: str | None = None
+    """Folder of the images of `file:` URLs, as `import` lists them; without it they are refused as `not_http`."""
     user_agent: str = "subject-diffusion (img2dataset)"
     """User-Agent header of requests; also the names under which X-Robots-Tag may address this program."""
 
     def fingerprint(self) -> str:
         """Return 12 hex digits that change with the settings that select images, not with timeouts or retries."""
         excluded = {"timeout_s", "rounds", "backoff_s", "max_wait_s", "retry_failed", "user_agent"}
-        excluded |= {"host_failures", "host_pause_s"}
+        excluded |= {"host_failures", "host_pause_s", "folder"}
         if self.max_scans == DownloadConfig.model_fields["max_scans"].default:
             excluded.add("max_scans")  # keeps datasets valid that are older than this setting
         return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()[:12]
@@ -197,6 +199,9 @@ class CaptionConfig(NetworkConfig):
     """BLIP-2 weights: a local folder or a hub id. Choice: the paper names no checkpoint."""
     revision: str = "main"
     """Revision of the hub id."""
+    given: bool = False
+    """Whether the alt text of an image is its caption, so that only images without one are captioned. For texts that
+    describe the images, such as imported captions."""
     prompt: str = ""
     """Text that the caption continues, without being part of it."""
     max_new_tokens: int = Field(default=40, ge=1, le=2048)
@@ -205,6 +210,9 @@ class CaptionConfig(NetworkConfig):
     """Beams of the search for a caption; 1 is greedy search."""
     precision: Precision = Precision.BFLOAT16
     """Floating-point format of the network; the Q-Former stays in float32."""
+
+    def _settings_without_effect(self) -> set[str]:
+        return super()._settings_without_effect() | (set() if self.given else {"given"})
 
     @field_validator("prompt")
     @classmethod

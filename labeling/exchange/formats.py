@@ -10,3 +10,10 @@ class ExportFormat(StrEnum):
     """COCO's instances and captions in JSON, with images."""
     YOLO = "yolo"
     """Boxes and outlines of Ultralytics YOLO in text files, with images."""
+
+
+class ImportFormat(StrEnum):
+    """Format of an import."""
+
+    FOLDER = "folder"
+    """Images of a folder, with captions beside them or without."""

@@ -1,5 +1,6 @@
 """Step 1 of Fig. 2: a better caption for each image."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic
@@ -16,11 +17,23 @@ class CaptionInput:
     """Columns that the stage reads."""
 
     key: bytes
+    alt_text: str | None = None
     image: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class CaptionQuery(Generic[Prepared]):
+    """An image with its given caption, or prepared for the captioner."""
+
+    key: bytes
+    given: str
+    """Caption that was given; empty if there is none."""
+    image: Prepared | None
+    """None if a caption was given."""
+
+
 class CaptionStage(Generic[Prepared]):
-    """Stage that captions images with BLIP-2 (Sec. 3.1)."""
+    """Stage that captions images with BLIP-2 (Sec. 3.1). With `config.given` it keeps captions that images have."""
 
     name: ClassVar[str] = Layer.CAPTIONS
     reads: ClassVar[type] = CaptionInput
@@ -30,22 +43,33 @@ class CaptionStage(Generic[Prepared]):
         self.config = config
         self.captioner: Captioner[Prepared] | None = None
         self._load = load
+        self._lock: threading.Lock | None = None
 
     def setup(self) -> None:
-        """Load the captioner."""
-        if self.captioner is None:
-            self.captioner = self._load(self.config)
+        """Load the captioner; with given captions, when the first image without one comes."""
+        self._lock = threading.Lock()
+        if not self.config.given:
+            self._network()
 
-    def prepare(self, row: CaptionInput) -> tuple[bytes, Prepared]:
-        """Decode and prepare an image; returns it with its key."""
-        assert self.captioner is not None, "setup() was not called"
-        return row.key, self.captioner.prepare(decode(row.image))
+    def prepare(self, row: CaptionInput) -> CaptionQuery[Prepared]:
+        """Decode and prepare an image that has no caption."""
+        given = (row.alt_text or "").strip() if self.config.given else ""
+        return CaptionQuery(row.key, given, None if given else self._network().prepare(decode(row.image)))
 
-    def process(self, batch: Sequence[tuple[bytes, Prepared]]) -> list[Caption | Drop]:
+    def process(self, batch: Sequence[CaptionQuery[Prepared]]) -> list[Caption | Drop]:
         """Caption the images; an empty caption drops its image."""
-        assert self.captioner is not None, "setup() was not called"
-        captions = self.captioner.caption([prepared for _, prepared in batch])
+        images = [row.image for row in batch if row.image is not None]
+        written = iter(self._network().caption(images) if images else [])
+        captions = [row.given or next(written).strip() for row in batch]
         return [
-            Caption(key=key, caption=text.strip()) if text.strip() else Drop("empty_caption")
-            for (key, _), text in zip(batch, captions, strict=True)
+            Caption(key=row.key, caption=text) if text else Drop("empty_caption")
+            for row, text in zip(batch, captions, strict=True)
         ]
+
+    def _network(self) -> Captioner[Prepared]:
+        """Return the captioner, which the first call loads."""
+        assert self._lock is not None, "setup() was not called"
+        with self._lock:
+            if self.captioner is None:
+                self.captioner = self._load(self.config)
+            return self.captioner

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urljoin
 
 import urllib3
@@ -26,6 +27,7 @@ from labeling.config import DownloadConfig
 from labeling.download.fetching.addresses import Resolver, any_addresses, public_addresses
 from labeling.download.fetching.connection import Connection, Deadline, DeadlineTlsSocket, TlsConnection
 from labeling.download.fetching.fetch_result import DETAIL_LENGTH, FetchedBody, FetchError, FetchFailure, FetchResult
+from labeling.download.fetching.local_file import is_file_url, read_file_url
 
 CHUNK = 1 << 16
 """Bytes to read at once."""
@@ -55,6 +57,8 @@ class Fetcher:
 
     def fetch(self, url: str) -> FetchResult:
         """Return the body that `url` leads to, or why there is none; never raises."""
+        if self.config.folder is not None and is_file_url(url):
+            return read_file_url(url, Path(self.config.folder), self.config.max_bytes)
         deadline, hops = Deadline(self.config.timeout_s), [url.strip()]
         try:
             return self._follow(hops, deadline)

@@ -6,6 +6,7 @@ host_unreachable                                the URL was not requested: its h
 no_resources                                    this machine had no thread or memory left for the request
 bad_response  redirect_loop  too_many_redirects  http_404 ...   the response has no image
 noai  too_large                                 the image must not be kept
+missing_file  unreadable_file  outside_folder   a `file:` URL names no usable file
 """
 
 import re

@@ -1,0 +1,77 @@
+"""Index of the images of a source with captions and labels, in a SQLite file: memory does not grow with the source."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS images (url TEXT PRIMARY KEY, caption TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS labels (url TEXT NOT NULL, label TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS labels_of_url ON labels (url);
+"""
+_LIST = pa.schema([("URL", pa.string()), ("TEXT", pa.string())])
+_ROWS_AT_ONCE = 1 << 16
+
+
+class ListedImage(NamedTuple):
+    """An image of a source."""
+
+    url: str
+    """URL of its file: see `labeling.download.fetching.local_file`."""
+    caption: str | None
+
+
+class SourceIndex:
+    """Images of a source by URL, each with a caption or none, and any number of labels as JSON.
+
+    Args:
+        file: open SQLite database.
+    """
+
+    def __init__(self, file: sqlite3.Connection) -> None:
+        self._file = file
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[Self]:
+        """Open the index in a file, which is created if it does not exist."""
+        file = sqlite3.connect(path)
+        try:
+            # A killed import builds the index again, so nothing is lost without a journal.
+            file.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
+            yield cls(file)
+            file.commit()
+        finally:
+            file.close()
+
+    def add_images(self, images: Iterable[ListedImage]) -> None:
+        """Add images; one that is there already keeps its caption, unless it has none."""
+        self._file.executemany(
+            "INSERT INTO images VALUES (?, ?) "
+            "ON CONFLICT (url) DO UPDATE SET caption = coalesce(caption, excluded.caption)",
+            images,
+        )
+
+    def add_labels(self, labels: Iterable[tuple[str, str]]) -> None:
+        """Add labels: pairs of a URL and a label as JSON."""
+        self._file.executemany("INSERT INTO labels VALUES (?, ?)", labels)
+
+    def labels(self, url: str) -> list[str]:
+        """Return the labels of an image, in the order in which they were added."""
+        return [row[0] for row in self._file.execute("SELECT label FROM labels WHERE url = ? ORDER BY rowid", [url])]
+
+    def count_images(self) -> int:
+        """Return the number of images."""
+        return int(self._file.execute("SELECT count(*) FROM images").fetchone()[0])
+
+    def write_list(self, file: IO[bytes]) -> None:
+        """Write the images in the order of their URLs as a list that `labeling.urls` takes."""
+        rows = self._file.execute("SELECT url, caption FROM images ORDER BY url")
+        with pq.ParquetWriter(file, _LIST) as writer:
+            while batch := rows.fetchmany(_ROWS_AT_ONCE):
+                writer.write_table(pa.table(list(zip(*batch, strict=True)), schema=_LIST))
