@@ -13,17 +13,26 @@ from evaluation.protocol_catalog import IMITATED, load_protocol
 from evaluation.protocols import MissingImages, Protocol
 from evaluation.report.pictures import spread
 from infra.config import SettingsError
+from miniature.scoring.benchmark import NAME as MINIATURE_BENCHMARK
+from miniature.scoring.benchmark import miniature_benchmark
 from miniature.scoring.embedder_encoder import MINIATURE
 
 
-def chosen_benchmark(config: EvaluationConfig) -> Benchmark:
+def chosen_benchmark(config: EvaluationConfig, out: Path) -> Benchmark:
     """Return the benchmark, or the part of it that the settings ask for, under a name of its own.
+
+    Args:
+        config: settings.
+        out: folder of the results; the miniature benchmark writes its photos there.
 
     Raises:
         InvalidBenchmark: there is none of this name, or its file is unusable.
         ImagesError: a benchmark's file names images that are missing.
     """
-    benchmark = load_benchmark(config.benchmark)
+    if config.benchmark == MINIATURE_BENCHMARK:
+        benchmark = miniature_benchmark(out / "photos")
+    else:
+        benchmark = load_benchmark(config.benchmark)
     images = config.images_per_case or benchmark.images_per_case
     cases = tuple(spread(benchmark.cases, config.cases or len(benchmark.cases)))
     if len(cases) == len(benchmark.cases):

@@ -126,7 +126,7 @@ class Session:
         )
 
     def _benchmark(self) -> tuple[Benchmark, References]:
-        benchmark = chosen_benchmark(self.config)
+        benchmark = chosen_benchmark(self.config, self.machine.out)
         photos = photos_folder(benchmark, self.references)
         if any(subject.region is not None for subject in benchmark.subjects.values()):
             photos, benchmark = (
