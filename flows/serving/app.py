@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -49,7 +50,9 @@ def make_app(service: ImageService, token: str | None) -> ASGIApp:
         yield
         service.queue.close()
 
-    app = FastAPI(title="Subject-Diffusion", description=_DESCRIPTION, version="1", lifespan=lifespan)
+    app = FastAPIOffline(
+        redoc_url=None, title="Subject-Diffusion", description=_DESCRIPTION, version="1", lifespan=lifespan
+    )
     app.include_router(make_router(service))
     app.add_route("/v1/{path:path}", _refuse_path, methods=_METHODS, include_in_schema=False)
     add_error_handlers(app)

@@ -259,6 +259,12 @@ def test_mistakes_are_explained(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#label-1")).to_be_hidden()
 
 
+def test_the_description_of_the_api_needs_no_network(browser: BrowserContext, url: str) -> None:
+    page = browser.pages[0]
+    page.goto(f"{url}/docs")
+    expect(page.locator(".opblock")).to_have_count(4)
+
+
 def test_with_a_token_the_page_opens_after_signing_in(browser: BrowserContext, generator: Generator) -> None:
     with running(make_service(generator), token="s3cret") as url:
         page = browser.pages[0]
