@@ -1,10 +1,9 @@
 """The page for people: subjects, their places, the sampler's settings, and a gallery. Gradio draws it."""
 
-from dataclasses import dataclass
-
 import gradio as gr
 from gradio_image_annotation import image_annotator
 
+from flows.serving.page_components import PageComponents, ResultComponents, SettingsComponents, SlotComponents
 from flows.serving.page_events import PageEvents
 from flows.serving.page_pictures import colour_of
 from flows.serving.service import ImageService
@@ -23,79 +22,63 @@ CSS = """
 .subject .styler { background: var(--block-background-fill) !important; padding: 8px; }
 footer { display: none !important; }
 """
+_KEPT_S = 3600
+"""Time that the server keeps the subjects and images of a user who has left, in seconds."""
 _INTRODUCTION = """# Subject-Diffusion
 Upload one or more subjects, say what the image shows, and generate it. A picture without transparency is cut out for
 you; draw a box around the subject to correct it.
 """
 
 
-@dataclass(frozen=True)
-class SlotComponents:
-    """Components of one subject."""
-
-    group: gr.Group
-    editor: image_annotator
-    cutout: gr.Image
-    label: gr.Textbox
-    strength: gr.Slider
-    cut: gr.Button
-    remove: gr.Button
-
-
-@dataclass(frozen=True)
-class SettingsComponents:
-    """Components of the sampler's settings, by the names of the job's fields."""
-
-    fields: dict[str, gr.Component]
-    random: gr.Checkbox
-    quick: gr.Button
-
-
-@dataclass(frozen=True)
-class ResultComponents:
-    """Components of the images."""
-
-    status: gr.Markdown
-    preview: gr.Image
-    gallery: gr.Gallery
-    download: gr.DownloadButton
-    again: gr.Button
-    look: gr.Button
-    attention: gr.Gallery
-
-
 def make_page(service: ImageService) -> gr.Blocks:
     """Return the page of a service."""
-    events = PageEvents(service)
     with gr.Blocks(title="Subject-Diffusion", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
-        gr.Markdown(_INTRODUCTION)
-        with gr.Row():
-            with gr.Column(scale=5):
-                upload = gr.UploadButton(
-                    "Add subjects", file_count="multiple", file_types=["image"], variant="primary", elem_id="upload"
-                )
-                slots = [_make_slot(number) for number in range(service.generator.max_subjects)]
-                with gr.Group(visible=False, elem_id="places") as places:
-                    use_boxes = gr.Checkbox(True, label="Place the subjects in these boxes: drag boxes or corners")
-                    canvas = image_annotator(
-                        label="Layout",
-                        elem_id="canvas",
-                        sources=[],
-                        disable_edit_boxes=True,
-                        boxes_alpha=0.25,
-                        height=320,
-                        show_clear_button=False,
-                        show_download_button=False,
-                    )
-            with gr.Column(scale=4):
-                prompt = gr.Textbox(label="Prompt", placeholder="a vehicle in the snow", lines=2, elem_id="prompt")
-                settings = _make_settings(service, prompt)
-                with gr.Row():
-                    generate = gr.Button("Generate", variant="primary", elem_id="generate")
-                    cancel = gr.Button("Cancel", variant="stop", elem_id="cancel")
-                result = _make_result()
-        events.connect(page, upload, slots, places, use_boxes, canvas, settings, generate, cancel, result)
+        PageEvents(service, make_components(service)).connect(page)
     return page
+
+
+def make_components(service: ImageService) -> PageComponents:
+    """Draw the page of a service inside Gradio's current context."""
+    gr.Markdown(_INTRODUCTION)
+    with gr.Row():
+        with gr.Column(scale=5):
+            upload = gr.UploadButton(
+                "Add subjects", file_count="multiple", file_types=["image"], variant="primary", elem_id="upload"
+            )
+            slots = tuple(_make_slot(number) for number in range(service.generator.max_subjects))
+            with gr.Group(visible=False, elem_id="places") as places:
+                use_boxes = gr.Checkbox(True, label="Place the subjects in these boxes: drag boxes or corners")
+                canvas = image_annotator(
+                    label="Layout",
+                    elem_id="canvas",
+                    sources=[],
+                    disable_edit_boxes=True,
+                    boxes_alpha=0.25,
+                    height=320,
+                    show_clear_button=False,
+                    show_download_button=False,
+                )
+        with gr.Column(scale=4):
+            prompt = gr.Textbox(label="Prompt", placeholder="a vehicle in the snow", lines=2, elem_id="prompt")
+            settings = _make_settings(service, prompt)
+            with gr.Row():
+                generate = gr.Button("Generate", variant="primary", elem_id="generate")
+                cancel = gr.Button("Cancel", variant="stop", elem_id="cancel")
+            result = _make_result()
+    return PageComponents(
+        upload=upload,
+        slots=slots,
+        places=places,
+        use_boxes=use_boxes,
+        canvas=canvas,
+        settings=settings,
+        generate=generate,
+        cancel=cancel,
+        result=result,
+        subjects=gr.State((None,) * len(slots), time_to_live=_KEPT_S),
+        made=gr.State((), time_to_live=_KEPT_S),
+        chosen=gr.State(0),
+    )
 
 
 def _make_slot(number: int) -> SlotComponents:

@@ -133,3 +133,8 @@ def page_job(subjects: list[Settings], settings: Settings) -> GenerationJob:
     texts = {name: settings[name] or "" for name in ("prompt", "negative_prompt")}  # an empty field is None
     interpolation = settings["interpolation"] or None  # 0 stands for none, which needs no untrained base
     return make_job({**settings, **texts, "interpolation": interpolation, "subjects": subjects})
+
+
+def problem(message: str | None) -> str:
+    """Return a message as the status line shows it; empty if there is none."""
+    return f"⚠️ {message}" if message else ""

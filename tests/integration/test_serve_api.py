@@ -4,8 +4,6 @@ import asyncio
 import base64
 import io
 import json
-import struct
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -20,6 +18,7 @@ from flows.generation.generator import Generator
 from flows.generation.job import parse_job
 from flows.generation.png import read_png
 from flows.serving.limits import Limits
+from tests.pictures import huge_png, picture
 from tests.processes import PATIENCE_S, wait_until
 from tests.serving import TAXI, as_bytes, data_url, get, images_of, make_service, running
 
@@ -88,23 +87,6 @@ def test_a_seed_of_the_response_makes_the_image_again(url):
 def test_images_come_in_other_formats(url, kind):
     (image,) = images_of(post(url, {"prompt": "a tree", "steps": 1, "output_format": kind}))
     assert image.format == kind.upper()
-
-
-def huge_png(side: int) -> bytes:
-    """A PNG of a few bytes that claims side x side pixels."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def picture(mode: str = "RGBA", size: tuple[int, int] = (40, 40)) -> Image.Image:
-    """A red square on transparent ground."""
-    image = Image.new("RGBA", size)
-    image.paste((200, 20, 20, 255), (size[0] // 4, size[1] // 4, size[0], size[1]))
-    return image.convert(mode)
 
 
 BAD_IMAGES = {

@@ -25,6 +25,7 @@ from flows.generation.generator import Generator
 from flows.generation.png import read_png
 from miniature.world.sprites import cutout, sprites
 from model.pipeline import Subject
+from tests.processes import PATIENCE_S
 from tests.serving import TAXI, data_url, images_of, make_service, running
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -213,7 +214,7 @@ def test_the_image_is_that_of_the_api_the_command_line_and_python(
         "n": 2,
         "subjects": [{"label": "vehicle", "image": data_url(TAXI.read_bytes()), "box": subject.box}],
     }
-    by_api, other = images_of(httpx.post(f"{url}/v1/images/generations", json=body, timeout=PATIENCE_MS / 1000))
+    by_api, other = images_of(httpx.post(f"{url}/v1/images/generations", json=body, timeout=PATIENCE_S))
     words = ["--subject", f"{TAXI}:vehicle", "--box", ",".join(map(str, subject.box)), "--prompt", settings["prompt"]]
     by_command, _ = read_png(command(tmp_path, *words, "--seed", "5", "--steps", "4"))
     again, _ = read_png(command(tmp_path, "--from", str(file), "--subject", str(TAXI)))
