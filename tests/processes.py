@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.connection import Connection
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import psutil
 
@@ -135,17 +135,16 @@ def kill_family(pid: int) -> None:
 
 def end_with_tests(pid: int | None) -> None:
     """Let the guard kill a process, and those below it, once this process has ended."""
-    guard = _guard()
-    guard.write(f"{pid}\n")
-    guard.flush()
+    pids = _guard().stdin
+    assert pids is not None
+    pids.write(f"{pid}\n")
+    pids.flush()
 
 
 @cache
-def _guard() -> IO[str]:
+def _guard() -> "subprocess.Popen[str]":
     """Start the guard; the pipe to it closes when this process ends, however it ends."""
-    guard = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True)
-    assert guard.stdin is not None
-    return guard.stdin
+    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def kill_what_is_left(pids: Iterable[str]) -> None:
