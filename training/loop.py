@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from infra.precision import Precision
 from model.cost.recompute import enable_recompute
@@ -83,8 +84,17 @@ def prepare_network(net: SubjectDiffusion, config: TrainingConfig, worker: Worke
     if worker.device.type == "cuda":
         net.unet.to(memory_format=torch.channels_last)
         if config.compile:
-            net.unet.compile(dynamic=False)
+            compile_for_each_number(net.unet, config.data.max_subjects)
     return net
+
+
+def compile_for_each_number(
+    unet: nn.Module, max_subjects: int, backend: str | Callable[..., object] = "inductor"
+) -> None:
+    """Compile `unet` to one graph for each number of subjects; by default torch makes at most eight."""
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, max_subjects)
+    unet.compile(backend=backend, dynamic=False)
 
 
 def batch_numbers(position: Position, config: TrainingConfig, worker: Worker) -> range:

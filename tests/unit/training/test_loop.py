@@ -26,7 +26,7 @@ from training.data.loader import LoadedBatch, SkippedRow
 from training.data.plan import PlannedRow
 from training.distributed.parallel import Replica, Worker
 from training.errors import Diverged
-from training.loop import batch_numbers, loss_shares, prepare_network, train
+from training.loop import batch_numbers, compile_for_each_number, loss_shares, prepare_network, train
 from training.monitoring.metrics import FILE, read_metrics
 from training.monitoring.probe import identity_probe
 from training.optimization.optim import Optimizer
@@ -269,6 +269,18 @@ def test_one_graph_for_each_number_of_subjects_and_no_break(base_folder):
 
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         assert process.submit(compile_and_train, base_folder).result() == 2
+
+
+def test_there_is_a_graph_for_each_of_many_subjects(monkeypatch: pytest.MonkeyPatch):
+    """A layer stands in for the UNet, which takes minutes to compile that often; torch's own limit is eight graphs."""
+    from torch._dynamo.testing import CompileCounter
+
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    layer, graphs = torch.nn.Linear(2, 2), CompileCounter()
+    compile_for_each_number(layer, 12, backend=graphs)
+    for subjects in range(1, 13):
+        layer(torch.ones(subjects, 2))
+    assert graphs.frame_count == 12
 
 
 def test_frozen_weights_are_cast_before_they_are_moved(job: Jobs):
