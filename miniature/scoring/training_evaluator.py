@@ -65,7 +65,8 @@ class MiniatureEvaluator:
         asked = [self._cases[number] for number in numbers]
         # With noise by the number of the case, the scores do not depend on the number of workers.
         images = generate(net, asked, self._sampling, given=PlaceHint.BOX, seeds=numbers)
-        by_name = case_scores(self._judges, images, asked)
+        with torch.autocast(net.empty_token_ids.device.type, enabled=False):  # the job's precision is the model's alone
+            by_name = case_scores(self._judges, images, asked)
         return [{name: _mean(by_name[name][index]) for name in self.score_names} for index in range(len(asked))]
 
 

@@ -1,5 +1,6 @@
 """The miniature benchmark as the evaluation of a training job."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_scores_of_a_case_do_not_depend_on_the_other_cases(judges: Judges, net: 
     assert len({scores["similarity"] for scores in together}) == 4
 
 
+def test_a_job_in_bfloat16_is_scored_in_float32(judges: Judges, net: SubjectDiffusion):
+    evaluator = MiniatureEvaluator(judges, QUICK, max_subjects=1)
+    (exact,) = evaluator(net, [0])
+    with torch.autocast("cpu", torch.bfloat16):
+        (rounded,) = evaluator(net, [0])
+    assert rounded == pytest.approx(exact, abs=0.1)
+    assert rounded["similarity"] != float(torch.tensor(rounded["similarity"]).bfloat16()), "it has all its digits"
+
+
 def test_a_model_of_one_subject_is_asked_for_one(judges: Judges):
     one, two = (MiniatureEvaluator(judges, QUICK, max_subjects=count) for count in (1, 2))
     assert two.case_count == 2 * one.case_count
@@ -52,7 +62,7 @@ def test_the_demos_settings_find_the_benchmark(judges: Judges):
     job = load(TrainingJob, "demo", ["training.evaluation.benchmark=miniature"])
     make = evaluator_maker(job)
     assert make is not None
-    evaluator = make(job, torch.device("cpu"))
+    evaluator = pickle.loads(pickle.dumps(make))(job, torch.device("cpu"))  # as Ray passes it to its workers
     assert job.training.evaluation.metric in evaluator.score_names
     assert evaluator_maker(load(TrainingJob, "demo")) is None
 
