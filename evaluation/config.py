@@ -22,6 +22,8 @@ class EncodersConfig(Config):
     """OpenAI's CLIP ViT-B/32: `ViT-B-32.pt`, or a folder of OpenCLIP or transformers."""
     clip_vitl14: str = "openai/clip-vit-large-patch14"
     """OpenAI's CLIP ViT-L/14 of FastComposer: `ViT-L-14.pt`, or a folder of OpenCLIP or transformers."""
+    facenet: str | None = None
+    """InceptionResnetV1 of FastComposer's identity: `20180402-114759-vggface2.pt`; no other protocol needs it."""
 
 
 class SampleConfig(Config):

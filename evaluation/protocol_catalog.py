@@ -138,10 +138,24 @@ FASTCOMPOSER_PROMPT = DREAMBOOTH.model_copy(
         "subject_encoders": (),
         "prompt_encoder": CLIP_VITL14,
         "average": Average.MICRO,
-        "notes": ("The prompt has no unique token. Identity is scored by a face encoder, in a table of its own.",),
+        "notes": ("The prompt has no unique token. Identity has a table of its own: fastcomposer-identity.",),
     }
 )
 """Prompt consistency of FastComposer's single-subject human benchmark."""
+FASTCOMPOSER_IDENTITY = FASTCOMPOSER_PROMPT.model_copy(
+    update={
+        "name": "fastcomposer-identity",
+        "title": "FastComposer's identity",
+        "prompt_encoder": None,
+        "faces": True,
+        "comparison": Comparison.ONE_IMAGE,
+        "notes": (
+            "The first face of an image against that of the input photo: MTCNN, then InceptionResnetV1 (VGGFace2).",
+            "A negative similarity counts as 0, and so does an image without a face.",
+        ),
+    }
+)
+"""Identity of FastComposer's single-subject human benchmark."""
 
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
@@ -155,6 +169,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         MIP,
         DREAMBENCH_PLUS,
         FASTCOMPOSER_PROMPT,
+        FASTCOMPOSER_IDENTITY,
     )
 }
 """All protocols by name."""

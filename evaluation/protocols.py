@@ -113,6 +113,8 @@ class Protocol(Config):
     """Encoders of the similarity to the subject, such as DINO and CLIP-I."""
     prompt_encoder: EncoderSpec | None
     """Encoder of the similarity to the prompt (CLIP-T); None to leave it out."""
+    faces: bool = False
+    """Whether faces are compared, by a face encoder: the identity of FastComposer's human benchmark."""
     comparison: Comparison
     """Real images that a generated image is compared with."""
     average: Average

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from evaluation.benchmarks.benchmark import RelativeBox
 from evaluation.embeddings import Unreadable
 from evaluation.images import GeneratedFile
 from evaluation.protocols import EncoderSpec
-from evaluation.regions import Regions
+from evaluation.regions import Regions, stretch
 from evaluation.scores import metrics
-from evaluation.scores.boxes import box_iou
+from evaluation.scores.boxes import aspect_change, box_iou
 from evaluation.scores.image_score import ImageScore
 from evaluation.scores.presence import Presence, judge_presence, presence_threshold
 from evaluation.scoring import Scorer
@@ -34,7 +35,11 @@ def calibrate_presence(scorer: Scorer, spec: EncoderSpec) -> float:
 
 
 def region_scores(
-    scorer: Scorer, files: Sequence[GeneratedFile], regions: Mapping[str, Regions], threshold: float | None
+    scorer: Scorer,
+    files: Sequence[GeneratedFile],
+    regions: Mapping[str, Regions],
+    threshold: float | None,
+    inputs: Mapping[str, RelativeBox],
 ) -> Iterator[ImageScore]:
     """Yield presence and box fidelity of the images that have regions.
 
@@ -43,6 +48,7 @@ def region_scores(
         files: generated images.
         regions: regions by the image's name.
         threshold: similarity from which a region shows a subject; None to leave presence out.
+        inputs: box of each subject in its input photo, from `input_boxes`; empty without a detector.
     """
     for file in files:
         if (found := regions.get(file.name)) is None:
@@ -56,6 +62,18 @@ def region_scores(
         if found.detected is not None and file.case.boxes:
             overlap = [box_iou(asked, seen) for asked, seen in zip(file.case.boxes, found.detected, strict=True)]
             yield from scorer.rows([file], metrics.PLACE, np.array([np.mean(overlap)]), len(overlap))
+        if changes := _aspect_changes(file, found, inputs):
+            yield from scorer.rows([file], metrics.POSE, np.array([np.mean(changes)]), len(changes))
+
+
+def _aspect_changes(file: GeneratedFile, regions: Regions, inputs: Mapping[str, RelativeBox]) -> list[float]:
+    """Return the change of the aspect ratio of each subject that was found in both images."""
+    seen = zip(file.case.subjects, regions.detected or (), strict=False)
+    return [
+        aspect_change(inputs[name], stretch(box, regions.aspect))
+        for name, box in seen
+        if box is not None and name in inputs
+    ]
 
 
 def _similarities(scorer: Scorer, file: GeneratedFile, regions: Regions) -> Float[np.ndarray, "S S"]:

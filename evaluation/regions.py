@@ -43,6 +43,8 @@ class Regions:
     """Where the detector found each subject; None without a detector."""
     files: tuple[Path | None, ...]
     """Cut-out of each subject's region: its requested box, or else the detected one."""
+    aspect: float
+    """Width of the image in units of its height."""
 
 
 def cut_regions(
@@ -64,8 +66,30 @@ def cut_regions(
                 labels = [benchmark.subjects[name].class_name for name in file.case.subjects]
                 detected = None if detector is None else tuple(detector.detect(image, labels))
                 boxes = file.case.boxes or detected or ()
-                found[file.name] = Regions(detected, tuple(_cut(image, digest, box, folder) for box in boxes))
+                cut = tuple(_cut(image, digest, box, folder) for box in boxes)
+                found[file.name] = Regions(detected, cut, image.shape[1] / image.shape[0])
         return found
+
+
+def input_boxes(
+    benchmark: Benchmark, references: Mapping[str, Sequence[Path]], detector: SubjectDetector
+) -> dict[str, RelativeBox]:
+    """Return the box of each subject in its input photo, with widths in units of the photo's height.
+
+    Subjects that the detector does not find have none.
+    """
+    found = {}
+    for name, subject in benchmark.subjects.items():
+        image = decode(references[name][subject.images.index(subject.input_image)].read_bytes())
+        (box,) = detector.detect(image, [subject.class_name])
+        if box is not None:
+            found[name] = stretch(box, image.shape[1] / image.shape[0])
+    return found
+
+
+def stretch(box: RelativeBox, aspect: float) -> RelativeBox:
+    """Return a box with widths in units of the image's height, so that its aspect ratio is that of its pixels."""
+    return box[0] * aspect, box[1], box[2] * aspect, box[3]
 
 
 def region_files(regions: Mapping[str, Regions]) -> Iterator[Path]:

@@ -16,13 +16,15 @@ import torch
 from jaxtyping import Float
 
 from evaluation.benchmarks.benchmark import Benchmark
-from evaluation.embeddings import Embeddings
-from evaluation.encoders.encoder import ImageEncoder, TextEncoder
+from evaluation.embeddings import Embeddings, Unreadable
+from evaluation.encoders.encoder import Embedding, ImageEncoder, TextEncoder
+from evaluation.encoders.face import FaceEncoder, embed_faces, embed_reference_face
 from evaluation.errors import EvaluationError
+from evaluation.identity_scores import identity_scores
 from evaluation.images import GeneratedFile
 from evaluation.protocols import EncoderSpec, Protocol
 from evaluation.region_scores import calibrate_presence, region_scores
-from evaluation.regions import Regions, SubjectDetector, cut_regions, region_files
+from evaluation.regions import Regions, SubjectDetector, cut_regions, input_boxes, region_files
 from evaluation.results import FILE, Bounds, Evaluation, Header, read_evaluation, write_evaluation
 from evaluation.scores.copying import copy_bounds
 from evaluation.scoring import Embedded, References, Scorer, input_index
@@ -40,6 +42,8 @@ class Networks:
     """Encoder of images for each spec that the protocols name."""
     prompts: Mapping[EncoderSpec, TextEncoder] = field(default_factory=dict)
     """Encoder of prompts for each `Protocol.prompt_encoder`."""
+    faces: FaceEncoder | None = None
+    """Embeds faces, for protocols that compare them."""
     detector: SubjectDetector | None = None
     """Finds subjects in images, for presence and box fidelity."""
 
@@ -89,7 +93,8 @@ def evaluate(
     evaluations = []
     for protocol in protocols:
         prompts = _embed_prompts(subject.benchmark, protocol, networks)
-        embedded = Embedded({spec: images[spec] for spec in image_specs(protocol)}, prompts)
+        faces = _faces(subject, protocol, networks)
+        embedded = Embedded({spec: images[spec] for spec in image_specs(protocol)}, prompts, faces)
         scorer = Scorer(subject.benchmark, protocol, subject.references, embedded)
         evaluation = _score(subject, scorer, networks, regions)
         write_evaluation(evaluation, out / protocol.name)
@@ -102,7 +107,13 @@ def _score(subject: Subject, scorer: Scorer, networks: Networks, regions: Mappin
     protocol = scorer.protocol
     judged = bool(regions) and bool(protocol.subject_encoders) and len(subject.references) > 1
     threshold = calibrate_presence(scorer, protocol.subject_encoders[0]) if judged else None
-    scores = (*scorer.likeness(subject.files), *region_scores(scorer, subject.files, regions, threshold))
+    detector, photos = networks.detector, subject.references
+    inputs = {} if detector is None else input_boxes(subject.benchmark, photos, detector)
+    scores = [*scorer.likeness(subject.files), *region_scores(scorer, subject.files, regions, threshold, inputs)]
+    weights = {spec.name: networks.images[spec].weights_hash for spec in image_specs(protocol)}
+    if protocol.faces and networks.faces is not None:
+        scores += identity_scores(scorer, subject.files, _reference_faces(subject, networks.faces))
+        weights[networks.faces.name] = networks.faces.weights_hash
     benchmark = subject.benchmark
     header = Header(
         method=subject.method,
@@ -115,13 +126,33 @@ def _score(subject: Subject, scorer: Scorer, networks: Networks, regions: Mappin
         images_per_case=benchmark.images_per_case,
         photos_hash=_hash_of_files(subject.references),
         protocol=protocol,
-        weights={spec.name: networks.images[spec].weights_hash for spec in image_specs(protocol)},
+        weights=weights,
         bounds={spec.metric: photo_bounds(scorer, spec) for spec in protocol.subject_encoders},
         detector=None if networks.detector is None or not regions else networks.detector.name,
         presence_threshold=threshold,
         unscored=scorer.problems(subject.files),
     )
-    return Evaluation(header, scores, {file.name: str(file.path or "") for file in subject.files})
+    return Evaluation(header, tuple(scores), {file.name: str(file.path or "") for file in subject.files})
+
+
+def _faces(subject: Subject, protocol: Protocol, networks: Networks) -> Mapping[Path, Embedding | Unreadable | None]:
+    """Return the first face of each image; none if the protocol compares no faces."""
+    if not protocol.faces or networks.faces is None:
+        return {}
+    return embed_faces(networks.faces, [file.path for file in subject.files if file.path is not None])
+
+
+def _reference_faces(subject: Subject, encoder: FaceEncoder) -> dict[str, Embedding]:
+    """Return the face of each person's input photo.
+
+    Raises:
+        ImagesError: a photo shows no face, or cannot be read.
+    """
+    people = subject.benchmark.subjects
+    return {
+        name: embed_reference_face(encoder, photos[input_index(people[name])])
+        for name, photos in subject.references.items()
+    }
 
 
 def photo_bounds(scorer: Scorer, spec: EncoderSpec) -> Bounds:

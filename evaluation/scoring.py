@@ -1,7 +1,7 @@
 """From embeddings to scores: every image of a benchmark by every metric of a protocol."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from evaluation.benchmarks.benchmark import Benchmark, Case, Subject
 from evaluation.embeddings import Embeddings, Unreadable
+from evaluation.encoders.encoder import Embedding
 from evaluation.errors import ImagesError, InvalidProtocol
 from evaluation.images import GeneratedFile, name_some
 from evaluation.protocols import Comparison, EncoderSpec, MissingImages, Protocol
@@ -31,6 +32,8 @@ class Embedded:
     """Embeddings of generated images, photos and regions by each encoder."""
     prompts: Mapping[str, Float[np.ndarray, " D"]]
     """Embeddings of prompts by the protocol's prompt encoder; empty if it has none."""
+    faces: Mapping[Path, Embedding | Unreadable | None] = field(default_factory=dict)
+    """First face of each image, None for an image without one; empty if the protocol compares no faces."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Scorer:
 
     def likeness(self, files: Sequence[GeneratedFile]) -> Iterator[ImageScore]:
         """Yield the similarities to subjects and to the input photo, and to the prompt."""
-        for case, own in _by_case(files):
+        for case, own in by_case(files):
             for spec in self.protocol.subject_encoders:
                 yield from self._subject_scores(case, own, spec)
             if self.protocol.prompt_encoder is not None:
@@ -151,7 +154,7 @@ class Scorer:
         """Return why an image cannot be scored; empty if it can."""
         if file.path is None:
             return "missing"
-        found = (embeddings.get(file.path) for embeddings in self.embedded.images.values())
+        found = (by_path.get(file.path) for by_path in (*self.embedded.images.values(), self.embedded.faces))
         return next((f"unreadable: {one.reason}" for one in found if isinstance(one, Unreadable)), "")
 
 
@@ -181,7 +184,8 @@ def input_index(subject: Subject) -> int:
     return subject.images.index(subject.input_image)
 
 
-def _by_case(files: Iterable[GeneratedFile]) -> Iterator[tuple[Case, list[GeneratedFile]]]:
+def by_case(files: Iterable[GeneratedFile]) -> Iterator[tuple[Case, list[GeneratedFile]]]:
+    """Yield each case with its images, which follow each other."""
     for _, own in groupby(files, key=lambda file: file.case.name):
         rows = list(own)
         yield rows[0].case, rows

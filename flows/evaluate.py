@@ -72,6 +72,9 @@ def evaluate(
         bool, typer.Option("--self-test", help="Score the photos themselves, which must give the published values.")
     ] = False,
     cutout: options.Cutout = "demo",
+    detect: Annotated[
+        bool, typer.Option("--detect", help="Find the subjects by the detector of --cutout: box fidelity and pose.")
+    ] = False,
     executor: Annotated[
         options.Executor, typer.Option(help="Where images are made and embedded.")
     ] = options.Executor.LOCAL,
@@ -97,7 +100,7 @@ def evaluate(
     machine = Machine(model, device, dtype, batch, executor, workers, out, False, cutout)
     with exit_on_expected_error():
         settings = _settings(config, [*(set_ or ()), *_overrides(dino, clip, allow_missing)])
-        with _session(settings, imitate or [], references, machine, cache) as session:
+        with _session(settings, imitate or [], references, machine, cache, detect) as session:
             if self_test:
                 _test(session)
                 return
@@ -150,16 +153,24 @@ def _quoted(path: str) -> str:
 
 @contextmanager
 def _session(
-    settings: "EvaluationConfig", imitated: list[str], references: Path | None, machine: Machine, cache: Path
+    settings: "EvaluationConfig",
+    imitated: list[str],
+    references: Path | None,
+    machine: Machine,
+    cache: Path,
+    detect: bool,
 ) -> "Iterator[Session]":
     from flows.cutout_networks import load_cutter
+    from flows.evaluation.detector import CutterDetector
     from flows.evaluation.session import Session, Terminal
     from flows.generation.cutouts import SubjectCutter
 
     with _bar("images") as making, _bar("files") as embedding:
-        cutter = SubjectCutter(load_cutter(machine.cutout), machine.out / "cutouts", _say)
+        networks = load_cutter(machine.cutout)
+        cutter = SubjectCutter(networks, machine.out / "cutouts", _say)
+        detector = CutterDetector(networks) if detect else None
         terminal = Terminal(_say, partial(_show, making), partial(_show, embedding))
-        yield Session(settings, imitated, references, machine, cache, cutter, terminal)
+        yield Session(settings, imitated, references, machine, cache, cutter, detector, terminal)
 
 
 def _test(session: "Session") -> None:

@@ -45,6 +45,9 @@ def _networks(header: Header) -> Iterator[tuple[str, str]]:
         yield f"Encoder of {spec.metric}", _encoder(spec, header)
     if protocol.prompt_encoder is not None:
         yield "Encoder of CLIP-T", _encoder(protocol.prompt_encoder, header)
+    if protocol.faces:
+        others = sorted(header.weights.keys() - {spec.name for spec in protocol.subject_encoders})
+        yield "Encoder of faces", "; ".join(f"{name}, weights SHA-256 {header.weights[name][:16]}" for name in others)
     yield "Detector of subjects", header.detector or "none: regions are the requested boxes, where there are any"
     if header.presence_threshold is not None:
         yield (

@@ -8,6 +8,7 @@ from evaluation.report.document import Block, Document, Paragraph, Section, Tabl
 from evaluation.report.pictures import side_by_side
 from evaluation.report.score_table import ScoreTable
 from evaluation.results import Evaluation
+from evaluation.scores import metrics
 from evaluation.scores.averages import shares_by_subject
 from evaluation.scores.paired import Comparison, compare
 
@@ -52,11 +53,14 @@ def _blocks(evaluations: Sequence[Evaluation]) -> Iterator[Block]:
         yield _test_table(evaluations[0], other)
     yield Paragraph(
         "Intervals: paired bootstrap over subjects. p: share of random exchanges of the methods, subject by subject, "
-        "with a difference as large, two-sided. Groups of subjects count as subjects, and share some of them."
+        "with a difference as large, two-sided. Better: if the interval excludes 0. Groups of subjects count "
+        "as subjects, and share some of them."
     )
 
 
 def _test_table(first: Evaluation, second: Evaluation) -> Table:
+    names = (first.header.method, second.header.method)
+    better_low = {one.name for one in metrics.all_metrics(first.header.protocol) if not one.higher_is_better}
     rows = []
     for name in first.by_metric:
         if name in second.by_metric:
@@ -69,12 +73,18 @@ def _test_table(first: Evaluation, second: Evaluation) -> Table:
                     f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})",
                     f"{found.p_value:.4f}",
                     f"{found.subjects}",
-                    "yes" if found.differs else "no",
+                    _better(found, name in better_low, names),
                 )
             )
-    names = (first.header.method, second.header.method)
-    headings = ("Metric", *names, "Difference (95 % interval)", "p", "Subjects", "Interval excludes 0")
+    headings = ("Metric", *names, "Difference (95 % interval)", "p", "Subjects", "Better")
     return Table(f"{names[1]} minus {names[0]}, subject by subject", headings, tuple(rows))
+
+
+def _better(found: Comparison, better_low: bool, names: tuple[str, str]) -> str:
+    """Return the name of the method whose score is better, if the interval of the difference excludes 0."""
+    if not found.differs:
+        return "undecided"
+    return names[int((found.difference > 0) != better_low)]
 
 
 def compare_metric(first: Evaluation, second: Evaluation, metric: str) -> Comparison:

@@ -64,7 +64,7 @@ def uncurated(evaluation: Evaluation, references: References, inputs: Mapping[st
         chosen = spread(list(names), PER_SUBJECT)
         rows.append((subjects, (*photos, *(thumbnail(_file(evaluation, name), name) for name in chosen))))
     return Gallery(
-        f"{PER_SUBJECT} images of each subject, evenly spread over its prompts by their numbers, none chosen",
+        f"Up to {PER_SUBJECT} images of each subject, evenly spread over its prompts by their numbers, none chosen",
         tuple(rows),
     )
 

@@ -80,10 +80,12 @@ class ScoreTable:
         )
 
     def metric_names(self) -> Iterable[str]:
-        """Return the likenesses of the protocol: to the subject by each encoder, and to the prompt."""
+        """Return the likenesses of the protocol: to the subject by each encoder, to the prompt, and of faces."""
         yield from (spec.metric for spec in self.protocol.subject_encoders)
         if self.protocol.prompt_encoder is not None:
             yield metrics.CLIP_T
+        if self.protocol.faces:
+            yield metrics.IDENTITY
 
     def _real(self, name: str) -> str:
         bounds = self.evaluations[0].header.bounds.get(name)

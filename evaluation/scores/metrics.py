@@ -8,6 +8,8 @@ from evaluation.protocols import EncoderSpec, Protocol
 CLIP_T = "CLIP-T"
 MISSING, SWAPPED, MERGED = "Missing", "Swapped", "Merged"
 BOX_IOU = "Box IoU"
+ASPECT_CHANGE = "Aspect change"
+IDENTITY = "identity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,20 @@ def copying(spec: EncoderSpec) -> Metric:
 
 
 PROMPT = Metric(CLIP_T, "Cosine of image and prompt.", True)
+FACES = Metric(IDENTITY, "Cosine of the image's first face and that of the input photo; 0 without a face.", True)
 PRESENCE = (
     Metric(MISSING, "Share of images in which a subject is like no region; 0 is best.", False),
     Metric(SWAPPED, "Share of images whose subjects are in each other's regions; 0 is best.", False),
     Metric(MERGED, "Share of images in which one region has the traits of two subjects; 0 is best.", False),
 )
 PLACE = Metric(BOX_IOU, "Intersection over union of the requested and the detected boxes; 1 is best.", True)
+
+POSE = Metric(
+    ASPECT_CHANGE,
+    "Factor between the subject's aspect ratios in the input photo and in the image, as |log2|: 0 for none, 1 for 2. "
+    "The trace of a new pose that boxes hold; a copy has 0.",
+    True,
+)
 
 
 def all_metrics(protocol: Protocol) -> Iterator[Metric]:
@@ -59,4 +69,6 @@ def all_metrics(protocol: Protocol) -> Iterator[Metric]:
         yield from (likeness(spec), lowest(spec), product(spec), copying(spec))
     if protocol.prompt_encoder is not None:
         yield PROMPT
-    yield from (*PRESENCE, PLACE)
+    if protocol.faces:
+        yield FACES
+    yield from (*PRESENCE, PLACE, POSE)

@@ -15,6 +15,7 @@ from evaluation.encoders.encoder import ImageEncoder
 from evaluation.images import find_images
 from evaluation.protocols import Protocol
 from evaluation.ray_embedding import embed_on_ray
+from evaluation.regions import SubjectDetector
 from evaluation.report.document import Document
 from evaluation.report.report import evaluation_report, write_report
 from evaluation.report.sweep import sweep_report
@@ -60,6 +61,8 @@ class Session:
     """Folder of the embeddings' cache."""
     cutter: SubjectCutter
     """Cuts subjects out of their input photos."""
+    detector: SubjectDetector | None
+    """Finds subjects in the images; None to judge only the regions that were asked for."""
     terminal: Terminal
 
     def score_folder(self, images: Path, method: str) -> tuple[Path, Path]:
@@ -70,7 +73,7 @@ class Session:
         """
         benchmark, references = self._benchmark()
         protocols = chosen_protocols(self.config, self.imitated)
-        networks = load_networks(protocols, self.config.encoders, self.machine.device)
+        networks = load_networks(protocols, self.config.encoders, self.machine.device, self.detector)
         subject = Subject(method, benchmark, find_images(images, benchmark, self.config.layout), references)
         evaluations = evaluate(subject, protocols, networks, self.machine.out, self.embed(protocols))
         return self._write(evaluations, evaluation_report(evaluations, references, _inputs(benchmark)))
@@ -85,7 +88,7 @@ class Session:
         benchmark, references = self._benchmark()
         variants = self.config.sweep.variants(self.config.sample)
         protocols = chosen_protocols(self.config, self.imitated)
-        networks = load_networks(protocols, self.config.encoders, self.machine.device)
+        networks = load_networks(protocols, self.config.encoders, self.machine.device, self.detector)
         scored = {}
         for name, sample in variants.items():
             folder = self.machine.out if len(variants) == 1 else self.machine.out / name

@@ -1,17 +1,23 @@
 """An evaluation from files to figures, with the trained embedder of the miniature world."""
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
-from evaluation.benchmarks.benchmark import Benchmark
+from evaluation.benchmarks.benchmark import Benchmark, RelativeBox
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.embeddings import embed_files
-from evaluation.errors import EvaluationError, ImagesError
+from evaluation.encoders.encoder import Image
+from evaluation.errors import EvaluationError, ImagesError, InvalidProtocol
 from evaluation.images import find_images
+from evaluation.protocol_catalog import FASTCOMPOSER_IDENTITY
 from evaluation.protocols import Comparison, MissingImages, Protocol
 from evaluation.results import Evaluation, read_evaluation
 from evaluation.run import Networks, Subject, evaluate
@@ -190,3 +196,72 @@ def test_another_method_does_not_overwrite_results(setting: Setting, tmp_path: P
     setting.evaluate(setting.images, tmp_path / "out")
     with pytest.raises(EvaluationError, match="give another --out"):
         setting.evaluate(setting.images, tmp_path / "out", method="another")
+
+
+class ContrastDetector:
+    """Finds things that differ from the background, from left to right."""
+
+    name = "contrast"
+
+    def detect(self, image: Image, labels: Sequence[str]) -> list[RelativeBox | None]:
+        height, width = image.shape[:2]
+        far = (np.abs(image.astype(int) - np.median(image, axis=(0, 1))).max(axis=2) > 45).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(far)
+        large = sorted(stats[1:], key=lambda row: -row[cv2.CC_STAT_AREA])[: len(labels)]
+        boxes = [
+            (x / width, y / height, (x + w) / width, (y + h) / height) for x, y, w, h, _ in sorted(map(tuple, large))
+        ]
+        return [*boxes, *[None] * (len(labels) - len(boxes))]
+
+
+def detect(setting: Setting, images: Path, out: Path) -> dict[str, float]:
+    subject = Subject("m", setting.bench, find_images(images, setting.bench), setting.photos)
+    networks = Networks({SPEC: setting.encoder}, detector=ContrastDetector())
+    (found,) = evaluate(subject, [PROTOCOL], networks, out, embed_files)
+    assert found.header.detector == "contrast"
+    return values(found)
+
+
+def test_box_fidelity_falls_with_subjects_out_of_their_boxes(setting: Setting, images: Path, tmp_path: Path) -> None:
+    placed = detect(setting, images, tmp_path / "out")["Box IoU"]
+    assert placed > 0.6
+    for path in images.rglob("*.png"):
+        moved = np.roll(np.asarray(PillowImage.open(path)), 40, axis=0)
+        write(path, moved)
+    assert detect(setting, images, tmp_path / "moved")["Box IoU"] < placed - 0.2
+
+
+def test_copies_of_the_input_photo_have_the_same_aspect_ratio(setting: Setting, images: Path, tmp_path: Path) -> None:
+    turned = detect(setting, images, tmp_path / "out")["Aspect change"]
+    for case in setting.bench.cases:
+        for index in range(setting.bench.images_per_case):
+            shutil.copy(setting.photos[case.subjects[0]][0], images / case.name / f"{index}.png")
+    assert detect(setting, images, tmp_path / "copies")["Aspect change"] < turned
+
+
+class ColourFaces:
+    """Takes an image's mean colour for its face; a dark image has none."""
+
+    name = "colour"
+    weights_hash = "none"
+
+    def embed_face(self, image: Image) -> np.ndarray | None:
+        mean = image.mean(axis=(0, 1)).astype(np.float32)
+        return None if mean.max() < 20 else mean
+
+
+def test_identity_is_0_for_an_image_without_a_face(setting: Setting, tmp_path: Path) -> None:
+    alone = tuple(case for case in setting.bench.cases if len(case.subjects) == 1)
+    bench = replace(setting.bench, cases=alone, images_per_case=2)
+    for case in alone:
+        write(tmp_path / case.name / "0.png", np.asarray(PillowImage.open(setting.photos[case.subjects[0]][0])))
+        write(tmp_path / case.name / "1.png", np.zeros((32, 32, 3), np.uint8))
+    subject = Subject("m", bench, find_images(tmp_path, bench), setting.photos)
+    networks = Networks({}, faces=ColourFaces())
+    (found,) = evaluate(subject, [FASTCOMPOSER_IDENTITY], networks, tmp_path / "out", embed_files)
+    assert [score.value for score in found.by_metric["identity"][:2]] == [pytest.approx(1), 0.0]
+    assert found.figures["identity"].value == pytest.approx(0.5)
+    assert found.header.weights == {"colour": "none"}
+    everyone = Subject("m", setting.bench, find_images(setting.images, setting.bench), setting.photos)
+    with pytest.raises(InvalidProtocol, match="has 2 people"):
+        evaluate(everyone, [FASTCOMPOSER_IDENTITY], networks, tmp_path / "pairs", embed_files)

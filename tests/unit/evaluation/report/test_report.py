@@ -61,10 +61,11 @@ def test_images_without_a_score_are_named() -> None:
 
 
 def test_a_comparison_tests_each_metric_and_refuses_other_protocols() -> None:
-    better = evaluation({**SCORES, "DINO": [0.7, 0.9, 0.3, 0.5]}, "Better")
+    better = evaluation({**SCORES, "DINO": [0.7, 0.9, 0.3, 0.5], "DINO copy": [0.0] * 4}, "Better")
     text = to_markdown(comparison_report([[evaluation(SCORES)], [better]]))
-    assert "| DINO | 0.500 | 0.600 | +0.100 (+0.100 to +0.100) | 0.5000 | 2 | yes |" in text
-    assert "| CLIP-T | 0.300 | 0.300 | +0.000 (+0.000 to +0.000) | 1.0000 | 2 | no |" in text
+    assert "| DINO | 0.500 | 0.600 | +0.100 (+0.100 to +0.100) | 0.5000 | 2 | Better |" in text
+    assert "| DINO copy | 0.100 | 0.000 | -0.100 (-0.100 to -0.100) | 0.5000 | 2 | Better |" in text
+    assert "| CLIP-T | 0.300 | 0.300 | +0.000 (+0.000 to +0.000) | 1.0000 | 2 | undecided |" in text
     with pytest.raises(InvalidProtocol, match="no protocol is common"):
         comparison_report([[evaluation(SCORES)], [evaluation(SCORES, "Other", ONE_IMAGE)]])
     with pytest.raises(EvaluationError, match="in one alone: dog"):
