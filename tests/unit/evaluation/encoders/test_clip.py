@@ -18,7 +18,7 @@ from evaluation.encoders.clip import ClipEncoder, load_clip
 from evaluation.encoders.clip_files import OPENAI_MARKS
 from evaluation.encoders.specs import CLIP_VITB32
 from evaluation.errors import EncoderWeightsError
-from evaluation.protocols import Activation
+from evaluation.protocols import Activation, EncoderPrecision
 from model.openclip import open_clip
 
 SPEC = CLIP_VITB32.model_copy(
@@ -107,6 +107,20 @@ def test_files_give_openclips_embeddings(
 def test_the_hash_is_that_of_the_file(tmp_path: Path, net: "open_clip.CLIP") -> None:
     path = save_state_dict(net, tmp_path)
     assert load_clip(SPEC, str(path)).weights_hash == sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("dtype", [EncoderPrecision.FLOAT16, EncoderPrecision.BFLOAT16])
+def test_other_precisions_round_the_embeddings(
+    tmp_path: Path, net: "open_clip.CLIP", images: Tensor, dtype: EncoderPrecision
+) -> None:
+    path = str(save_state_dict(net, tmp_path))
+    exact, rounded = load_clip(SPEC, path), load_clip(SPEC.model_copy(update={"dtype": dtype}), path)
+    for found, expected in (
+        (rounded.embed_images(images), exact.embed_images(images)),
+        (rounded.embed_prompts(PROMPTS), exact.embed_prompts(PROMPTS)),
+    ):
+        assert found.dtype is torch.float32
+        assert 1e-6 < (normalize(found) - normalize(expected)).abs().max() < 0.05
 
 
 @pytest.fixture(scope="module")
