@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from hashlib import sha256
 from os import PathLike
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,8 @@ from infra.storage import open_binary, publish, storage_path
 
 VERSION = 1
 """Version of decoding, preprocessing and file format; a change of any of them that changes embeddings raises it."""
+FILE_ROWS = 4096
+"""Number of embeddings after which a file is written at the latest, so that writing takes little memory."""
 _DIGEST_BYTES = 32
 
 
@@ -51,11 +54,11 @@ class EncoderCache:
         return self._known.get(digest)
 
     def add(self, digests: Sequence[bytes], embeddings: Float32[np.ndarray, "B D"]) -> None:
-        """Add a batch, and write the embeddings since the last file if that is older than `flush_s`."""
+        """Add a batch, and write the embeddings since the last file if they are many, or it is older than `flush_s`."""
         new = {digest: row for digest, row in zip(digests, embeddings, strict=True) if digest not in self._known}
         self._known |= new
         self._unwritten += new
-        if time.monotonic() - self._written_s > self._flush_s:
+        if len(self._unwritten) >= FILE_ROWS or time.monotonic() - self._written_s > self._flush_s:
             self.flush()
 
     def flush(self) -> None:
@@ -66,7 +69,7 @@ class EncoderCache:
             digests = pa.array(self._unwritten, pa.binary(_DIGEST_BYTES))
             table = pa.Table.from_arrays([digests, embeddings], schema=self._schema)
             file = self._folder / f"{uuid.uuid4().hex}.parquet"
-            publish(file, lambda target: pq.write_table(table, target), replace=False)
+            publish(file, lambda target: _write(table, target), replace=False)
             self._unwritten = []
         self._written_s = time.monotonic()
 
@@ -101,6 +104,11 @@ class EmbeddingCache:
             EvaluationError: a file is damaged.
         """
         return EncoderCache(self.folder / _folder_name(encoder), encoder.spec.embedding_size, self.flush_s)
+
+
+def _write(table: pa.Table, target: IO[bytes]) -> None:
+    """Write plain values: embeddings and digests neither repeat nor compress."""
+    pq.write_table(table, target, compression="none", use_dictionary=False, write_statistics=False)
 
 
 def _folder_name(encoder: ImageEncoder) -> str:

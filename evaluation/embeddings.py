@@ -71,7 +71,9 @@ def embed_files(
         EvaluationError: the cache is damaged.
     """
     files = list(dict.fromkeys(paths))
-    batchers = [_Batcher(encoder, None if cache is None else cache.of(encoder), batch_size) for encoder in encoders]
+    batchers = [
+        _Batcher(encoder, None if cache is None else cache.of(encoder), batch_size, len(files)) for encoder in encoders
+    ]
     try:
         for done, file in enumerate(_read_ahead(files, batchers, 2 * batch_size, threads or cpu_count() or 1), 1):
             for batcher, image in zip(batchers, file.images, strict=True):
@@ -102,12 +104,18 @@ class _Batcher:
 
     A batch is `batch_size` neighbours in the order of files, without those that need no embedding. The last bits of an
     embedding depend on its batch, so this makes a call that resumes a killed one return the same bits.
+
+    The inputs of a batch and all embeddings have one place each. New ones for each batch would fragment the heap, which
+    then grows by the inputs of a batch each time.
     """
 
-    def __init__(self, encoder: ImageEncoder, cache: EncoderCache | None, batch_size: int) -> None:
+    def __init__(self, encoder: ImageEncoder, cache: EncoderCache | None, batch_size: int, file_count: int) -> None:
         self.encoder = encoder
         self._cache = cache
         self._batch_size = batch_size
+        self._inputs: Tensor | None = None
+        self._embeddings = np.empty((file_count, encoder.spec.embedding_size), np.float32)
+        self._embedded = 0
         self._count = 0
         self._results: Embeddings = {}
         self._first: dict[bytes, Path] = {}
@@ -143,17 +151,24 @@ class _Batcher:
             return
         files, inputs = zip(*self._waiting, strict=True)
         self._waiting = []
+        rows = self._embeddings[self._embedded : self._embedded + len(files)]
         with torch.inference_mode():
-            rows = self.encoder.embed_images(torch.stack(inputs)).float().cpu().numpy()
+            rows[:] = self.encoder.embed_images(self._stack(inputs)).float().cpu().numpy()
         for file, row in zip(files, rows, strict=True):
             if not np.isfinite(row).all():
                 raise EncoderWeightsError(
                     f"{self.encoder.spec.name} embeds {file.path} as NaN or infinity: its weights are damaged, or "
                     f"overflow in {self.encoder.spec.dtype}; download them again, or compute in float32"
                 )
+        self._embedded += len(files)
         self._results |= {file.path: row for file, row in zip(files, rows, strict=True)}
         if self._cache is not None:
             self._cache.add([file.digest for file in files], rows)
+
+    def _stack(self, inputs: Sequence[Tensor]) -> Tensor:
+        if self._inputs is None:
+            self._inputs = torch.empty((self._batch_size, *inputs[0].shape), dtype=inputs[0].dtype)
+        return torch.stack(list(inputs), out=self._inputs[: len(inputs)])
 
     def write(self) -> None:
         """Write the embeddings that the cache holds in memory only."""
