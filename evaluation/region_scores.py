@@ -41,7 +41,7 @@ def region_scores(
     threshold: float | None,
     inputs: Mapping[str, RelativeBox],
 ) -> Iterator[ImageScore]:
-    """Yield presence and box fidelity of the images that have regions.
+    """Yield likeness in place, presence and box fidelity of the images that have regions.
 
     Args:
         scorer: embeddings of regions and photos.
@@ -53,8 +53,11 @@ def region_scores(
     for file in files:
         if (found := regions.get(file.name)) is None:
             continue
-        if threshold is not None:
-            state = judge_presence(_similarities(scorer, file, found), threshold)
+        similarities = _similarities(scorer, file, found) if scorer.protocol.subject_encoders else None
+        if similarities is not None and file.case.boxes:
+            yield from _in_place(scorer, file, similarities)
+        if similarities is not None and threshold is not None:
+            state = judge_presence(similarities, threshold)
             for metric, kind in zip(
                 metrics.PRESENCE, (Presence.MISSING, Presence.SWAPPED, Presence.MERGED), strict=True
             ):
@@ -64,6 +67,13 @@ def region_scores(
             yield from scorer.rows([file], metrics.PLACE, np.array([np.mean(overlap)]), len(overlap))
         if changes := _aspect_changes(file, found, inputs):
             yield from scorer.rows([file], metrics.POSE, np.array([np.mean(changes)]), len(changes))
+
+
+def _in_place(scorer: Scorer, file: GeneratedFile, similarities: Float[np.ndarray, "S S"]) -> Iterator[ImageScore]:
+    """Yield the mean similarity of the subjects' own regions."""
+    own = scorer.protocol.scale * np.diag(similarities)
+    metric = metrics.in_place(scorer.protocol.subject_encoders[0])
+    yield from scorer.rows([file], metric, np.array([own.mean()]), len(own))
 
 
 def _aspect_changes(file: GeneratedFile, regions: Regions, inputs: Mapping[str, RelativeBox]) -> list[float]:

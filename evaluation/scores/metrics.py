@@ -46,6 +46,12 @@ def copying(spec: EncoderSpec) -> Metric:
     )
 
 
+def in_place(spec: EncoderSpec) -> Metric:
+    """Return the similarity of each subject's requested region to the subject."""
+    meaning = "Cosine of the image's content in each subject's requested box to the subject's photos."
+    return Metric(f"{spec.metric} in place", meaning, True)
+
+
 PROMPT = Metric(CLIP_T, "Cosine of image and prompt.", True)
 FACES = Metric(IDENTITY, "Cosine of the image's first face and that of the input photo; 0 without a face.", True)
 PRESENCE = (
@@ -67,6 +73,8 @@ def all_metrics(protocol: Protocol) -> Iterator[Metric]:
     """Yield all metrics of a protocol."""
     for spec in protocol.subject_encoders:
         yield from (likeness(spec), lowest(spec), product(spec), copying(spec))
+    if protocol.subject_encoders:
+        yield in_place(protocol.subject_encoders[0])
     if protocol.prompt_encoder is not None:
         yield PROMPT
     if protocol.faces:

@@ -112,6 +112,22 @@ def test_swapped_subjects_are_seen_by_the_swap_score_alone(setting: Setting, ima
     assert (found["Missing"], found["Merged"]) == (0.0, 0.0)
 
 
+def test_likeness_in_place_is_that_of_the_subject_in_its_box(
+    setting: Setting, good: Evaluation, images: Path, tmp_path: Path
+) -> None:
+    swapped = setting.bench.cases[pairs(setting.bench)[0]]
+    write(images / swapped.name / "0.png", image_of(setting.bench, swap_boxes(swapped), 0))
+    in_place, whole = (
+        {(score.case, score.index): score.value for score in setting.evaluate(images, tmp_path / "out").by_metric[name]}
+        for name in ("Embedder in place", "Embedder")
+    )
+    right = {(score.case, score.index): score.value for score in good.by_metric["Embedder in place"]}
+    changed = [place for place, value in in_place.items() if value != pytest.approx(right[place])]
+    assert changed == [(swapped.name, 0)]
+    assert in_place[swapped.name, 0] < right[swapped.name, 0] - 0.2
+    assert all(right[place] > value for place, value in whole.items() if "+" in place[0]), "a region shows one subject"
+
+
 def test_a_missing_subject_is_seen_by_the_missing_score_alone(setting: Setting, images: Path, tmp_path: Path) -> None:
     for number in pairs(setting.bench):
         case = setting.bench.cases[number]
