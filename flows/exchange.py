@@ -1,8 +1,10 @@
 """`subject-diffusion import` and `export-dataset`: datasets in the formats of other programs."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,31 +14,57 @@ from infra.config import load
 from infra.logs import setup_logs
 from labeling.exchange.formats import ExportFormat, ImportFormat
 
+if TYPE_CHECKING:
+    from labeling.config import LabelingConfig
+
 _ANY_SIZE = "labeling.download.min_side_px=0"
 """Default of an import: its images were chosen already."""
 
 
 def import_dataset(
-    source: Annotated[Path, typer.Argument(help="Folder to import.")],
+    source: Annotated[Path, typer.Argument(help="folder: the folder of the images. coco: the file of the instances.")],
     root: RootArgument,
-    format_: Annotated[ImportFormat, typer.Option("--format", help="Format of the folder.")],
+    format_: Annotated[ImportFormat, typer.Option("--format", help="Format of the source.")],
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images (not for folder).")] = None,
+    captions: Annotated[
+        Path | None, typer.Option("--captions", help="File of captions (coco). Without it the captioner writes them.")
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Make a dataset of local images, with the captions that they have. Resumes where an earlier import stopped.
+    """Make a dataset of local images, with the captions and labels that they have. Resumes where it stopped.
 
     Images of every size are kept unless --set labeling.download.min_side_px says otherwise.
     """
     from flows.experiment import Experiment
-    from labeling.exchange.import_source import SETTINGS, import_folder
 
     setup_logs()
     with exit_on_expected_error():
         overrides = (f"labeling.root={json.dumps(root)}", _ANY_SIZE, *(set_ or ()))
         labeling = load(Experiment, config, overrides).labeling
-        counts = import_folder(source, labeling)
-        typer.echo(", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in counts.items()))
-        typer.echo(f"Label them:  subject-diffusion build --config {Path(root) / SETTINGS}")
+        if format_ is ImportFormat.FOLDER:
+            _import_folder(source, labeling)
+        else:
+            _import_labels(source, images, captions, labeling)
+
+
+def _import_folder(source: Path, labeling: LabelingConfig) -> None:
+    from labeling.exchange.import_source import SETTINGS, import_folder
+
+    counts = import_folder(source, labeling)
+    typer.echo(", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in counts.items()))
+    typer.echo(f"Label them:  subject-diffusion build --config {Path(labeling.root) / SETTINGS}")
+
+
+def _import_labels(source: Path, images: Path | None, captions: Path | None, labeling: LabelingConfig) -> None:
+    from flows.status import funnel_text
+    from labeling.exchange.coco_import import CocoFiles
+    from labeling.exchange.import_source import import_labels
+
+    if images is None:
+        raise typer.BadParameter("give the folder of the images with --images")
+    import_labels(images, CocoFiles(source, captions), labeling)
+    typer.echo(f"{labeling.root}\n{funnel_text(labeling.root)}")
 
 
 def export_dataset(

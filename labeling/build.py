@@ -71,8 +71,13 @@ def _call(future: "Future[R]", function: Callable[..., R], args: Sequence[object
         future.set_exception(error)
 
 
-def build(config: LabelingConfig, runner: TaskRunner) -> dict[str, int]:
+def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | None = None) -> dict[str, int]:
     """Make the missing files of a dataset, and return the number of input URLs by state.
+
+    Args:
+        config: settings of the build.
+        runner: runner of its tasks.
+        steps: stages from captions/ to entities/; those of `steps_of` by default.
 
     Raises:
         SettingsError: the folder of the dataset is not writable.
@@ -84,7 +89,7 @@ def build(config: LabelingConfig, runner: TaskRunner) -> dict[str, int]:
     """
     config = with_absolute_paths(config)
     refuse_unwritable(storage_path(config.root), "labeling.root")
-    steps = steps_of(config)
+    steps = steps_of(config) if steps is None else steps
     refuse_missing_gpus(config, steps)
     shards = runner.submit("plan", plan_urls, config).result()
     refuse_unlisted_files(ShardStore(config.root))

@@ -54,7 +54,7 @@ def steps_of(config: LabelingConfig) -> list[Step]:
     for name, table in config.weights_tables.items():
         _refuse_missing(f"labeling.{name}", table)
     _warn_if_threshold_hides_scores(config)
-    identities = {name: _weights_identity(f"labeling.{name}", table) for name, table in config.weights_tables.items()}
+    identities = {name: weights_identity(f"labeling.{name}", table) for name, table in config.weights_tables.items()}
     return chain_stages(
         [
             (CaptionStage(config.caption, load_captioner), identities["caption"]),
@@ -82,7 +82,8 @@ def _refuse_missing(table: str, config: WeightsConfig) -> None:
             checkpoint_file(value, setting)
 
 
-def _weights_identity(table: str, config: WeightsConfig) -> str:
+def weights_identity(table: str, config: WeightsConfig) -> str:
+    """Return the identity of the weights that a table of settings names, `labeling.segment` for example."""
     return " ".join(_identity_of(table, config, weights) for weights in config.weights_in_use())
 
 

@@ -17,3 +17,5 @@ class ImportFormat(StrEnum):
 
     FOLDER = "folder"
     """Images of a folder, with captions beside them or without."""
+    COCO = "coco"
+    """COCO's instances in JSON, with captions or without."""

@@ -1,26 +1,41 @@
 """Import of images and labels of other programs: a list of `file:` URLs, from which the ordinary stages go on."""
 
+import hashlib
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from upath import UPath
 
 from infra.storage import is_local, publish, publish_bytes, refuse_unwritable, storage_path
 from infra.temporary import temporary_folder
-from labeling.build import download_part, with_absolute_paths
+from labeling.backends.load import load_captioner, load_segmenter
+from labeling.build import LocalTaskRunner, build, download_part, with_absolute_paths
 from labeling.config import LabelingConfig
 from labeling.download.lists.url_list import plan_urls
 from labeling.errors import ExchangeError
 from labeling.exchange.folder_import import index_folder
+from labeling.exchange.given_labels import GivenBoxStage, GivenLabelsConfig, GivenMaskStage, GivenNounStage
 from labeling.exchange.source_index import SourceIndex
 from labeling.sdd.schema import State
+from labeling.stages.caption import CaptionStage
+from labeling.steps import Step, chain_stages, weights_identity
 
-log = logging.getLogger(__name__)
 SETTINGS = "import.toml"
 """File with the settings with which `build` labels the images."""
+
+
+class LabelSource(Protocol):
+    """Files of another program that label images."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files with labels and captions; a change of their content makes all layers but images/ stale."""
+
+    def fill(self, index: SourceIndex) -> None:
+        """Read the files into an index."""
 
 
 def import_folder(source: Path, config: LabelingConfig) -> dict[str, int]:
@@ -45,6 +60,76 @@ def import_folder(source: Path, config: LabelingConfig) -> dict[str, int]:
         publish(list_path(root), index.write_list, replace=True)
     publish_bytes(root / SETTINGS, settings_toml(config, source).encode())
     return _make_images(config)
+
+
+def import_labels(images: Path, source: LabelSource, config: LabelingConfig) -> dict[str, int]:
+    """Make a dataset of labelled images: the labels stand for the results of the networks.
+
+    Images without a caption are captioned, and boxes without a mask are masked, by the networks of `config`, which are
+    loaded only if there are such images and boxes.
+
+    Args:
+        images: folder of the images.
+        source: files with the labels.
+        config: settings of the dataset, as for `import_folder`.
+
+    Returns:
+        Number of images by state.
+
+    Raises:
+        ExchangeError: a file or folder is unusable.
+        ShardStale: the dataset was made from other images, labels or settings, and `config.stale` is refuse.
+        StageFailed: a file could not be made.
+    """
+    images, root = images.expanduser().absolute(), local_root(config)
+    if not images.is_dir():
+        raise ExchangeError(f"{images} is not a folder: give the folder of the images with --images")
+    config = config_of_source(config, images, root)
+    index = Path((root / "work" / "import" / "index.sqlite").path)
+    digest = _digest(source.files)
+    _make_index(index, digest, source, root)
+    return build(config, LocalTaskRunner(), steps_of_labels(config, GivenLabelsConfig(index=str(index), digest=digest)))
+
+
+def steps_of_labels(config: LabelingConfig, labels: GivenLabelsConfig) -> list[Step]:
+    """Return the stages from captions/ to entities/ for given labels."""
+    caption = weights_identity("labeling.caption", config.caption)
+    segment = weights_identity("labeling.segment", config.segment)
+    return chain_stages(
+        [
+            (CaptionStage(config.caption, load_captioner), caption),
+            (GivenNounStage(labels), ""),
+            (GivenBoxStage(labels), ""),
+            (GivenMaskStage(labels, config.segment, load_segmenter), f"{labels.digest} {segment}"),
+        ]
+    )
+
+
+def _make_index(index: Path, digest: str, labels: LabelSource, root: UPath) -> None:
+    """Make the index and the list of an import, unless they are those of the same files."""
+    made_of = index.with_suffix(".digest")
+    if made_of.exists() and made_of.read_text() == digest:
+        return
+    index.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = index.with_suffix(".tmp")
+    unfinished.unlink(missing_ok=True)
+    made_of.unlink(missing_ok=True)
+    with SourceIndex.open(unfinished) as source:
+        labels.fill(source)
+        publish(list_path(root), source.write_list, replace=True)
+    unfinished.replace(index)
+    made_of.write_text(digest)
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ExchangeError(f"{path} cannot be read ({error.strerror}): give the path of the file") from error
+    return digest.hexdigest()[:12]
 
 
 def local_root(config: LabelingConfig) -> UPath:

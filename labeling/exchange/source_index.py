@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS images (url TEXT PRIMARY KEY, caption TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS identifiers (
+    identifier TEXT PRIMARY KEY, url TEXT NOT NULL, width INTEGER, height INTEGER
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS labels (url TEXT NOT NULL, label TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS labels_of_url ON labels (url);
 """
@@ -24,6 +27,14 @@ class ListedImage(NamedTuple):
     url: str
     """URL of its file: see `labeling.download.fetching.local_file`."""
     caption: str | None
+
+
+class IdentifiedImage(NamedTuple):
+    """An image that the labels of a source name by an identifier."""
+
+    url: str
+    size: tuple[int, int] | None
+    """Width and height in pixels; None if the source does not give them."""
 
 
 class SourceIndex:
@@ -48,6 +59,25 @@ class SourceIndex:
             file.commit()
         finally:
             file.close()
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> Self:
+        """Open an existing index to read it, by one thread at a time, until the process ends."""
+        return cls(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False))
+
+    def add_identifier(self, identifier: str, image: IdentifiedImage) -> None:
+        """Add the identifier by which labels name an image."""
+        width, height = image.size or (None, None)
+        self._file.execute(
+            "INSERT OR REPLACE INTO identifiers VALUES (?, ?, ?, ?)", [identifier, image.url, width, height]
+        )
+
+    def identified(self, identifier: str) -> IdentifiedImage | None:
+        """Return the image with this identifier; None if there is none."""
+        row = self._file.execute(
+            "SELECT url, width, height FROM identifiers WHERE identifier = ?", [identifier]
+        ).fetchone()
+        return row and IdentifiedImage(row[0], None if row[1] is None else (row[1], row[2]))
 
     def add_images(self, images: Iterable[ListedImage]) -> None:
         """Add images; one that is there already keeps its caption, unless it has none."""

@@ -119,7 +119,8 @@ class RemovedNoun:
     label: Label
     """Label, as in `Noun`."""
     reason: Label
-    """stop_word or stop_phrase: the list that contains it; repeated: an earlier noun has the same label."""
+    """stop_word or stop_phrase: the list that contains it; repeated: an earlier noun has the same label. Of imported
+    labels: group, body_part (rule 7), other_size, box_not_finite, box_outside, empty_box."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +177,7 @@ class Entity:
 
     label: Label
     span_start: SpanStart
-    """Span of the noun in the caption, in characters."""
+    """Span of the noun in the caption, in characters; the whole caption for an imported label that it lacks."""
     span_end: SpanEnd
     score: Float32
     box: Box
