@@ -16,18 +16,30 @@ from labeling.exchange.formats import ExportFormat, ImportFormat
 
 if TYPE_CHECKING:
     from labeling.config import LabelingConfig
+    from labeling.exchange.import_source import LabelSource
 
 _ANY_SIZE = "labeling.download.min_side_px=0"
 """Default of an import: its images were chosen already."""
 
 
 def import_dataset(
-    source: Annotated[Path, typer.Argument(help="folder: the folder of the images. coco: the file of the instances.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="folder: folder of the images; coco: file of the instances; openimages: of the boxes."),
+    ],
     root: RootArgument,
     format_: Annotated[ImportFormat, typer.Option("--format", help="Format of the source.")],
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images (not for folder).")] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images (coco, openimages).")] = None,
     captions: Annotated[
-        Path | None, typer.Option("--captions", help="File of captions (coco). Without it the captioner writes them.")
+        Path | None,
+        typer.Option("--captions", help="File of captions (coco, openimages). By default the captioner writes them."),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option("--classes", help="File of the names of the classes (openimages).")
+    ] = None,
+    masks: Annotated[Path | None, typer.Option("--masks", help="File that lists the masks (openimages).")] = None,
+    mask_images: Annotated[
+        Path | None, typer.Option("--mask-images", help="Folder of the masks; that of their list by default.")
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -36,7 +48,10 @@ def import_dataset(
 
     Images of every size are kept unless --set labeling.download.min_side_px says otherwise.
     """
+    from evaluation.benchmarks.openimages import body_parts
     from flows.experiment import Experiment
+    from labeling.exchange.coco_import import CocoFiles
+    from labeling.exchange.openimages_import import OpenImagesFiles
 
     setup_logs()
     with exit_on_expected_error():
@@ -44,8 +59,20 @@ def import_dataset(
         labeling = load(Experiment, config, overrides).labeling
         if format_ is ImportFormat.FOLDER:
             _import_folder(source, labeling)
+            return
+        folder = _required(images, "--images")
+        if format_ is ImportFormat.COCO:
+            _import_labels(folder, CocoFiles(source, captions), labeling)
         else:
-            _import_labels(source, images, captions, labeling)
+            names = _required(classes, "--classes")
+            files = OpenImagesFiles(source, names, folder, body_parts(), masks, mask_images, captions)
+            _import_labels(folder, files, labeling)
+
+
+def _required(value: Path | None, option: str) -> Path:
+    if value is None:
+        raise typer.BadParameter(f"give {option} for this format")
+    return value
 
 
 def _import_folder(source: Path, labeling: LabelingConfig) -> None:
@@ -56,14 +83,11 @@ def _import_folder(source: Path, labeling: LabelingConfig) -> None:
     typer.echo(f"Label them:  subject-diffusion build --config {Path(labeling.root) / SETTINGS}")
 
 
-def _import_labels(source: Path, images: Path | None, captions: Path | None, labeling: LabelingConfig) -> None:
+def _import_labels(images: Path, source: LabelSource, labeling: LabelingConfig) -> None:
     from flows.status import funnel_text
-    from labeling.exchange.coco_import import CocoFiles
     from labeling.exchange.import_source import import_labels
 
-    if images is None:
-        raise typer.BadParameter("give the folder of the images with --images")
-    import_labels(images, CocoFiles(source, captions), labeling)
+    import_labels(images, source, labeling)
     typer.echo(f"{labeling.root}\n{funnel_text(labeling.root)}")
 
 

@@ -83,6 +83,11 @@ def _classes() -> _Classes:
     return read_shipped("openimages.toml", _Classes)
 
 
+def body_parts() -> frozenset[str]:
+    """Return the classes of parts of the human body, which rule 7 of App. B.1 leaves out."""
+    return frozenset(_classes().body_parts)
+
+
 def build_openimages_benchmark(
     boxes: Mapping[str, Path], classes: Path, rule: OpenImagesRule | None = None
 ) -> Benchmark:

@@ -9,13 +9,13 @@ contains them. A caption of such a file has precedence over a text beside the im
 """
 
 import csv
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from labeling.download.fetching.local_file import file_url
 from labeling.errors import ExchangeError
+from labeling.exchange.json_items import json_lines
 from labeling.exchange.source_index import ListedImage, SourceIndex
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff"})
@@ -60,7 +60,7 @@ def _text_beside(image: Path, texts: set[str]) -> str | None:
 
 
 def _captioned_images(path: Path, source: Path) -> Iterator[ListedImage]:
-    rows = _csv_rows(path) if path.suffix == ".csv" else _json_rows(path)
+    rows = _csv_rows(path) if path.suffix == ".csv" else json_lines(path)
     for number, row in rows:
         name = row.get(_NAME_COLUMN)
         texts = [row[column] for column in _TEXT_COLUMNS if row.get(column) is not None]
@@ -72,20 +72,6 @@ def _captioned_images(path: Path, source: Path) -> Iterator[ListedImage]:
         if not image.is_relative_to(source):
             raise ExchangeError(f"{path}, row {number}: {name!r} is outside {source}: import the folder above both")
         yield ListedImage(_url(image, source), " ".join(str(texts[0]).split()) or None if texts else None)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    number = 0
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError(f"{line.strip()[:60]!r} is not an object")
-                    yield number, row
-    except (ValueError, OSError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise ExchangeError(f"{path}, row {number}: {error}: give one JSON object per line, in UTF-8") from error
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:

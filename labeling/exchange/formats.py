@@ -19,3 +19,5 @@ class ImportFormat(StrEnum):
     """Images of a folder, with captions beside them or without."""
     COCO = "coco"
     """COCO's instances in JSON, with captions or without."""
+    OPENIMAGES = "openimages"
+    """Boxes of Open Images in CSV, with masks and captions or without."""

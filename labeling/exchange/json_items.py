@@ -1,7 +1,7 @@
 """Items of the lists in a large JSON object, one at a time: COCO's files have hundreds of megabytes."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -82,6 +82,25 @@ def json_items(path: Path, lists: Collection[str]) -> Iterator[tuple[str, Record
                     yield name, item
     except (ValueError, OSError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ExchangeError(f"{path}, after {place}: {error}: give a JSON file in the format of COCO") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the objects of a file with one JSON object per line, with their line numbers from 1.
+
+    Raises:
+        ExchangeError: the file is missing, or a line is no object.
+    """
+    number = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError(f"{line.strip()[:60]!r} is not an object")
+                    yield number, row
+    except (ValueError, OSError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise ExchangeError(f"{path}, row {number}: {error}: give one JSON object per line, in UTF-8") from error
 
 
 def _names(text: _Text) -> Iterator[str]:

@@ -95,6 +95,14 @@ class SourceIndex:
         """Return the labels of an image, in the order in which they were added."""
         return [row[0] for row in self._file.execute("SELECT label FROM labels WHERE url = ? ORDER BY rowid", [url])]
 
+    def numbered_labels(self, url: str) -> list[tuple[int, str]]:
+        """Return the labels of an image, each with its number for `replace_label`."""
+        return self._file.execute("SELECT rowid, label FROM labels WHERE url = ? ORDER BY rowid", [url]).fetchall()
+
+    def replace_label(self, number: int, label: str) -> None:
+        """Replace a label by another."""
+        self._file.execute("UPDATE labels SET label = ? WHERE rowid = ?", [label, number])
+
     def count_images(self) -> int:
         """Return the number of images."""
         return int(self._file.execute("SELECT count(*) FROM images").fetchone()[0])

@@ -1,20 +1,28 @@
-"""An imported folder is labelled by the ordinary build, under the captions that its images have."""
+"""Imports by the command line: a folder that the ordinary build labels, and Open Images, on which a model trains."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from infra.config import CONFIGS
+from infra.config import CONFIGS, load
 from labeling.sdd.schema import SddRow
 from labeling.sdd.shards import ShardStore
 from miniature.scoring.true_layers import read_truth
 from miniature.world.names import labelled_names
 from miniature.world.scenes import ScenesConfig
 from miniature.world.serve import TRUTH, WorldConfig, write_world
+from tests.openimages_files import write_openimages
+from tests.small_model import IMAGE_PX, small_config
+from training.config import TrainingJob
+from training.distributed.parallel import Worker
+from training.job import Launch, run_worker
+from training.monitoring.metrics import read_metrics
 
 CHECKOUT = CONFIGS.parents[1]
 
@@ -51,3 +59,40 @@ def test_an_imported_folder_is_labelled_under_its_own_captions(world, tmp_path):
     assert len(rows) >= 2
     assert {row.caption for row in rows} <= captions
     assert {row.image for row in rows} <= {path.read_bytes() for path in (world / "images").glob("*.jpg")}
+
+
+def test_open_images_train_two_steps_under_the_papers_settings(tmp_path):
+    """The paper's second training set (App. B.1, rule 7; Table 3 b)."""
+    files = write_openimages(tmp_path / "files")
+    root = tmp_path / "sdd"
+    folders = ("--images", str(files.images), "--mask-images", str(files.mask_images))
+    lists = ("--classes", str(files.classes), "--masks", str(files.masks), "--captions", str(files.captions))
+    text = run("import", str(files.boxes), str(root), "--format", "openimages", *folders, *lists)
+    assert re.search(r"\b2 +50\.0% +kept", text)
+    run("status", str(root), "--deep")
+    rows = list(ShardStore(str(root)).read(SddRow, ("sdd",), "shard-00000"))
+    assert sorted(entity.label for row in rows for entity in row.entities) == ["cat", "dog", "dog"]
+
+    run_worker(Launch(openimages_job(root, tmp_path), None, "two steps"), Worker())
+    assert [np.isfinite(line["loss"]) for line in read_metrics(tmp_path / "run")] == [True, True]
+
+
+def openimages_job(root: Path, folder: Path) -> TrainingJob:
+    """Return the job of openimages.toml on a dataset, with the small model in place of the paper's."""
+    model = small_config(folder)
+    data = {"image_px": IMAGE_PX, "latent_downsampling": 2, "subject_px": 28, "batch_size": 2, "processes": 0}
+    training = {"workers": 1, "images_per_step": 2, "steps": 2, "log_every": 1, "checkpoint_every": 2}
+    settings = {
+        "model.base": model.base,
+        "model.image_encoder": model.image_encoder,
+        "model.frozen_precision": "float32",
+        "training.precision": "float32",
+        "training.gpu": "false",
+        "training.out": folder / "run",
+        "training.samples.every": 0,
+        "training.data.dataset": root,
+        "training.data.streams": 1,
+        **{f"training.data.{key}": value for key, value in data.items()},
+        **{f"training.{key}": value for key, value in training.items()},
+    }
+    return load(TrainingJob, "openimages", [f"{key}={value}" for key, value in settings.items()])
