@@ -98,6 +98,9 @@ def export_dataset(
     val_share: Annotated[
         float, typer.Option("--val-share", min=0, max=1, help="Share of the images for validation (yolo only).")
     ] = 0.1,
+    licence: Annotated[
+        str, typer.Option("--licence", help="Licence of the collection in its card, such as cc-by-4.0 (hf only).")
+    ] = "other",
 ) -> None:
     """Write a dataset in the format of another program. Resumes where an earlier export stopped."""
     from labeling.exchange.export import export_dataset as export
@@ -105,5 +108,5 @@ def export_dataset(
 
     with exit_on_storage_error(root):
         refuse_no_dataset(root)
-        images = export(root, out, format_, val_share)
+        images = export(root, out, format_, val_share, licence)
         typer.echo(f"{out}: {images:,} images")

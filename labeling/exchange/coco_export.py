@@ -11,12 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-import numpy as np
-from pycocotools import mask as coco
-
 from labeling.exchange.examples import Examples
 from labeling.exchange.export_folder import write_image
-from labeling.sdd import masks
+from labeling.exchange.objects import whole_mask
 from labeling.sdd.arrow import Record
 from labeling.sdd.schema import Entity, SddRow
 
@@ -100,10 +97,8 @@ def _image(row: SddRow, number: int, file_name: str) -> Record:
 
 def _annotation(entity: Entity, row: SddRow) -> Record:
     box = entity.box
-    whole = masks.decode(entity.mask, row.height_px, row.width_px)
-    encoded = coco.encode(np.asfortranarray(whole, dtype=np.uint8))
     return {
-        "segmentation": {"size": [row.height_px, row.width_px], "counts": encoded["counts"].decode("ascii")},
+        "segmentation": whole_mask(entity, row),
         "area": entity.mask_area_px,
         "bbox": [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0],
         "iscrowd": 0,

@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 from infra.storage import refuse_unreadable
 from labeling.errors import ExchangeError
+from labeling.execution.record import read_runs
+from labeling.sdd.arrow import Record
 from labeling.sdd.footer import Stamp
 from labeling.sdd.membership import own_shards, refuse_mixture, refuse_unlike_ledger
 from labeling.sdd.schema import Entity, Layer, SddRow
@@ -48,6 +50,13 @@ class Examples:
     def identity(self) -> str:
         """Stamps of all files, which change with every change of their rows."""
         return " ".join(f"{shard} {stamp.stamp}" for shard, stamp in self._stamps.items())
+
+    @property
+    def rules(self) -> Record | None:
+        """Rules of the last recorded run, by their names in the settings; None if no run is recorded."""
+        settings = next((run.get("settings") for run in reversed(read_runs(self._store.root))), None)
+        rules = settings.get("rules") if isinstance(settings, dict) else None
+        return rules if isinstance(rules, dict) else None
 
     def labels(self) -> list[str]:
         """Return the different labels in alphabetical order. Reads no pixels."""

@@ -7,11 +7,13 @@ from labeling.exchange.coco_export import export_coco
 from labeling.exchange.examples import Examples
 from labeling.exchange.export_folder import export_folder
 from labeling.exchange.formats import ExportFormat
+from labeling.exchange.hugging_face_export import export_hugging_face
+from labeling.exchange.webdataset_export import export_webdataset
 from labeling.exchange.yolo_export import export_yolo
 from labeling.sdd.pixels import UndecodableImage
 
 
-def export_dataset(root: str, out: Path, format_: ExportFormat, val_share: float) -> int:
+def export_dataset(root: str, out: Path, format_: ExportFormat, val_share: float = 0.1, licence: str = "other") -> int:
     """Write a dataset in another format, and return the number of images.
 
     Args:
@@ -19,18 +21,24 @@ def export_dataset(root: str, out: Path, format_: ExportFormat, val_share: float
         out: folder to write; must not exist.
         format_: format to write.
         val_share: share of the images for validation, 0 to 1; only YOLO separates them.
+        licence: identifier of the licence in the card for Hugging Face, such as cc-by-4.0.
 
     Raises:
         ExchangeError: the dataset is empty, an image is damaged, or `out` exists or cannot be written.
         ShardCorrupt: a file is damaged, or not part of the dataset.
     """
     examples = Examples(root)
-    with export_folder(out, f"{format_} {val_share} {examples.identity}") as folder:
+    with export_folder(out, f"{format_} {val_share} {licence} {examples.identity}") as folder:
         try:
-            if format_ is ExportFormat.COCO:
-                export_coco(examples, folder)
-            else:
-                export_yolo(examples, folder, val_share)
+            match format_:
+                case ExportFormat.COCO:
+                    export_coco(examples, folder)
+                case ExportFormat.YOLO:
+                    export_yolo(examples, folder, val_share)
+                case ExportFormat.WEBDATASET:
+                    export_webdataset(examples, folder)
+                case ExportFormat.HF:
+                    export_hugging_face(examples, folder, out.name, licence)
         except UndecodableImage as error:
             raise ExchangeError(
                 f"an image of {root} is damaged ({error}): `subject-diffusion status --deep` names its file"

@@ -10,6 +10,10 @@ class ExportFormat(StrEnum):
     """COCO's instances and captions in JSON, with images."""
     YOLO = "yolo"
     """Boxes and outlines of Ultralytics YOLO in text files, with images."""
+    WEBDATASET = "webdataset"
+    """Tar files with an image, its caption and its objects per sample."""
+    HF = "hf"
+    """Parquet files for Hugging Face `datasets`, with a dataset card and a description in Croissant."""
 
 
 class ImportFormat(StrEnum):
