@@ -101,6 +101,8 @@ class Header(Config):
     """Network that found the subjects, if any did."""
     presence_threshold: Similarity | None = None
     """Similarity from which a region shows a subject; None if presence was not judged."""
+    cut_prompts: tuple[str, ...] = ()
+    """Prompts that are longer than their encoder reads, so that their ends have no effect on the scores."""
     unscored: Mapping[str, str] = {}
     """Reason of each image that could not be scored, by its name."""
 

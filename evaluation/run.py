@@ -130,6 +130,7 @@ def _score(subject: Subject, scorer: Scorer, networks: Networks, regions: Mappin
         bounds={spec.metric: photo_bounds(scorer, spec) for spec in protocol.subject_encoders},
         detector=None if networks.detector is None or not regions else networks.detector.name,
         presence_threshold=threshold,
+        cut_prompts=_cut_prompts(benchmark, protocol, networks),
         unscored=scorer.problems(subject.files),
     )
     return Evaluation(header, tuple(scores), {file.name: str(file.path or "") for file in subject.files})
@@ -209,7 +210,7 @@ def _embed_prompts(benchmark: Benchmark, protocol: Protocol, networks: Networks)
     if protocol.prompt_encoder is None:
         return {}
     encoder = networks.prompts[protocol.prompt_encoder]
-    prompts = list(dict.fromkeys(case.prompt for case in benchmark.cases))
+    prompts = _prompts(benchmark)
     vectors: dict[str, Float[np.ndarray, " D"]] = {}
     for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
         some = prompts[start : start + _PROMPTS_AT_ONCE]
@@ -217,6 +218,17 @@ def _embed_prompts(benchmark: Benchmark, protocol: Protocol, networks: Networks)
             rows = encoder.embed_prompts(some).float().cpu().numpy()
         vectors.update(zip(some, rows, strict=True))
     return vectors
+
+
+def _cut_prompts(benchmark: Benchmark, protocol: Protocol, networks: Networks) -> tuple[str, ...]:
+    """Return the prompts that are longer than the protocol's encoder reads."""
+    if protocol.prompt_encoder is None:
+        return ()
+    return tuple(networks.prompts[protocol.prompt_encoder].cut_prompts(_prompts(benchmark)))
+
+
+def _prompts(benchmark: Benchmark) -> list[str]:
+    return list(dict.fromkeys(case.prompt for case in benchmark.cases))
 
 
 def _hash_of_files(references: Mapping[str, Iterable[Path]]) -> str:

@@ -40,3 +40,6 @@ class TextEncoder(Protocol):
 
     def embed_prompts(self, prompts: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return one embedding for each prompt, of any length (not normalised)."""
+
+    def cut_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """Return the prompts that are longer than the network reads."""

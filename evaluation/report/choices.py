@@ -45,6 +45,7 @@ def _networks(header: Header) -> Iterator[tuple[str, str]]:
         yield f"Encoder of {spec.metric}", _encoder(spec, header)
     if protocol.prompt_encoder is not None:
         yield "Encoder of CLIP-T", _encoder(protocol.prompt_encoder, header)
+        yield "Prompts longer than it reads, so cut", "; ".join(header.cut_prompts) or "none"
     if protocol.faces:
         others = sorted(header.weights.keys() - {spec.name for spec in protocol.subject_encoders})
         yield "Encoder of faces", "; ".join(f"{name}, weights SHA-256 {header.weights[name][:16]}" for name in others)

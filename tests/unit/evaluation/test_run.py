@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PillowImage
 
 from evaluation.benchmarks.benchmark import Benchmark, RelativeBox
@@ -19,6 +20,7 @@ from evaluation.errors import EvaluationError, ImagesError, InvalidProtocol
 from evaluation.images import find_images
 from evaluation.protocol_catalog import FASTCOMPOSER_IDENTITY
 from evaluation.protocols import Comparison, MissingImages, Protocol
+from evaluation.report.choices import choices_table
 from evaluation.results import Evaluation, read_evaluation
 from evaluation.run import Networks, Subject, evaluate
 from evaluation.scoring import References
@@ -212,6 +214,33 @@ def test_another_method_does_not_overwrite_results(setting: Setting, tmp_path: P
     setting.evaluate(setting.images, tmp_path / "out")
     with pytest.raises(EvaluationError, match="give another --out"):
         setting.evaluate(setting.images, tmp_path / "out", method="another")
+
+
+class WordEncoder:
+    """Embeds prompts by their letters, and reads four words."""
+
+    spec = SPEC
+    weights_hash = "none"
+
+    def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+        return torch.stack(
+            [torch.bincount(torch.tensor([ord(c) % 128 for c in one]), minlength=128) for one in prompts]
+        )
+
+    def cut_prompts(self, prompts: Sequence[str]) -> list[str]:
+        return [prompt for prompt in prompts if len(prompt.split()) > 4]
+
+
+def test_prompts_are_scored_and_those_that_are_cut_are_named(setting: Setting, tmp_path: Path) -> None:
+    protocol = PROTOCOL.model_copy(update={"prompt_encoder": SPEC})
+    subject = Subject("m", setting.bench, find_images(setting.images, setting.bench), setting.photos)
+    networks = Networks({SPEC: setting.encoder}, {SPEC: WordEncoder()})
+    (found,) = evaluate(subject, [protocol], networks, tmp_path / "out", embed_files)
+    assert found.figures["CLIP-T"].images == 18
+    assert len(found.header.cut_prompts) > 0
+    assert all(len(prompt.split()) > 4 for prompt in found.header.cut_prompts)
+    text = " ".join(" ".join(row) for row in choices_table(found.header).rows)
+    assert f"so cut {found.header.cut_prompts[0]}" in text
 
 
 class ContrastDetector:
