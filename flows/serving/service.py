@@ -19,7 +19,7 @@ from flows.serving.errors import ApiError
 from flows.serving.limits import Limits
 from flows.serving.queue import Task, WorkQueue
 from labeling.cutout import Cutout, Cutter
-from labeling.errors import LabelingError
+from labeling.errors import LabelingError, NothingFound
 from labeling.photo import decode_photo
 
 OnProgress = Callable[[Progress], None]
@@ -105,9 +105,16 @@ class ImageService:
     def _with_masks(self, subject: JobSubject) -> JobSubject:
         if subject.masks is not None or all(self._shows_subject(source) for source in subject.images):
             return subject
-        masks = [self._cut(source.data or b"", source.name, subject.label, None).mask for source in subject.images]
+        masks = [self._cut_unmarked(source, subject.label).mask for source in subject.images]
         sources = [_mask_source(mask, source) for mask, source in zip(masks, subject.images, strict=True)]
         return subject.model_copy(update={"masks": tuple(sources)})
+
+    def _cut_unmarked(self, picture: ImageSource, label: str) -> Cutout:
+        try:
+            return self._cut(picture.data or b"", picture.name, label, None)
+        except NothingFound as error:
+            cure = "In a request `mask`, or transparency, marks the subject; `box` is its place in the new image"
+            raise ApiError(f"{error}. {cure}", picture.name) from error
 
     def _shows_subject(self, source: ImageSource) -> bool:
         """Return whether the picture's own transparency tells where the subject is."""

@@ -140,6 +140,13 @@ def test_an_opaque_picture_is_cut_out_by_the_detector_and_its_image_made_again(u
     assert (done.exit_code, "identical" in done.stderr) == (0, True), done.output
 
 
+def test_an_opaque_picture_without_the_subject_is_refused_with_the_fields_that_mark_it(url):
+    subject = {"label": "unicorn", "image": data_url(Image.new("RGB", (64, 64), "blue"))}
+    error = refused(post(url, {"prompt": "x", "steps": 1, "subjects": [subject]}))
+    assert error["param"] == "subjects.0.image"
+    assert "`mask`, or transparency, marks the subject" in error["message"]
+
+
 BAD_FIELDS = {
     "prompt": {"prompt": "x" * 40_000},
     "n": {"n": 11},
