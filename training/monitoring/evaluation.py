@@ -135,9 +135,11 @@ def load_evaluations(job: TrainingJob, make: MakeEvaluator | None, worker: Worke
     evaluations, reason = None, None
     try:
         evaluations = Evaluations(make(job, worker.device), job.training)
-    except (OSError, TrainingError) as error:
+    except OSError as error:
+        reason = f"training.evaluation.benchmark={benchmark!r} cannot be loaded: {error}"
+    except TrainingError as error:
         reason = str(error)
     reasons = [text for text in gather_from_workers(worker, reason) if text]
     if evaluations is None or reasons:
-        raise TrainingError(f"training.evaluation: {reasons[0]}")
+        raise TrainingError(reasons[0])
     return evaluations

@@ -173,7 +173,9 @@ def test_a_benchmark_that_does_not_load_is_refused_before_the_training(job: Jobs
     def missing(job: TrainingJob, device: torch.device) -> WeightSizes:
         raise OSError("weights/embedder is missing")
 
-    with pytest.raises(TrainingError, match=r"training\.evaluation: weights/embedder is missing"):
+    with pytest.raises(
+        TrainingError, match="^training.evaluation.benchmark='weights' cannot be loaded: weights/embedder is missing"
+    ):
         load_evaluations(job(evaluation=EVALUATION), missing, Worker())
 
 
@@ -181,6 +183,14 @@ def test_a_command_without_benchmarks_refuses_the_setting(job: Jobs):
     with pytest.raises(TrainingError, match="start the job with subject-diffusion train"):
         load_evaluations(job(evaluation=EVALUATION), None, Worker())
     assert load_evaluations(job(), None, Worker()) is None
+
+
+def test_a_wrong_metric_is_refused_when_the_benchmark_is_loaded(job: Jobs):
+    with pytest.raises(TrainingError, match="^training.evaluation.metric='beauty' is no score"):
+        load_evaluations(job(evaluation=EVALUATION | {"metric": "beauty"}), lambda job, device: WeightSizes(), Worker())
+
+
+def test_a_job_evaluates_nothing_by_default():
     assert EvaluationConfig().benchmark is None
 
 
