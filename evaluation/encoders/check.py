@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation.config import EncodersConfig
-from evaluation.encoders.checkpoint import HF_NAMES, read_headers
+from evaluation.encoders.checkpoint import HF_NAMES, floats, read_headers
 from evaluation.encoders.clip import clip_settings, empty_clip, require_activation
 from evaluation.encoders.clip_files import read_clip
 from evaluation.encoders.dino import CLASSES, dino_architecture, read_dino
+from evaluation.encoders.face import WEIGHTS_URL, empty_facenet, facenet_tensors
 from evaluation.encoders.load import SETTINGS, is_dino
 from evaluation.errors import EvaluationError
 from evaluation.protocols import EncoderSpec
 from infra.weights.compare import compare, compare_as_transformers
 from infra.weights.findings import CheckedPart, Findings
-from infra.weights.sources import HubSource, find_folder, folder_cure
+from infra.weights.sources import HubSource, file_cure, find_file, find_folder, folder_cure
 from model.errors import ModelError
 
 _FOLDER, _PICKLED = ("config.json", HF_NAMES[0]), ("config.json", HF_NAMES[1])
@@ -29,12 +30,16 @@ SOURCES = {
     "clip_vitl14": HubSource("openai/clip-vit-large-patch14", 1_710_000_000, "", _FOLDER),
 }
 """Published weights by setting."""
+_FACENET_BYTES = 107_000_000
+"""Size that its README gives."""
 
 
 def check_evaluation_weights(config: EncodersConfig) -> Iterator[CheckedPart]:
-    """Yield each encoder."""
+    """Yield each encoder; that of faces only if it is set, since a single protocol needs it."""
     for setting, spec in SETTINGS.items():
         yield check_encoder(spec, setting, getattr(config, setting))
+    if config.facenet is not None:
+        yield check_facenet(config.facenet)
 
 
 def check_encoder(spec: EncoderSpec, setting: str, source: str) -> CheckedPart:
@@ -53,6 +58,20 @@ def check_encoder(spec: EncoderSpec, setting: str, source: str) -> CheckedPart:
         )
     name = f"evaluation.encoders.{setting}"
     return findings.part(f"encoder, {spec.name}", name, source, folder_cure(source, None, SOURCES[setting], name))
+
+
+def check_facenet(source: str) -> CheckedPart:
+    """Check the weights of the encoder of faces."""
+    findings = Findings((EvaluationError, ModelError))
+    with findings.collect():
+        path = find_file(source)
+        findings.add_size(path.stat().st_size)
+        network = empty_facenet()
+        findings.add_differences(
+            compare(facenet_tensors(read_headers(path)), floats(network.state_dict())), strict=True
+        )
+    cure = file_cure(source, WEIGHTS_URL, _FACENET_BYTES, "")
+    return findings.part("encoder, FaceNet", "evaluation.encoders.facenet", source, cure)
 
 
 def _check_dino(path: Path, spec: EncoderSpec, findings: Findings) -> None:

@@ -8,7 +8,7 @@ facenet-pytorch 2.6 pins PyTorch below 2.3 and NumPy below 2, but runs with this
 download. Source of the choices: mit-han-lab/fastcomposer evaluation/single_object/single_object_evaluation.py.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 
 from evaluation.embeddings import Progress, Unreadable
-from evaluation.encoders.checkpoint import Checkpoint, floats, full_float32, read_tensors
+from evaluation.encoders.checkpoint import Checkpoint, Tensors, floats, full_float32, read_tensors
 from evaluation.encoders.encoder import Embedding, Image
 from evaluation.encoders.preprocess import decode_image
 from evaluation.errors import EncoderWeightsError, ImagesError
@@ -32,7 +32,7 @@ FaceDetector = Callable[[PillowImage.Image], Float[Tensor, "F 3 160 160"] | None
 MIN_FACE_PX = 20
 """Side of the smallest face that is searched for, in pixels."""
 _CLASSIFIER = "logits."
-_WEIGHTS_URL = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt"
+WEIGHTS_URL = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt"
 
 
 class FaceEncoder(Protocol):
@@ -82,17 +82,31 @@ def load_facenet(source: str, device: torch.device | str = "cpu") -> FacenetEnco
     Raises:
         EncoderWeightsError: facenet-pytorch is not installed, or the file is missing, damaged or of another network.
     """
-    package, path = _facenet(), Path(source).expanduser()
+    path, network = Path(source).expanduser(), empty_facenet()
     if not path.is_file():
-        raise EncoderWeightsError(f"weights of FaceNet: {source} is no file: download {_WEIGHTS_URL} and give its path")
-    network = package.InceptionResnetV1(pretrained=None)
+        raise EncoderWeightsError(f"weights of FaceNet: {source} is no file: download {WEIGHTS_URL} and give its path")
     try:
-        tensors = {name: one for name, one in floats(read_tensors(path)).items() if not name.startswith(_CLASSIFIER)}
-        check_tensors(path, tensors, floats(network.state_dict()))
+        weights = Checkpoint(path, facenet_tensors(read_tensors(path)))
+        check_tensors(path, weights.tensors, floats(network.state_dict()))
     except ModelWeightsError as error:
         raise EncoderWeightsError(f"weights of FaceNet: {error}") from error
-    network.load_state_dict(tensors, strict=False)  # the file counts batches of the training as well
-    return FacenetEncoder(mtcnn(device), network, Checkpoint(path, tensors).sha256(), device)
+    network.load_state_dict(weights.tensors, strict=False)  # the file counts batches of the training as well
+    return FacenetEncoder(mtcnn(device), network, weights.sha256(), device)
+
+
+def empty_facenet() -> nn.Module:
+    """Build InceptionResnetV1 with random weights.
+
+    Raises:
+        EncoderWeightsError: facenet-pytorch is not installed.
+    """
+    network: nn.Module = _facenet().InceptionResnetV1(pretrained=None)
+    return network
+
+
+def facenet_tensors(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return the tensors of a file that the network has: without the classifier of its training."""
+    return {name: one for name, one in floats(tensors).items() if not name.startswith(_CLASSIFIER)}
 
 
 def mtcnn(device: torch.device | str = "cpu") -> FaceDetector:

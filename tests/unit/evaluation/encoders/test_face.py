@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.embeddings import Unreadable
+from evaluation.encoders.check import check_facenet
 from evaluation.encoders.face import FacenetEncoder, embed_faces, embed_reference_face, load_facenet, mtcnn
 from evaluation.errors import EncoderWeightsError, ImagesError
 
@@ -104,6 +105,15 @@ def test_mtcnn_has_fastcomposers_settings() -> None:
     settings = {"image_size": 160, "margin": 0, "min_face_size": 20, "factor": 0.709, "keep_all": True}
     assert {name: found[name] for name in settings} == settings
     assert found["thresholds"] == [0.6, 0.7, 0.7]
+
+
+def test_the_check_of_weights_knows_the_file(weights: Path, tmp_path: Path) -> None:
+    assert check_facenet(str(weights)).fine
+    torch.save({"conv2d_1a.conv.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "part.pt")
+    part, missing = check_facenet(str(tmp_path / "part.pt")), check_facenet("nowhere.pt")
+    assert "tensors are missing" in part.problems[0]
+    assert missing.cure is not None
+    assert missing.cure.command.endswith("20180402-114759-vggface2.pt")
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

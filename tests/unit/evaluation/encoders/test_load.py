@@ -16,7 +16,7 @@ from tests.original_dino import cls_token, random_tensors
 
 def test_every_published_encoder_has_a_setting_with_its_weights() -> None:
     assert {encoder_source(spec, EncodersConfig()): spec for spec in SPECS} == {spec.weights: spec for spec in SPECS}
-    assert set(SETTINGS) == set(EncodersConfig.model_fields)
+    assert {*SETTINGS, "facenet"} == set(EncodersConfig.model_fields)
 
 
 def test_dino_loads_at_full_size_and_in_other_precisions(tmp_path: Path) -> None:
