@@ -25,7 +25,10 @@ _ANY_SIZE = "labeling.download.min_side_px=0"
 def import_dataset(
     source: Annotated[
         Path,
-        typer.Argument(help="folder: folder of the images; coco: file of the instances; openimages: of the boxes."),
+        typer.Argument(
+            help="folder: folder of the images; coco: file of the instances; openimages: of the boxes; label-studio: "
+            "export of the project."
+        ),
     ],
     root: RootArgument,
     format_: Annotated[ImportFormat, typer.Option("--format", help="Format of the source.")],
@@ -46,7 +49,8 @@ def import_dataset(
 ) -> None:
     """Make a dataset of local images, with the captions and labels that they have. Resumes where it stopped.
 
-    Images of every size are kept unless --set labeling.download.min_side_px says otherwise.
+    Images of every size are kept unless --set labeling.download.min_side_px says otherwise. From label-studio,
+    corrections of an existing dataset are read.
     """
     from evaluation.benchmarks.openimages import body_parts
     from flows.experiment import Experiment
@@ -55,6 +59,9 @@ def import_dataset(
 
     setup_logs()
     with exit_on_expected_error():
+        if format_ is ImportFormat.LABEL_STUDIO:
+            _import_corrections(source, root)
+            return
         overrides = (f"labeling.root={json.dumps(root)}", _ANY_SIZE, *(set_ or ()))
         labeling = load(Experiment, config, overrides).labeling
         if format_ is ImportFormat.FOLDER:
@@ -67,6 +74,15 @@ def import_dataset(
             names = _required(classes, "--classes")
             files = OpenImagesFiles(source, names, folder, body_parts(), masks, mask_images, captions)
             _import_labels(folder, files, labeling)
+
+
+def _import_corrections(source: Path, root: str) -> None:
+    from labeling.exchange.label_studio_import import import_corrections
+    from labeling.sdd.query import refuse_no_dataset
+
+    refuse_no_dataset(root)
+    counts = import_corrections(source, root)
+    typer.echo(", ".join(f"{count:,} {action}" for action, count in counts.items()))
 
 
 def _required(value: Path | None, option: str) -> Path:

@@ -8,6 +8,7 @@ from labeling.exchange.examples import Examples
 from labeling.exchange.export_folder import export_folder
 from labeling.exchange.formats import ExportFormat
 from labeling.exchange.hugging_face_export import export_hugging_face
+from labeling.exchange.label_studio_export import export_label_studio
 from labeling.exchange.webdataset_export import export_webdataset
 from labeling.exchange.yolo_export import export_yolo
 from labeling.sdd.pixels import UndecodableImage
@@ -37,6 +38,8 @@ def export_dataset(root: str, out: Path, format_: ExportFormat, val_share: float
                     export_yolo(examples, folder, val_share)
                 case ExportFormat.WEBDATASET:
                     export_webdataset(examples, folder)
+                case ExportFormat.LABEL_STUDIO:
+                    export_label_studio(examples, folder)
                 case ExportFormat.HF:
                     export_hugging_face(examples, folder, out.name, licence)
         except UndecodableImage as error:

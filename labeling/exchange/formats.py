@@ -12,6 +12,8 @@ class ExportFormat(StrEnum):
     """Boxes and outlines of Ultralytics YOLO in text files, with images."""
     WEBDATASET = "webdataset"
     """Tar files with an image, its caption and its objects per sample."""
+    LABEL_STUDIO = "label-studio"
+    """Tasks of Label Studio with the entities as predictions, and images."""
     HF = "hf"
     """Parquet files for Hugging Face `datasets`, with a dataset card and a description in Croissant."""
 
@@ -25,3 +27,5 @@ class ImportFormat(StrEnum):
     """COCO's instances in JSON, with captions or without."""
     OPENIMAGES = "openimages"
     """Boxes of Open Images in CSV, with masks and captions or without."""
+    LABEL_STUDIO = "label-studio"
+    """Corrections of an existing dataset: the JSON export of a project of Label Studio."""

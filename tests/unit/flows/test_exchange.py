@@ -1,5 +1,6 @@
 """The verb that exports a dataset."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,23 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "not a dataset" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_corrections_are_read_back(tmp_path: Path) -> None:
+    dataset_of_two(tmp_path / "sdd")
+    run("export-dataset", str(tmp_path / "sdd"), str(tmp_path / "review"), "--format", "label-studio")
+    tasks = json.loads((tmp_path / "review" / "tasks.json").read_text())
+    tasks[0]["annotations"] = [{"result": []}]
+    (tmp_path / "first.json").write_text(json.dumps(tasks))
+    text = run("import", str(tmp_path / "first.json"), str(tmp_path / "sdd"), "--format", "label-studio")
+    removed = len(tasks[0]["predictions"][0]["result"])
+    assert text == f"0 moved, 0 relabelled, {removed} removed, 0 added\n"
+    assert (tmp_path / "sdd" / "corrections" / "first.parquet").exists()
+
+
+@pytest.mark.parametrize(("format_", "option"), [("coco", "--images"), ("openimages", "--images")])
+def test_a_missing_option_is_named(tmp_path: Path, format_: str, option: str) -> None:
+    words = ["import", str(tmp_path / "x"), str(tmp_path / "sdd"), "--format", format_]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert f"give {option} for this format" in " ".join(done.stderr.split())
