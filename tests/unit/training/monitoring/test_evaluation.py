@@ -174,7 +174,7 @@ def test_a_benchmark_that_does_not_load_is_refused_before_the_training(job: Jobs
         raise OSError("weights/embedder is missing")
 
     with pytest.raises(
-        TrainingError, match="^training.evaluation.benchmark='weights' cannot be loaded: weights/embedder is missing"
+        TrainingError, match=r"^training\.evaluation\.benchmark='weights' cannot be loaded: weights/embedder is missing"
     ):
         load_evaluations(job(evaluation=EVALUATION), missing, Worker())
 
@@ -186,7 +186,7 @@ def test_a_command_without_benchmarks_refuses_the_setting(job: Jobs):
 
 
 def test_a_wrong_metric_is_refused_when_the_benchmark_is_loaded(job: Jobs):
-    with pytest.raises(TrainingError, match="^training.evaluation.metric='beauty' is no score"):
+    with pytest.raises(TrainingError, match=r"^training\.evaluation\.metric='beauty' is no score"):
         load_evaluations(job(evaluation=EVALUATION | {"metric": "beauty"}), lambda job, device: WeightSizes(), Worker())
 
 
