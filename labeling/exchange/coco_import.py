@@ -64,6 +64,10 @@ class CocoFiles:
         """The files themselves."""
         return (self.instances, self.captions) if self.captions else (self.instances,)
 
+    def listing(self) -> str:
+        """Return an empty text: the instances list the images."""
+        return ""
+
     def fill(self, index: SourceIndex) -> None:
         """Add the images, labels and captions to the index. Reads the files as streams.
 

@@ -34,6 +34,9 @@ class LabelSource(Protocol):
     def files(self) -> Sequence[Path]:
         """Files with labels and captions; a change of their content makes all layers but images/ stale."""
 
+    def listing(self) -> str:
+        """Return a text that changes with the images, if a folder lists them; else an empty one."""
+
     def fill(self, index: SourceIndex) -> None:
         """Read the files into an index."""
 
@@ -87,7 +90,7 @@ def import_labels(images: Path, source: LabelSource, config: LabelingConfig) -> 
     config = config_of_source(config, images, root)
     index = Path((root / "work" / "import" / "index.sqlite").path)
     digest = _digest(source.files)
-    _make_index(index, digest, source, root)
+    _make_index(index, f"{digest} {source.listing()}", source, root)
     return build(config, LocalTaskRunner(), steps_of_labels(config, GivenLabelsConfig(index=str(index), digest=digest)))
 
 

@@ -10,6 +10,7 @@ https://storage.googleapis.com/openimages/web/download_v7.html
 """
 
 import csv
+import hashlib
 import logging
 import os
 from collections import Counter
@@ -58,6 +59,11 @@ class OpenImagesFiles:
     def files(self) -> Sequence[Path]:
         """The files with labels and captions."""
         return [path for path in (self.boxes, self.classes, self.masks, self.captions) if path is not None]
+
+    def listing(self) -> str:
+        """Return a hash of the names of the images, in any order."""
+        hashes = (hashlib.sha256(os.fsencode(path.relative_to(self.images))).digest() for path in _images(self.images))
+        return f"{sum(int.from_bytes(each[:8], 'big') for each in hashes):x}"
 
     def fill(self, index: SourceIndex) -> None:
         """Add the images, labels, masks and captions to the index. Reads the files as streams.
@@ -141,15 +147,17 @@ def index_images(folder: Path, index: SourceIndex) -> None:
     Raises:
         ExchangeError: the folder has no image.
     """
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            path = Path(parent, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                url = file_url(PurePosixPath(path.relative_to(folder).as_posix()))
-                index.add_images([ListedImage(url, None)])
-                index.add_identifier(path.stem, IdentifiedImage(url, None))
+    for path in _images(folder):
+        url = file_url(PurePosixPath(path.relative_to(folder).as_posix()))
+        index.add_images([ListedImage(url, None)])
+        index.add_identifier(path.stem, IdentifiedImage(url, None))
     if not index.count_images():
         raise ExchangeError(f"{folder} has no images: give the folder of the images with --images")
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for parent, _, files in os.walk(folder):
+        yield from (Path(parent, name) for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _is_same(label: GivenLabel, other: GivenLabel) -> bool:

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from upath import UPath
 
 from evaluation.benchmarks.openimages import body_parts
 from labeling.errors import ExchangeError
+from labeling.exchange.import_source import _make_index, list_path
 from labeling.exchange.labels import GivenLabel, mask_of, place
 from labeling.exchange.openimages_import import OpenImagesFiles, class_names
 from labeling.exchange.source_index import SourceIndex
+from tests.factories import jpeg
 from tests.openimages_files import BOXES, CAT, FACE, IMAGES, MASKED, box_line, write_openimages
 
 
@@ -68,6 +71,23 @@ def test_rows_about_absent_images_are_counted(tmp_path, caplog):
         labels_of(files, tmp_path)
     assert files.skipped == {str(files.boxes): 1}
     assert f"{files.boxes}: 1 rows are about images that {files.images} does not hold" in caplog.text
+
+
+def test_an_image_that_is_added_later_is_listed(tmp_path):
+    files = write_openimages(tmp_path / "files")
+    root = UPath(tmp_path / "sdd")
+    index = tmp_path / "sdd" / "index.sqlite"
+
+    def listed() -> set[str]:
+        _make_index(index, f"files {files.listing()}", files, root)
+        return set(pq.read_table(str(list_path(root)))["URL"].to_pylist())
+
+    assert listed() == {f"file:{name}.jpg" for name in IMAGES}
+    made = index.stat().st_ino
+    listed()
+    assert index.stat().st_ino == made
+    (files.images / "0007.jpg").write_bytes(jpeg(7))
+    assert listed() == {f"file:{name}.jpg" for name in (*IMAGES, "0007")}
 
 
 def test_captions_are_those_of_the_narratives(tmp_path):
