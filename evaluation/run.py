@@ -49,8 +49,8 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is evaluated."""
+class Submission:
+    """Images of one method for a benchmark."""
 
     method: str
     """Name of the model or folder that made the images."""
@@ -63,7 +63,7 @@ class Subject:
 
 
 def evaluate(
-    subject: Subject,
+    submission: Submission,
     protocols: Sequence[Protocol],
     networks: Networks,
     out: Path,
@@ -72,7 +72,7 @@ def evaluate(
     """Score images by each protocol and write the results.
 
     Args:
-        subject: images and benchmark.
+        submission: images and benchmark.
         protocols: the protocols.
         networks: encoders of all protocols.
         out: folder of the results.
@@ -84,39 +84,39 @@ def evaluate(
         EvaluationError: `out` holds the evaluation of another method or benchmark.
     """
     for protocol in protocols:
-        _refuse_another(out / protocol.name, subject)
-    regions = cut_regions(subject.files, subject.benchmark, out / "regions", networks.detector)
+        _refuse_another(out / protocol.name, submission)
+    regions = cut_regions(submission.files, submission.benchmark, out / "regions", networks.detector)
     specs = list(dict.fromkeys(spec for protocol in protocols for spec in image_specs(protocol)))
     encoders = [networks.images[spec] for spec in specs]
-    found = embed(encoders, _all_files(subject, regions))
+    found = embed(encoders, _all_files(submission, regions))
     images = dict(zip(specs, found, strict=True))
     evaluations = []
     for protocol in protocols:
-        prompts = _embed_prompts(subject.benchmark, protocol, networks)
-        faces = _faces(subject, protocol, networks)
+        prompts = _embed_prompts(submission.benchmark, protocol, networks)
+        faces = _faces(submission, protocol, networks)
         embedded = Embedded({spec: images[spec] for spec in image_specs(protocol)}, prompts, faces)
-        scorer = Scorer(subject.benchmark, protocol, subject.references, embedded)
-        evaluation = _score(subject, scorer, networks, regions)
+        scorer = Scorer(submission.benchmark, protocol, submission.references, embedded)
+        evaluation = _score(submission, scorer, networks, regions)
         write_evaluation(evaluation, out / protocol.name)
         evaluations.append(evaluation)
     return evaluations
 
 
-def _score(subject: Subject, scorer: Scorer, networks: Networks, regions: Mapping[str, Regions]) -> Evaluation:
-    scorer.refuse_problems(subject.files)
+def _score(submission: Submission, scorer: Scorer, networks: Networks, regions: Mapping[str, Regions]) -> Evaluation:
+    scorer.refuse_problems(submission.files)
     protocol = scorer.protocol
-    judged = bool(regions) and bool(protocol.subject_encoders) and len(subject.references) > 1
+    judged = bool(regions) and bool(protocol.subject_encoders) and len(submission.references) > 1
     threshold = calibrate_presence(scorer, protocol.subject_encoders[0]) if judged else None
-    detector, photos = networks.detector, subject.references
-    inputs = {} if detector is None else input_boxes(subject.benchmark, photos, detector)
-    scores = [*scorer.likeness(subject.files), *region_scores(scorer, subject.files, regions, threshold, inputs)]
+    detector, photos = networks.detector, submission.references
+    inputs = {} if detector is None else input_boxes(submission.benchmark, photos, detector)
+    scores = [*scorer.likeness(submission.files), *region_scores(scorer, submission.files, regions, threshold, inputs)]
     weights = {spec.name: networks.images[spec].weights_hash for spec in image_specs(protocol)}
     if protocol.faces and networks.faces is not None:
-        scores += identity_scores(scorer, subject.files, _reference_faces(subject, networks.faces))
+        scores += identity_scores(scorer, submission.files, _reference_faces(submission, networks.faces))
         weights[networks.faces.name] = networks.faces.weights_hash
-    benchmark = subject.benchmark
+    benchmark = submission.benchmark
     header = Header(
-        method=subject.method,
+        method=submission.method,
         benchmark=benchmark.name,
         benchmark_title=benchmark.title,
         benchmark_source=benchmark.source,
@@ -124,35 +124,37 @@ def _score(subject: Subject, scorer: Scorer, networks: Networks, regions: Mappin
         benchmark_notes=benchmark.notes,
         images=benchmark.image_count,
         images_per_case=benchmark.images_per_case,
-        photos_hash=_hash_of_files(subject.references),
+        photos_hash=_hash_of_files(submission.references),
         protocol=protocol,
         weights=weights,
         bounds={spec.metric: photo_bounds(scorer, spec) for spec in protocol.subject_encoders},
         detector=None if networks.detector is None or not regions else networks.detector.name,
         presence_threshold=threshold,
         cut_prompts=_cut_prompts(benchmark, protocol, networks),
-        unscored=scorer.problems(subject.files),
+        unscored=scorer.problems(submission.files),
     )
-    return Evaluation(header, tuple(scores), {file.name: str(file.path or "") for file in subject.files})
+    return Evaluation(header, tuple(scores), {file.name: str(file.path or "") for file in submission.files})
 
 
-def _faces(subject: Subject, protocol: Protocol, networks: Networks) -> Mapping[Path, Embedding | Unreadable | None]:
+def _faces(
+    submission: Submission, protocol: Protocol, networks: Networks
+) -> Mapping[Path, Embedding | Unreadable | None]:
     """Return the first face of each image; none if the protocol compares no faces."""
     if not protocol.faces or networks.faces is None:
         return {}
-    return embed_faces(networks.faces, [file.path for file in subject.files if file.path is not None])
+    return embed_faces(networks.faces, [file.path for file in submission.files if file.path is not None])
 
 
-def _reference_faces(subject: Subject, encoder: FaceEncoder) -> dict[str, Embedding]:
+def _reference_faces(submission: Submission, encoder: FaceEncoder) -> dict[str, Embedding]:
     """Return the face of each person's input photo.
 
     Raises:
         ImagesError: a photo shows no face, or cannot be read.
     """
-    people = subject.benchmark.subjects
+    people = submission.benchmark.subjects
     return {
         name: embed_reference_face(encoder, photos[input_index(people[name])])
-        for name, photos in subject.references.items()
+        for name, photos in submission.references.items()
     }
 
 
@@ -185,10 +187,10 @@ def benchmark_hash(benchmark: Benchmark) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
-def _refuse_another(folder: Path, subject: Subject) -> None:
+def _refuse_another(folder: Path, submission: Submission) -> None:
     if (folder / FILE).exists():
         header = read_evaluation(folder).header
-        if (header.method, header.benchmark) != (subject.method, subject.benchmark.name):
+        if (header.method, header.benchmark) != (submission.method, submission.benchmark.name):
             raise EvaluationError(
                 f"{folder} holds the evaluation of {header.method!r} on {header.benchmark}: give another --out"
             )
@@ -200,9 +202,9 @@ def image_specs(protocol: Protocol) -> list[EncoderSpec]:
     return list(dict.fromkeys((*protocol.subject_encoders, *prompt)))
 
 
-def _all_files(subject: Subject, regions: Mapping[str, Regions]) -> list[Path]:
-    generated = (file.path for file in subject.files if file.path is not None)
-    photos = (path for paths in subject.references.values() for path in paths)
+def _all_files(submission: Submission, regions: Mapping[str, Regions]) -> list[Path]:
+    generated = (file.path for file in submission.files if file.path is not None)
+    photos = (path for paths in submission.references.values() for path in paths)
     return [*photos, *generated, *region_files(regions)]
 
 

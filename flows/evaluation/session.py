@@ -12,6 +12,7 @@ from evaluation.config import EvaluationConfig, SampleConfig
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.embeddings import Progress, embed_files
 from evaluation.encoders.encoder import ImageEncoder
+from evaluation.errors import EvaluationError
 from evaluation.images import find_images
 from evaluation.protocols import Protocol
 from evaluation.ray_embedding import embed_on_ray
@@ -20,7 +21,7 @@ from evaluation.report.document import Document
 from evaluation.report.report import evaluation_report, write_report
 from evaluation.report.sweep import sweep_report
 from evaluation.results import Evaluation, write_json
-from evaluation.run import Embed, Subject, evaluate
+from evaluation.run import Embed, Submission, evaluate
 from evaluation.scoring import References, input_index
 from flows.evaluation.inputs import chosen_benchmark, chosen_protocols, photos_folder
 from flows.evaluation.making import ImageFolder, benchmark_jobs, store_outcomes
@@ -74,8 +75,8 @@ class Session:
         benchmark, references = self._benchmark()
         protocols = chosen_protocols(self.config, self.imitated)
         networks = load_networks(protocols, self.config.encoders, self.machine.device, self.detector)
-        subject = Subject(method, benchmark, find_images(images, benchmark, self.config.layout), references)
-        evaluations = evaluate(subject, protocols, networks, self.machine.out, self.embed(protocols))
+        submission = Submission(method, benchmark, find_images(images, benchmark, self.config.layout), references)
+        evaluations = evaluate(submission, protocols, networks, self.machine.out, self.embed(protocols))
         return self._write(evaluations, evaluation_report(evaluations, references, _inputs(benchmark)))
 
     def make_and_score(self, method: str) -> tuple[Path, Path]:
@@ -94,8 +95,8 @@ class Session:
             folder = self.machine.out if len(variants) == 1 else self.machine.out / name
             self._make(benchmark, references, sample, folder / "images")
             title = method if len(variants) == 1 else f"{method}, {name}"
-            subject = Subject(title, benchmark, find_images(folder / "images", benchmark), references)
-            scored[name] = evaluate(subject, protocols, networks, folder, self.embed(protocols))
+            submission = Submission(title, benchmark, find_images(folder / "images", benchmark), references)
+            scored[name] = evaluate(submission, protocols, networks, folder, self.embed(protocols))
             document = evaluation_report(scored[name], references, _inputs(benchmark))
             reports = write_report(document, folder)
         if len(scored) == 1:
@@ -161,6 +162,8 @@ class Session:
         failures |= store_outcomes(self.machine.run_chunks(chunks, images.known, show), images, count)
         for case, message in failures.items():
             self.terminal.say(f"{case}: {message}")
+        if len(failures) == len(benchmark.cases):
+            raise EvaluationError("no case gave an image: mend what is named above")
 
     def _write(self, evaluations: Sequence[Evaluation], document: Document) -> tuple[Path, Path]:
         write_json(evaluations, self.machine.out / "scores.json")

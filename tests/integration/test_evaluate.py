@@ -90,6 +90,16 @@ def test_the_model_makes_the_images_once_and_they_are_scored(folder: Path) -> No
     assert "was made with other settings or another model: give another --out" in errors
 
 
+def test_each_subject_that_cannot_be_cut_out_is_named_and_no_image_is_an_error(folder: Path) -> None:
+    for photo in folder.glob("photos/*/*.png"):
+        Image.new("RGB", (96, 96), "white").save(photo)
+    code, _, errors = run("--config", "sprites.toml", "--device", "cpu", "--out", "out", "--set", "evaluation.cases=2")
+    assert code == 2
+    assert errors.count("the detector found no") == 2
+    assert errors.splitlines()[-1] == "error: no case gave an image: mend what is named above"
+    assert not (folder / "out" / "report.html").exists()
+
+
 def test_a_sweep_scores_each_setting_beside_the_base(folder: Path) -> None:
     sweep = ("--set", "evaluation.sweep.strength=[0.0]", "--set", "evaluation.cases=2")
     code, printed, errors = run(

@@ -18,7 +18,7 @@ from evaluation.embedding_cache import EmbeddingCache
 from evaluation.embeddings import embed_files
 from evaluation.images import find_images
 from evaluation.report.report import evaluation_report, write_report
-from evaluation.run import Networks, Subject, evaluate
+from evaluation.run import Networks, Submission, evaluate
 from tests.integration.test_serve_page import CHROMIUM, OPTIONS
 from tests.sprite_benchmark import PROTOCOL, SPEC, benchmark, make_encoder, write_images, write_photos
 
@@ -35,9 +35,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bench = benchmark(3, 2)
     write_images(bench, folder / "images")
     photos = write_photos(bench, folder / "photos")
-    subject = Subject("Perfect model", bench, find_images(folder / "images", bench), photos)
+    submission = Submission("Perfect model", bench, find_images(folder / "images", bench), photos)
     embed = partial(embed_files, cache=EmbeddingCache(folder / "cache"))
-    evaluations = evaluate(subject, [PROTOCOL], Networks({SPEC: make_encoder()}), folder / "out", embed)
+    evaluations = evaluate(submission, [PROTOCOL], Networks({SPEC: make_encoder()}), folder / "out", embed)
     _, page = write_report(evaluation_report(evaluations, photos, dict.fromkeys(bench.subjects, 0)), folder)
     return page
 

@@ -22,7 +22,7 @@ from evaluation.protocol_catalog import FASTCOMPOSER_IDENTITY
 from evaluation.protocols import Comparison, MissingImages, Protocol
 from evaluation.report.choices import choices_table
 from evaluation.results import Evaluation, read_evaluation
-from evaluation.run import Networks, Subject, evaluate
+from evaluation.run import Networks, Submission, evaluate
 from evaluation.scoring import References
 from miniature.scoring.embedder_encoder import EmbedderEncoder
 from tests.sprite_benchmark import (
@@ -48,10 +48,10 @@ class Setting:
     encoder: EmbedderEncoder
 
     def evaluate(self, images: Path, out: Path, protocol: Protocol = PROTOCOL, method: str = "m") -> Evaluation:
-        subject = Subject(method, self.bench, find_images(images, self.bench), self.photos)
+        submission = Submission(method, self.bench, find_images(images, self.bench), self.photos)
         networks = Networks({SPEC: self.encoder})
         embed = partial(embed_files, cache=EmbeddingCache(self.images.parent / "cache"))
-        (found,) = evaluate(subject, [protocol], networks, out, embed)
+        (found,) = evaluate(submission, [protocol], networks, out, embed)
         return found
 
 
@@ -233,9 +233,9 @@ class WordEncoder:
 
 def test_prompts_are_scored_and_those_that_are_cut_are_named(setting: Setting, tmp_path: Path) -> None:
     protocol = PROTOCOL.model_copy(update={"prompt_encoder": SPEC})
-    subject = Subject("m", setting.bench, find_images(setting.images, setting.bench), setting.photos)
+    submission = Submission("m", setting.bench, find_images(setting.images, setting.bench), setting.photos)
     networks = Networks({SPEC: setting.encoder}, {SPEC: WordEncoder()})
-    (found,) = evaluate(subject, [protocol], networks, tmp_path / "out", embed_files)
+    (found,) = evaluate(submission, [protocol], networks, tmp_path / "out", embed_files)
     assert found.figures["CLIP-T"].images == 18
     assert len(found.header.cut_prompts) > 0
     assert all(len(prompt.split()) > 4 for prompt in found.header.cut_prompts)
@@ -260,9 +260,9 @@ class ContrastDetector:
 
 
 def detect(setting: Setting, images: Path, out: Path) -> dict[str, float]:
-    subject = Subject("m", setting.bench, find_images(images, setting.bench), setting.photos)
+    submission = Submission("m", setting.bench, find_images(images, setting.bench), setting.photos)
     networks = Networks({SPEC: setting.encoder}, detector=ContrastDetector())
-    (found,) = evaluate(subject, [PROTOCOL], networks, out, embed_files)
+    (found,) = evaluate(submission, [PROTOCOL], networks, out, embed_files)
     assert found.header.detector == "contrast"
     return values(found)
 
@@ -301,12 +301,12 @@ def test_identity_is_0_for_an_image_without_a_face(setting: Setting, tmp_path: P
     for case in alone:
         write(tmp_path / case.name / "0.png", np.asarray(PillowImage.open(setting.photos[case.subjects[0]][0])))
         write(tmp_path / case.name / "1.png", np.zeros((32, 32, 3), np.uint8))
-    subject = Subject("m", bench, find_images(tmp_path, bench), setting.photos)
+    submission = Submission("m", bench, find_images(tmp_path, bench), setting.photos)
     networks = Networks({}, faces=ColourFaces())
-    (found,) = evaluate(subject, [FASTCOMPOSER_IDENTITY], networks, tmp_path / "out", embed_files)
+    (found,) = evaluate(submission, [FASTCOMPOSER_IDENTITY], networks, tmp_path / "out", embed_files)
     assert [score.value for score in found.by_metric["identity"][:2]] == [pytest.approx(1), 0.0]
     assert found.figures["identity"].value == pytest.approx(0.5)
     assert found.header.weights == {"colour": "none"}
-    everyone = Subject("m", setting.bench, find_images(setting.images, setting.bench), setting.photos)
+    everyone = Submission("m", setting.bench, find_images(setting.images, setting.bench), setting.photos)
     with pytest.raises(InvalidProtocol, match="has 2 people"):
         evaluate(everyone, [FASTCOMPOSER_IDENTITY], networks, tmp_path / "pairs", embed_files)

@@ -14,7 +14,7 @@ from evaluation.config import EvaluationConfig
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.embeddings import embed_files
 from evaluation.images import find_images
-from evaluation.run import Networks, Subject, evaluate
+from evaluation.run import Networks, Submission, evaluate
 from flows.evaluation.inputs import chosen_benchmark, chosen_protocols
 from flows.experiment import EvaluationExperiment
 from infra.config import load
@@ -63,10 +63,10 @@ def missing_share(bench: Benchmark, pictures: list[np.ndarray], folder: Path) ->
         write(folder / "images" / case.name / "0.png", picture)
     assert bench.images_folder is not None
     references = reference_files(bench, bench.images_folder)
-    subject = Subject("scenes", bench, find_images(folder / "images", bench), references)
+    submission = Submission("scenes", bench, find_images(folder / "images", bench), references)
     networks = Networks({EMBEDDER: EmbedderEncoder(Path("miniature/weights/embedder"))})
     embed = partial(embed_files, cache=EmbeddingCache(folder / "cache"))
-    (found,) = evaluate(subject, [MINIATURE], networks, folder / "out", embed)
+    (found,) = evaluate(submission, [MINIATURE], networks, folder / "out", embed)
     return found.figures["Missing"].value
 
 
