@@ -41,6 +41,7 @@ def test_every_verb_explains_itself(path: tuple[str, ...]) -> None:
     assert "Usage: " in run(*path, "--help")
 
 
+@pytest.mark.slow  # the same tables as in tests/unit/model/test_describe.py, through the verb
 def test_describe_prints_the_tables_of_a_settings_file(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     settings = tmp_path / "small.toml"
