@@ -517,7 +517,7 @@ def _load_complete(
         check_number_settings(loaded.config, network, part / "config.json")
     files = [*part.glob("*.safetensors"), *part.glob("*.bin")]
     where = files[0] if len(files) == 1 else part
-    for name, shape, expected in report["mismatched_keys"]:
+    for name, shape, expected in sorted(report["mismatched_keys"]):
         check_shape(where, name, shape, expected, settings="the settings in config.json")
     if missing := sorted(report["missing_keys"]):
         raise ModelWeightsError(

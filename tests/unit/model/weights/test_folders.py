@@ -285,7 +285,11 @@ DAMAGES = [
     ("tokenizer/tokenizer.json", write("{"), r"tokenizer/tokenizer.json is damaged: it is not JSON"),
     ("scheduler/scheduler_config.json", write("{}"), r"scheduler_config.json does not set num_train_timesteps, beta_"),
     ("text_encoder/config.json", Path.unlink, r"text_encoder lacks config.json: copy"),
-    ("text_encoder/config.json", write("{}"), r"is \[32\], but the settings in config.json require \[512\]"),
+    (
+        "text_encoder/config.json",
+        write("{}"),
+        r"weight is \[77, 32\], but the settings in config.json require \[77, 512\]",
+    ),
     (
         "text_encoder/config.json",
         set_json("num_hidden_layers", 3),
