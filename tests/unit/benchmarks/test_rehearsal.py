@@ -24,6 +24,7 @@ def small(tmp_path: Path) -> Rehearsal:
     return Rehearsal(Scale.SMALL, tmp_path, image_px=32, sampling_steps=2)
 
 
+@pytest.mark.slow  # a minute and a half on two cores
 def test_the_small_rehearsal_does_every_step(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--scale", "small", "--out", str(tmp_path / "out")]
     code = main(arguments)
