@@ -30,9 +30,8 @@ docs: setup
 	$(BIN)/python -m typer flows.cli utils docs --name subject-diffusion --title "Command line" --output docs/reference/command-line.md
 	$(BIN)/zensical build --strict --clean
 
-# One thread of PyTorch for each of the two workers: more would wait for each other on two cores.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow
