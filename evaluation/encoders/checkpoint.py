@@ -147,7 +147,7 @@ def _read_torchscript(path: Path, device: str) -> Tensors:
     """Return the tensors of a TorchScript archive, the format of openai/CLIP's downloads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # deprecated, but the only reader of these files
-        archive: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        archive: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # torch annotates none
     return {name: tensor.to(device) for name, tensor in archive.state_dict().items()}
 
 

@@ -178,14 +178,18 @@ def test_a_run_that_was_killed_anywhere_gives_the_same_reports(tmp_path: Path) -
     ]
     kills = 0
     for reached in points:
-        process = start(killed, *words)
-        wait_until("the point of the kill", lambda: reached() or process.poll() is not None)  # noqa: B023
-        process.kill()
-        kills += process.wait() == -9
+        kills += kill_at(reached, start(killed, *words))
     assert kills >= 3
     assert start(killed, *words).wait() == 0
     for name in ("report.md", "report.html", "scores.json", "miniature/scores.parquet"):
         assert (killed / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes(), name
+
+
+def kill_at(reached: Callable[[], bool], process: "subprocess.Popen[bytes]") -> bool:
+    """Kill the process at a point, and return whether it still ran."""
+    wait_until("the point of the kill", lambda: reached() or process.poll() is not None)
+    process.kill()
+    return process.wait() == -9
 
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[bytes]":

@@ -24,7 +24,9 @@ from tests.sprite_benchmark import PROTOCOL, SPEC, benchmark, make_encoder, writ
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}"),
+    pytest.mark.skipif(
+        not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: install it with `apt-get install chromium`"
+    ),
 ]
 
 
@@ -95,7 +97,10 @@ def test_a_narrow_window_scrolls_tables_and_not_the_page(browser: Browser, repor
     page.close()
 
 
-@pytest.mark.skipif("REPORT_SCREENSHOT" not in os.environ, reason="the picture of the README is taken on request")
+@pytest.mark.skipif(
+    "REPORT_SCREENSHOT" not in os.environ,
+    reason="it writes the README's picture of the report that REPORT names: set REPORT_SCREENSHOT to a file",
+)
 def test_picture_of_the_readme(browser: Browser) -> None:
     """The scores above, a part of the images below."""
     page, _ = opened(browser, Path(os.environ["REPORT"]).absolute(), "light", 1240)

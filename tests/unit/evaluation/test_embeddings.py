@@ -34,10 +34,7 @@ def embed(encoder: SmallEncoder, paths: list[Path], folder: Path | None = None, 
 
 def same(found: Embeddings, expected: Embeddings) -> bool:
     """Return whether two results have the same paths in the same order, and the same values."""
-    return list(found) == list(expected) and all(
-        np.array_equal(found[path], expected[path])
-        for path in found  # type: ignore[arg-type]
-    )
+    return list(found) == list(expected) and all(np.array_equal(found[path], expected[path]) for path in found)
 
 
 def test_batches_give_what_single_images_give(tmp_path: Path) -> None:
@@ -47,7 +44,7 @@ def test_batches_give_what_single_images_give(tmp_path: Path) -> None:
     assert list(found) == paths
     for path in paths:
         alone = encoder.embed_images(encoder.prepare(np.asarray(Image.open(path)))[None])[0].detach().numpy()
-        np.testing.assert_allclose(found[path], alone, atol=1e-6)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found[path], alone, atol=1e-6)
 
 
 def test_a_second_call_computes_nothing(tmp_path: Path) -> None:

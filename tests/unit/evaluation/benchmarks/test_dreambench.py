@@ -59,7 +59,7 @@ def test_prompts_and_input_images_equal_unos_list():
 PUBLISHED = Path(os.environ.get("SD_DREAMBENCH_DIR", "")) / "prompts_and_classes.txt"
 
 
-@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published list is not beside the photographs")
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="SD_DREAMBENCH_DIR names no folder with prompts_and_classes.txt")
 def test_classes_and_prompts_equal_the_published_file(dreambench):
     text = PUBLISHED.read_text()
     classes = dict(re.findall(r"^(\w+),([\w ]+)$", text, re.MULTILINE))

@@ -48,7 +48,7 @@ def test_a_missing_folder_is_named(two_subjects, tmp_path):
         reference_files(two_subjects, tmp_path / "nowhere")
 
 
-@pytest.mark.skipif("SD_DREAMBENCH_DIR" not in os.environ, reason="the photographs are not here")
+@pytest.mark.skipif("SD_DREAMBENCH_DIR" not in os.environ, reason="SD_DREAMBENCH_DIR names no folder of photographs")
 def test_the_published_photographs_are_the_listed_ones():
     folder = Path(os.environ["SD_DREAMBENCH_DIR"])
     files = reference_files(load_benchmark("dreambench"), folder)

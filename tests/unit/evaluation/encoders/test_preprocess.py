@@ -58,7 +58,7 @@ def test_a_resize_of_tensors_would_give_other_values() -> None:
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)  # type: ignore[arg-type]
+    picture.save(file, kind, **options)
     return file.getvalue()
 
 
