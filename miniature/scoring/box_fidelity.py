@@ -20,7 +20,7 @@ from labeling.backends.sam.predict import SamImage
 from labeling.config import SegmentConfig
 from labeling.stages.networks import Segmenter
 from miniature.scoring.cases import Case
-from model.inputs.layout import RelativeBox
+from model.inputs.layout import RelativeBox, mask_bounds
 
 _SAM_PX = 192
 """Side of the pictures for SAM, the one that it was trained with."""
@@ -49,18 +49,5 @@ def _iou(segmenter: Segmenter[SamImage], picture: NDArray[np.uint8], requested: 
     enlarged = np.asarray(cv2.resize(picture, (_SAM_PX, _SAM_PX), interpolation=cv2.INTER_CUBIC), np.uint8)
     prompt = np.asarray([requested], np.float32) * _SAM_PX
     ((segmented,),) = segmenter.segment([segmenter.prepare(enlarged)], [prompt])
-    return box_iou(requested, _bounds(segmented.mask))
-
-
-def _bounds(mask: NDArray[np.bool_]) -> RelativeBox | None:
-    """Return the bounds of a mask as shares of its sides; None of an empty mask."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return None
-    height, width = mask.shape
-    return (
-        float(columns[0] / width),
-        float(rows[0] / height),
-        float((columns[-1] + 1) / width),
-        float((rows[-1] + 1) / height),
-    )
+    mask = segmented.mask
+    return box_iou(requested, mask_bounds(mask) if mask.any() else None)

@@ -160,13 +160,13 @@ def _place(
         return _place_as_requested(subject, marks, size)
     padded = _pad_to_proportions(subject.outline, size)
     if layout is Layout.DETECTED or (layout is Layout.AUTO and subjects == 1 and _has_known_size(padded)):
-        return _place_mask(padded, _bounds(padded), size)
+        return _place_mask(padded, mask_bounds(padded), size)
     return _place_in_box(subject, box, marks, size)
 
 
 def _place_as_requested(subject: LayoutInput, marks: LocationMask, size: Size) -> Place:
     if subject.mask is not None:
-        return _place_mask(subject.mask, subject.box or _bounds(subject.mask), size)
+        return _place_mask(subject.mask, subject.box or mask_bounds(subject.mask), size)
     assert subject.box is not None
     return _place_in_box(subject, subject.box, marks, size)
 
@@ -221,7 +221,7 @@ def _widen_interval(low: float, high: float, positions: int) -> tuple[float, flo
 
 
 def _has_known_size(outline: Bool[np.ndarray, "h w"]) -> bool:
-    x0, y0, x1, y1 = _bounds(outline)
+    x0, y0, x1, y1 = mask_bounds(outline)
     return MIN_AREA <= (x1 - x0) * (y1 - y0) <= MAX_AREA
 
 
@@ -248,7 +248,8 @@ def _fit(shape: tuple[int, ...], box: RelativeBox, size: Size) -> RelativeBox:
     return (x0 + side, y0 + rise, x1 - side, y1 - rise)
 
 
-def _bounds(mask: Bool[np.ndarray, "h w"]) -> RelativeBox:
+def mask_bounds(mask: Bool[np.ndarray, "h w"]) -> RelativeBox:
+    """Return the bounds of a mask, which must not be empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     height, width = mask.shape
     return (
