@@ -44,8 +44,8 @@ class Average(StrEnum):
     """Mean over all pairs of a generated and a real image, which weights subjects by their counts of images."""
 
 
-class Interpolation(StrEnum):
-    """Interpolation of a resize."""
+class ResizeFilter(StrEnum):
+    """Filter of a resize."""
 
     BICUBIC = "bicubic"
     BILINEAR = "bilinear"
@@ -88,7 +88,7 @@ class EncoderSpec(Config):
     """Length of the image's shorter side after the resize, in pixels."""
     crop_px: Pixels
     """Side of the central square that the network sees, in pixels."""
-    interpolation: Interpolation = Interpolation.BICUBIC
+    interpolation: ResizeFilter = ResizeFilter.BICUBIC
     """Interpolation of the resize."""
     mean: tuple[Share, Share, Share]
     """Mean of each channel, subtracted from values of 0 to 1."""

@@ -10,10 +10,10 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from evaluation.encoders.encoder import Image
-from evaluation.protocols import EncoderSpec, Interpolation
+from evaluation.protocols import EncoderSpec, ResizeFilter
 from labeling.sdd.pixels import decode
 
-_MODES = {Interpolation.BICUBIC: InterpolationMode.BICUBIC, Interpolation.BILINEAR: InterpolationMode.BILINEAR}
+_MODES = {ResizeFilter.BICUBIC: InterpolationMode.BICUBIC, ResizeFilter.BILINEAR: InterpolationMode.BILINEAR}
 
 
 def decode_image(encoded: bytes) -> Image:
