@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from evaluation.protocols import EncoderSpec, Protocol
-from evaluation.report.document import Table
 from evaluation.results import Header
+from infra.report.document import Table
 
 
 def choices_table(header: Header) -> Table:

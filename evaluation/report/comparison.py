@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from evaluation.benchmarks.published import published_rows
 from evaluation.errors import EvaluationError, InvalidProtocol
-from evaluation.report.document import Block, Document, Paragraph, Section, Table
 from evaluation.report.pictures import side_by_side
 from evaluation.report.score_table import ScoreTable
 from evaluation.results import Evaluation
 from evaluation.scores import metrics
 from evaluation.scores.averages import shares_by_subject
 from evaluation.scores.paired import Comparison, compare
+from infra.report.document import Block, Document, Paragraph, Section, Table
 
 CASES = 12
 """Cases whose images are shown side by side."""

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from PIL import Image
 
-from evaluation.report.document import Gallery, Picture
 from evaluation.results import Evaluation
 from evaluation.scores.image_score import ImageScore
 from evaluation.scoring import References
+from infra.report.document import Gallery, Picture
 from labeling.sdd.pixels import MAX_PIXELS, UndecodableImage, open_image, upright_image
 
 T = TypeVar("T")

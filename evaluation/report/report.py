@@ -7,11 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.benchmarks.published import published_rows
-from evaluation.report.charts import Range, range_chart
 from evaluation.report.choices import choices_table
-from evaluation.report.document import Block, Chart, Document, Paragraph, Section, Table
-from evaluation.report.html import to_html
-from evaluation.report.markdown import to_markdown
 from evaluation.report.pictures import extremes, uncurated
 from evaluation.report.score_table import ScoreTable
 from evaluation.results import Evaluation
@@ -19,6 +15,10 @@ from evaluation.scores import metrics
 from evaluation.scores.averages import figures_by_group, mean_of, shares_by_subject
 from evaluation.scores.image_score import ImageScore
 from evaluation.scoring import References
+from infra.report.charts import Range, range_chart
+from infra.report.document import Block, Chart, Document, Paragraph, Section, Table
+from infra.report.html import to_html
+from infra.report.markdown import to_markdown
 from infra.storage import publish_bytes, storage_path
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from evaluation.benchmarks.published import PublishedRow
 from evaluation.errors import InvalidProtocol
 from evaluation.protocols import Protocol
-from evaluation.report.document import Table
 from evaluation.results import Evaluation
 from evaluation.scores import metrics
 from evaluation.scores.averages import Figure
+from infra.report.document import Table
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from evaluation.report.charts import tradeoff_chart
 from evaluation.report.comparison import comparison_sections
-from evaluation.report.document import Chart, Document, Section, Table
+from evaluation.report.tradeoff_chart import tradeoff_chart
 from evaluation.results import Evaluation
 from evaluation.scores.metrics import CLIP_T
 from evaluation.scores.tradeoff import Point, pareto_front
+from infra.report.document import Chart, Document, Section, Table
 
 
 def sweep_report(method: str, scored: Mapping[str, Sequence[Evaluation]]) -> Document:

@@ -17,7 +17,6 @@ from evaluation.images import find_images
 from evaluation.protocols import Protocol
 from evaluation.ray_embedding import embed_on_ray
 from evaluation.regions import SubjectDetector
-from evaluation.report.document import Document
 from evaluation.report.report import evaluation_report, write_report
 from evaluation.report.sweep import sweep_report
 from evaluation.results import Evaluation, write_json
@@ -33,6 +32,7 @@ from flows.generation.job import GenerationJob
 from flows.generation.jobs import Failure, JobLine, split_tasks
 from flows.generation.machine import Machine
 from flows.generation.options import Executor
+from infra.report.document import Document
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from evaluation.errors import EvaluationError, InvalidProtocol
 from evaluation.protocol_catalog import DREAMBOOTH, ONE_IMAGE, PROTOCOLS
 from evaluation.report.choices import choices_table
 from evaluation.report.comparison import comparison_report
-from evaluation.report.document import Chart, Document, Gallery, Paragraph, Picture, Section, Table
-from evaluation.report.html import to_html
-from evaluation.report.markdown import to_markdown
 from evaluation.report.report import evaluation_report, write_report
+from infra.report.document import Table
+from infra.report.markdown import to_markdown
 from tests.unit.evaluation.report.evaluations import evaluation, header
 
 SCORES = {"DINO": [0.6, 0.8, 0.2, 0.4], "CLIP-I": [0.8] * 4, "CLIP-T": [0.3] * 4, "DINO copy": [0.1] * 4}
@@ -70,45 +69,6 @@ def test_a_comparison_tests_each_metric_and_refuses_other_protocols() -> None:
         comparison_report([[evaluation(SCORES)], [evaluation(SCORES, "Other", ONE_IMAGE)]])
     with pytest.raises(EvaluationError, match="in one alone: dog"):
         comparison_report([[evaluation(SCORES)], [evaluation({**SCORES, "DINO": [0.5, 0.5, None, None]}, "Other")]])
-
-
-DOCUMENT = Document(
-    "Title <&>",
-    [
-        Section(
-            "Part",
-            [
-                Paragraph("A <b> paragraph"),
-                Table("Caption", ("Name", "Value"), (("a|b", "<1>"),), ("A note",)),
-                Chart("<svg><title>t</title></svg>", Table("Chart", ("Name", "Value"), (("c", "2"),))),
-                Gallery(
-                    "Pictures",
-                    (("Row", (Picture("x/0", b"RIFF", "0.5", "Image x/0"), Picture("y", b"", "", "y: missing"))),),
-                ),
-            ],
-        )
-    ],
-)
-
-
-def test_markdown_holds_tables_for_charts_and_names_for_pictures() -> None:
-    text = to_markdown(DOCUMENT)
-    assert text.startswith("# Title <&>\n\n## Part\n\nA <b> paragraph\n\n**Caption**\n\n| Name | Value |\n|---|---|\n")
-    assert "| a\\|b | <1> |" in text
-    assert "| c | 2 |" in text
-    assert "- Row: `x/0` 0.5, `y`" in text
-
-
-def test_html_is_escaped_and_has_captions_headings_and_alternative_texts() -> None:
-    page = to_html(DOCUMENT)
-    assert "Title &lt;&amp;&gt;" in page
-    assert "A &lt;b&gt; paragraph" in page
-    assert "<caption>Caption</caption>" in page
-    assert '<th scope="col">Name</th>' in page
-    assert '<th scope="row">a|b</th><td>&lt;1&gt;</td>' in page
-    assert re.search(r'<img src="data:image/webp;base64,UklGRg==" alt="Image x/0">', page)
-    assert 'role="img" aria-label="y: missing"' in page
-    assert "<svg><title>t</title></svg>" in page
 
 
 def test_html_needs_nothing_from_outside(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from evaluation.report.document import Block, Chart, Document, Gallery, Paragraph, Picture, Table
+from infra.report.document import Block, Chart, Document, Gallery, Paragraph, Picture, Table
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1d21; --soft: #5d616b; --paper: #fff; --line: #d9dbe1; --band: #f4f5f8;

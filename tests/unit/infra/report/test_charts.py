@@ -3,8 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from evaluation.report.charts import Range, range_chart, tradeoff_chart
-from evaluation.scores.tradeoff import Point
+from infra.report.charts import Range, range_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -27,18 +26,6 @@ def test_values_lie_on_the_scale_of_the_ticks() -> None:
 
 
 def test_charts_have_titles_and_the_colours_of_the_page() -> None:
-    for svg in (
-        range_chart("A title", [Range("a", 0.5, 0.5, 0.5)]),
-        tradeoff_chart("A title", [Point("a", 0.3, 0.6)], "CLIP-T", "DINO"),
-    ):
-        assert [title.text for title in parts(svg, "title")] == ["A title"]
-        assert re.findall(r"#[0-9a-f]{3,6}\b", svg) == []
-
-
-def test_the_line_of_a_trade_off_joins_the_settings_that_no_other_beats() -> None:
-    points = [Point("a", 0.3, 0.5), Point("b", 0.2, 0.7), Point("beaten", 0.2, 0.4)]
-    svg = tradeoff_chart("Trade-off", points, "CLIP-T", "DINO")
-    (line,) = parts(svg, "polyline")
-    circles = {f"{float(c.attrib['cx']):.1f},{float(c.attrib['cy']):.1f}" for c in parts(svg, "circle")}
-    assert len(line.attrib["points"].split()) == 2
-    assert set(line.attrib["points"].split()) < circles
+    svg = range_chart("A title", [Range("a", 0.5, 0.5, 0.5)])
+    assert [title.text for title in parts(svg, "title")] == ["A title"]
+    assert re.findall(r"#[0-9a-f]{3,6}\b", svg) == []

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from evaluation.report.document import Block, Chart, Document, Gallery, Paragraph, Table
+from infra.report.document import Block, Chart, Document, Gallery, Paragraph, Table
 
 
 def to_markdown(document: Document) -> str:
