@@ -63,7 +63,7 @@ def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) 
             f"the demo builds labeling.root={labeling.root!r}, but training.data.dataset={trained_on!r}: set both to "
             "the same folder and training.out to one beside it, or stop before the training with --labels-only"
         )
-    world = Path(labeling.urls or "").parent
+    world = Path(next(iter(labeling.lists), "")).parent
     if (world / METADATA).exists():
         log.info("using the scenes in %s; remove the folder to compose others", world)
     else:

@@ -129,7 +129,8 @@ def _make_parts(
 def with_absolute_paths(config: LabelingConfig) -> LabelingConfig:
     """Return `config` with absolute paths for local files, as workers may have another working directory."""
     tables = {name: _with_absolute_weights(table) for name, table in config.weights_tables.items()}
-    urls = config.urls and str(storage_path(config.urls))
+    lists = tuple(str(storage_path(path)) for path in config.lists)
+    urls = lists[0] if isinstance(config.urls, str) else lists or None
     folder = config.download.folder and str(Path(config.download.folder).expanduser().absolute())
     download = config.download.model_copy(update={"folder": folder})
     paths = {"root": str(storage_path(config.root)), "urls": urls, "download": download}

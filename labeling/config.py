@@ -398,8 +398,10 @@ class LabelingConfig(Config):
 
     root: str = Field(min_length=1)
     """Folder of the dataset: a local path or an fsspec URL such as s3://bucket/sdd."""
-    urls: str | None = None
-    """List of URLs: a Parquet or CSV file, or a folder of them. Not needed once images/ is complete."""
+    urls: str | tuple[str, ...] | None = None
+    """List of URLs: a Parquet or CSV file, or a folder of them. Not needed once images/ is complete. Several lists,
+    `["2025.parquet", "2026.parquet"]`, are read in this order, and each begins a new shard: a list that is added at the
+    end leaves all earlier shards as they are."""
     images_per_shard: Count = 1024
     """Input URLs per shard."""
     shards_per_part: Count = 64
@@ -422,6 +424,11 @@ class LabelingConfig(Config):
     """Filtering rules."""
     workers: StageWorkers = StageWorkers()
     """Workers of each stage."""
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """Lists of URLs in `urls`, none if it is not set."""
+        return (self.urls,) if isinstance(self.urls, str) else self.urls or ()
 
     @property
     def weights_tables(self) -> dict[str, WeightsConfig]:

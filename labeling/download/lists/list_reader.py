@@ -40,7 +40,7 @@ _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 
 
 def list_files(urls: str) -> list[UPath]:
-    """Return the files of the setting `labeling.urls`, in the order of their rows.
+    """Return the files of a list of the setting `labeling.urls`, in the order of their rows.
 
     Raises:
         BadInput: there are none.

@@ -1,13 +1,17 @@
-"""Plans the shards of a list of URLs in `urls/`: shard i has the rows [i*n, (i+1)*n) of the list.
+"""Plans the shards of the lists of URLs in `urls/`: each list is cut into shards of n rows; its last may have fewer.
 
-The list is read twice as a stream, and DuckDB numbers the occurrences of each URL on disk, so a list of any length
-fits in memory.
+Rows and occurrences of a URL are numbered over all lists, in their order. So a list that is added at the end changes no
+shard of the lists before it, and its rows with their URLs are duplicates.
+
+The lists are read twice as a stream, and DuckDB numbers the occurrences of each URL on disk, so lists of any length fit
+in memory.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 from pydantic import TypeAdapter
@@ -25,37 +29,38 @@ from labeling.sdd.shards import ShardStore
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Plan of the last list; if the list has not changed, planning again is a no-op."""
+    """Last plan; if the lists have not changed, planning again is a no-op."""
 
     list_sha256: str
+    """SHA-256 of each list, separated by spaces."""
     images_per_shard: int
     shards: int
     """Number of shards."""
 
 
 def plan_urls(config: LabelingConfig) -> list[str]:
-    """Write the missing files of `urls/` for the list `labeling.urls`; return the names of its shards.
+    """Write the missing files of `urls/` for the lists `labeling.urls`; return the names of their shards.
 
-    Without a list these are the shards that were planned before. Rows that were added at the end of a list leave the
-    full shards before them unchanged.
+    Without a list these are the shards that were planned before. Lists that were added at the end leave all shards
+    unchanged; rows that were added at the end of the last list, its full shards.
 
     Raises:
-        BadInput: the list cannot be used; the message says why and what to do.
+        BadInput: a list cannot be used; the message says why and what to do.
         ShardStale: `urls/` was planned from other rows, and `labeling.stale` is not rebuild.
     """
     store = ShardStore(config.root)
     shards, plan = len(store.shards(Layer.URLS)), _last_plan(store)
-    if config.urls is None and plan and plan.shards == shards:
+    if not config.lists and plan and plan.shards == shards:
         return [shard_name(number) for number in range(shards)]
-    if config.urls is None:
+    if not config.lists:
         raise BadInput(
             f"labeling.urls is not set and {store.root} has no complete plan of a list: "
             "give the Parquet or CSV file of URLs, or a folder of them"
         )
-    files = list_files(config.urls)
-    sha256 = list_digest(files)
+    lists = [list_files(path) for path in config.lists]
+    sha256 = " ".join(map(list_digest, lists))
     if plan != Plan(sha256, config.images_per_shard, shards) or not variants_path(store).exists():
-        plan = Plan(sha256, config.images_per_shard, _write_shards(files, store, config))
+        plan = Plan(sha256, config.images_per_shard, _write_shards(lists, store, config))
         publish_bytes(_plan_path(store), json.dumps(asdict(plan)).encode())
     return [shard_name(number) for number in range(plan.shards)]
 
@@ -71,39 +76,51 @@ def variants_path(store: ShardStore) -> UPath:
     return store.root / "work" / Layer.URLS / "variants.parquet"
 
 
-def _write_shards(files: Sequence[UPath], store: ShardStore, config: LabelingConfig) -> int:
-    """Write the missing files of `urls/`; return the number of shards of the list."""
-    with count_occurrences(files) as occurrences:
-        number = -1
-        for number, table in enumerate(read_slices(files, config.images_per_shard)):
-            _write_shard(number, table, occurrences, store, config)
-        if number < 0:
-            raise BadInput(f"labeling.urls={config.urls!r} has no rows: a list needs at least one URL")
+def _write_shards(lists: Sequence[Sequence[UPath]], store: ShardStore, config: LabelingConfig) -> int:
+    """Write the missing files of `urls/`; return the number of shards of the lists."""
+    with count_occurrences([file for files in lists for file in files]) as occurrences:
+        shards = first = 0
+        for path, files in zip(config.lists, lists, strict=True):
+            list_begin = first
+            for table in read_slices(files, config.images_per_shard):
+                piece = _Piece(table, first, path, list_begin)
+                _write_shard(shard_name(shards), piece, occurrences, store, rebuild=config.stale is Stale.REBUILD)
+                shards, first = shards + 1, first + table.num_rows
+            if first == list_begin:
+                raise BadInput(f"labeling.urls={path!r} has no rows: a list needs at least one URL")
         publish(variants_path(store), occurrences.write_variants, replace=True)
-    planned = {shard_name(n) for n in range(number + 1)}
-    if extra := sorted(set(store.shards(Layer.URLS)) - planned):
+    if extra := sorted(set(store.shards(Layer.URLS)) - {shard_name(n) for n in range(shards)}):
         raise ShardStale(
             f"{store.path(Layer.URLS, extra[0])} has rows that labeling.urls={config.urls!r} no longer has: give a "
             "new root, or the list with which the dataset was begun"
         )
-    return number + 1
+    return shards
 
 
-def _write_shard(
-    number: int, table: pa.Table, occurrences: Occurrences, store: ShardStore, config: LabelingConfig
-) -> None:
-    first, shard = number * config.images_per_shard, shard_name(number)
-    repeats = occurrences.between(first, first + table.num_rows)
-    rows = _planned_rows(table, first, repeats)
-    stamp, rebuild = _stamp(rows, repeats), config.stale is Stale.REBUILD
-    former = store.stamp(Layer.URLS, shard)
+class _Piece(NamedTuple):
+    """Rows of a list that become one shard."""
+
+    table: pa.Table
+    first: int
+    """Number of its first row, over all lists."""
+    path: str
+    """The list, as in `labeling.urls`."""
+    list_begin: int
+    """Number of the list's first row, over all lists."""
+
+
+def _write_shard(shard: str, piece: _Piece, occurrences: Occurrences, store: ShardStore, *, rebuild: bool) -> None:
+    repeats = occurrences.between(piece.first, piece.first + piece.table.num_rows)
+    rows = _planned_rows(piece.table, piece.first, repeats)
+    stamp, former = _stamp(rows, repeats), store.stamp(Layer.URLS, shard)
     if former and (former.stamp == stamp or (former.stamp == _former_stamp(rows) and not rebuild)):
         return
     if former and not rebuild:
-        last = first + table.num_rows - 1
+        first = piece.first - piece.list_begin
         raise ShardStale(
-            f"{store.path(Layer.URLS, shard)} was not planned from the rows {first} to {last} of {config.urls!r}: "
-            "give a new root, or rebuild it with --set labeling.stale=rebuild"
+            f"{store.path(Layer.URLS, shard)} was not planned from the rows {first} to {first + len(rows) - 1} of "
+            f"{piece.path!r}: give a new root, rebuild it with --set labeling.stale=rebuild, or, to add a list to the "
+            'dataset, name it after the lists before it: --set \'labeling.urls=["first.parquet", "second.parquet"]\''
         )
     store.write(Layer.URLS, shard, rows, ListedUrl, stamp, replace=True)
 

@@ -147,8 +147,9 @@ def test_where_weights_lie_is_in_no_stamp(here):
     assert [a == b for a, b in zip(after, before, strict=True)] == [True, True, True, False]
 
 
-def test_what_is_not_on_this_machine_is_named_as_before():
-    config = LabelingConfig(root="s3://bucket/sdd", urls="s3://bucket/urls")
+@pytest.mark.parametrize("urls", ["s3://bucket/urls", ("s3://bucket/urls",), None])
+def test_what_is_not_on_this_machine_is_named_as_before(urls):
+    config = LabelingConfig(root="s3://bucket/sdd", urls=urls)
     assert with_absolute_paths(config) == config
 
 

@@ -31,9 +31,10 @@ LAION = {
 }
 
 
-def planned(root: Path, urls: Path, images_per_shard: int = 2, **more: Any) -> list[list[ListedUrl]]:
-    """The rows of each shard that the list gives, in the list's order."""
-    config = LabelingConfig(root=str(root / "sdd"), urls=str(urls), images_per_shard=images_per_shard, **more)
+def planned(root: Path, *urls: Path, images_per_shard: int = 2, **more: Any) -> list[list[ListedUrl]]:
+    """The rows of each shard that the lists give, in the order of the lists."""
+    lists = tuple(map(str, urls)) if len(urls) > 1 else str(urls[0])
+    config = LabelingConfig(root=str(root / "sdd"), urls=lists, images_per_shard=images_per_shard, **more)
     store = ShardStore(config.root)
     shards = [list(store.read(ListedUrl, ("urls",), shard)) for shard in plan_urls(config)]
     assert all(rows == sorted(rows, key=lambda row: row.key) for rows in shards), (
@@ -224,3 +225,35 @@ def test_a_folder_without_lists(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     with pytest.raises(BadInput, match="the folder has no file whose name ends in"):
         planned(tmp_path, tmp_path / "lists")
+
+
+def test_an_added_list_begins_a_shard_and_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("URL\nhttp://a.example/1\nhttp://a.example/2\nhttp://a.example/3\n")
+    second.write_text("URL\nhttp://a.example/2\nhttp://a.example/4\nhttp://a.example/4\n")
+    before = planned(tmp_path, first)
+    files = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in (tmp_path / "sdd/urls").iterdir()}
+    grown = planned(tmp_path, first, second)
+    assert grown[:2] == before
+    assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files} == files
+    assert [[(row.list_row, row.url[-1]) for row in rows] for rows in grown[2:]] == [[(3, "2"), (4, "4")], [(5, "4")]]
+    assert [row.key for row in in_list_order(grown[2:])] == [
+        key_of("http://a.example/2", 1),
+        key_of("http://a.example/4", 0),
+        key_of("http://a.example/4", 1),
+    ]
+    (tmp_path / "new").mkdir()
+    assert planned(tmp_path / "new", first, second) == grown, "as if it had begun with both"
+
+
+def test_lists_in_another_order_or_without_the_first_are_refused(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("URL\nhttp://a.example/1\n")
+    second.write_text("URL\nhttp://a.example/2\n")
+    planned(tmp_path, first)
+    for lists in ([second], [second, first]):
+        with pytest.raises(ShardStale, match=r"rows 0 to 0 of '.*second\.csv': .* name it after the lists before it"):
+            planned(tmp_path, *lists)
+    planned(tmp_path, first, second)
+    with pytest.raises(ShardStale, match=r"shard-00001\.parquet has rows that .* no longer has"):
+        planned(tmp_path, first)
