@@ -29,12 +29,14 @@ class Device(StrEnum):
 
 
 class DetectorBackend(StrEnum):
-    """Library that runs Grounding DINO."""
+    """Network that detects nouns, and the library that runs it."""
 
     GROUNDINGDINO = "groundingdino"
-    """The groundingdino-py package and its checkpoint files."""
+    """Grounding DINO by the groundingdino-py package, from its checkpoint files."""
     GROUNDING_DINO_HF = "grounding_dino_hf"
-    """transformers and its checkpoint folders."""
+    """Grounding DINO by transformers, from its checkpoint folders."""
+    MM_GROUNDING_DINO = "mm_grounding_dino"
+    """MM Grounding DINO, and LLMDet, by transformers, from their checkpoint folders."""
 
 
 class SegmenterBackend(StrEnum):
@@ -251,18 +253,19 @@ class NounConfig(WeightsConfig):
 
 
 class DetectConfig(NetworkConfig):
-    """Settings of the detector, Grounding DINO."""
+    """Settings of the detector, Grounding DINO by default."""
 
     weights: ClassVar[tuple[Weights, ...]] = (
         Weights("checkpoint", WeightsKind.FOLDER, DetectorBackend.GROUNDING_DINO_HF, revision="revision"),
+        Weights("checkpoint", WeightsKind.FOLDER, DetectorBackend.MM_GROUNDING_DINO, revision="revision"),
         Weights("checkpoint", WeightsKind.FILE, DetectorBackend.GROUNDINGDINO),
         Weights("text_encoder", WeightsKind.FOLDER, DetectorBackend.GROUNDINGDINO),
         Weights("package_config", WeightsKind.FILE, DetectorBackend.GROUNDINGDINO),
     )
     backend: DetectorBackend = DetectorBackend.GROUNDING_DINO_HF
-    """Library that runs the network."""
+    """Network, and the library that runs it."""
     checkpoint: str = "IDEA-Research/grounding-dino-tiny"
-    """Weights. grounding_dino_hf: a local folder or a hub id. groundingdino: the path of a `.pth` file."""
+    """Weights. groundingdino: the path of a `.pth` file. Other backends: a local folder or a hub id."""
     revision: str = "main"
     """Revision of the hub id."""
     package_config: str | None = None
@@ -271,9 +274,14 @@ class DetectConfig(NetworkConfig):
     """Folder or hub id of the BERT tokenizer and configuration (groundingdino only)."""
     box_threshold: Share = 0.25
     """Lowest score of boxes that are written, 0 to 1. Choice: the released code's 0.25."""
+    label_thresholds: dict[str, Share] = Field(default={})
+    """Thresholds of single labels, which replace `box_threshold` for them: {person = 0.4}."""
     nms_iou: Share = 0.5
     """Largest IoU of two boxes of an image; above it the one with the lower score is dropped. Choice: the released
     code's 0.5."""
+
+    def _settings_without_effect(self) -> set[str]:
+        return super()._settings_without_effect() | (set() if self.label_thresholds else {"label_thresholds"})
 
 
 class BoxRules(Config):

@@ -31,7 +31,7 @@ def load_tagger(config: NounConfig) -> Tagger:
 
 
 def load_detector(config: DetectConfig) -> "Detector[PreparedImage]":
-    """Load Grounding DINO, in the backend and with the weights of `config`."""
+    """Load the detector, in the backend and with the weights of `config`."""
     if config.backend is DetectorBackend.GROUNDINGDINO:
         from labeling.backends.grounding_dino.package import GroundingDinoPackageDetector
 

@@ -1,4 +1,4 @@
-"""Detection with Grounding DINO, for both backends: from prepared images and their nouns to boxes.
+"""Detection with Grounding DINO, for all its backends: from prepared images and their nouns to boxes.
 
 Choices:
     A noun's score for a box is the highest probability among the noun's own tokens, as the released code takes the
@@ -46,7 +46,7 @@ def prepare_image(image_processor: BaseImageProcessor, image: NDArray[np.uint8])
 
 
 class Network(Protocol):
-    """Grounding DINO of either library."""
+    """Grounding DINO of any library."""
 
     def __call__(self, pixels: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """Return logits [B, Q, at least T] of Q boxes and T tokens, and boxes [B, Q, 4] (cx, cy, w, h in [0, 1])."""
@@ -78,8 +78,8 @@ class PromptedDetector:
             for query, answer in zip(batch, self._run_network(batch, images), strict=True):
                 answers[query.image].append(answer)
         return [
-            select_boxes(torch.cat(answer), image, self._config) if answer else []
-            for answer, image in zip(answers, images, strict=True)
+            select_boxes(torch.cat(answer), image, nouns, self._config) if answer else []
+            for answer, image, nouns in zip(answers, images, labels, strict=True)
         ]
 
     def _run_network(self, batch: Sequence[_ImagePrompt], images: Sequence[PreparedImage]) -> Tensor:
@@ -120,15 +120,19 @@ def best_labels(logits: Tensor, owners: Tensor, labels: int) -> tuple[Tensor, Te
     return best.values.sigmoid(), best.indices
 
 
-def select_boxes(answer: Tensor, image: PreparedImage, config: DetectConfig) -> list[DetectedBox]:
-    """Return the boxes of one image that pass the threshold and suppression, best first.
+def select_boxes(answer: Tensor, image: PreparedImage, nouns: Sequence[str], config: DetectConfig) -> list[DetectedBox]:
+    """Return the boxes of one image that pass the threshold of their label and suppression, best first.
 
     Args:
         answer: [n, 6], as `score, label, cx, cy, w, h`; rows with values that are not finite are ignored.
+        image: the image.
+        nouns: its labels; `label` is an index among them.
+        config: thresholds and suppression.
     """
     scores, labels, boxes = answer[:, 0], answer[:, 1].int(), _pixels(answer[:, 2:], image)
+    thresholds = answer.new_tensor([config.label_thresholds.get(noun, config.box_threshold) for noun in nouns])
     real = answer.isfinite().all(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    good = real & (scores >= config.box_threshold)
+    good = real & (scores >= thresholds[labels])
     order = torch.nonzero(good)[:, 0]
     order = order[scores[order].argsort(descending=True, stable=True)]
     order = order[nms(boxes[order], scores[order], config.nms_iou)]

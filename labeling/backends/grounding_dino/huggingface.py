@@ -1,4 +1,7 @@
-"""Grounding DINO of transformers, and its checkpoint folders.
+"""Grounding DINO and MM Grounding DINO of transformers, and their checkpoint folders.
+
+The two differ in the bias of their contrastive embedding and in the weights of their heads. LLMDet is an MM Grounding
+DINO with other weights.
 
 The checkpoint's own image processor resizes and normalises. Its `do_pad` is not used: see `grounding_dino.detect`.
 """
@@ -8,20 +11,31 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, float32
-from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
+from transformers import (
+    AutoConfig,
+    GroundingDinoForObjectDetection,
+    GroundingDinoProcessor,
+    MMGroundingDinoForObjectDetection,
+    PreTrainedModel,
+)
 
 from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetector, prepare_image
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
 from labeling.backends.runtime import pretrained_source, torch_device
-from labeling.config import DetectConfig
+from labeling.config import DetectConfig, DetectorBackend
 from labeling.errors import BackendWeightsError
 from labeling.stages.networks import DetectedBox
 
 SETTING = "labeling.detect.checkpoint"
+NETWORKS: dict[DetectorBackend, type[PreTrainedModel]] = {
+    DetectorBackend.GROUNDING_DINO_HF: GroundingDinoForObjectDetection,
+    DetectorBackend.MM_GROUNDING_DINO: MMGroundingDinoForObjectDetection,
+}
+"""Class of the network of each backend."""
 
 
 class GroundingDinoHfDetector:
-    """Detector that runs Grounding DINO of transformers."""
+    """Detector that runs Grounding DINO or MM Grounding DINO of transformers."""
 
     def __init__(self, config: DetectConfig) -> None:
         """Load the weights.
@@ -49,13 +63,18 @@ class GroundingDinoHfDetector:
         return output.logits, output.pred_boxes
 
 
-def _load(config: DetectConfig) -> tuple[GroundingDinoProcessor, GroundingDinoForObjectDetection]:
-    name, revision = config.checkpoint, config.revision
+def _load(config: DetectConfig) -> tuple[GroundingDinoProcessor, PreTrainedModel]:
+    name, revision, network = config.checkpoint, config.revision, NETWORKS[config.backend]
     with pretrained_source(name, SETTING) as source:
+        described = AutoConfig.from_pretrained(source, revision=revision)
+        if not isinstance(described, network.config_class):
+            raise BackendWeightsError(
+                f"{SETTING}={name!r} holds a network of type {described.model_type!r}, but labeling.detect.backend="
+                f"{config.backend.value!r} loads {network.config_class.model_type!r}: give other weights or the other "
+                "backend"
+            )
         processor = GroundingDinoProcessor.from_pretrained(source, revision=revision)
-        net, loaded = GroundingDinoForObjectDetection.from_pretrained(
-            source, revision=revision, dtype=float32, output_loading_info=True
-        )
+        net, loaded = network.from_pretrained(source, revision=revision, dtype=float32, output_loading_info=True)
     if missing := sorted(loaded["missing_keys"]):
         raise BackendWeightsError(
             f"{SETTING}={name!r} lacks {len(missing)} weights of Grounding DINO, first {missing[0]}: "
@@ -64,7 +83,7 @@ def _load(config: DetectConfig) -> tuple[GroundingDinoProcessor, GroundingDinoFo
     return processor, net
 
 
-def _check_vocabulary(writer: PromptWriter, net: GroundingDinoForObjectDetection, config: DetectConfig) -> None:
+def _check_vocabulary(writer: PromptWriter, net: PreTrainedModel, config: DetectConfig) -> None:
     """Check that the delimiters have the token ids that the network expects; otherwise it would see one long phrase."""
     expected = tuple(net.model.special_tokens.tolist())
     if writer.delimiter_ids != expected:

@@ -145,14 +145,15 @@ def assert_alike(found: list[DetectedBox], others: list[DetectedBox], side_px: i
     assert np.abs(boxes - other_boxes).max() < 1e-3 * side_px
 
 
-BOTH = pytest.mark.parametrize("backend", list(DetectorBackend))
+BACKENDS = (DetectorBackend.GROUNDINGDINO, DetectorBackend.GROUNDING_DINO_HF)
+BOTH = pytest.mark.parametrize("backend", BACKENDS)
 IMAGES = [picture(500, 400, 0), picture(400, 500, 1), picture(500, 400, 2), picture(700, 300, 3), picture(500, 400, 4)]
 LABELS = [["dog", "fire hydrant"], ["cat"], ["red ball", "tree", "car", "house bird"], NOUNS, ["boat"]]
 
 
 def test_both_backends_agree_on_the_same_weights(detector: Callable[[DetectorBackend], Backend]) -> None:
     found = {}
-    for backend in DetectorBackend:
+    for backend in BACKENDS:
         net = detector(backend)
         found[backend] = net.detect([net.prepare(image) for image in IMAGES], LABELS)
     for one, other in zip(*found.values(), strict=True):

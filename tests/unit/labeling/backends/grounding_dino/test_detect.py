@@ -61,7 +61,9 @@ def test_a_box_belongs_to_its_best_label() -> None:
 
 
 def test_boxes_are_pixels_of_the_upright_image_and_clipped_to_it() -> None:
-    inside, across = select_boxes(answer((0.9, 3, 0.5, 0.5, 0.2, 0.4), (0.8, 0, 0.9, 0.1, 0.4, 0.6)), blank(), OPEN)
+    inside, across = select_boxes(
+        answer((0.9, 3, 0.5, 0.5, 0.2, 0.4), (0.8, 0, 0.9, 0.1, 0.4, 0.6)), blank(), NOUNS, OPEN
+    )
     assert (inside.label_index, inside.box) == (3, pytest.approx((80, 30, 120, 70)))
     assert across.box == pytest.approx((140, 0, 200, 40))
 
@@ -80,20 +82,26 @@ def test_boxes_are_pixels_of_the_upright_image_and_clipped_to_it() -> None:
 )
 def test_what_is_no_box_inside_the_image_is_left_out(row: tuple[float, ...]) -> None:
     good = (0.5, 1, 0.5, 0.5, 0.2, 0.2)
-    assert [f.label_index for f in select_boxes(answer(row, good), blank(), OPEN)] == [1]
-    assert select_boxes(answer(row), blank(), OPEN) == []
+    assert [f.label_index for f in select_boxes(answer(row, good), blank(), NOUNS, OPEN)] == [1]
+    assert select_boxes(answer(row), blank(), NOUNS, OPEN) == []
 
 
 def test_scores_below_the_threshold_are_left_out() -> None:
     rows = answer((0.249, 0, 0.2, 0.5, 0.1, 0.1), (0.25, 1, 0.5, 0.5, 0.1, 0.1), (0.9, 2, 0.8, 0.5, 0.1, 0.1))
-    kept = select_boxes(rows, blank(), DetectConfig(box_threshold=0.25))
+    kept = select_boxes(rows, blank(), NOUNS, DetectConfig(box_threshold=0.25))
     assert [f.label_index for f in kept] == [2, 1]
+
+
+def test_a_label_with_a_threshold_of_its_own_is_judged_by_it_alone() -> None:
+    rows = answer((0.1, 0, 0.2, 0.5, 0.1, 0.1), (0.5, 1, 0.5, 0.5, 0.1, 0.1), (0.5, 2, 0.8, 0.5, 0.1, 0.1))
+    config = DetectConfig(box_threshold=0.25, label_thresholds={"noun0": 0.05, "noun1": 0.6})
+    assert [f.label_index for f in select_boxes(rows, blank(), NOUNS, config)] == [2, 0]
 
 
 def test_of_overlapping_boxes_the_better_stays_whatever_its_label() -> None:
     rows = answer((0.6, 0, 0.5, 0.5, 0.4, 0.4), (0.7, 1, 0.52, 0.5, 0.4, 0.4), (0.5, 0, 0.1, 0.1, 0.1, 0.1))
-    assert [f.label_index for f in select_boxes(rows, blank(), DetectConfig(nms_iou=0.5))] == [1, 0]
-    assert [f.label_index for f in select_boxes(rows, blank(), DetectConfig(nms_iou=0.95))] == [1, 0, 0]
+    assert [f.label_index for f in select_boxes(rows, blank(), NOUNS, DetectConfig(nms_iou=0.5))] == [1, 0]
+    assert [f.label_index for f in select_boxes(rows, blank(), NOUNS, DetectConfig(nms_iou=0.95))] == [1, 0, 0]
 
 
 def test_sixty_nouns_in_several_prompts_are_all_found() -> None:
