@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from infra.storage import refuse_unwritable, storage_path
 from labeling.config import Executor, LabelingConfig, NounConfig, Stale, WeightsConfig, WeightsKind, Workers
+from labeling.correction.mask_job import MASKS, CorrectionMaskJob, mask_step
 from labeling.download.image_shards import images_stamp
 from labeling.download.lists.url_list import plan_urls
 from labeling.download.stage import download_shards
@@ -28,7 +29,8 @@ from labeling.execution.progress import ProgressCounter, show_progress
 from labeling.execution.record import RunRecord, record_run
 from labeling.execution.report import ShardReport
 from labeling.execution.run import ShardJob, gpus_per_node, run_job, torch_threads
-from labeling.finish import FinishJob, finish_stamp
+from labeling.finish import FinishJob, finish_stamp, stamp_of_settings
+from labeling.sdd.corrections import NO_CORRECTIONS, Corrections, read_corrections, refuse_unknown_images
 from labeling.sdd.membership import refuse_other_datasets, refuse_unlisted_files
 from labeling.sdd.schema import Layer, State
 from labeling.sdd.shards import ShardStore
@@ -85,6 +87,7 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
         ShardCorrupt: a file is damaged, or not part of the dataset.
         DeviceError: a stage requests GPUs that the Ray cluster lacks.
         ShardStale: other settings made some files, and `config.stale` is refuse. Raised before any work.
+        CorrectionError: a file of corrections is unusable, or corrects an image that the dataset lacks.
         StageFailed: a stage could not make its files.
     """
     config = with_absolute_paths(config)
@@ -94,10 +97,12 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
     shards = runner.submit("plan", plan_urls, config).result()
     refuse_unlisted_files(ShardStore(config.root))
     refuse_stale(config, steps, shards)
+    corrections = read_corrections(ShardStore(config.root))
+    refuse_unknown_images(ShardStore(config.root), corrections)
     stop = threading.Event()
     with record_run(config, steps, len(shards)) as record:
         try:
-            _make_parts(config, runner, steps, shards, record, stop)
+            _make_parts(config, runner, steps, shards, corrections, record, stop)
         except BaseException:  # an interrupt too
             stop.set()  # for tasks that run in parallel
             raise
@@ -109,6 +114,7 @@ def _make_parts(
     runner: TaskRunner,
     steps: Sequence[Step],
     shards: Sequence[str],
+    corrections: Corrections,
     record: RunRecord,
     stop: threading.Event,
 ) -> None:
@@ -123,7 +129,12 @@ def _make_parts(
             name = f"{step.stage.name}, part {n}"
             future = runner.submit(name, label_part, config, step, part, record.name, stop)
             record.add(step.stage.name, future.result())
-        record.add(Layer.SDD, runner.submit(f"rules, part {n}", finish_part, config, steps, part, stop).result())
+        corrected = {shard: corrections[shard] for shard in part if shard in corrections}
+        if corrected:
+            name = f"corrections, part {n}"
+            runner.submit(name, mask_corrections, config, steps, corrected, record.name, stop).result()
+        future = runner.submit(f"rules, part {n}", finish_part, config, steps, part, stop, corrected)
+        record.add(Layer.SDD, future.result())
 
 
 def with_absolute_paths(config: LabelingConfig) -> LabelingConfig:
@@ -177,12 +188,38 @@ def label_part(
     return _run(config, job, step.stage.name, step.reads[-1], shards, workers, stop)
 
 
+def mask_corrections(
+    config: LabelingConfig,
+    steps: Sequence[Step],
+    corrections: Corrections,
+    run: str,
+    stop: threading.Event | None = None,
+) -> list[ShardReport]:
+    """Make the masks of boxes that people drew in these shards."""
+    workers = config.workers.entities
+    job = CorrectionMaskJob(
+        step=mask_step(config.segment, (*steps[-1].reads, steps[-1].stage.name)),
+        root=config.root,
+        workers=workers,
+        run=run,
+        torch_threads=torch_threads(workers, config.executor),
+        replace=True,
+        corrections=corrections,
+    )
+    return _run(config, job, MASKS, Layer.ENTITIES, tuple(corrections), workers, stop)
+
+
 def finish_part(
-    config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str], stop: threading.Event | None = None
+    config: LabelingConfig,
+    steps: Sequence[Step],
+    shards: Sequence[str],
+    stop: threading.Event | None = None,
+    corrections: Corrections = NO_CORRECTIONS,
 ) -> list[ShardReport]:
     """Make sdd/ and ledger/ of these shards."""
     layers = (Layer.IMAGES, *(step.stage.name for step in steps))
-    job = FinishJob(root=config.root, rules=config.rules, layers=layers, replace=_may_replace(config))
+    replace = _may_replace(config)
+    job = FinishJob(root=config.root, rules=config.rules, layers=layers, replace=replace, corrections=corrections)
     return _run(config, job, Layer.LEDGER, Layer.URLS, shards, config.workers.sdd, stop)
 
 
@@ -270,7 +307,7 @@ def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step
         if (file := store.stamp(step.stage.name, shard)) and file.stamp not in parents:
             stale.append(step.stage.name)
     finished = {finish_stamp(config.rules, parent) for parent in parents}
-    if (file := store.stamp(Layer.LEDGER, shard)) and file.stamp not in finished:
+    if (file := store.stamp(Layer.LEDGER, shard)) and stamp_of_settings(file.stamp) not in finished:
         stale.append(Layer.SDD)
     return stale
 

@@ -3,6 +3,7 @@
     LabelingError
       BadInput             the list of URLs is unusable: no such file, no URL column, no rows
       BackendWeightsError  weights are missing, unreadable, or of another network
+      CorrectionError      a file of corrections is unusable, or corrects an image that the dataset lacks
       CutoutError          a photo cannot be cut out: no image, a mask of another size, a box outside
         NothingFound       the networks found no such subject in the photo
       DeviceError          a setting requests a GPU that does not exist
@@ -28,6 +29,10 @@ class BadInput(LabelingError):
 
 class BackendWeightsError(LabelingError):
     """Weights are missing, unreadable, or not those of the backend that loads them."""
+
+
+class CorrectionError(LabelingError):
+    """A file of corrections is unusable, or corrects an image that the dataset lacks."""
 
 
 class CutoutError(LabelingError):

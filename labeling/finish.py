@@ -6,54 +6,26 @@ finished.
 
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 from infra.storage import sweep
 from labeling.config import RulesConfig
+from labeling.correction.mask_job import read_segments
+from labeling.correction.replay import Outcome, corrections_by_key
 from labeling.errors import ShardCorrupt, StageFailed
 from labeling.execution.report import ShardReport, failure_report
-from labeling.rules import broken_rules, mask_fill
+from labeling.judgement import JudgedImage, Judgement, Labelled
+from labeling.sdd.corrections import NO_CORRECTIONS, Corrections, ReviewedCorrection, digest
 from labeling.sdd.lock import shard_lock
-from labeling.sdd.schema import (
-    Candidate,
-    Entity,
-    JudgedCandidate,
-    Layer,
-    LedgerRow,
-    ListedUrl,
-    RemovedNoun,
-    SddRow,
-    State,
-    Verdict,
-)
+from labeling.sdd.schema import Layer, LedgerRow, ListedUrl, RemovedNoun, SddRow, State, Verdict
 from labeling.sdd.shards import ShardStore
 from labeling.stages.nouns import NounStage
 from labeling.steps import stamp_of
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
-    """Columns that the rules read: all of `sdd/` except the entities."""
-
-    key: bytes
-    caption: str
-    candidates: tuple[Candidate, ...]
-    width_px: int
-    height_px: int
-    url: str
-    alt_text: str | None
-    aesthetic_score: float | None
-    punsafe: float | None
-    pwatermark: float | None
-    similarity: float | None
-    sha256: bytes
-    perceptual_hash: int
-    media_type: str
-    image: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,39 +37,6 @@ class TaggedCaption:
     removed_nouns: tuple[RemovedNoun, ...] | None
 
 
-class JudgedImage(NamedTuple):
-    """Columns of the ledger for an image that the rules judged."""
-
-    width_px: int | None
-    height_px: int | None
-    candidates: tuple[JudgedCandidate, ...]
-
-
-NOT_JUDGED = JudgedImage(None, None, ())
-"""Columns of the ledger for an image that the rules did not judge."""
-
-
-@dataclass
-class Judgement:
-    """Verdicts of the rules on the images of one shard, collected while its `sdd/` is written."""
-
-    rules: RulesConfig
-    images: dict[bytes, JudgedImage]
-    verdicts: dict[bytes, Verdict]
-
-    def rows(self, labelled: Iterator[Labelled]) -> Iterator[SddRow]:
-        """Judge the images and yield the rows of those that keep an entity."""
-        for image in labelled:
-            broken = broken_rules(image.candidates, image.width_px, image.height_px, self.rules)
-            judged = tuple(map(_judged_candidate, image.candidates, broken))
-            self.images[image.key] = JudgedImage(image.width_px, image.height_px, judged)
-            kept = [_entity(c) for c, names in zip(image.candidates, broken, strict=True) if not names]
-            if kept:
-                yield _sdd_row(image, kept)
-            else:
-                self.verdicts[image.key] = _drop_verdict(broken)
-
-
 @dataclass
 class FinishJob:
     """Job that makes `sdd/` and `ledger/`, shard by shard."""
@@ -107,6 +46,8 @@ class FinishJob:
     layers: tuple[str, ...]
     """Layers from images/ to entities/, whose stages may have refused an image."""
     replace: bool = False
+    corrections: Corrections = field(default_factory=lambda: NO_CORRECTIONS)
+    """Corrections of people by shard. The masks of their boxes must exist: see `labeling.correction.mask_job`."""
 
     name: ClassVar[str] = Layer.SDD
     device: ClassVar[None] = None
@@ -131,7 +72,7 @@ class FinishJob:
     def expected_stamp(self, shard: str) -> str | None:
         """Return the stamp that the shard's files will have; None if its entities do not exist yet."""
         parent = ShardStore(self.root).stamp(self.layers[-1], shard)
-        return finish_stamp(self.rules, parent.stamp) if parent else None
+        return finish_stamp(self.rules, parent.stamp, self.corrections.get(shard, ())) if parent else None
 
     def _make(self, shard: str) -> ShardReport:
         store = ShardStore(self.root)
@@ -145,19 +86,56 @@ class FinishJob:
                 return ShardReport(stage=Layer.SDD, shard=shard, counts=ledger.counts, reused=True)
             for layer in (Layer.SDD, Layer.LEDGER):
                 if not self.replace:
-                    store.has(layer, shard, stamp)
+                    _refuse_other_settings(store, layer, shard, stamp)
                 sweep(store.path(layer, shard))
-            judgement = Judgement(self.rules, {}, {})
-            rows = judgement.rows(store.read(Labelled, self.layers, shard))
+            corrections = self.corrections.get(shard, ())
+            segments = read_segments(store, shard) if corrections else {}
+            judgement = Judgement(self.rules, corrections_by_key(corrections), segments)
+            rows = judgement.rows_of(store.read(Labelled, self.layers, shard))
             store.write(Layer.SDD, shard, rows, SddRow, stamp, replace=True)
             rows_of_ledger = _ledger_rows(store, shard, self.layers, judgement)
             counts = store.write(Layer.LEDGER, shard, rows_of_ledger, LedgerRow, stamp, replace=True)
+            _log_corrections(shard, judgement.images)
         return ShardReport(stage=Layer.SDD, shard=shard, counts=counts, seconds=time.monotonic() - start)
 
 
-def finish_stamp(rules: RulesConfig, parent: str) -> str:
-    """Return the stamp of `sdd/` and `ledger/` that are made from an entities/ file stamped `parent`."""
-    return stamp_of(Layer.SDD, rules.fingerprint(), parent)
+def finish_stamp(rules: RulesConfig, parent: str, corrections: Sequence[ReviewedCorrection] = ()) -> str:
+    """Return the stamp of `sdd/` and `ledger/` that are made from an entities/ file stamped `parent`.
+
+    Corrections are a suffix, so that `stamp_of_settings` tells a file with other corrections from one of other rules.
+    """
+    stamp = stamp_of(Layer.SDD, rules.fingerprint(), parent)
+    return f"{stamp}-{digest(corrections)}" if corrections else stamp
+
+
+def stamp_of_settings(stamp: str) -> str:
+    """Return the part of a stamp of `finish_stamp` that does not depend on corrections."""
+    return stamp.partition("-")[0]
+
+
+def _refuse_other_settings(store: ShardStore, layer: str, shard: str, stamp: str) -> None:
+    """Check that a file, if it exists, was made under the settings of `stamp`; its corrections may be others.
+
+    Raises:
+        ShardStale: it was not.
+        ShardCorrupt: it belongs to another dataset.
+    """
+    former = store.stamp(layer, shard)
+    if former is None or stamp_of_settings(former.stamp) != stamp_of_settings(stamp):
+        store.has(layer, shard, stamp)
+
+
+def _log_corrections(shard: str, images: Mapping[bytes, JudgedImage]) -> None:
+    """Log the number of corrections by outcome, and name those that could not be applied."""
+    outcomes: Counter[str] = Counter()
+    for key, image in images.items():
+        for each in image.corrections or ():
+            outcomes[each.outcome] += 1
+            if each.outcome not in (Outcome.APPLIED, Outcome.SUPERSEDED):
+                log.warning("correction of %s, %s (%s): %s", key.hex(), each.label, each.review, each.outcome)
+    if outcomes:
+        counts = ", ".join(f"{number} {outcome.replace('_', ' ')}" for outcome, number in outcomes.items())
+        log.info("%s: corrections: %s", shard, counts)
 
 
 def _ledger_rows(store: ShardStore, shard: str, layers: tuple[str, ...], judgement: Judgement) -> Iterator[LedgerRow]:
@@ -171,7 +149,7 @@ def _ledger_rows(store: ShardStore, shard: str, layers: tuple[str, ...], judgeme
         if listed.key not in refused and listed.key not in judgement.images:
             raise ShardCorrupt(f"shard {shard}: no layer has a verdict on {listed.key.hex()} ({listed.url})")
         stage, verdict = refused.get(listed.key, (Layer.SDD, kept))
-        image = judgement.images.get(listed.key, NOT_JUDGED)
+        image = judgement.image(listed.key)
         yield _ledger_row(listed, stage, verdict, image, removed.get(listed.key))
 
 
@@ -190,60 +168,5 @@ def _ledger_row(
         detail=verdict.detail,
         candidates=image.candidates,
         removed_nouns=removed,
-    )
-
-
-def _drop_verdict(broken: list[tuple[str, ...]]) -> Verdict:
-    """Return the verdict on an image without an entity, by the first rule of the candidate that breaks fewest."""
-    if not broken:
-        return Verdict(state=State.DROPPED, reason="no_candidate")
-    fewest = min(broken, key=len)
-    return Verdict(state=State.DROPPED, reason=fewest[0], detail="; ".join(" ".join(names) for names in broken)[:500])
-
-
-def _judged_candidate(candidate: Candidate, broken: tuple[str, ...]) -> JudgedCandidate:
-    segment = candidate.segment
-    return JudgedCandidate(
-        label=candidate.label,
-        score=candidate.score,
-        box=candidate.box,
-        mask_fill=None if segment is None else mask_fill(candidate.box, segment),
-        predicted_iou=None if segment is None else segment.predicted_iou,
-        stability=None if segment is None else segment.stability,
-        broken=broken,
-    )
-
-
-def _entity(candidate: Candidate) -> Entity:
-    assert candidate.segment is not None, "a candidate without a mask breaks the rule no_mask"
-    return Entity(
-        label=candidate.label,
-        span_start=candidate.span_start,
-        span_end=candidate.span_end,
-        score=candidate.score,
-        box=candidate.box,
-        mask=candidate.segment.mask,
-        mask_area_px=candidate.segment.area_px,
-        predicted_iou=candidate.segment.predicted_iou,
-        stability=candidate.segment.stability,
-    )
-
-
-def _sdd_row(image: Labelled, entities: list[Entity]) -> SddRow:
-    return SddRow(
-        key=image.key,
-        caption=image.caption,
-        entities=tuple(sorted(entities, key=lambda e: e.box.area_px, reverse=True)),
-        width_px=image.width_px,
-        height_px=image.height_px,
-        url=image.url,
-        alt_text=image.alt_text,
-        aesthetic_score=image.aesthetic_score,
-        punsafe=image.punsafe,
-        pwatermark=image.pwatermark,
-        similarity=image.similarity,
-        sha256=image.sha256,
-        perceptual_hash=image.perceptual_hash,
-        media_type=image.media_type,
-        image=image.image,
+        corrections=image.corrections,
     )

@@ -51,6 +51,10 @@ CREATE VIEW IF NOT EXISTS broken_rules AS
     SELECT rule, count(*) AS candidates FROM (SELECT unnest(broken) AS rule FROM candidates)
     GROUP BY rule ORDER BY candidates DESC, rule;
 
+-- Corrections of people that a build has taken in, and what became of each.
+CREATE VIEW IF NOT EXISTS corrections AS
+    SELECT key, correction.* FROM (SELECT key, unnest(corrections) AS correction FROM ledger);
+
 -- Nouns of captions that were not looked for: stop_word and stop_phrase are lists of labeling.nouns, and the label of a
 -- repeated one belongs to an earlier noun of its caption.
 CREATE VIEW IF NOT EXISTS removed_nouns AS

@@ -4,7 +4,6 @@ They are stages like any other, so worker processes, verdicts, stamps and resumi
 labels of an image from the index of the import by its URL.
 """
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from labeling.sdd.schema import (
     RemovedNoun,
     Segment,
 )
+from labeling.sdd.spans import label_span
 from labeling.stages.base import Drop
 from labeling.stages.networks import Prepared, Segmenter
 from labeling.stages.segment import SegmentInput, SegmentQuery, SegmentStage
@@ -249,8 +249,7 @@ def _kept(placed: Sequence[PlacedLabel]) -> list[PlacedLabel]:
 
 def _noun(label: str, caption: str) -> Noun:
     """Return a label with its place in the caption; the whole caption if it does not occur in it."""
-    found = re.search(rf"(?<!\w){re.escape(label)}(?!\w)", caption, re.IGNORECASE)
-    start, end = found.span() if found else (0, len(caption))
+    start, end = label_span(label, caption)
     return Noun(label=label, span_start=start, span_end=end)
 
 

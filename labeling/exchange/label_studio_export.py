@@ -7,6 +7,7 @@
 https://labelstud.io/guide/predictions
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,10 +16,9 @@ from xml.sax.saxutils import quoteattr
 from labeling.exchange.examples import Examples
 from labeling.exchange.export_folder import write_image
 from labeling.sdd.arrow import Record
+from labeling.sdd.corrections import SeenEntity
 from labeling.sdd.schema import Entity, SddRow
 
-REGION = "entity-"
-"""Beginning of the id of a region; the index of the entity follows."""
 _LOCAL_FILE = "/data/local-files/?d=images/"
 
 
@@ -33,18 +33,24 @@ def export_label_studio(examples: Examples, out: Path) -> None:
         tasks.write("\n]\n")
 
 
+def region_id(entity: Entity) -> str:
+    """Return the id of an entity's region: it is the same as long as label and box are."""
+    seen = SeenEntity(label=entity.label, box=entity.box)
+    return f"entity-{hashlib.sha256(repr(seen).encode()).hexdigest()[:12]}"
+
+
 def _task(row: SddRow, file_name: str) -> Record:
-    regions = [_region(index, entity, row) for index, entity in enumerate(row.entities)]
+    regions = [_region(entity, row) for entity in row.entities]
     return {
         "data": {"image": f"{_LOCAL_FILE}{file_name}", "caption": row.caption, "key": row.key.hex()},
         "predictions": [{"model_version": "subject-diffusion", "result": regions}],
     }
 
 
-def _region(index: int, entity: Entity, row: SddRow) -> Record:
+def _region(entity: Entity, row: SddRow) -> Record:
     box = entity.box
     return {
-        "id": f"{REGION}{index}",
+        "id": region_id(entity),
         "from_name": "label",
         "to_name": "image",
         "type": "rectanglelabels",

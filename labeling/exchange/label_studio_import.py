@@ -9,15 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from infra.storage import publish
 from labeling.errors import ExchangeError
-from labeling.exchange.label_studio_export import REGION
-from labeling.sdd.arrow import record_of, schema_of
-from labeling.sdd.corrections import CORRECTIONS, Action, Correction
+from labeling.exchange.label_studio_export import region_id
+from labeling.sdd.corrections import Action, Correction, SeenEntity, write_corrections
 from labeling.sdd.membership import own_shards
 from labeling.sdd.schema import Box, Entity, Layer
 from labeling.sdd.shards import ShardStore
@@ -102,13 +98,10 @@ def import_corrections(source: Path, root: str) -> dict[str, int]:
     for shard in own_shards(store, Layer.SDD):
         for image in store.read(ReviewedImage, (Layer.SDD,), shard):
             if review := reviews.pop(image.key, None):
-                corrections += _corrections(image, review, source)
+                corrections += _corrections(image, shard, review, source)
     if reviews:
         raise ExchangeError(f"{source}: {root} lacks {len(reviews)} of its images, first {min(reviews).hex()}")
-    rows = [record_of(each) for each in sorted(corrections, key=lambda each: each.key)]
-    table = pa.Table.from_pylist(rows, schema=schema_of(Correction))
-    path = store.root / CORRECTIONS / f"{source.stem}.parquet"
-    publish(path, lambda file: pq.write_table(table, file), replace=True)
+    write_corrections(store, source.stem, corrections)
     actions = [each.action for each in corrections]
     return {action.value: actions.count(action) for action in Action}
 
@@ -127,16 +120,17 @@ def _read_reviews(source: Path) -> dict[bytes, _Annotation]:
     return {bytes.fromhex(key): annotations[-1] for key, annotations in finished.items() if annotations}
 
 
-def _corrections(image: ReviewedImage, review: _Annotation, source: Path) -> Iterator[Correction]:
+def _corrections(image: ReviewedImage, shard: str, review: _Annotation, source: Path) -> Iterator[Correction]:
     regions = [_region(region, image, source) for region in review.result if region.type == "rectanglelabels"]
     matched = match(regions, image.entities)
     author = review.completed_by
     name = author.email if isinstance(author, _Author) else None if author is None else str(author)
 
-    def correction(entity: int | None, action: Action, label: str | None, box: Box | None) -> Correction:
+    def correction(entity: Entity | None, action: Action, label: str | None, box: Box | None) -> Correction:
         return Correction(
             key=image.key,
-            entity=entity,
+            shard=shard,
+            entity=None if entity is None else SeenEntity(label=entity.label, box=entity.box),
             action=action,
             label=label,
             box=box,
@@ -148,12 +142,12 @@ def _corrections(image: ReviewedImage, review: _Annotation, source: Path) -> Ite
     for index, entity in enumerate(image.entities):
         region = matched.get(index)
         if region is None:
-            yield correction(index, Action.REMOVED, None, None)
+            yield correction(entity, Action.REMOVED, None, None)
             continue
         if region.label != entity.label:
-            yield correction(index, Action.RELABELLED, region.label, None)
+            yield correction(entity, Action.RELABELLED, region.label, None)
         if not _is_same_box(region.box, entity.box):
-            yield correction(index, Action.MOVED, None, region.box)
+            yield correction(entity, Action.MOVED, None, region.box)
     for region in regions:
         if region not in matched.values():
             yield correction(None, Action.ADDED, region.label, region.box)
@@ -161,7 +155,7 @@ def _corrections(image: ReviewedImage, review: _Annotation, source: Path) -> Ite
 
 def match(regions: Sequence[Region], entities: Sequence[Entity]) -> Mapping[int, Region]:
     """Return the region of each entity by its index: by the region's id, then by overlap, the largest first."""
-    known = {f"{REGION}{index}": index for index in range(len(entities))}
+    known = {region_id(entity): index for index, entity in enumerate(entities)}
     matched = {known[region.id]: region for region in regions if region.id in known}
     rest = [region for region in regions if region.id not in known]
     pairs = [

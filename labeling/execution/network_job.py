@@ -1,6 +1,7 @@
 """Makes the files of one stage, shard by shard, with the stage's network in a worker process."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -8,6 +9,7 @@ from infra.storage import sweep
 from labeling.config import Device, Workers
 from labeling.errors import StageFailed
 from labeling.execution.journal import Journal, journal_path
+from labeling.execution.messages import KeyedRow
 from labeling.execution.process import StageProcess
 from labeling.execution.report import ShardReport, failure_report
 from labeling.execution.supervisor import ShardPass
@@ -81,6 +83,10 @@ class NetworkJob:
         parent = ShardStore(self.root).stamp(self.step.reads[-1], shard)
         return self.step.stamp(parent.stamp) if parent else None
 
+    def rows(self, store: ShardStore, shard: str) -> Iterator[KeyedRow]:
+        """Yield the rows of the shard that the stage gets, in the order of their keys."""
+        yield from store.read(self.step.stage.reads, self.step.reads, shard)
+
     def _make(self, shard: str) -> ShardReport:
         store, stage = ShardStore(self.root), self.step.stage
         with shard_lock(store.root, stage.name, shard):
@@ -99,7 +105,7 @@ class NetworkJob:
             shard_pass = ShardPass(self._process(), journal)
             start = time.monotonic()
             try:
-                rows = shard_pass.outcomes(store.read(stage.reads, self.step.reads, shard))
+                rows = shard_pass.outcomes(self.rows(store, shard))
                 counts = store.write_outcomes(stage.name, shard, rows, stage.writes, stamp, replace=self.replace)
             except FileExistsError:  # object stores have no locks: another process made the file meanwhile
                 store.has(stage.name, shard, stamp)

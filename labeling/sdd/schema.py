@@ -13,10 +13,10 @@ from typing import Annotated
 
 from labeling.sdd.arrow import Float32, FormerName, Int32, Int64, Key, Label, LargeBytes, Sha256
 
-VERSION = 2
-READABLE = (1, VERSION)
+VERSION = 3
+READABLE = (1, 2, VERSION)
 """Versions that this program reads. Version 1 named a noun's span `start` and `end` (a keyword of SQL), and its ledger
-had no image sizes, no removed nouns and no scores of the segmenter."""
+had no image sizes, no removed nouns and no scores of the segmenter. The ledger of version 2 had no corrections."""
 SpanStart = Annotated[Int32, FormerName("start")]
 SpanEnd = Annotated[Int32, FormerName("end")]
 
@@ -204,6 +204,27 @@ class JudgedCandidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedCorrection:
+    """A correction of a person, and what became of it: see `labeling.sdd.corrections`."""
+
+    action: Label
+    """moved, relabelled, removed or added."""
+    outcome: Label
+    """applied; superseded by a later correction; no_entity: the image has no such entity; box_outside: the box covers
+    nothing of the image; not_labelled: a stage refused the image."""
+    label: Label
+    """Label of the entity, after a correction of the label."""
+    box: Box
+    """Box of the entity, after a correction of the box."""
+    author: str | None
+    """Name of the person."""
+    made_at: str | None
+    """Time of the correction in ISO 8601."""
+    review: Label
+    """Name of the file in corrections/, without its suffix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListedUrl:
     """`urls/`: a row of the input list."""
 
@@ -320,6 +341,9 @@ class LedgerRow:
     """Reason of the verdict; empty for a kept image."""
     detail: str
     candidates: tuple[JudgedCandidate, ...]
-    """Every candidate with the rules that it breaks, kept or not; empty before detection."""
+    """Every candidate with the rules that it breaks, kept or not; empty before detection. Corrected ones are as they
+    are after the corrections, and one that a person removed has `removed` in place of the rules."""
     removed_nouns: tuple[RemovedNoun, ...] | None
     """Nouns of the caption that the detector did not look for; None without a caption, or in version 1."""
+    corrections: tuple[JudgedCorrection, ...] | None = None
+    """Corrections of the image by people, the earliest first; None without any, or before version 3."""

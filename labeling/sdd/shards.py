@@ -271,7 +271,7 @@ class ShardStore:
         version, existing = next(self._formats(layer, without=shard), (VERSION, schema))
         if version == VERSION:
             return Format(schema, VERSION, {})
-        return Format(existing.remove_metadata(), version, former_names(row))
+        return Format(existing.remove_metadata(), version, former_names(row) if version == 1 else {})
 
     def _formats(self, layer: str, without: str = "") -> Iterator[tuple[int, pa.Schema]]:
         """Yield version and schema of the layer's files except one; damaged files are refused when they are read."""

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +14,8 @@ from labeling.errors import ExchangeError
 from labeling.exchange.export import export_dataset
 from labeling.exchange.formats import ExportFormat
 from labeling.exchange.label_studio_import import import_corrections
-from tests.datasets import dataset_of_two
+from tests.datasets import NEXT, dataset_of_two
+from tests.factories import SHARD
 from tests.unit.labeling.exchange.test_coco_export import rows_of
 
 BIRD = {"x": 50.0, "y": 50.0, "width": 25.0, "height": 25.0, "rotation": 0, "rectanglelabels": ["bird"]}
@@ -80,18 +82,19 @@ def test_each_change_is_a_correction_with_author_and_time(tmp_path, tasks):
     first, _ = annotate(task, completed_by={"id": 7, "email": "eve@example.com"})
     task["annotations"][0]["result"] = [first, {"id": "new", "type": "rectanglelabels", "value": BIRD}]
     first["value"] |= {"x": first["value"]["x"] + 10, "rectanglelabels": ["wolf"]}
-    index = int(first["id"].removeprefix("entity-"))
+    entity, other = next(row for row in rows_of(tmp_path / "sdd") if row.key.hex() == task["data"]["key"]).entities
     found = corrections(tmp_path, tasks)
-    assert [(row["action"], row["entity"], row["label"]) for row in found] == [
-        ("relabelled", index, "wolf"),
-        ("moved", index, None),
-        ("removed", 1 - index, None),
+    assert [(row["action"], row["entity"] and row["entity"]["label"], row["label"]) for row in found] == [
+        ("relabelled", entity.label, "wolf"),
+        ("moved", entity.label, None),
+        ("removed", other.label, None),
         ("added", None, "bird"),
     ]
+    assert found[0]["entity"]["box"] == found[1]["entity"]["box"] == asdict(entity.box)
+    assert {row["shard"] for row in found} == {NEXT if task["data"]["key"] > "00" * 15 + "14" else SHARD}
     assert {(row["key"].hex(), row["author"], row["made_at"]) for row in found} == {
         (task["data"]["key"], "eve@example.com", "2026-01-02T03:04:05Z")
     }
-    entity = next(row for row in rows_of(tmp_path / "sdd") if row.key.hex() == task["data"]["key"]).entities[index]
     assert found[1]["box"]["x0"] == pytest.approx(entity.box.x0 + 6.4, abs=1e-4)
     assert found[3]["box"] == {"x0": 32.0, "y0": 24.0, "x1": 48.0, "y1": 36.0}
 

@@ -12,13 +12,29 @@ from labeling.download.fetching.fetch import host_of
 from labeling.errors import LabelingError, ShardCorrupt
 from labeling.finish import FinishJob
 from labeling.sdd import masks
+from labeling.sdd.corrections import Action, Correction, ReviewedCorrection, SeenEntity
 from labeling.sdd.query import connect, funnel, refuse_writes
 from labeling.sdd.schema import VERSION, ListedUrl, Mask
 from labeling.sdd.shards import ShardStore
-from tests.factories import SHARD, entity, finished, image, key, labelled, listed, refused, sdd_row
+from tests.factories import DOG, SHARD, entity, finished, image, key, labelled, listed, refused, sdd_row
 
 NOT_RECORDED = {1: {"removed_nouns"}}
 """Views that are empty over a dataset of a version."""
+NO_SUCH_ENTITY = ReviewedCorrection(
+    Correction(
+        key=key(1),
+        shard=SHARD,
+        entity=SeenEntity(label="wolf", box=DOG.box),
+        action=Action.REMOVED,
+        label=None,
+        box=None,
+        mask=None,
+        author="eve",
+        made_at=None,
+    ),
+    "first",
+)
+"""A correction that changes nothing."""
 OLD = Path(__file__).parents[3] / "golden" / "sdd_version_1"
 
 
@@ -41,7 +57,8 @@ def root(version, tmp_path_factory) -> str:
 
 def finish(root: Path) -> None:
     layers = ("images", "captions", "nouns", "detections", "entities")
-    assert FinishJob(root=str(root), rules=RulesConfig(), layers=layers).make(SHARD).error is None
+    job = FinishJob(root=str(root), rules=RulesConfig(), layers=layers, corrections={SHARD: [NO_SUCH_ENTITY]})
+    assert job.make(SHARD).error is None
 
 
 @pytest.fixture

@@ -244,7 +244,7 @@ def corrupt(path, how):
     elif how == "foreign":
         pq.write_table(pa.table({"key": [1]}), path)
     elif how == "version":
-        path.write_bytes(re.sub(rb"(version\x18.)2", rb"\g<1>9", whole, count=1))
+        path.write_bytes(re.sub(rb"(version\x18.)\d", rb"\g<1>9", whole, count=1))
 
 
 @pytest.mark.parametrize(

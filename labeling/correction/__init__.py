@@ -1,0 +1,1 @@
+"""Corrections of people, taken into the dataset at the next build."""

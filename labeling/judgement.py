@@ -1,0 +1,181 @@
+"""The rules of App. B.1 and the corrections of people, applied to the images of a shard.
+
+A correction changes the entities that it names and no others: an entity that a person moved, relabelled or added is
+judged by the rules as if it were alone in its image, and all others as if there were no corrections.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from labeling.config import RulesConfig
+from labeling.correction.mask_job import MASKS
+from labeling.correction.replay import CorrectedCandidate, CorrectedImage, Outcome, correct_image, judged
+from labeling.errors import ShardCorrupt
+from labeling.rules import broken_rules, mask_fill
+from labeling.sdd.corrections import REMOVED, ReviewedCorrection
+from labeling.sdd.schema import (
+    Candidate,
+    Entity,
+    JudgedCandidate,
+    JudgedCorrection,
+    SddRow,
+    Segment,
+    State,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Columns that the rules read: all of `sdd/` except the entities."""
+
+    key: bytes
+    caption: str
+    candidates: tuple[Candidate, ...]
+    width_px: int
+    height_px: int
+    url: str
+    alt_text: str | None
+    aesthetic_score: float | None
+    punsafe: float | None
+    pwatermark: float | None
+    similarity: float | None
+    sha256: bytes
+    perceptual_hash: int
+    media_type: str
+    image: bytes
+
+
+class JudgedImage(NamedTuple):
+    """Columns of the ledger for an image that the rules judged."""
+
+    width_px: int | None
+    height_px: int | None
+    candidates: tuple[JudgedCandidate, ...]
+    corrections: tuple[JudgedCorrection, ...] | None = None
+
+
+NOT_JUDGED = JudgedImage(None, None, ())
+"""Columns of the ledger for an image that the rules did not judge."""
+
+
+@dataclass
+class Judgement:
+    """Verdicts of the rules on the images of one shard, collected while its `sdd/` is written."""
+
+    rules: RulesConfig
+    corrections: Mapping[bytes, Sequence[ReviewedCorrection]]
+    """Corrections of the images, by key."""
+    segments: Mapping[bytes, Sequence[Segment | None]]
+    """Masks of the boxes that people drew, by key."""
+    images: dict[bytes, JudgedImage] = field(default_factory=dict)
+    verdicts: dict[bytes, Verdict] = field(default_factory=dict)
+
+    def rows_of(self, labelled: Iterator[Labelled]) -> Iterator[SddRow]:
+        """Judge the images and yield the rows of those that keep an entity."""
+        for image in labelled:
+            candidates, broken, corrections = self._judge(image)
+            judged = tuple(map(_judged_candidate, candidates, broken))
+            self.images[image.key] = JudgedImage(image.width_px, image.height_px, judged, corrections)
+            kept = [_entity(c) for c, names in zip(candidates, broken, strict=True) if not names]
+            if kept:
+                yield _sdd_row(image, kept)
+            else:
+                self.verdicts[image.key] = _drop_verdict(broken)
+
+    def image(self, key: bytes) -> JudgedImage:
+        """Return the columns of the ledger for an image, also for one that the rules did not judge."""
+        if key not in self.images and key in self.corrections:
+            corrections = tuple(judged(each, Outcome.NOT_LABELLED) for each in self.corrections[key])
+            self.images[key] = NOT_JUDGED._replace(corrections=corrections)
+        return self.images.get(key, NOT_JUDGED)
+
+    def _judge(
+        self, image: Labelled
+    ) -> tuple[Sequence[Candidate], list[tuple[str, ...]], tuple[JudgedCorrection, ...] | None]:
+        """Return the candidates after the corrections, the rules that each breaks, and the judged corrections."""
+        broken = broken_rules(image.candidates, image.width_px, image.height_px, self.rules)
+        if image.key not in self.corrections:
+            return image.candidates, broken, None
+        corrected = self._corrected(image)
+        more = [()] * (len(corrected.candidates) - len(broken))
+        broken = [
+            self._broken(each, by_networks, image)
+            for each, by_networks in zip(corrected.candidates, [*broken, *more], strict=True)
+        ]
+        return [each.candidate for each in corrected.candidates], broken, corrected.corrections
+
+    def _corrected(self, image: Labelled) -> CorrectedImage:
+        corrected = correct_image(image, self.corrections[image.key])
+        wanted = len(corrected.without_mask)
+        segments = self.segments.get(image.key) or [None] * wanted
+        if len(segments) != wanted:
+            raise ShardCorrupt(f"{MASKS}/ has {len(segments)} masks of {image.key.hex()}, not {wanted}: move it away")
+        return corrected.with_segments(segments)
+
+    def _broken(self, corrected: CorrectedCandidate, by_networks: tuple[str, ...], image: Labelled) -> tuple[str, ...]:
+        if corrected.is_removed:
+            return (REMOVED,)
+        if not corrected.is_corrected:
+            return by_networks
+        return broken_rules([corrected.candidate], image.width_px, image.height_px, self.rules)[0]
+
+
+def _drop_verdict(broken: list[tuple[str, ...]]) -> Verdict:
+    """Return the verdict on an image without an entity, by the first rule of the candidate that breaks fewest.
+
+    An image of which a person removed an entity is dropped for that.
+    """
+    if not broken:
+        return Verdict(state=State.DROPPED, reason="no_candidate")
+    fewest = min(broken, key=lambda names: (REMOVED not in names, len(names)))
+    return Verdict(state=State.DROPPED, reason=fewest[0], detail="; ".join(" ".join(names) for names in broken)[:500])
+
+
+def _judged_candidate(candidate: Candidate, broken: tuple[str, ...]) -> JudgedCandidate:
+    segment = candidate.segment
+    return JudgedCandidate(
+        label=candidate.label,
+        score=candidate.score,
+        box=candidate.box,
+        mask_fill=None if segment is None else mask_fill(candidate.box, segment),
+        predicted_iou=None if segment is None else segment.predicted_iou,
+        stability=None if segment is None else segment.stability,
+        broken=broken,
+    )
+
+
+def _entity(candidate: Candidate) -> Entity:
+    assert candidate.segment is not None, "a candidate without a mask breaks the rule no_mask"
+    return Entity(
+        label=candidate.label,
+        span_start=candidate.span_start,
+        span_end=candidate.span_end,
+        score=candidate.score,
+        box=candidate.box,
+        mask=candidate.segment.mask,
+        mask_area_px=candidate.segment.area_px,
+        predicted_iou=candidate.segment.predicted_iou,
+        stability=candidate.segment.stability,
+    )
+
+
+def _sdd_row(image: Labelled, entities: list[Entity]) -> SddRow:
+    return SddRow(
+        key=image.key,
+        caption=image.caption,
+        entities=tuple(sorted(entities, key=lambda e: e.box.area_px, reverse=True)),
+        width_px=image.width_px,
+        height_px=image.height_px,
+        url=image.url,
+        alt_text=image.alt_text,
+        aesthetic_score=image.aesthetic_score,
+        punsafe=image.punsafe,
+        pwatermark=image.pwatermark,
+        similarity=image.similarity,
+        sha256=image.sha256,
+        perceptual_hash=image.perceptual_hash,
+        media_type=image.media_type,
+        image=image.image,
+    )
