@@ -40,12 +40,14 @@ class DetectorBackend(StrEnum):
 
 
 class SegmenterBackend(StrEnum):
-    """Library that runs SAM."""
+    """Network that segments boxes, and the library that runs it."""
 
     SEGMENT_ANYTHING = "segment_anything"
-    """The segment-anything package and its checkpoint files."""
+    """SAM by the segment-anything package, from its checkpoint files."""
     SAM_HF = "sam_hf"
-    """transformers and its checkpoint folders."""
+    """SAM by transformers, from its checkpoint folders."""
+    SAM2 = "sam2"
+    """SAM 2 and SAM 2.1 by transformers, from their checkpoint folders."""
 
 
 class NounForm(StrEnum):
@@ -324,16 +326,17 @@ class RulesConfig(BoxRules):
 
 
 class SegmentConfig(NetworkConfig):
-    """Settings of the segmenter, SAM."""
+    """Settings of the segmenter, SAM by default."""
 
     weights: ClassVar[tuple[Weights, ...]] = (
         Weights("checkpoint", WeightsKind.FOLDER, SegmenterBackend.SAM_HF, revision="revision"),
+        Weights("checkpoint", WeightsKind.FOLDER, SegmenterBackend.SAM2, revision="revision"),
         Weights("checkpoint", WeightsKind.FILE, SegmenterBackend.SEGMENT_ANYTHING),
     )
     backend: SegmenterBackend = SegmenterBackend.SAM_HF
-    """Library that runs the network."""
+    """Network, and the library that runs it."""
     checkpoint: str = "facebook/sam-vit-huge"
-    """Weights. sam_hf: a local folder or a hub id. segment_anything: the path of a `.pth` file."""
+    """Weights. segment_anything: the path of a `.pth` file. Other backends: a local folder or a hub id."""
     revision: str = "main"
     """Revision of the hub id."""
     floor: BoxRules = BoxRules()

@@ -156,20 +156,21 @@ def read_settings(path: Path) -> Mapping[str, object]:
     return content
 
 
-def require_network(path: Path, key: str, name: str) -> None:
+def require_network(path: Path, key: str, *names: str) -> None:
     """Check the kind of network in a file of settings.
 
     Args:
         path: file of settings.
         key: setting with the kind of network: `model_type` or `_class_name`.
-        name: its expected value.
+        names: its expected values.
 
     Raises:
         WeightsFault: the file is missing, damaged, or of another network.
     """
     found = read_settings(path).get(key)
-    if found != name:
-        raise WeightsFault(WeightsState.OTHER, f"{path} describes a network of type {found!r}, not {name!r}")
+    if found not in names:
+        expected = " or ".join(map(repr, names))
+        raise WeightsFault(WeightsState.OTHER, f"{path} describes a network of type {found!r}, not {expected}")
 
 
 def require_files(folder: Path, choices: Sequence[Sequence[str]]) -> None:

@@ -37,6 +37,10 @@ def _check_segmenter(config: LabelingConfig) -> CheckedPart:
         from labeling.backends.sam.package_check import check_package_segmenter
 
         return check_package_segmenter(config.segment)
+    if config.segment.backend is SegmenterBackend.SAM2:
+        from labeling.backends.sam.sam2_check import check_sam2_segmenter
+
+        return check_sam2_segmenter(config.segment)
     from labeling.backends.sam.huggingface_check import check_hf_segmenter
 
     return check_hf_segmenter(config.segment)

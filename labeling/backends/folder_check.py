@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 from transformers.modeling_utils import load_state_dict, str_to_torch_dtype
 
 from infra.weights.compare import compare_as_transformers
@@ -32,8 +31,8 @@ class FolderNetwork:
     """What the network is for: "captioner"."""
     setting: str
     """Setting that names the folder."""
-    model_type: str
-    """Type of the network in config.json."""
+    model_type: str | tuple[str, ...]
+    """Type of the network in config.json, or several whose weights the class loads."""
     network: Any
     """Class of the network."""
     source: HubSource
@@ -55,10 +54,11 @@ def check_folder(
     with findings.collect():
         folder = find_folder(name, revision)
         with findings.collect():
-            require_network(folder / "config.json", "model_type", expected.model_type)
+            types = expected.model_type
+            require_network(folder / "config.json", "model_type", *((types,) if isinstance(types, str) else types))
             opened = open_folder(folder, NAMES, HEADERS)
             findings.add_size(opened.size_bytes)
-            config = AutoConfig.from_pretrained(folder)
+            config = expected.network.config_class.from_pretrained(folder)
             findings.add_differences(compare_as_transformers(opened.tensors, expected.network, config))
         if (folder / "config.json").is_file() and findings.state is not WeightsState.OTHER:
             with findings.collect():

@@ -42,11 +42,15 @@ def load_detector(config: DetectConfig) -> "Detector[PreparedImage]":
 
 
 def load_segmenter(config: SegmentConfig) -> "Segmenter[SamImage]":
-    """Load SAM, in the backend and with the weights of `config`."""
+    """Load the segmenter, in the backend and with the weights of `config`."""
     if config.backend is SegmenterBackend.SEGMENT_ANYTHING:
         from labeling.backends.sam.package import SegmentAnythingSegmenter
 
         return SegmentAnythingSegmenter(config)
+    if config.backend is SegmenterBackend.SAM2:
+        from labeling.backends.sam.sam2 import Sam2Segmenter
+
+        return Sam2Segmenter(config)
     from labeling.backends.sam.huggingface import SamHfSegmenter
 
     return SamHfSegmenter(config)

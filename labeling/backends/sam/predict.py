@@ -1,6 +1,7 @@
-"""Masks by SAM, for both backends: preparation of images, decoding of boxes, upscaling of masks.
+"""Masks by SAM and SAM 2, for all backends: preparation of images, decoding of boxes, upscaling of masks.
 
-The backends differ only in the network, and agree on the same weights.
+The two backends of SAM differ only in the network, and agree on the same weights. SAM 2 stretches images where SAM
+keeps their aspect ratio and pads them, and upscales masks in one step where SAM takes two.
 
 Choice: `segment.precision` applies to the image encoder, which does nearly all of the work. Prompts and mask decoder
 are always float32: bfloat16 has 8 significant bits, too few for a coordinate among 1,024.
@@ -8,7 +9,7 @@ are always float32: bfloat16 has 8 significant bits, too few for a coordinate am
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from torch.nn.functional import interpolate
 
 from labeling.stages.networks import SegmentedBox
 
+Embeddings = TypeVar("Embeddings")
+"""Embeddings of a batch of images, in the form of the network."""
 BOXES_AT_ONCE = 32
 """Number of boxes that are decoded together, across images: 1.3 GB of activations at full size."""
 UPSCALE_BYTES = 128 * 2**20
@@ -45,13 +48,21 @@ class Preprocessing:
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     resample: Image.Resampling = Image.Resampling.BILINEAR
+    stretches: bool = False
+    """Whether images are stretched to a square, as by SAM 2, instead of padded."""
 
     def prepare(self, image: NDArray[np.uint8]) -> SamImage:
-        """Resize `image` [H, W, 3] to a longest side of `side_px`, as the original's ResizeLongestSide."""
+        """Resize `image` [H, W, 3]: to a longest side of `side_px`, or to a square if `stretches`."""
         height, width = image.shape[:2]
-        scale = self.side_px / max(height, width)
-        size = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+        size = self._resized(height, width)
         return SamImage(np.asarray(Image.fromarray(image).resize(size, self.resample)), height, width)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """Return width and height after resizing; with a ratio kept, as the original's ResizeLongestSide."""
+        if self.stretches:
+            return self.side_px, self.side_px
+        scale = self.side_px / max(height, width)
+        return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
 
     def batch(self, images: Sequence[SamImage], device: torch.device) -> Tensor:
         """Normalise, then pad with zeros on the right and below, to float32 [B, 3, side_px, side_px]."""
@@ -64,25 +75,29 @@ class Preprocessing:
         return batch
 
 
-class Sam(Protocol):
+class Sam(Protocol[Embeddings]):
     """A loaded network."""
 
     device: torch.device
     preprocessing: Preprocessing
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Return one float32 embedding per image of the batch."""
+    def encode(self, pixels: Tensor) -> Embeddings:
+        """Return the float32 embeddings of the images of a batch."""
 
-    def decode(self, embeddings: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(self, embeddings: Embeddings, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return float32 mask logits [n, l, l] and predicted IoU [n] of `boxes` [n, 4] in input pixels.
 
         Args:
-            owner: [n] on the CPU, ascending: box i lies in the image of `embeddings[owner[i]]`.
+            embeddings: embeddings of the images.
+            owner: [n] on the CPU, ascending: box i lies in image `owner[i]`.
+            boxes: boxes as x0, y0, x1, y1.
         """
 
 
 @torch.inference_mode()
-def segment(sam: Sam, images: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
+def segment(
+    sam: Sam[Embeddings], images: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]
+) -> list[list[SegmentedBox]]:
     """Return the masks of each image's boxes; images without boxes are not encoded."""
     counts = [len(own) for own in boxes]
     with_boxes = [image for image, count in zip(images, counts, strict=True) if count]
@@ -93,18 +108,19 @@ def segment(sam: Sam, images: Sequence[SamImage], boxes: Sequence[NDArray[np.flo
     at_input = torch.cat([_at_input(own, image) for own, image in zip(boxes, images, strict=True)]).to(sam.device)
     logits, predicted_iou = _decode(sam, embeddings, owner, at_input)
     own_masks = zip(images, torch.split(logits, counts), torch.split(predicted_iou, counts), strict=True)
-    return [_segmented(image, own, iou, sam.preprocessing.side_px) for image, own, iou in own_masks]
+    return [_segmented(image, own, iou, sam.preprocessing) for image, own, iou in own_masks]
 
 
-def upscale(logits: Tensor, image: SamImage, side_px: int) -> list[NDArray[np.bool_]]:
+def upscale(logits: Tensor, image: SamImage, preprocessing: Preprocessing) -> list[NDArray[np.bool_]]:
     """Return masks [H, W] of the upright image from `logits` [n, l, l].
 
-    As the original: bilinear to the network's input, padding cut off, bilinear to the image, above 0. Beside the
-    masks themselves it holds at most `UPSCALE_BYTES` twice, or one mask's logits at both sizes.
+    As the original SAM: bilinear to the network's input, padding cut off, bilinear to the image, above 0. As the
+    original SAM 2, whose images have no padding: bilinear to the image, above 0. Beside the masks themselves it holds
+    at most `UPSCALE_BYTES` twice, or one mask's logits at both sizes.
     """
-    bytes_each = 4 * max(side_px**2, image.height_px * image.width_px)
+    bytes_each = 4 * max(preprocessing.side_px**2, image.height_px * image.width_px)
     chunks = torch.split(logits, max(1, UPSCALE_BYTES // bytes_each))
-    return [mask for chunk in chunks for mask in _upscale(chunk, image, side_px).cpu().numpy()]
+    return [mask for chunk in chunks for mask in _upscale(chunk, image, preprocessing).cpu().numpy()]
 
 
 def stability(logits: Tensor, image: SamImage, side_px: int) -> Tensor:
@@ -125,21 +141,26 @@ def _at_input(boxes: NDArray[np.float32], image: SamImage) -> Tensor:
     return torch.from_numpy((boxes.astype(np.float64) * (x, y, x, y)).astype(np.float32))
 
 
-def _decode(sam: Sam, embeddings: Tensor, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+def _decode(sam: Sam[Embeddings], embeddings: Embeddings, owner: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     parts = zip(torch.split(owner, BOXES_AT_ONCE), torch.split(boxes, BOXES_AT_ONCE), strict=True)
     decoded = [sam.decode(embeddings, some_owner, some_boxes) for some_owner, some_boxes in parts]
     return torch.cat([logits for logits, _ in decoded]), torch.cat([predicted_iou for _, predicted_iou in decoded])
 
 
-def _segmented(image: SamImage, logits: Tensor, predicted_iou: Tensor, side_px: int) -> list[SegmentedBox]:
-    masks = upscale(logits, image, side_px)
-    scores = zip(masks, predicted_iou.tolist(), stability(logits, image, side_px).tolist(), strict=True)
+def _segmented(
+    image: SamImage, logits: Tensor, predicted_iou: Tensor, preprocessing: Preprocessing
+) -> list[SegmentedBox]:
+    masks = upscale(logits, image, preprocessing)
+    stable = stability(logits, image, preprocessing.side_px)
+    scores = zip(masks, predicted_iou.tolist(), stable.tolist(), strict=True)
     return [SegmentedBox(mask, iou, stable) for mask, iou, stable in scores]
 
 
-def _upscale(logits: Tensor, image: SamImage, side_px: int) -> Tensor:
-    height, width = image.pixels.shape[:2]
-    at_input = interpolate(logits[:, None], (side_px, side_px), mode="bilinear", align_corners=False)
-    unpadded = at_input[..., :height, :width]
+def _upscale(logits: Tensor, image: SamImage, preprocessing: Preprocessing) -> Tensor:
+    unpadded = logits[:, None]
+    if not preprocessing.stretches:
+        height, width = image.pixels.shape[:2]
+        at_input = interpolate(unpadded, (preprocessing.side_px,) * 2, mode="bilinear", align_corners=False)
+        unpadded = at_input[..., :height, :width]
     upright = interpolate(unpadded, (image.height_px, image.width_px), mode="bilinear", align_corners=False)
     return upright[:, 0] > 0

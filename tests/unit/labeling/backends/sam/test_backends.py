@@ -23,6 +23,7 @@ from labeling.backends.sam.convert import configuration, export_checkpoint, expo
 from labeling.backends.sam.huggingface import SamHfSegmenter
 from labeling.backends.sam.package import SegmentAnythingSegmenter, build
 from labeling.backends.sam.predict import Preprocessing, SamImage, stability, upscale
+from labeling.backends.sam.sam2 import Sam2Segmenter
 from labeling.config import Device, SegmentConfig, SegmenterBackend
 from labeling.errors import BackendWeightsError
 from labeling.stages.networks import SegmentedBox
@@ -51,7 +52,7 @@ TINY = SamArchitecture(
 )
 SETTING = "labeling.segment.checkpoint="
 
-Segmenter = SamHfSegmenter | SegmentAnythingSegmenter
+Segmenter = SamHfSegmenter | SegmentAnythingSegmenter | Sam2Segmenter
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -203,7 +204,7 @@ def test_upscale_is_the_packages(size: tuple[int, int], limit: int, monkeypatch:
     image = Preprocessing(side_px=64).prepare(picture(*size))
     logits = torch.randn(5, 32, 32, generator=torch.Generator().manual_seed(1))
     theirs = original(TINY).postprocess_masks(logits[:, None], image.pixels.shape[:2], size)[:, 0] > 0
-    assert np.array_equal(np.stack(upscale(logits, image, 64)), theirs.numpy())
+    assert np.array_equal(np.stack(upscale(logits, image, Preprocessing(side_px=64))), theirs.numpy())
 
 
 def test_stability_is_the_packages_where_nothing_is_padded() -> None:
@@ -295,7 +296,7 @@ def test_weights_survive_the_way_there_and_back(checkpoint: Path, tmp_path: Path
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("backend", list(SegmenterBackend))
+@pytest.mark.parametrize("backend", [SegmenterBackend.SAM_HF, SegmenterBackend.SEGMENT_ANYTHING])
 def test_the_stage_loads_the_backend_of_its_settings(backend: SegmenterBackend, folder: Path, checkpoint: Path) -> None:
     where = {SegmenterBackend.SAM_HF: folder, SegmenterBackend.SEGMENT_ANYTHING: checkpoint}[backend]
     stage = SegmentStage(config(where).model_copy(update={"backend": backend}), load_segmenter)
