@@ -15,6 +15,7 @@ from flows.exchange import export_dataset, import_dataset
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
 from flows.generate import generate
 from flows.options import ConfigOption, RootArgument, SetOption
+from flows.report import report
 from flows.score import app as score_app
 from flows.serve import serve
 from flows.weights import app as weights_app
@@ -201,6 +202,7 @@ def export(
 app.command()(cutout)
 app.command("import")(import_dataset)
 app.command()(export_dataset)
+app.command()(report)
 app.command()(generate)
 app.command()(serve)
 

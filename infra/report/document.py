@@ -1,6 +1,6 @@
 """A report as data: sections of paragraphs, tables, charts and galleries, for both ways of writing it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -55,7 +55,31 @@ class Gallery:
     """Label and images of each row."""
 
 
-Block = Paragraph | Table | Chart | Gallery
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """An image with drawings over it, and the values by which a reader finds it."""
+
+    picture: Picture
+    width_px: int
+    """Width of the coordinates of the drawings."""
+    height_px: int
+    overlay: str
+    """SVG elements over the image; they may be hidden."""
+    facets: Mapping[str, tuple[str, ...]]
+    """Values of each facet, such as the labels of the image."""
+    notes: tuple[str, ...] = ()
+    """Lines below the caption."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedGallery:
+    """Images with drawings, which a reader filters by facets and by words of their captions."""
+
+    caption: str
+    images: tuple[AnnotatedImage, ...]
+
+
+Block = Paragraph | Table | Chart | Gallery | AnnotatedGallery
 
 
 @dataclass(frozen=True, slots=True)

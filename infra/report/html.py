@@ -1,10 +1,14 @@
-"""A report as one HTML page without scripts or outside resources, readable in light and dark."""
+"""A report as one HTML page without outside resources, readable in light and dark.
 
-import base64
+Only a page with an `AnnotatedGallery` has a script, which filters its images.
+"""
+
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from infra.report.document import Block, Chart, Document, Gallery, Paragraph, Picture, Table
+from infra.report.annotated_gallery import GALLERY_SCRIPT, GALLERY_STYLE, annotated_gallery
+from infra.report.document import AnnotatedGallery, Block, Chart, Document, Gallery, Paragraph, Picture, Table
+from infra.report.image_element import image_element
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1d21; --soft: #5d616b; --paper: #fff; --line: #d9dbe1; --band: #f4f5f8;
@@ -49,10 +53,12 @@ def to_html(document: Document) -> str:
         for section in document.sections
     )
     title = escape(document.title)
+    filtered = any(isinstance(block, AnnotatedGallery) for section in document.sections for block in section.blocks)
+    style, script = (_STYLE + GALLERY_STYLE, GALLERY_SCRIPT) if filtered else (_STYLE, "")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{sections}\n</main>\n</body>\n</html>\n"
+        f"<style>{style}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{sections}\n</main>\n{script}</body>\n</html>\n"
     )
 
 
@@ -78,6 +84,8 @@ def _block(block: Block) -> Iterator[str]:
                 shown = "".join(map(_picture, pictures))
                 yield f'<div class="row"><div class="label">{escape(label)}</div>{shown}</div>\n'
             yield "</figure>\n"
+        case AnnotatedGallery():
+            yield from annotated_gallery(block)
 
 
 def _table(table: Table) -> Iterator[str]:
@@ -92,10 +100,6 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _picture(picture: Picture) -> str:
-    if picture.webp:
-        source = f"data:image/webp;base64,{base64.b64encode(picture.webp).decode()}"
-        image = f'<img src="{source}" alt="{escape(picture.alt)}">'
-    else:
-        image = f'<div class="none" role="img" aria-label="{escape(picture.alt)}"></div>'
+    image = image_element(picture)
     caption = " ".join(filter(None, (picture.name, picture.caption)))
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"

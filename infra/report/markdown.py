@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from infra.report.document import Block, Chart, Document, Gallery, Paragraph, Table
+from infra.report.document import AnnotatedGallery, Block, Chart, Document, Gallery, Paragraph, Table
 
 
 def to_markdown(document: Document) -> str:
@@ -29,6 +29,9 @@ def _block(block: Block) -> Iterator[str]:
                 for label, pictures in block.rows
             )
             yield "\n".join(lines)
+        case AnnotatedGallery():
+            yield f"**{block.caption}**"
+            yield "\n".join(f"- `{one.picture.name}` {one.picture.caption}".rstrip() for one in block.images)
 
 
 def _table(table: Table) -> Iterator[str]:
