@@ -18,6 +18,7 @@ from flows.options import ConfigOption, RootArgument, SetOption
 from flows.report import report
 from flows.score import app as score_app
 from flows.serve import serve
+from flows.validate import validate
 from flows.weights import app as weights_app
 from infra.config import load
 from infra.logs import setup_logs
@@ -205,6 +206,7 @@ app.command()(export_dataset)
 app.command()(report)
 app.command()(generate)
 app.command()(serve)
+app.command()(validate)
 
 
 @app.command()

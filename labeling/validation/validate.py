@@ -1,0 +1,209 @@
+"""Validates a dataset: runs all checks over all shards, in parallel processes, and collects the faults.
+
+A process holds the rows of one shard without pixels, and the images of one row group, so memory does not grow with the
+dataset.
+"""
+
+import multiprocessing
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+import duckdb
+
+from labeling.audit import Audit, audit
+from labeling.errors import LabelingError, ShardCorrupt
+from labeling.sdd.schema import Layer
+from labeling.sdd.shards import ShardStore
+from labeling.validation.contents import ShardContents
+from labeling.validation.faults import Fault
+from labeling.validation.file_checks import BYTE_CHECKS, FILE_CHECKS, PREREQUISITES
+from labeling.validation.label_checks import LABEL_CHECKS
+from labeling.validation.layer_file import LayerFile
+from labeling.validation.link_checks import LINK_CHECKS
+from labeling.validation.list_checks import LIST_CHECKS, key_table
+from labeling.validation.picture_checks import PICTURE_CHECKS, Picture
+
+T = TypeVar("T")
+Check = Callable[[T], Iterator[Fault]]
+_PICTURES = (Layer.IMAGES, Layer.SDD)
+"""Layers with encoded images."""
+_PLACE = re.compile(r"(\w+)/(shard-\d{5,})\.parquet\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Part of a dataset that is checked, and of its faults that is kept."""
+
+    layers: tuple[Layer, ...] = tuple(Layer)
+    """Layers whose faults count. The others are read where their values are needed."""
+    pixels: bool = True
+    """Whether images are decoded, and files compared with their checksums."""
+    kept_faults: int = 20
+    """Faults of each check that are kept; all are counted."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """Rows that were read and faults that were found."""
+
+    scope: Scope
+    shards: int = 0
+    """Shards of the dataset."""
+    done: int = 0
+    """Shards that were checked."""
+    rows: Counter[str] = field(default_factory=Counter)
+    """Checked rows by layer."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Faults by check."""
+    faults: list[Fault] = field(default_factory=list)
+    """First faults of each check."""
+
+    def run(self, checks: Iterable[Check[T]], subject: T) -> bool:
+        """Run checks on a subject; return whether there is no fault."""
+        found = False
+        for check in checks:
+            for fault in check(subject):
+                self.add(replace(fault, check=check.__name__))
+                found = True
+        return not found
+
+    def add(self, fault: Fault) -> None:
+        """Count a fault of the scope's layers, and keep it if it is one of the first of its check."""
+        if fault.layer and fault.layer not in self.scope.layers:
+            return
+        if self.counts[fault.check] < self.scope.kept_faults:
+            self.faults.append(fault)
+        self.counts[fault.check] += 1
+
+    def merge(self, other: "Findings") -> None:
+        """Add the findings of another part of the dataset."""
+        kept = Counter(fault.check for fault in self.faults)
+        for fault in other.faults:
+            if kept[fault.check] < self.scope.kept_faults:
+                self.faults.append(fault)
+                kept[fault.check] += 1
+        self.counts += other.counts
+        self.rows += other.rows
+
+
+def validate(root: str, scope: Scope, workers: int | None = None) -> Iterator[Findings]:
+    """Check a dataset, and yield the findings so far: those of the footers and the list, then those of each shard too.
+
+    Args:
+        root: folder of the dataset.
+        scope: part of it to check.
+        workers: processes; the number of cores by default, and none for 1.
+
+    Raises:
+        LabelingError: a process died while it checked.
+    """
+    files = audit(root)
+    shards = [(shard, _layers_of(files, shard)) for shard in shards_of(files)]
+    findings = Findings(scope, shards=len(shards))
+    findings.run((complete_files,), files)
+    _check_list(files, findings)
+    yield findings
+    for part in _map(partial(check_shard, root, scope), shards, workers):
+        findings.merge(part)
+        findings.done += 1
+        yield findings
+
+
+def shards_of(files: Audit) -> list[str]:
+    """Return all shards that have a readable file, in order."""
+    return sorted({shard for by_shard in files.files.values() for shard in by_shard})
+
+
+def complete_files(files: Audit) -> Iterator[Fault]:
+    """Check that all files exist, are whole, are made from each other and of one dataset: the faults of `status`."""
+    for problem in files.problems:
+        place = _PLACE.search(problem.split(" ")[0])
+        yield Fault(message=problem, layer=place[1] if place else "", shard=place[2] if place else "")
+
+
+def check_shard(root: str, scope: Scope, shard_layers: tuple[str, Sequence[Layer]]) -> Findings:
+    """Check the files of one shard, whose footers are readable.
+
+    Args:
+        root: folder of the dataset.
+        scope: part of it to check.
+        shard_layers: name of the shard, and the layers that have a file of it.
+    """
+    shard, layers = shard_layers
+    store, findings = ShardStore(root), Findings(scope)
+    files = {layer: LayerFile(store, layer, shard) for layer in layers}
+    sound = {layer: file for layer, file in files.items() if findings.run(PREREQUISITES, file)}
+    for layer, file in sound.items():
+        findings.rows[layer] += len(file.records) if layer in scope.layers else 0
+        findings.run(FILE_CHECKS, file)
+    contents = ShardContents(sound)
+    findings.run(LINK_CHECKS, contents)
+    findings.run(LABEL_CHECKS, contents)
+    if scope.pixels:
+        for layer in [layer for layer in files if layer in scope.layers]:
+            findings.run(BYTE_CHECKS, files[layer])
+        for layer in [layer for layer in _PICTURES if layer in sound and layer in scope.layers]:
+            _check_pictures(sound[layer], findings)
+    return findings
+
+
+def _check_pictures(file: LayerFile, findings: Findings) -> None:
+    try:
+        for row, encoded in enumerate(file.pictures()):
+            if encoded is not None:
+                findings.run(PICTURE_CHECKS, Picture(file, row, encoded))
+    except ShardCorrupt as error:
+        findings.add(replace(file.fault(str(error)), check=PREREQUISITES[0].__name__))
+
+
+def _check_list(files: Audit, findings: Findings) -> None:
+    """Check the keys of urls/, or of sdd/ where a copy of the dataset lacks urls/."""
+    layer = next((layer for layer in (Layer.URLS, Layer.SDD) if files.files[layer]), None)
+    if layer is None or not {layer, Layer.URLS} & set(findings.scope.layers):
+        return
+    try:
+        with key_table(files.store, layer, sorted(files.files[layer])) as table:
+            findings.run(LIST_CHECKS, table)
+    except duckdb.Error as error:
+        message = f"the keys cannot be read: {' '.join(str(error).split())}"
+        findings.add(Fault(message=message, layer=layer, check=LIST_CHECKS[0].__name__))
+
+
+def _layers_of(files: Audit, shard: str) -> list[Layer]:
+    return [layer for layer in Layer if shard in files.files[layer]]
+
+
+def _map(
+    check: Callable[[tuple[str, Sequence[Layer]]], Findings],
+    shards: Sequence[tuple[str, Sequence[Layer]]],
+    workers: int | None,
+) -> Iterator[Findings]:
+    """Check the shards, in processes if there are several workers and shards."""
+    processes = min(workers or os.cpu_count() or 1, len(shards))
+    if processes <= 1:
+        yield from map(check, shards)
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(check, shards)
+    except BrokenProcessPool as error:
+        raise LabelingError(
+            "a process died while it checked a shard, perhaps for lack of memory: run with --workers 1, which names "
+            "the shard that it reads, or with --fast, which decodes no images"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def descriptions() -> dict[str, str]:
+    """Return what each check compares, by its name."""
+    checks = (complete_files, *PREREQUISITES, *FILE_CHECKS, *BYTE_CHECKS, *LIST_CHECKS, *LINK_CHECKS, *LABEL_CHECKS)
+    lines = {check.__name__: (check.__doc__ or "").split("\n")[0] for check in (*checks, *PICTURE_CHECKS)}
+    return {name: line.removeprefix("Check that ").removesuffix(".") for name, line in lines.items()}

@@ -1,0 +1,303 @@
+"""Each check finds a dataset that is broken in just its way, names the place, and no other check does."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from labeling.sdd.arrow import Record
+from labeling.sdd.schema import Layer
+from labeling.validation.validate import Findings, Scope, descriptions, validate
+from tests.datasets import flip
+from tests.sound_dataset import edit, sound_dataset, with_image
+
+SHARD, NEXT = "shard-00000", "shard-00001"
+ZSTD = b"\x28\xb5\x2f\xfd"
+"""First bytes of a compressed page."""
+REFERENCE = Path(__file__).parents[4] / "docs" / "reference" / "sdd-format.md"
+OLD = Path(__file__).parents[3] / "golden" / "sdd_version_1"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    return sound_dataset(tmp_path_factory.mktemp("sound") / "sdd")
+
+
+@pytest.fixture
+def root(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "sdd"))
+
+
+def findings(root: Path, **scope: Any) -> Findings:
+    *_, last = validate(str(root), Scope(**scope), workers=1)
+    return last
+
+
+def test_a_sound_dataset_has_no_fault(sound: Path) -> None:
+    found = findings(sound)
+    assert found.faults == []
+    assert found.rows == {
+        "urls": 11,
+        "images": 11,
+        "captions": 8,
+        "nouns": 7,
+        "detections": 6,
+        "entities": 6,
+        "sdd": 4,
+        "ledger": 11,
+    }
+
+
+def test_a_copy_of_the_product_alone_has_no_fault(root: Path) -> None:
+    for layer in tuple(Layer)[:6]:
+        shutil.rmtree(root / layer)
+    assert findings(root).faults == []
+    shutil.rmtree(root / "ledger")
+    assert findings(root).faults == []
+
+
+def row_of(number: int, rows: list[Record]) -> Record:
+    """The row of the image with this number."""
+    return next(row for row in rows if (row.get("url") or "").endswith(f"/{number}.jpg"))
+
+
+def edit_row(root: Path, layer: str, number: int, change: Callable[[Record], Any]) -> None:
+    """Edit the row of an image of the first shard, in a layer that has URLs."""
+    edit(root / layer / f"{SHARD}.parquet", lambda rows: change(row_of(number, rows)))
+
+
+def edit_entity(**values: Any) -> Callable[[Path], None]:
+    """Return an edit of the only entity of the first image of sdd/."""
+    return lambda root: edit_row(root, "sdd", 0, lambda row: row["entities"][0].update(values))
+
+
+def edit_mask(**values: Any) -> Callable[[Path], None]:
+    return lambda root: edit_row(root, "sdd", 0, lambda row: row["entities"][0]["mask"].update(values))
+
+
+def in_file(layer: str, change: Callable[[list[Record]], Any], **options: Any) -> Callable[[Path], None]:
+    return lambda root: edit(root / layer / f"{SHARD}.parquet", change, **options)
+
+
+def swap_rows(rows: list[Record]) -> None:
+    rows[0], rows[1] = rows[1], rows[0]
+
+
+def lose_a_caption(root: Path) -> None:
+    key = []
+    edit_row(root, "images", 2, lambda row: key.append(row["key"]))  # the rules drop this image
+    captions = root / "captions" / f"{SHARD}.parquet"
+    edit(captions, lambda rows: next(row for row in rows if row["key"] == key[0]).update(caption=None))
+
+
+def rename_a_url(root: Path) -> None:
+    for layer in ("urls", "ledger"):
+        edit_row(root, layer, 3, lambda row: row.update(url="https://a.example/other.jpg"))
+
+
+def skip_a_list_row(root: Path) -> None:
+    for layer in ("urls", "ledger"):
+        edit_row(root, layer, 7, lambda row: row.update(list_row=99))
+
+
+def repeat_a_key(root: Path) -> None:
+    for layer in tuple(Layer)[:6]:
+        shutil.rmtree(root / layer)
+    shutil.rmtree(root / "ledger")
+    keys: list[bytes] = []
+    edit(root / "sdd" / f"{SHARD}.parquet", lambda rows: keys.extend(row["key"] for row in rows))
+    edit(root / "sdd" / f"{NEXT}.parquet", lambda rows: rows[0].update(key=min(keys)))
+
+
+def change_a_key(root: Path) -> None:
+    def change(row: Record) -> None:
+        row["key"] = row["key"][:-1] + bytes([row["key"][-1] ^ 1])
+
+    edit_row(root, "ledger", 1, change)  # neither the first nor the last row, which `status` compares
+
+
+def untie_bounds(root: Path) -> None:
+    inside = np.ones((20, 20), bool)
+    inside[:, 19] = False
+    edit_row(root, "sdd", 0, lambda row: row["entities"][0].update(loose_mask(inside)))
+
+
+def loose_mask(inside: np.ndarray) -> dict[str, Any]:
+    """The columns of an entity with a mask that does not fill its bounds."""
+    counts = coco.encode(np.asfortranarray(inside, dtype=np.uint8))["counts"]
+    height, width = inside.shape
+    mask = {"counts": counts, "x0": 0, "y0": 0, "width_px": width, "height_px": height}
+    return {"mask": mask, "mask_area_px": int(inside.sum())}
+
+
+def change_sha256(root: Path) -> None:
+    for layer in ("images", "sdd"):
+        edit_row(root, layer, 0, lambda row: row.update(sha256=bytes(32)))
+
+
+def change_footer(root: Path) -> None:
+    path = root / "captions" / f"{SHARD}.parquet"
+    flip(path, path.read_bytes().rindex(b"parquet-cpp"))
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "complete_files": (lambda root: (root / "sdd" / f"{NEXT}.parquet").unlink(), f"sdd/{NEXT}", "is missing"),
+    "schema": (in_file("nouns", lambda rows: None, extra_column=True), f"nouns/{SHARD}", "has other columns"),
+    "row_groups": (in_file("captions", lambda rows: None, rows_per_group=4), f"captions/{SHARD}", "0 of 2 has 4 rows"),
+    "row_order": (in_file("captions", swap_rows), f"captions/{SHARD}, row 1, key", "comes after"),
+    "counts": (
+        in_file("images", lambda rows: None, counts={"kept": 6, "failed": 2}),
+        f"images/{SHARD}",
+        "has the rows 1 dropped, 6 kept, 1 not_downloaded, but its footer counts 2 failed, 6 kept",
+    ),
+    "states": (
+        in_file("detections", lambda rows: rows[0].update(reason="odd")),
+        f"detections/{SHARD}, row 0, reason",
+        "is 'odd', though the row is kept",
+    ),
+    "payload": (lose_a_caption, f"captions/{SHARD}, row", "caption: is null, though the row is kept"),
+    "checksum": (change_footer, f"captions/{SHARD}", "has changed since it was written (SHA-256)"),
+    "unique_keys": (repeat_a_key, f"sdd/{NEXT}, row 0, key", f"is in {SHARD} too"),
+    "keys_of_urls": (rename_a_url, f"urls/{SHARD}, row", "key: is not the hash of occurrence 0 of the URL"),
+    "list_rows": (skip_a_list_row, f"urls/{SHARD}, list_row", "has the rows 0 to 99 of the list, not 0 to 7"),
+    "same_rows": (change_a_key, f"sdd/{SHARD}, row", "key: is no kept row of ledger/"),
+    "copied_columns": (
+        lambda root: edit_row(root, "sdd", 0, lambda row: row.update(alt_text="other")),
+        f"sdd/{SHARD}, row",
+        "alt_text: is 'other', but 'text 0' in images/",
+    ),
+    "ledger_verdicts": (
+        lambda root: edit_row(root, "ledger", 3, lambda row: row.update(reason="http_500")),
+        f"ledger/{SHARD}, row",
+        "state: is images not_downloaded http_500, but images/ has not_downloaded http_404",
+    ),
+    "spans_in_caption": (
+        edit_entity(span_end=99),
+        f"sdd/{SHARD}, row",
+        "entities[0].span_start: the span 2..99 is not inside the 17 characters",
+    ),
+    "detections_of_nouns": (
+        in_file("detections", lambda rows: rows[0]["detections"][0].update(label="wolf")),
+        f"detections/{SHARD}, row 0, detections[0].label",
+        "'wolf' with its span is no noun of the image",
+    ),
+    "boxes_in_image": (
+        edit_entity(box={"x0": 0.0, "y0": 0.0, "x1": 65.0, "y1": 20.0}),
+        f"sdd/{SHARD}, row",
+        "entities[0].box: 0, 0, 65, 20 is not inside the image of 64x48 px",
+    ),
+    "masks_in_image": (
+        edit_mask(x0=45),
+        f"sdd/{SHARD}, row",
+        "entities[0].mask: the bounds 45, 0, 65, 20 are not inside the image of 64x48 px",
+    ),
+    "run_lengths_of_masks": (
+        edit_mask(width_px=21),
+        f"sdd/{SHARD}, row",
+        "entities[0].mask: the run lengths have 400 pixels, the bounds 21x20",
+    ),
+    "tight_bounds": (untie_bounds, f"sdd/{SHARD}, row", "mask: no pixel is at the right side of the bounds"),
+    "areas": (
+        edit_entity(mask_area_px=401),
+        f"sdd/{SHARD}, row",
+        "entities[0].mask_area_px: is 401, but the mask has 400 pixels",
+    ),
+    "scores": (edit_entity(stability=float("nan")), f"sdd/{SHARD}, row", "stability: nan is not between 0 and 1"),
+    "entities_of_row": (
+        lambda root: edit_row(root, "sdd", 1, lambda row: row["entities"].reverse()),
+        f"sdd/{SHARD}, row",
+        "entities: is not in the order of box areas",
+    ),
+    "sha256_of_image": (change_sha256, f"images/{SHARD}, row", "sha256: is not that of the image"),
+    "decodable_image": (
+        lambda root: edit_row(root, "images", 2, lambda row: with_image(row, row["image"][:-300])),
+        f"images/{SHARD}, row",
+        "image: cannot be decoded",
+    ),
+    "size_and_type_of_image": (
+        lambda root: edit_row(root, "images", 2, lambda row: row.update(width_px=65)),
+        f"images/{SHARD}, row",
+        "width_px: is 65, but the image's is 64",
+    ),
+    "perceptual_hash_of_image": (
+        lambda root: edit_row(root, "images", 2, lambda row: row.update(perceptual_hash=7)),
+        f"images/{SHARD}, row",
+        "perceptual_hash: is 7, but the image's is",
+    ),
+}
+"""How to break a sound dataset so that one check fails, the place that is named, and a part of the message."""
+
+
+@pytest.mark.parametrize("check", BROKEN)
+def test_a_check_finds_its_fault_and_no_other_does(root: Path, check: str) -> None:
+    break_it, place, message = BROKEN[check]
+    break_it(root)
+    found = findings(root)
+    assert {fault.check for fault in found.faults} == {check}, [str(fault) for fault in found.faults]
+    first = str(found.faults[0])
+    assert first.startswith(f"{check}: {place}"), first
+    assert message in first
+    assert found.counts[check] == len(found.faults)
+
+
+def test_damaged_columns_are_reported_and_the_other_files_are_checked(root: Path) -> None:
+    path = root / "captions" / f"{SHARD}.parquet"
+    flip(path, path.read_bytes().rindex(ZSTD))
+    change_sha256(root)
+    found = findings(root)
+    assert {fault.check for fault in found.faults} == {"readable", "checksum", "sha256_of_image"}
+    (fault,) = (fault for fault in found.faults if fault.check == "readable")
+    assert (fault.layer, fault.shard) == ("captions", SHARD)
+    assert "is damaged" in fault.message
+
+
+def test_every_check_is_tested_and_described() -> None:
+    assert {*BROKEN, "readable"} == set(descriptions())
+    assert all(descriptions().values())
+
+
+def test_the_reference_lists_the_checks() -> None:
+    rows = "\n".join(f"| `{name}` | {about} |" for name, about in descriptions().items())
+    assert f"| check | what must hold |\n|---|---|\n{rows}\n" in REFERENCE.read_text()
+
+
+def test_only_the_faults_of_chosen_layers_count(root: Path) -> None:
+    change_sha256(root)
+    edit_entity(span_end=99)(root)
+    found = findings(root, layers=(Layer.IMAGES,))
+    assert [(fault.check, fault.layer) for fault in found.faults] == [("sha256_of_image", "images")]
+    assert set(found.rows) == {"images"}
+
+
+def test_without_pixels_no_image_is_decoded(root: Path) -> None:
+    change_sha256(root)
+    change_footer(root)
+    assert findings(root, pixels=False).faults == []
+
+
+def test_all_faults_are_counted_and_the_first_are_kept(root: Path) -> None:
+    edit(
+        root / "entities" / f"{SHARD}.parquet",
+        lambda rows: [c.update(score=2.0) for r in rows for c in r["candidates"] or ()],
+    )
+    found = findings(root, kept_faults=2)
+    assert found.counts == {"scores": 4}
+    assert len(found.faults) == 2
+
+
+def test_processes_find_what_one_process_finds(root: Path) -> None:
+    change_sha256(root)
+    edit(root / "sdd" / f"{NEXT}.parquet", lambda rows: rows[0].update(alt_text="other"))
+    *_, last = validate(str(root), Scope(), workers=2)
+    assert last.faults == findings(root).faults
+    assert last.rows == findings(root).rows
+
+
+def test_a_dataset_of_version_1_is_checked() -> None:
+    """Its keys, scores and hashes are invented."""
+    invented = {"keys_of_urls", "list_rows", "copied_columns", "perceptual_hash_of_image"}
+    assert set(findings(OLD).counts) == invented
