@@ -14,6 +14,7 @@ from flows.evaluate import app as evaluate_app
 from flows.exchange import export_dataset, import_dataset
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
 from flows.generate import generate
+from flows.openimages_list import openimages
 from flows.options import ConfigOption, RootArgument, SetOption
 from flows.report import report
 from flows.score import app as score_app
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 evaluate_app.command()(ablations)
+evaluate_app.command()(openimages)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(score_app, name="score")
 app.add_typer(weights_app, name="weights")
