@@ -13,6 +13,7 @@ from flows.cutout import cutout
 from flows.evaluate import app as evaluate_app
 from flows.exchange import export_dataset, import_dataset
 from flows.exit_codes import exit_on_expected_error, exit_on_storage_error
+from flows.explore import explore
 from flows.generate import generate
 from flows.openimages_list import openimages
 from flows.options import ConfigOption, RootArgument, SetOption
@@ -205,6 +206,7 @@ def export(
 app.command()(cutout)
 app.command("import")(import_dataset)
 app.command()(export_dataset)
+app.command()(explore)
 app.command()(report)
 app.command()(generate)
 app.command()(serve)

@@ -2,14 +2,12 @@
 
 import logging
 import os
-import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.exit_codes import exit_on_expected_error
-from infra.config import SettingsError
 from infra.logs import setup_logs
 
 TOKEN_VARIABLE = "SUBJECT_DIFFUSION_TOKEN"
@@ -55,32 +53,22 @@ def serve(
     from flows.serving.access import is_loopback, make_token
     from flows.serving.app import make_app
     from flows.serving.limits import parse_limits
+    from flows.serving.listening import listen, url_of
     from flows.serving.server import serve_app
     from flows.serving.service import ImageService
 
     with exit_on_expected_error(GenerationError):
         limits = parse_limits(set_ or ())
         cutter = load_cutter(cutout)
-        with _listen(host, port) as listener:
+        with listen(host, port) as listener:
             generator = Generator(model or DEFAULT_MODEL, device, dtype, max_pixels=limits.max_pixels)
             service = ImageService(generator, cutter, limits)
             token = token or (None if is_loopback(host) else make_token())
-            url = _url(host, listener.getsockname()[1])
-            serve_app(make_app(service, token), listener, service.queue, lambda: typer.echo(_greeting(url, token)))
+            url = url_of(host, listener.getsockname()[1])
+            serve_app(
+                make_app(service, token), listener, service.queue.close, lambda: typer.echo(_greeting(url, token))
+            )
     typer.echo("stopped")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise SettingsError(f"--host {host} --port {port} cannot be used ({error.strerror}): give others") from None
-
-
-def _url(host: str, port: int) -> str:
-    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
-    return f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
 
 
 def _greeting(url: str, token: str | None) -> str:

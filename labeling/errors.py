@@ -8,6 +8,7 @@
         NothingFound       the networks found no such subject in the photo
       DeviceError          a setting requests a GPU that does not exist
       ExchangeError        a dataset cannot be exported, or the files of another program cannot be imported
+      ExplorerError        a question about a dataset cannot be answered: invalid SQL, a timeout, no such image
       ImagesLost           a file of images/ is missing, and its URLs no longer give the images of later files
       ShardCorrupt         a file lacks rows or columns, or is damaged
       ShardStale           a file was made under other settings, and may not be replaced without permission
@@ -49,6 +50,10 @@ class DeviceError(LabelingError):
 
 class ExchangeError(LabelingError):
     """A dataset cannot be exported, or the files of another program cannot be imported."""
+
+
+class ExplorerError(LabelingError):
+    """A question about a dataset cannot be answered: invalid SQL, a timeout, no such image."""
 
 
 class ImagesLost(LabelingError):

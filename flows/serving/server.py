@@ -9,18 +9,16 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from flows.serving.queue import WorkQueue
-
 _GRACE_S = 5
 """Time that open connections have to end after a signal, in seconds."""
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, which closes the queue first, so that all who wait get their answer, and exits with code 0."""
+    """Uvicorn's server, which calls `close` first, so that all who wait get their answer, and exits with code 0."""
 
-    def __init__(self, config: uvicorn.Config, queue: WorkQueue, on_start: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, close: Callable[[], None], on_start: Callable[[], None]) -> None:
         super().__init__(config)
-        self._queue = queue
+        self._close = close
         self._on_start = on_start
 
     @contextmanager
@@ -39,21 +37,21 @@ class Server(uvicorn.Server):
         self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the queue, then the connections."""
-        await asyncio.to_thread(self._queue.close)
+        """Call `close`, then end the connections."""
+        await asyncio.to_thread(self._close)
         await super().shutdown(sockets)
 
 
-def serve_app(app: ASGIApp, listener: socket.socket, queue: WorkQueue, on_start: Callable[[], None]) -> None:
+def serve_app(app: ASGIApp, listener: socket.socket, close: Callable[[], None], on_start: Callable[[], None]) -> None:
     """Serve until a signal.
 
     Args:
         app: the app.
         listener: bound socket.
-        queue: queue that is closed first.
+        close: called first at a signal, to close a queue for example.
         on_start: called when requests are answered.
     """
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S, server_header=False
     )
-    Server(config, queue, on_start).run(sockets=[listener])
+    Server(config, close, on_start).run(sockets=[listener])

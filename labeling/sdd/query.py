@@ -2,7 +2,8 @@
 
 import glob
 import re
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -74,7 +75,9 @@ def refuse_writes(sql: str) -> None:
             raise LabelingError(f"{statement.type.name} may write files: allow it with --unsafe")
 
 
-def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
+def connect(
+    root: str, *, unsafe: bool = False, settings: Mapping[str, str] = types.MappingProxyType({})
+) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB session with the views of the layers that `root` has.
 
     The session reads no other files, loads no extensions, and its settings are locked. DuckDB's own limits do not keep
@@ -84,6 +87,7 @@ def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     Args:
         root: folder of the dataset.
         unsafe: remove all these limits.
+        settings: settings of DuckDB, such as its memory_limit.
 
     Raises:
         ShardCorrupt: a file is damaged, or not part of the dataset.
@@ -92,9 +96,23 @@ def connect(root: str, *, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     refuse_unlisted_files(store)
     session = _session(root)
     _refuse_foreign_files(session, store, _OF_MOST_VIEWS)
+    for name, value in settings.items():
+        session.execute(f"SET {name} = {_string(value)}")
     if not unsafe:
         _confine(session, storage_path(root))
     return session
+
+
+def open_cursor(session: duckdb.DuckDBPyConnection, root: str) -> duckdb.DuckDBPyConnection:
+    """Return a cursor of a session of `connect`, with which another thread may query at the same time."""
+    cursor = session.cursor()
+    cursor.execute("SET VARIABLE root = ?", [dataset_pattern(root)])
+    return cursor
+
+
+def dataset_pattern(root: str) -> str:
+    """Return the folder of the dataset as DuckDB's patterns of file names need it."""
+    return glob.escape(_duckdb_path(storage_path(root)))
 
 
 class LayerChecks:
@@ -189,7 +207,7 @@ def _session(root: str) -> duckdb.DuckDBPyConnection:
     )  # or a table name could mean a Python variable
     if not is_local(folder):
         session.register_filesystem(folder.fs)
-    session.execute("SET VARIABLE root = ?", [glob.escape(_duckdb_path(folder))])
+    session.execute("SET VARIABLE root = ?", [dataset_pattern(root)])
     store = ShardStore(root)
     if any(store.version(layer) == 1 for layer in (Layer.NOUNS, Layer.DETECTIONS, Layer.SDD, Layer.LEDGER)):
         _define(session, "version_1.sql")
@@ -226,4 +244,8 @@ def _duckdb_path(folder: UPath) -> str:
 
 def _strings(values: Iterable[str]) -> str:
     """Return a list of strings in SQL, as SET takes no parameters."""
-    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in sorted(values)) + "]"
+    return "[" + ", ".join(map(_string, sorted(values))) + "]"
+
+
+def _string(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -19,7 +19,7 @@ from evaluation.embeddings import embed_files
 from evaluation.images import find_images
 from evaluation.report.report import evaluation_report, write_report
 from evaluation.run import Networks, Submission, evaluate
-from tests.integration.test_serve_page import CHROMIUM, OPTIONS
+from tests.chromium import CHROMIUM, OPTIONS
 from tests.sprite_benchmark import PROTOCOL, SPEC, benchmark, make_encoder, write_images, write_photos
 
 pytestmark = [

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typer.testing import CliRunner
 
@@ -25,29 +25,12 @@ from flows.generation.generator import Generator
 from flows.generation.png import read_png
 from miniature.world.sprites import cutout, sprites
 from model.pipeline import Subject
+from tests.chromium import CHROMIUM, MISSING, chromium
 from tests.processes import PATIENCE_S
 from tests.serving import TAXI, data_url, images_of, make_service, running
 
-CHROMIUM = Path("/usr/bin/chromium")
-OPTIONS = [
-    f"--{name}"
-    for name in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-    )
-]
-SIZE = {"width": 1320, "height": 1180}
-PATIENCE_MS = 180_000
-"""How long a test waits for the page: ten times what a loaded machine takes."""
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: install it with `apt-get install chromium`"
-)
+SIZE = (1320, 1180)
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING)
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +46,9 @@ def url(generator: Generator) -> Iterator[str]:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[BrowserContext]:
-    """A browser with a new profile; every request to another machine fails the test.
-
-    What a failed test saw is in its output: the messages of the page, and the path of its picture.
-    """
-    foreign: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=CHROMIUM, args=OPTIONS, viewport=SIZE, accept_downloads=True
-        )
-        browser.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
-        browser.on("console", lambda message: print(message.type, message.text))
-        browser.on("request", lambda request: foreign.append(request.url) if is_foreign(request.url) else None)
+    """A browser with a new profile."""
+    with chromium(tmp_path, *SIZE) as browser:
         yield browser
-        picture = tmp_path / "page.png"
-        browser.pages[0].screenshot(path=picture)
-        print(f"The page at the end of the test: {picture}")
-        browser.close()
-    assert not foreign
 
 
 @pytest.fixture
@@ -91,10 +58,6 @@ def page(browser: BrowserContext, url: str) -> Page:
     page.goto(url)
     expect(page.locator("#generate")).to_be_visible()
     return page
-
-
-def is_foreign(address: str) -> bool:
-    return not address.startswith(("http://127.0.0.1:", "data:", "blob:", "about:", "chrome:"))
 
 
 @pytest.fixture

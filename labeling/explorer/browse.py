@@ -1,0 +1,154 @@
+"""Pages of images and counts of their properties.
+
+A page begins after the last image of the page before (keyset paging), so the thousandth page costs as much as the
+second: files before it are not read.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from labeling.explorer.filters import Condition, ImageFilter
+from labeling.explorer.session import DatasetSession
+from labeling.sdd.schema import Layer
+
+_CARD = """
+SELECT shard, key, url, state, stage, reason, width_px, height_px,
+    [{label: c.label, box: c.box} FOR c IN candidates IF len(c.broken) = 0] AS entities, corrections IS NOT NULL
+FROM explored
+"""
+
+
+class Place(NamedTuple):
+    """Place of an image in the dataset."""
+
+    shard: str
+    key: bytes
+
+
+class Facet(StrEnum):
+    """A property by which images are counted."""
+
+    VERDICT = "verdict"
+    """State and reason of the ledger."""
+    LABEL = "label"
+    """Labels of entities."""
+    RULE = "rule"
+    """Rules that candidates break."""
+    ENTITIES = "entities"
+    """Number of entities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An image on a page."""
+
+    place: Place
+    url: str
+    state: str
+    stage: str
+    """Stage that decided; `images` for one without a stored image."""
+    reason: str
+    width_px: int | None
+    height_px: int | None
+    entities: tuple[Mapping[str, object], ...]
+    """Label and box of each entity that breaks no rule."""
+    is_corrected: bool
+    """Whether a build has taken in corrections of the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of images."""
+
+    cards: tuple[Card, ...]
+    is_last: bool
+
+
+class FacetValue(NamedTuple):
+    """A value of a facet, and the number of images or, for labels and rules, of boxes that have it."""
+
+    value: tuple[object, ...]
+    images: int
+
+
+_FACETS: Mapping[Facet, str] = {
+    Facet.VERDICT: "SELECT state, reason, count(*) FROM explored WHERE {} GROUP BY ALL ORDER BY 3 DESC, 1, 2",
+    Facet.LABEL: "SELECT label, count(*) FROM (SELECT unnest(labels) AS label FROM explored WHERE {}) "
+    "GROUP BY label ORDER BY 2 DESC, 1",
+    Facet.RULE: "SELECT rule, count(*) FROM (SELECT unnest(flatten([c.broken FOR c IN candidates])) AS rule "
+    "FROM explored WHERE {}) GROUP BY rule ORDER BY 2 DESC, 1",
+    Facet.ENTITIES: "SELECT len(labels), count(*) FROM explored WHERE {} GROUP BY ALL ORDER BY 1",
+}
+
+
+class Browser:
+    """Pages and facets of a dataset.
+
+    Args:
+        session: session over the dataset.
+    """
+
+    def __init__(self, session: DatasetSession) -> None:
+        self._session = session
+        self._captions = next((view for view in (Layer.CAPTIONS, Layer.SDD) if session.has_view(view)), None)
+
+    def page(self, images: ImageFilter, after: Place | None, size: int) -> Page:
+        """Return `size` images in the order of shards and keys.
+
+        Args:
+            images: filter of the images.
+            after: last image of the page before; None for the first page.
+            size: images of the page.
+
+        Raises:
+            ExplorerError: the filter is invalid, or the query exceeds a limit.
+        """
+        condition = images.condition(self._captions)
+        if after is not None:
+            condition = _and_after(condition, after)
+        rows = self._session.rows(f"{_CARD} WHERE {condition.sql} LIMIT {size + 1}", condition.values)
+        return Page(tuple(map(_card, rows[:size])), len(rows) <= size)
+
+    def facet(self, facet: Facet, images: ImageFilter, most: int = 100) -> list[FacetValue]:
+        """Return the most frequent values of a facet among the filtered images.
+
+        Raises:
+            ExplorerError: the filter is invalid, or the query exceeds a limit.
+        """
+        condition = images.condition(self._captions)
+        sql = f"{_FACETS[facet].format(condition.sql)} LIMIT {most}"
+        return [FacetValue(row[:-1], row[-1]) for row in self._session.rows(sql, condition.values)]
+
+    def count(self, images: ImageFilter) -> int:
+        """Return the number of filtered images.
+
+        Raises:
+            ExplorerError: the filter is invalid, or the query exceeds a limit.
+        """
+        condition = images.condition(self._captions)
+        ((count,),) = self._session.rows(f"SELECT count(*) FROM explored WHERE {condition.sql}", condition.values)
+        return int(count)
+
+    def places(self, images: ImageFilter) -> Iterator[Place]:
+        """Yield the places of all filtered images.
+
+        Raises:
+            ExplorerError: the filter is invalid, or the query exceeds a limit.
+        """
+        condition = images.condition(self._captions)
+        sql = f"SELECT shard, key FROM explored WHERE {condition.sql}"
+        for rows in self._session.batches(sql, condition.values):
+            yield from (Place(shard, key) for shard, key in rows)
+
+
+def _and_after(condition: Condition, after: Place) -> Condition:
+    """Return the condition for images after a place. The first comparison alone lets DuckDB skip whole files."""
+    sql = f"shard >= ? AND (shard > ? OR key > ?) AND {condition.sql}"
+    return Condition(sql, (after.shard, after.shard, after.key, *condition.values))
+
+
+def _card(row: tuple[Any, ...]) -> Card:
+    shard, key, url, state, stage, reason, width_px, height_px, entities, is_corrected = row
+    return Card(Place(shard, key), url, state, stage, reason, width_px, height_px, tuple(entities), is_corrected)

@@ -1,0 +1,145 @@
+"""A DuckDB session that many requests share: it only reads the dataset, in bounded memory and time."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+from duckdb import StatementType
+
+from labeling.errors import ExplorerError
+from labeling.sdd.query import connect, open_cursor
+from labeling.sdd.schema import Layer
+from labeling.sdd.shards import ShardStore
+
+_EXPLORED = """
+CREATE VIEW explored AS
+SELECT parse_filename(filename, true) AS shard, key, url, state, stage, reason, {sizes},
+    [c.label FOR c IN candidates IF len(c.broken) = 0] AS labels, candidates, {corrections} AS corrections
+FROM read_parquet(getvariable('root') || '/ledger/*.parquet', filename = true)
+"""
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """Limits of a query."""
+
+    memory: str = "2GB"
+    """Memory of all queries together, as DuckDB writes sizes."""
+    timeout_s: float = 60.0
+    """Longest time of a query, in seconds."""
+    rows: int = 200
+    """Rows of the result of free SQL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Result of a query."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    is_cut: bool
+    """Whether the query has more rows."""
+
+
+class DatasetSession:
+    """Queries over a dataset, from any number of threads.
+
+    The view `explored` has a row per input URL, in the order of shards and keys: shard, key, url, state, stage, reason,
+    sizes, labels (of entities that break no rule), candidates and corrections.
+
+    Args:
+        root: folder of the dataset.
+        limits: limits of each query.
+
+    Raises:
+        ExplorerError: the dataset has no ledger yet.
+        ShardCorrupt: a file is damaged, or not part of the dataset.
+    """
+
+    def __init__(self, root: str, limits: QueryLimits = QueryLimits()) -> None:
+        self.store = ShardStore(root)
+        self.limits = limits
+        self._root = root
+        version = self.store.version(Layer.LEDGER)
+        if version is None:
+            raise ExplorerError(f"{root} has no {Layer.LEDGER}/ yet: run `subject-diffusion build` first")
+        settings = {"memory_limit": limits.memory, "parquet_metadata_cache": "true"}
+        self._session = connect(root, settings=settings)
+        sizes = "width_px, height_px" if version > 1 else "NULL::INTEGER AS width_px, NULL::INTEGER AS height_px"
+        view = _EXPLORED.format(sizes=sizes, corrections="corrections" if version > 2 else "NULL")
+        self._session.execute(view)
+
+    def has_view(self, name: str) -> bool:
+        """Return whether the dataset has the files of a view."""
+        return name in self.views()
+
+    def views(self) -> list[str]:
+        """Return the names of all views."""
+        return [name for (name,) in self.rows("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1")]
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a query.
+
+        Raises:
+            ExplorerError: the query is invalid, or exceeds a limit.
+        """
+        with self._running(sql, values) as cursor:
+            return cursor.fetchall()
+
+    def batches(self, sql: str, values: Sequence[object] = ()) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows of a query in batches.
+
+        Raises:
+            ExplorerError: the query is invalid, or exceeds a limit.
+        """
+        with self._running(sql, values) as cursor:
+            while rows := cursor.fetchmany(_BATCH):
+                yield rows
+
+    def table(self, sql: str) -> Table:
+        """Return the first rows of a SELECT that a person wrote.
+
+        Raises:
+            ExplorerError: it is not one SELECT, or is invalid, or exceeds a limit.
+        """
+        refuse_other_than_select(sql)
+        with self._running(sql) as cursor:
+            columns = tuple(name for name, *_ in cursor.description or ())
+            rows = cursor.fetchmany(self.limits.rows + 1)
+        return Table(columns, tuple(rows[: self.limits.rows]), len(rows) > self.limits.rows)
+
+    @contextmanager
+    def _running(self, sql: str, values: Sequence[object] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = open_cursor(self._session, self._root)
+        timer = threading.Timer(self.limits.timeout_s, cursor.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield cursor.execute(sql, list(values))
+        except duckdb.InterruptException:
+            raise ExplorerError(f"the query took longer than {self.limits.timeout_s:g} s: narrow it down") from None
+        except duckdb.OutOfMemoryException:
+            raise ExplorerError(f"the query needs more than {self.limits.memory} of memory: narrow it down") from None
+        except duckdb.Error as error:
+            raise ExplorerError(str(error)) from error
+        finally:
+            timer.cancel()
+            cursor.close()
+
+
+def refuse_other_than_select(sql: str) -> None:
+    """Check that `sql` is one SELECT statement, which cannot change the session that others share.
+
+    Raises:
+        ExplorerError: it is not.
+    """
+    try:
+        kinds = [statement.type for statement in duckdb.extract_statements(sql)]
+    except duckdb.Error as error:
+        raise ExplorerError(str(error)) from error
+    if kinds != [StatementType.SELECT]:
+        raise ExplorerError("give one SELECT statement; FROM, DESCRIBE and SUMMARIZE are SELECT statements too")

@@ -1,0 +1,39 @@
+"""The server of `subject-diffusion explore` in a thread of the test, on a free port of loopback."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from flows.exploring.api import Explorer
+from flows.exploring.app import make_app
+from labeling.explorer.browse import Browser
+from labeling.explorer.pictures import Pictures
+from labeling.explorer.session import DatasetSession
+from tests.processes import wait_until
+
+
+def make_explorer(root: Path) -> Explorer:
+    """An explorer of a dataset, with thumbnails beside it."""
+    session = DatasetSession(str(root))
+    return Explorer(session, Browser(session), Pictures(session.store, root.parent / "thumbnails"), str(root))
+
+
+@contextmanager
+def exploring(explorer: Explorer, token: str | None = None) -> Iterator[str]:
+    """Serve until the block ends; gives the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(make_app(explorer, token), log_level="error", timeout_graceful_shutdown=1)
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            wait_until("the start of the server", lambda: server.started, thread.is_alive)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,100 @@
+"""The explorer's API over HTTP: answers, errors, and who is refused."""
+
+import io
+from collections.abc import Iterator
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.datasets import NEXT, dataset_of_two
+from tests.exploring import exploring, make_explorer
+from tests.factories import SHARD, image, key
+from tests.processes import PATIENCE_S
+
+
+@pytest.fixture(scope="module")
+def explorer(tmp_path_factory):
+    return make_explorer(dataset_of_two(tmp_path_factory.mktemp("explored") / "sdd"))
+
+
+@pytest.fixture(scope="module")
+def client(explorer) -> Iterator[httpx.Client]:
+    with exploring(explorer) as url, httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+        yield client
+
+
+def place(number: int) -> dict[str, str]:
+    return {"shard": SHARD if number < 20 else NEXT, "key": key(number).hex()}
+
+
+def test_pages_follow_each_other(client):
+    first = client.post("/api/page", json={"size": 10}).json()
+    after = first["cards"][-1]["place"]
+    second = client.post("/api/page", json={"size": 10, "after": after}).json()
+    shown = [card["place"]["key"] for page in (first, second) for card in page["cards"]]
+    assert shown == [key(n).hex() for n in (*range(1, 13), *range(21, 25))]
+    assert (first["is_last"], second["is_last"]) == (False, True)
+
+
+def test_counts_and_facets_take_a_filter(client):
+    body = {"images": {"labels": ["dog"]}}
+    assert client.post("/api/count", json=body).json() == {"count": 4}
+    assert client.post("/api/facets/label", json=body).json() == [
+        {"value": ["dog"], "count": 4},
+        {"value": ["cat"], "count": 2},
+    ]
+
+
+def test_pictures_and_thumbnails(client):
+    picture = client.get(f"/pictures/{NEXT}/{key(22).hex()}")
+    assert (picture.headers["content-type"], picture.content) == ("image/jpeg", image(22).image)
+    thumbnail = client.get(f"/thumbnails/{NEXT}/{key(22).hex()}.webp")
+    assert Image.open(io.BytesIO(thumbnail.content)).size == (64, 48)
+    missing = client.get(f"/thumbnails/{SHARD}/{key(7).hex()}.webp")
+    assert (missing.status_code, "has no image" in missing.json()["error"]["message"]) == (400, True)
+
+
+def test_keys_of_a_selection_and_of_a_filter(client):
+    chosen = client.post("/api/keys", json={"format": "txt", "places": [place(22), place(3)]})
+    assert chosen.text.split() == [key(22).hex(), key(3).hex()]
+    kept = client.post("/api/keys", json={"format": "parquet", "images": {"states": ["kept"]}})
+    assert pq.read_table(io.BytesIO(kept.content))["key"].to_pylist() == [key(n) for n in (1, 2, 21, 22, 23)]
+
+
+@pytest.mark.parametrize("sql", ["COPY labels TO '/tmp/out.csv'", "FROM read_text('/etc/hostname')", "SELEC"])
+def test_sql_that_is_refused_is_an_error_with_its_reason(client, sql):
+    answer = client.post("/api/sql", json={"sql": sql})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+    assert client.post("/api/sql", json={"sql": "SELECT key FROM sdd LIMIT 1"}).json()["rows"] == [[key(1).hex()]]
+
+
+@pytest.mark.parametrize(
+    "path", ["/pictures/..%2f..%2fetc/0", f"/pictures/shard-00000/{'0' * 31}", "/thumbnails/x/0.webp", "/..%2fapp.py"]
+)
+def test_other_paths_lead_nowhere(client, path):
+    assert client.get(path).status_code in (400, 404)
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://example.com"}, {"Host": "rebound.example.com"}])
+def test_pages_of_other_websites_are_refused(client, headers):
+    for method, path in (("GET", "/"), ("GET", "/api/dataset"), ("POST", "/api/page")):
+        answer = client.request(method, path, headers=headers, json={} if method == "POST" else None)
+        assert answer.status_code == 403, path
+
+
+def test_the_page_may_load_from_this_server_only(client):
+    answer = client.get("/")
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "<script" in answer.text
+    assert "://" not in answer.text
+
+
+def test_with_a_token_every_path_asks_for_it(explorer):
+    with exploring(explorer, token="s3cret") as url:
+        for path in ("/", "/api/dataset", f"/pictures/{NEXT}/{key(22).hex()}"):
+            assert httpx.get(f"{url}{path}", timeout=PATIENCE_S).status_code == 401
+        bearer = {"Authorization": "Bearer s3cret"}
+        assert httpx.get(f"{url}/api/dataset", headers=bearer, timeout=PATIENCE_S).status_code == 200

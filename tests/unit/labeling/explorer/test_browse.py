@@ -1,0 +1,147 @@
+"""Pages, facets and filters against the rows of the files."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from labeling.errors import ExplorerError
+from labeling.explorer.browse import Browser, Facet, Place
+from labeling.explorer.filters import ImageFilter
+from labeling.explorer.session import DatasetSession, QueryLimits
+from labeling.sdd.schema import Layer, LedgerRow
+from labeling.sdd.shards import ShardStore
+from tests.datasets import NEXT, dataset_of_two
+from tests.factories import SHARD, key
+from tests.unit.labeling.sdd.test_versions import OLD
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> str:
+    return str(dataset_of_two(tmp_path_factory.mktemp("explored") / "sdd"))
+
+
+@pytest.fixture(scope="module")
+def browser(root) -> Browser:
+    return Browser(DatasetSession(root))
+
+
+def verdicts(root: str) -> list[tuple[str, LedgerRow]]:
+    store = ShardStore(root)
+    return [(shard, row) for shard in (SHARD, NEXT) for row in store.read(LedgerRow, (Layer.LEDGER,), shard)]
+
+
+def test_pages_hold_every_image_once_in_order(root, browser):
+    places, after = [], None
+    while True:
+        page = browser.page(ImageFilter(), after, 5)
+        places += [card.place for card in page.cards]
+        after = places[-1]
+        if page.is_last:
+            break
+        assert len(page.cards) == 5
+    assert places == [Place(shard, row.key) for shard, row in verdicts(root)]
+    assert browser.count(ImageFilter()) == len(places) == 16
+
+
+def test_a_last_page_that_is_full_is_the_last(browser):
+    assert not browser.page(ImageFilter(), None, 15).is_last
+    assert browser.page(ImageFilter(), None, 16).is_last
+
+
+def test_a_card_has_the_entities_that_break_no_rule(browser):
+    cards = {card.place.key: card for card in browser.page(ImageFilter(), None, 16).cards}
+    assert [entity["label"] for entity in cards[key(2)].entities] == ["dog", "cat"]
+    assert cards[key(2)].entities[0]["box"] == {"x0": 0.0, "y0": 0.0, "x1": 20.0, "y1": 20.0}
+    four = cards[key(4)]
+    assert (four.state, four.stage, four.reason, four.entities) == ("dropped", "sdd", "aspect_ratio", ())
+
+
+def test_facets_count_what_the_ledger_has(root, browser):
+    rows = [row for _, row in verdicts(root)]
+    kept = [[c.label for c in row.candidates if not c.broken] for row in rows]
+    expected = {
+        Facet.VERDICT: Counter((row.state, row.reason) for row in rows),
+        Facet.LABEL: Counter((label,) for labels in kept for label in labels),
+        Facet.RULE: Counter((rule,) for row in rows for c in row.candidates for rule in c.broken),
+        Facet.ENTITIES: Counter((len(labels),) for labels in kept),
+    }
+    for facet in Facet:
+        assert dict(browser.facet(facet, ImageFilter())) == expected[facet], facet
+    assert browser.facet(Facet.LABEL, ImageFilter(reasons=("thin_mask",))) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "numbers"),
+    [
+        (ImageFilter(states=("kept",)), {1, 2, 21, 22, 23}),
+        (ImageFilter(reasons=("http_404", "no_box")), {7, 11}),
+        (ImageFilter(labels=("dog", "cat")), {2, 22}),
+        (ImageFilter(rules=("aspect_ratio", "box_share")), {4}),
+        (ImageFilter(entities=(2,)), {2, 22}),
+        (ImageFilter(text="A CAT 2"), {2, 21, 22, 23}),
+        (ImageFilter(text="example.com/7.jpg"), {7}),
+        (ImageFilter(text="50%"), set()),
+        (ImageFilter(where="len(labels) = 1 AND shard = 'shard-00001' -- of the second shard"), {21, 23}),
+        (ImageFilter(where="key IN (SELECT key FROM entities WHERE label = 'cat')"), {2, 22, 23}),
+        (ImageFilter(states=("kept",), where="width_px = 64 OR true"), {1, 2, 21, 22, 23}),
+    ],
+)
+def test_a_filter_selects(browser, images, numbers):
+    page = browser.page(images, None, 100)
+    assert {int.from_bytes(card.place.key, "big") for card in page.cards} == numbers
+    assert set(browser.places(images)) == {card.place for card in page.cards}
+    assert browser.count(images) == len(numbers)
+
+
+@pytest.mark.parametrize("where", ["no_column = 1", "true); DROP VIEW explored; SELECT (1", "len(", "label ="])
+def test_a_wrong_condition_is_an_error_and_changes_nothing(browser, where):
+    with pytest.raises(ExplorerError):
+        browser.page(ImageFilter(where=where), None, 1)
+    assert browser.count(ImageFilter()) == 16
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY labels TO 'out.csv'",
+        "CREATE TABLE t AS FROM labels",
+        "DROP VIEW explored",
+        "SET memory_limit = '900GB'",
+        "ATTACH 'out.db'",
+        "SELECT 1; SELECT 2",
+        "EXPLAIN ANALYZE COPY labels TO 'out.csv'",
+        "FROM read_text('/etc/hostname')",
+        "FROM glob('/etc/*')",
+        "FROM read_csv('/etc/hostname')",
+    ],
+)
+def test_sql_writes_nothing_and_reads_nothing_else(root, sql, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExplorerError):
+        DatasetSession(root).table(sql)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sql_is_cut_after_its_limit(root):
+    session = DatasetSession(root, QueryLimits(rows=3))
+    table = session.table("SELECT key, state FROM ledger")
+    assert (table.columns, len(table.rows), table.is_cut) == (("key", "state"), 3, True)
+    assert not session.table("FROM ledger LIMIT 3").is_cut
+
+
+def test_a_query_ends_at_its_timeout(root):
+    session = DatasetSession(root, QueryLimits(timeout_s=0.2))
+    with pytest.raises(ExplorerError, match=r"longer than 0\.2 s"):
+        session.table("SELECT count(*) FROM range(1_000_000_000_000) AS a, range(1_000_000) AS b")
+    assert session.table("SELECT 1").rows == ((1,),)
+
+
+def test_a_dataset_of_version_1_is_shown():
+    page = Browser(DatasetSession(str(OLD))).page(ImageFilter(states=("kept",)), None, 10)
+    assert [[entity["label"] for entity in card.entities] for card in page.cards] == [["dog"], ["dog", "cat"]]
+
+
+def test_a_dataset_without_a_ledger_is_refused(tmp_path: Path):
+    with pytest.raises(ExplorerError, match="no ledger/ yet"):
+        DatasetSession(str(tmp_path))
