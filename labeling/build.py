@@ -143,7 +143,8 @@ def with_absolute_paths(config: LabelingConfig) -> LabelingConfig:
     lists = tuple(str(storage_path(path)) for path in config.lists)
     urls = lists[0] if isinstance(config.urls, str) else lists or None
     folder = config.download.folder and str(Path(config.download.folder).expanduser().absolute())
-    download = config.download.model_copy(update={"folder": folder})
+    opt_out = config.download.opt_out and str(storage_path(config.download.opt_out))
+    download = config.download.model_copy(update={"folder": folder, "opt_out": opt_out})
     paths = {"root": str(storage_path(config.root)), "urls": urls, "download": download}
     return config.model_copy(update=paths | tables)
 

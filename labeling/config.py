@@ -142,6 +142,9 @@ class DownloadConfig(Config):
     """Highest `pwatermark` of rows that are fetched, 0 to 1; 1 fetches all. Choice: LAION-Aesthetics' threshold."""
     respect_noai: bool = True
     """Whether images with noai, noimageai, noindex or noimageindex in their X-Robots-Tag header are dropped."""
+    opt_out: str | None = None
+    """Text file with a URL or a host in each line, which are not fetched (`opted_out`); a host includes its subdomains.
+    Files of finished shards stay as they are: `remove` takes images out of them."""
     allow_private_hosts: bool = False
     """Whether loopback, private and link-local addresses are fetched too; for tests and in-house mirrors."""
     timeout_s: Seconds = 20.0
@@ -176,7 +179,7 @@ class DownloadConfig(Config):
     def fingerprint(self) -> str:
         """Return 12 hex digits that change with the settings that select images, not with timeouts or retries."""
         excluded = {"timeout_s", "rounds", "backoff_s", "max_wait_s", "retry_failed", "user_agent"}
-        excluded |= {"host_failures", "host_pause_s", "folder"}
+        excluded |= {"host_failures", "host_pause_s", "folder", "opt_out"}
         if self.max_scans == DownloadConfig.model_fields["max_scans"].default:
             excluded.add("max_scans")  # keeps datasets valid that are older than this setting
         return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()[:12]

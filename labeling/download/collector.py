@@ -12,6 +12,7 @@ from typing import TypeAlias
 from labeling.config import DownloadConfig, DownloadWorkers, Workers
 from labeling.download.fetching.fetch_result import FetchedBody
 from labeling.download.fetching.rounds import Fetch, fetch_all
+from labeling.download.lists.exclusions import NOTHING_EXCLUDED, Exclusions
 from labeling.download.screening.stage import ScreenedImage, ScreenResult, SpooledBody, verdict_of_listing
 from labeling.download.spool import Spool
 from labeling.execution.journal import Journal
@@ -39,13 +40,15 @@ class ImageCollector:
     """Process that screens bodies."""
     repeats_to_fetch: frozenset[int] = frozenset()
     """Rows of the list that are fetched although an earlier row has their URL."""
+    exclusions: Exclusions = NOTHING_EXCLUDED
+    """URLs that are not fetched."""
     outcomes: dict[bytes, UrlOutcome] = field(default_factory=dict)
     """Outcomes so far, by key."""
 
     def collect(self, listed: Sequence[ListedUrl]) -> dict[bytes, UrlOutcome]:
         """Return the outcome of each URL; the bodies of the images are in the spool afterwards."""
         for url in listed:
-            if verdict := verdict_of_listing(url, self.config, self.repeats_to_fetch):
+            if verdict := verdict_of_listing(url, self.config, self.repeats_to_fetch, self.exclusions):
                 self.outcomes[url.key] = verdict
         screening = ShardPass(self.screener, self.journal, done=len(self.outcomes))
         try:

@@ -22,6 +22,7 @@ from labeling.config import DownloadConfig, DownloadWorkers
 from labeling.download.collector import SCREENER_WORKERS, ImageCollector
 from labeling.download.fetching.fetch import Fetcher
 from labeling.download.image_shards import ImageShard, images_stamp
+from labeling.download.lists.exclusions import NOTHING_EXCLUDED, Exclusions
 from labeling.download.lists.names import shard_name, shard_number
 from labeling.download.screening.stage import ScreenStage
 from labeling.download.spool import Spool, remove_spool
@@ -55,6 +56,8 @@ class ShardDownload:
     """As in `ImageCollector`."""
     accept_loss: bool = False
     """As in `ImageShard.make`."""
+    exclusions: Exclusions = NOTHING_EXCLUDED
+    """As in `ImageCollector`."""
 
     def __call__(self, task: Task) -> tuple[bool, Task]:
         """Return whether the shard was made, and the task: the result that the distributors expect."""
@@ -97,7 +100,8 @@ class ShardDownload:
         screener = StageProcess(stage, SCREENER_WORKERS, torch_threads=1, batch_limit=batch_size)
         with Spool.open(store.root, shard.shard, shard.stamp_prefix) as spool, contextlib.closing(screener):
             fetch = Fetcher(self.config).fetch
-            yield ImageCollector(fetch, self.config, self.workers, journal, spool, screener, self.repeats_to_fetch)
+            repeats, excluded = self.repeats_to_fetch, self.exclusions
+            yield ImageCollector(fetch, self.config, self.workers, journal, spool, screener, repeats, excluded)
 
 
 def read_tasks(store: ShardStore, shards: Iterable[str], run: str) -> Iterator[Task]:

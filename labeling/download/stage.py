@@ -23,6 +23,7 @@ from infra.imports import without_wandb
 from infra.ray_cluster import join_cluster
 from labeling.config import Executor, LabelingConfig, Stale
 from labeling.download.image_shards import images_stamp, retryable_keys
+from labeling.download.lists.exclusions import read_exclusions
 from labeling.download.lists.repeats import repeats_to_fetch
 from labeling.download.pool import PoolJob, run_pool
 from labeling.download.shard_download import ShardDownload, read_tasks
@@ -104,9 +105,9 @@ def _distribute(
     lists = lists_folder(store, run)
     lists.mkdir(parents=True, exist_ok=True)
     workers = config.workers.images
-    repeats = repeats_to_fetch(store, config.download)
+    repeats, excluded = repeats_to_fetch(store, config.download), read_exclusions(store, config.download)
     accept_loss = config.stale is Stale.REBUILD
-    download = ShardDownload(config.root, config.download, workers, run, repeats, accept_loss)
+    download = ShardDownload(config.root, config.download, workers, run, repeats, accept_loss, excluded)
     try:
         if config.executor is Executor.HERE:
             run_pool(PoolJob(download, tuple(shards), workers.processes), stop)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from labeling.config import DownloadConfig
+from labeling.download.lists.exclusions import NOTHING_EXCLUDED, Exclusions
 from labeling.download.lists.names import key_of
 from labeling.download.screening.imaging import difference_hash, probe, refuse_scans
 from labeling.sdd.pixels import UndecodableImage
@@ -75,7 +76,10 @@ class ScreenStage:
 
 
 def verdict_of_listing(
-    listed: ListedUrl, config: DownloadConfig, repeats_to_fetch: Collection[int] = ()
+    listed: ListedUrl,
+    config: DownloadConfig,
+    repeats_to_fetch: Collection[int] = (),
+    exclusions: Exclusions = NOTHING_EXCLUDED,
 ) -> Verdict | None:
     """Return why a row of the list is not fetched; None if it is.
 
@@ -83,9 +87,12 @@ def verdict_of_listing(
         listed: row of the list.
         config: limits on its values.
         repeats_to_fetch: numbers of rows that are fetched although an earlier row has the same URL.
+        exclusions: URLs that are not fetched.
     """
     if not listed.url:
         return Verdict(state=State.NOT_DOWNLOADED, reason="invalid_url", detail="the list has no URL in this row")
+    if verdict := exclusions.verdict(listed.url):
+        return verdict
     if verdict := verdict_of_values(listed, config):
         return verdict
     if listed.key != key_of(listed.url, 0) and listed.list_row not in repeats_to_fetch:
