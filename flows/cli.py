@@ -17,6 +17,7 @@ from flows.explore import explore
 from flows.generate import generate
 from flows.openimages_list import openimages
 from flows.options import ConfigOption, RootArgument, SetOption
+from flows.remove import remove
 from flows.report import report
 from flows.score import app as score_app
 from flows.serve import serve
@@ -211,6 +212,7 @@ app.command()(report)
 app.command()(generate)
 app.command()(serve)
 app.command()(validate)
+app.command()(remove)
 
 
 @app.command()

@@ -30,6 +30,7 @@ from labeling.execution.record import RunRecord, record_run
 from labeling.execution.report import ShardReport
 from labeling.execution.run import ShardJob, gpus_per_node, run_job, torch_threads
 from labeling.finish import FinishJob, finish_stamp, stamp_of_settings
+from labeling.removal import finish_removals, pending_removals
 from labeling.sdd.corrections import NO_CORRECTIONS, Corrections, read_corrections, refuse_unknown_images
 from labeling.sdd.membership import refuse_other_datasets, refuse_unlisted_files
 from labeling.sdd.schema import Layer, State
@@ -96,6 +97,7 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
     refuse_missing_gpus(config, steps)
     shards = runner.submit("plan", plan_urls, config).result()
     refuse_unlisted_files(ShardStore(config.root))
+    finish_pending_removals(ShardStore(config.root))
     refuse_stale(config, steps, shards)
     corrections = read_corrections(ShardStore(config.root))
     refuse_unknown_images(ShardStore(config.root), corrections)
@@ -107,6 +109,14 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
             stop.set()  # for tasks that run in parallel
             raise
     return record.counts.get(Layer.SDD, {})
+
+
+def finish_pending_removals(store: ShardStore) -> None:
+    """Finish removals that were killed, so that no stage reads an image that is on the way out."""
+    if names := pending_removals(store):
+        log.info("finishing the removals %s", ", ".join(names))
+        rows = sum(removal.listed for removal in finish_removals(store))
+        log.info("removed %d rows", rows)
 
 
 def _make_parts(

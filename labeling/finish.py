@@ -26,6 +26,8 @@ from labeling.stages.nouns import NounStage
 from labeling.steps import stamp_of
 
 log = logging.getLogger(__name__)
+REMOVED_MARK = "r"
+"""First character of `Stamp.removed`, which no other part of a stamp begins with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,8 @@ class FinishJob:
     def expected_stamp(self, shard: str) -> str | None:
         """Return the stamp that the shard's files will have; None if its entities do not exist yet."""
         parent = ShardStore(self.root).stamp(self.layers[-1], shard)
-        return finish_stamp(self.rules, parent.stamp, self.corrections.get(shard, ())) if parent else None
+        corrections = self.corrections.get(shard, ())
+        return finish_stamp(self.rules, parent.stamp, corrections, parent.removed) if parent else None
 
     def _make(self, shard: str) -> ShardReport:
         store = ShardStore(self.root)
@@ -99,17 +102,31 @@ class FinishJob:
         return ShardReport(stage=Layer.SDD, shard=shard, counts=counts, seconds=time.monotonic() - start)
 
 
-def finish_stamp(rules: RulesConfig, parent: str, corrections: Sequence[ReviewedCorrection] = ()) -> str:
+def finish_stamp(
+    rules: RulesConfig, parent: str, corrections: Sequence[ReviewedCorrection] = (), removed: str | None = None
+) -> str:
     """Return the stamp of `sdd/` and `ledger/` that are made from an entities/ file stamped `parent`.
 
-    Corrections are a suffix, so that `stamp_of_settings` tells a file with other corrections from one of other rules.
+    Corrections and removed images are suffixes, so that `stamp_of_settings` tells a file with others from one of other
+    rules.
+
+    Args:
+        rules: settings of the rules.
+        parent: stamp of the entities.
+        corrections: corrections of people.
+        removed: `Stamp.removed` of the entities.
     """
     stamp = stamp_of(Layer.SDD, rules.fingerprint(), parent)
-    return f"{stamp}-{digest(corrections)}" if corrections else stamp
+    return "-".join(filter(None, (stamp, digest(corrections), removed)))
+
+
+def with_removed(stamp: str, removed: str) -> str:
+    """Return a stamp of `finish_stamp` with other removed images."""
+    return "-".join([*(part for part in stamp.split("-") if not part.startswith(REMOVED_MARK)), removed])
 
 
 def stamp_of_settings(stamp: str) -> str:
-    """Return the part of a stamp of `finish_stamp` that does not depend on corrections."""
+    """Return the part of a stamp of `finish_stamp` that does not depend on corrections and removed images."""
     return stamp.partition("-")[0]
 
 

@@ -23,6 +23,8 @@ class Stamp(NamedTuple):
     """Layer and shard: "images/shard-00000"."""
     size: int | None = None
     """Size of the whole file, in bytes."""
+    removed: str | None = None
+    """Hash of the keys that were removed from the shard; None if none was."""
 
     def metadata(self) -> dict[str, str]:
         """Return the entries for a footer, with a placeholder for the file's seal."""
@@ -31,6 +33,7 @@ class Stamp(NamedTuple):
             "parent": self.parent,
             "dataset": self.dataset,
             "name": self.name,
+            "removed": self.removed,
             KEY: PLACEHOLDER,
         }
         return {"counts": json.dumps(self.counts)} | {key: value for key, value in known.items() if value is not None}
@@ -52,6 +55,7 @@ def stamp_in(metadata: Mapping[bytes, bytes]) -> Stamp:
             dataset=entries.get("dataset"),
             name=entries["name"] if is_sealed else None,
             size=sealed_size(entries[KEY]) if is_sealed else None,
+            removed=entries.get("removed"),
         )
     except KeyError as error:
         raise ValueError(f"its footer lacks {error}") from error

@@ -15,7 +15,7 @@ nouns/.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -238,6 +238,38 @@ class ShardStore:
         records = (_outcome_record(r, layout.names) for r in rows)
         return self._write(layer, shard, records, layout, row, stamp, replace)
 
+    def rewrite(
+        self,
+        layer: str,
+        shard: str,
+        row: type,
+        change: Callable[[Record], Record | None],
+        *,
+        stamp: str,
+        removed: str | None = None,
+    ) -> None:
+        """Replace a file by its changed rows. Its format and its other footer entries stay the same.
+
+        Args:
+            layer: layer of the file.
+            shard: shard of the file.
+            row: row class of the layer.
+            change: function that returns the changed record, or None to leave it out.
+            stamp: stamp of the new file.
+            removed: hash of the keys that were removed from the shard.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ShardCorrupt: the file is damaged.
+        """
+        with self.open_file(layer, shard) as file:
+            former = self.stamp_of(file, layer, shard)
+            layout = Format(file.schema_arrow.remove_metadata(), self._version_of(file, layer, shard), {})
+            groups = (file.read_row_group(group).to_pylist() for group in range(file.num_row_groups))
+            records = (changed for group in groups for record in group if (changed := change(record)) is not None)
+            about = former._replace(stamp=stamp, name=_name(layer, shard), removed=removed)
+            self._publish(layer, shard, records, layout, row, about, replace=True)
+
     def _write(
         self,
         layer: str,
@@ -248,9 +280,25 @@ class ShardStore:
         stamp: str,
         replace: bool,
     ) -> dict[str, int]:
-        counts: dict[str, int] = {}
         parent = self.stamp(PARENTS[layer], shard) if layer in PARENTS else None
         dataset = self.dataset() or (stamp if (layer, shard) == (Layer.URLS, FIRST) else None)
+        about = Stamp(stamp, {}, dataset=dataset, name=_name(layer, shard))
+        if parent:
+            about = about._replace(parent=parent.stamp, removed=parent.removed)
+        return self._publish(layer, shard, records, layout, row, about, replace)
+
+    def _publish(
+        self,
+        layer: str,
+        shard: str,
+        records: Iterable[Record],
+        layout: Format,
+        row: type,
+        about: Stamp,
+        replace: bool,
+    ) -> dict[str, int]:
+        """Write a file with the footer entries of `about`, and return the counts by state."""
+        counts: dict[str, int] = {}
 
         def write(file: IO[bytes]) -> None:
             with _writer(file, layout.schema, row) as writer:
@@ -259,8 +307,8 @@ class ShardStore:
                     for record in group:
                         state = str(record.get("state", State.KEPT))
                         counts[state] = counts.get(state, 0) + 1
-                about = Stamp(stamp, counts, parent and parent.stamp, dataset, _name(layer, shard)).metadata()
-                writer.add_key_value_metadata(about | {"version": str(layout.version)})
+                entries = about._replace(counts=counts).metadata()
+                writer.add_key_value_metadata(entries | {"version": str(layout.version)})
             seal(file)
 
         publish(self.path(layer, shard), write, replace=replace)

@@ -6,11 +6,12 @@ from itertools import pairwise
 from infra.storage import open_binary
 from labeling.errors import ShardCorrupt
 from labeling.sdd.arrow import optional_names
+from labeling.sdd.layers import OUTCOMES, ROWS
 from labeling.sdd.schema import Layer, State
 from labeling.sdd.seal import is_intact
 from labeling.sdd.shards import OUTCOME, ROWS_PER_GROUP
 from labeling.validation.faults import Fault
-from labeling.validation.layer_file import OUTCOMES, ROWS, LayerFile
+from labeling.validation.layer_file import LayerFile
 
 FileCheck = Callable[[LayerFile], Iterator[Fault]]
 _DECIDING = tuple(str(layer) for layer in Layer if layer in OUTCOMES or layer is Layer.SDD)

@@ -1,6 +1,6 @@
 """One file of a dataset as the checks read it: footer, row groups, and rows without pixels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,32 +9,10 @@ import pyarrow.parquet as pq
 
 from labeling.sdd.arrow import Record, schema_of
 from labeling.sdd.footer import Stamp
-from labeling.sdd.schema import (
-    VERSION,
-    Caption,
-    Detections,
-    Entities,
-    Image,
-    Layer,
-    LedgerRow,
-    ListedUrl,
-    Nouns,
-    SddRow,
-    State,
-)
+from labeling.sdd.layers import OUTCOMES, ROWS
+from labeling.sdd.schema import VERSION, Layer, State
 from labeling.sdd.shards import ShardStore, outcome_schema_of
 from labeling.validation.faults import Fault
-
-OUTCOMES: Mapping[Layer, type] = {
-    Layer.IMAGES: Image,
-    Layer.CAPTIONS: Caption,
-    Layer.NOUNS: Nouns,
-    Layer.DETECTIONS: Detections,
-    Layer.ENTITIES: Entities,
-}
-"""Row class of each layer of outcomes, whose rows have a state and a reason."""
-ROWS: Mapping[Layer, type] = {Layer.URLS: ListedUrl, Layer.SDD: SddRow, Layer.LEDGER: LedgerRow, **OUTCOMES}
-"""Row class of each layer."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from labeling.sdd.arrow import Record
+from labeling.sdd.layers import OUTCOMES
+from labeling.sdd.removed import REMOVED, UrlSet, removed_urls
 from labeling.sdd.schema import Layer, State
 from labeling.sdd.shards import PARENTS
 from labeling.validation.contents import ShardContents
 from labeling.validation.faults import Fault
-from labeling.validation.layer_file import OUTCOMES
 
 LinkCheck = Callable[[ShardContents], Iterator[Fault]]
 _SOURCES: Mapping[str, Layer] = {**PARENTS, Layer.LEDGER: Layer.URLS, Layer.SDD: Layer.LEDGER}
@@ -74,6 +75,17 @@ def ledger_verdicts(shard: ShardContents) -> Iterator[Fault]:
             yield file.fault(f"is {record['state']}, but rules only drop", row, "state")
 
 
+def removed_rows(shard: ShardContents) -> Iterator[Fault]:
+    """Check that an image whose URL or host is in removed/ is in no layer, and that the ledger has the verdict."""
+    removed = removed_urls(next(iter(shard.files.values())).store) if shard.files else UrlSet()
+    for layer in (Layer.SDD, Layer.LEDGER):
+        file = shard.files.get(layer)
+        for row, record in enumerate(file.records if file else ()):
+            assert file is not None
+            if record.get("reason") != REMOVED and record["url"] in removed:
+                yield file.fault("the URL is in removed/: finish the removal with `remove ROOT`", row, "url")
+
+
 def _refusals(shard: ShardContents) -> dict[bytes, tuple[Layer, Record]]:
     """Return the layer that refused each image, with its row there."""
     return {
@@ -91,5 +103,5 @@ def _text(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-LINK_CHECKS: tuple[LinkCheck, ...] = (same_rows, copied_columns, ledger_verdicts)
+LINK_CHECKS: tuple[LinkCheck, ...] = (same_rows, copied_columns, ledger_verdicts, removed_rows)
 """Checks of the layers of a shard against each other."""

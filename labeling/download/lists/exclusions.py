@@ -13,6 +13,8 @@ from labeling.sdd.shards import ShardStore
 OPTED_OUT = Verdict(
     state=State.DROPPED, reason="opted_out", detail="labeling.download.opt_out names the URL or its host"
 )
+"""Verdict on a URL of the list of opt-outs."""
+_KEY = re.compile(r"[0-9a-fA-F]{32}")
 _HOST = re.compile(r"(?:\*?\.)?([^\s/:@?#*]+?)\.?")
 
 
@@ -52,18 +54,44 @@ def read_url_set(path: str, source: str) -> UrlSet:
     Raises:
         BadInput: the file or a line is unusable.
     """
-    urls, hosts = set(), set()
-    for number, line in read_lines(path, source):
-        if "://" in line:
-            urls.add(line)
-        elif host := _HOST.fullmatch(line):
-            hosts.add(host[1].lower())
-        else:
-            raise BadInput(f"{source} {path}, line {number}: {line[:100]!r} is neither a URL nor a host: correct it")
-    return UrlSet(frozenset(urls), frozenset(hosts))
+    lines = _read_lines(path, source)
+    hosts = {_host(line, f"{source} {path}, line {number}") for number, line in lines if not _is_url(line)}
+    return UrlSet(frozenset(line for _, line in lines if _is_url(line)), frozenset(hosts))
 
 
-def read_lines(path: str, source: str) -> list[tuple[int, str]]:
+def read_urls(path: str, source: str) -> frozenset[str]:
+    """Read a text file with a URL in each line, otherwise as `read_url_set`."""
+    for number, line in (lines := _read_lines(path, source)):
+        if not _is_url(line):
+            raise BadInput(f"{source} {path}, line {number}: {line[:100]!r} is no URL: correct it, or use --hosts")
+    return frozenset(line for _, line in lines)
+
+
+def read_hosts(path: str, source: str) -> frozenset[str]:
+    """Read a text file with a host in each line, otherwise as `read_url_set`."""
+    return frozenset(_host(line, f"{source} {path}, line {number}") for number, line in _read_lines(path, source))
+
+
+def read_keys(path: str, source: str) -> frozenset[bytes]:
+    """Read a text file with a key of 32 hexadecimal digits in each line, otherwise as `read_url_set`."""
+    for number, line in (lines := _read_lines(path, source)):
+        if not _KEY.fullmatch(line):
+            raise BadInput(f"{source} {path}, line {number}: {line[:100]!r} is no key of 32 hex digits: correct it")
+    return frozenset(bytes.fromhex(line) for _, line in lines)
+
+
+def _is_url(line: str) -> bool:
+    return "://" in line
+
+
+def _host(line: str, place: str) -> str:
+    host = _HOST.fullmatch(line)
+    if not host or _is_url(line):
+        raise BadInput(f"{place}: {line[:100]!r} is no host such as example.com: correct it")
+    return host[1].lower()
+
+
+def _read_lines(path: str, source: str) -> list[tuple[int, str]]:
     """Return the lines of a text file with their numbers, without comments and empty lines.
 
     Raises:

@@ -10,7 +10,7 @@ in memory.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from labeling.download.lists.list_reader import list_digest, list_files, read_sl
 from labeling.download.lists.names import key_of, shard_name
 from labeling.download.lists.occurrences import Occurrences, Repeat, count_occurrences
 from labeling.errors import BadInput, ShardStale
+from labeling.sdd.removed import UrlSet, removed_urls
 from labeling.sdd.schema import Layer, ListedUrl
 from labeling.sdd.shards import ShardStore
 
@@ -79,12 +80,13 @@ def variants_path(store: ShardStore) -> UPath:
 def _write_shards(lists: Sequence[Sequence[UPath]], store: ShardStore, config: LabelingConfig) -> int:
     """Write the missing files of `urls/`; return the number of shards of the lists."""
     with count_occurrences([file for files in lists for file in files]) as occurrences:
-        shards = first = 0
+        shards, first, removed = 0, 0, removed_urls(store)
         for path, files in zip(config.lists, lists, strict=True):
             list_begin = first
             for table in read_slices(files, config.images_per_shard):
                 piece = _Piece(table, first, path, list_begin)
-                _write_shard(shard_name(shards), piece, occurrences, store, rebuild=config.stale is Stale.REBUILD)
+                may_replace = config.stale is Stale.REBUILD
+                _write_shard(shard_name(shards), piece, occurrences, store, removed, rebuild=may_replace)
                 shards, first = shards + 1, first + table.num_rows
             if first == list_begin:
                 raise BadInput(f"labeling.urls={path!r} has no rows: a list needs at least one URL")
@@ -109,7 +111,9 @@ class _Piece(NamedTuple):
     """Number of the list's first row, over all lists."""
 
 
-def _write_shard(shard: str, piece: _Piece, occurrences: Occurrences, store: ShardStore, *, rebuild: bool) -> None:
+def _write_shard(
+    shard: str, piece: _Piece, occurrences: Occurrences, store: ShardStore, removed: UrlSet, *, rebuild: bool
+) -> None:
     repeats = occurrences.between(piece.first, piece.first + piece.table.num_rows)
     rows = _planned_rows(piece.table, piece.first, repeats)
     stamp, former = _stamp(rows, repeats), store.stamp(Layer.URLS, shard)
@@ -122,7 +126,8 @@ def _write_shard(shard: str, piece: _Piece, occurrences: Occurrences, store: Sha
             f"{piece.path!r}: give a new root, rebuild it with --set labeling.stale=rebuild, or, to add a list to the "
             'dataset, name it after the lists before it: --set \'labeling.urls=["first.parquet", "second.parquet"]\''
         )
-    store.write(Layer.URLS, shard, rows, ListedUrl, stamp, replace=True)
+    planned = [replace(row, alt_text=None) if row.url in removed else row for row in rows]
+    store.write(Layer.URLS, shard, planned, ListedUrl, stamp, replace=True)
 
 
 def _planned_rows(table: pa.Table, first: int, repeats: Mapping[int, Repeat]) -> list[ListedUrl]:

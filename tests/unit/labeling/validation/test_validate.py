@@ -10,7 +10,9 @@ import pytest
 from pycocotools import mask as coco
 
 from labeling.sdd.arrow import Record
+from labeling.sdd.removed import Removal, write_removal
 from labeling.sdd.schema import Layer
+from labeling.sdd.shards import ShardStore
 from labeling.validation.validate import Findings, Scope, descriptions, validate
 from tests.datasets import flip
 from tests.sound_dataset import edit, sound_dataset, with_image
@@ -174,6 +176,13 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
         lambda root: edit_row(root, "ledger", 3, lambda row: row.update(reason="http_500")),
         f"ledger/{SHARD}, row",
         "state: is images not_downloaded http_500, but images/ has not_downloaded http_404",
+    ),
+    "removed_rows": (
+        lambda root: write_removal(
+            ShardStore(str(root)), "late", Removal(made_at="", urls=("https://a.example/0.jpg",))
+        ),
+        f"sdd/{SHARD}, row",
+        "url: the URL is in removed/: finish the removal",
     ),
     "spans_in_caption": (
         edit_entity(span_end=99),

@@ -53,8 +53,8 @@ def test_a_host_stands_for_its_subdomains(opted_out: UrlSet, url: str, is_exclud
     [
         (b"", "has no entry"),
         (b"# nothing\n\n", "has no entry"),
-        (b"a.example\nimages of mine\n", r"opt-out\.txt, line 2: 'images of mine' is neither a URL nor a host"),
-        (b"a.example/1.jpg\n", "line 1: 'a.example/1.jpg' is neither a URL nor a host"),
+        (b"a.example\nimages of mine\n", r"opt-out\.txt, line 2: 'images of mine' is no host such as"),
+        (b"a.example/1.jpg\n", "line 1: 'a.example/1.jpg' is no host such as"),
         (b"\xff\xfe", "cannot be read"),
         (None, "cannot be read"),
     ],
