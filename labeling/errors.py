@@ -10,6 +10,7 @@
       ExchangeError        a dataset cannot be exported, or the files of another program cannot be imported
       ExplorerError        a question about a dataset cannot be answered: invalid SQL, a timeout, no such image
       ImagesLost           a file of images/ is missing, and its URLs no longer give the images of later files
+      QualityError         an audit of quality cannot be drawn, read or marked
       ShardCorrupt         a file lacks rows or columns, or is damaged
       ShardStale           a file was made under other settings, and may not be replaced without permission
       StageContract        a stage broke its contract (one result per image, in order)
@@ -58,6 +59,10 @@ class ExplorerError(LabelingError):
 
 class ImagesLost(LabelingError):
     """A file of images/ is missing, and its URLs no longer give the images from which later files were made."""
+
+
+class QualityError(LabelingError):
+    """An audit of quality cannot be drawn, read or marked."""
 
 
 class ShardCorrupt(LabelingError):

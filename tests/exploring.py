@@ -2,24 +2,31 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from flows.exploring.api import Explorer
 from flows.exploring.app import make_app
 from labeling.explorer.browse import Browser
+from labeling.explorer.mask_proposals import MaskProposals
 from labeling.explorer.pictures import Pictures
+from labeling.explorer.review import Review
 from labeling.explorer.session import DatasetSession
+from labeling.stages.networks import Segmenter
 from tests.processes import wait_until
 
 
-def make_explorer(root: Path) -> Explorer:
-    """An explorer of a dataset, with thumbnails beside it."""
+def make_explorer(root: Path, load: Callable[[], Segmenter[Any]] | None = None) -> Explorer:
+    """An explorer of a dataset, with thumbnails beside it. `load` loads the segmenter that proposes masks."""
     session = DatasetSession(str(root))
-    return Explorer(session, Browser(session), Pictures(session.store, root.parent / "thumbnails"), str(root))
+    pictures = Pictures(session.store, root.parent / "thumbnails")
+    proposals = MaskProposals(pictures, load)
+    review = Review(session.store, "eve", proposals)
+    return Explorer(session, Browser(session), pictures, proposals, review, str(root))
 
 
 @contextmanager

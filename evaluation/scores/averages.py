@@ -5,7 +5,6 @@ the subject's mean over 1; a micro average has the sum of its similarities over 
 is the same for both.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from jaxtyping import Float
 
 from evaluation.protocols import Average
 from evaluation.scores.image_score import ImageScore
+from infra.intervals import wilson_interval
 
 RESAMPLES = 10_000
 SEED = 0
-_Z = 1.96
 Share = tuple[float, float]
 """Numerator and denominator that a subject contributes."""
 
@@ -81,16 +80,6 @@ def interval(shares: Sequence[Share]) -> tuple[float, float]:
     """Return the 95 % interval of an average: percentiles over resampled subjects, with a fixed seed."""
     low, high = np.percentile(resampled_means(np.asarray(shares, dtype=np.float64)), (2.5, 97.5))
     return float(low), float(high)
-
-
-def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927); 0 to 1 where `count` is 0."""
-    if not count:
-        return 0.0, 1.0
-    share = hits / count
-    middle = share + _Z * _Z / (2 * count)
-    reach = _Z * math.sqrt(share * (1 - share) / count + _Z * _Z / (4 * count * count))
-    return max(0.0, (middle - reach) / (1 + _Z * _Z / count)), min(1.0, (middle + reach) / (1 + _Z * _Z / count))
 
 
 def resampled_means(shares: Float[np.ndarray, "subjects 2"]) -> Float[np.ndarray, " RESAMPLES"]:

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from labeling.explorer.browse import Browser, Facet, Page, Place
 from labeling.explorer.filters import ImageFilter
 from labeling.explorer.key_files import KeyFormat, key_file
+from labeling.explorer.mask_proposals import MaskProposals
 from labeling.explorer.pictures import Picture, Pictures
+from labeling.explorer.review import Review
 from labeling.explorer.session import DatasetSession
 from labeling.explorer.story import json_values, story
 
@@ -81,6 +83,8 @@ class Explorer:
     session: DatasetSession
     browser: Browser
     pictures: Pictures
+    proposals: MaskProposals
+    review: Review
     root: str
     """Folder of the dataset."""
 
@@ -92,7 +96,13 @@ def make_router(explorer: Explorer) -> APIRouter:
 
     @router.get("/api/dataset")
     def dataset() -> JSONResponse:
-        return JSONResponse({"root": explorer.root, "views": explorer.session.views()})
+        return JSONResponse(
+            {
+                "root": explorer.root,
+                "author": explorer.review.author,
+                "has_proposals": explorer.proposals.is_available,
+            }
+        )
 
     @router.post("/api/page")
     def page(body: PageBody) -> JSONResponse:

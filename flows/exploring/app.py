@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.exploring.api import Explorer, make_router
+from flows.exploring.review_api import make_review_router
 from flows.serving.access import AccessControl
 from flows.serving.bodies import BodyLimit
 from flows.serving.errors import add_error_handlers, as_api_error
@@ -56,6 +57,7 @@ def make_app(explorer: Explorer, token: str | None) -> ASGIApp:
     """
     app = FastAPI(title="Subject-Diffusion explorer", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(make_router(explorer))
+    app.include_router(make_review_router(explorer))
     add_error_handlers(app)
     app.add_exception_handler(LabelingError, _respond)
     app.mount("/", StaticFiles(directory=PAGE, html=True))

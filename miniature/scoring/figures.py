@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.scores.averages import wilson_interval
+from infra.intervals import wilson_interval
 
 RESAMPLES = 1000
 _GAP = 2

@@ -1,15 +1,18 @@
-"""The explorer's page, driven in Chromium: filters, paging, the story of an image, SQL, and files of keys."""
+"""The explorer's page, driven in Chromium: filters, stories, SQL, files of keys, corrections and audits."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
+from labeling.quality.marks import AuditedImage, read_audit
+from labeling.sdd.corrections import SeenEntity, read_corrections
+from labeling.sdd.shards import ShardStore
 from tests.chromium import CHROMIUM, MISSING, chromium
 from tests.datasets import NEXT, dataset_of_two
 from tests.exploring import exploring, make_explorer
-from tests.factories import SHARD, key
+from tests.factories import CAT, DOG, SHARD, key
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING)
 
@@ -92,8 +95,8 @@ def test_an_image_tells_its_story_and_the_keyboard_goes_on_to_the_next(page: Pag
 
 def test_a_selection_is_saved_as_keys(page: Page):
     for number in (2, 22):
-        page.locator(f'.card:has(img[src*="{key(number).hex()}"])').hover()
-        page.locator(f'.card:has(img[src*="{key(number).hex()}"]) .pick').click()
+        card(page, number).hover()
+        card(page, number).locator(".pick").click()
     expect(page.locator("#chosen")).to_have_text("2 selected")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save keys as TXT").click()
@@ -130,3 +133,89 @@ def test_shards_are_named(page: Page):
     page.locator("#where").fill(f"shard = '{SHARD}'")
     page.locator("#where").press("Enter")
     expect(page.locator(".card")).to_have_count(12)
+
+
+def card(page: Page, number: int) -> Locator:
+    return page.locator(f'.card:has(img[src*="{key(number).hex()}"])')
+
+
+def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag the mouse over the image, between two points in its pixels."""
+    area = page.locator(".editing").bounding_box()
+    points = [(area["x"] + x / 64 * area["width"], area["y"] + y / 48 * area["height"]) for x, y in (start, end)]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    page.mouse.move(*points[1], steps=5)
+    page.mouse.up()
+
+
+def test_boxes_are_moved_relabelled_removed_and_added(page: Page, root: Path):
+    card(page, 22).click()
+    expect(page.locator("#story .caption")).to_have_text("a dog and a cat 22")
+    page.keyboard.press("e")
+    expect(page.locator(".editing")).to_be_visible()
+    boxes = page.locator(".panel .thing")
+    expect(boxes).to_have_count(2)
+    drag(page, (10, 10), (15, 22))  # the dog's box
+    expect(page.locator("#changes")).to_have_text("1 changed")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Alt+ArrowDown")
+    page.keyboard.press("l")
+    page.keyboard.type("wolf")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Delete")
+    drag(page, (2, 30), (12, 46))
+    page.keyboard.type("fox")
+    page.keyboard.press("Enter")
+    expect(boxes).to_have_count(3)
+    expect(page.locator("#changes")).to_have_text("3 changed")
+    page.keyboard.press("s")
+    expect(page.locator(".note")).to_contain_text("4 corrections saved")
+    expect(page.locator("#story .thing", has_text="waits for the next build")).to_have_count(4)
+
+    made = {each.correction.action: each.correction for each in read_corrections(ShardStore(str(root)))[NEXT]}
+    assert made.keys() == {"relabelled", "moved", "removed", "added"}
+    assert (made["relabelled"].entity, made["relabelled"].label) == (SeenEntity(label="dog", box=DOG.box), "wolf")
+    moved = made["moved"].box
+    assert [moved.x0, moved.y0, moved.x1, moved.y1] == pytest.approx([15, 12, 35, 33], abs=1)
+    assert made["removed"].entity == SeenEntity(label="cat", box=CAT.box)
+    added = made["added"].box
+    assert made["added"].label == "fox"
+    assert [added.x0, added.y0, added.x1, added.y1] == pytest.approx([2, 30, 12, 46], abs=1)
+    assert {each.author for each in made.values()} == {"eve"}
+
+    page.keyboard.press("e")  # what is saved is where the next correction begins
+    expect(page.locator(".panel .thing.removed")).to_have_count(1)
+    expect(page.locator(".panel input").first).to_have_value("wolf")
+    page.keyboard.press("Escape")
+    expect(page.locator(".editing")).to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(page.locator("#story")).to_be_hidden()
+
+
+def test_an_audit_is_marked_by_keys(page: Page, root: Path):
+    page.get_by_role("link", name="Audit").click()
+    page.locator("#audit-name").fill("first")
+    page.locator("#audit-size").fill("100")
+    page.locator("#draw").click()
+    expect(page.locator("#mark")).to_have_text("Mark 9 images (Enter)")
+    page.locator("#mark").click()
+    for number in range(9):
+        mark = page.locator(".mark").first
+        expect(page.locator("#story dd").first).to_have_text(sample(root)[number].key.hex())
+        page.keyboard.press(mark.locator("kbd").inner_text())
+    expect(page.locator("#story")).to_be_hidden()
+    expect(page.locator("#mark")).to_have_text("All are marked")
+    rows = page.locator(".proportions tr")
+    expect(rows.first).to_contain_text("High quality")
+    expect(rows.first).to_contain_text("55.6 %")  # 5 of 9 are kept
+    expect(rows.nth(3)).to_contain_text("44.4 %")
+    expect(page.locator(".picture")).to_have_count(9)
+    marks = {image.state: image.mark for image in sample(root)}
+    assert marks == {"kept": "high_quality", "dropped": "rightly_dropped"}
+    assert {image.author for image in sample(root)} == {"eve"}
+
+
+def sample(root: Path) -> tuple[AuditedImage, ...]:
+    return read_audit(ShardStore(str(root)), "first").images

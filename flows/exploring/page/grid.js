@@ -95,10 +95,11 @@ async function turn(step) {
 function cardOf(image, number) {
   const { place, width_px: width, height_px: height, entities } = image;
   const aspect = width && height ? Math.min(2.4, Math.max(0.5, width / height)) : 1;
-  const picture = element("img", { src: thumbnailOf(place), alt: "", loading: "lazy", decoding: "async" });
   const boxes = width ? sheetOver(width, height, ...entities.map((each, n) => rectangle(each.box, colourOf(n)))) : null;
-  const frame = element("div", { class: "frame" }, image.stage === "images" ? absent(image) : [picture, boxes]);
-  picture.addEventListener("error", () => show(frame, absent(image)));
+  const frame = element("div", { class: "frame" });
+  const onerror = () => show(frame, absent(image));
+  const picture = () => element("img", { src: thumbnailOf(place), alt: "", loading: "lazy", decoding: "async", onerror });
+  show(frame, image.stage === "images" ? absent(image) : [picture(), boxes]);
   const pick = element("button", { class: "pick", tabindex: "-1", "aria-label": "Select" }, "✓");
   const labels = entities.map(({ label }) => label).join(", ") || image.reason.replaceAll("_", " ");
   const card = element(

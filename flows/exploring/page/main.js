@@ -1,5 +1,6 @@
 /** The page: its views, theme and keyboard. */
 
+import { auditKey, showAudit } from "./audit.js";
 import { request } from "./api.js";
 import { element, isWriting, show } from "./dom.js";
 import { browseKey, showBrowse } from "./grid.js";
@@ -8,6 +9,7 @@ import { isStoryOpen, storyKey } from "./story.js";
 
 const VIEWS = {
   browse: { title: "Browse", show: showBrowse, key: browseKey },
+  audit: { title: "Audit", show: showAudit, key: auditKey },
   sql: { title: "SQL", show: showSql, key: () => false },
 };
 const KEYS = [
@@ -18,6 +20,8 @@ const KEYS = [
   ["N  P", "next and previous page"],
   ["J  K", "next and previous image, when one is open"],
   ["B  M  D", "boxes, masks, dropped boxes"],
+  ["E", "correct the boxes; S saves, Esc cancels"],
+  ["1 – 5", "mark an image of an audit"],
   ["T", "light or dark"],
 ];
 
@@ -53,11 +57,11 @@ function showKeys() {
 }
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || isWriting(event)) return;
-  const isDone =
-    (isStoryOpen() ? storyKey(event) : VIEWS[currentView()].key(event)) ||
-    { t: flipTheme, "?": showKeys }[event.key]?.() === undefined && ["t", "?"].includes(event.key);
-  if (isDone) event.preventDefault();
+  if (event.ctrlKey || event.metaKey || isWriting(event)) return;
+  const anywhere = { t: flipTheme, "?": showKeys }[event.key];
+  const isDone = isStoryOpen() ? storyKey(event) : VIEWS[currentView()].key(event);
+  if (!isDone) anywhere?.();
+  if (isDone || anywhere) event.preventDefault();
 }
 
 setTheme((localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark");

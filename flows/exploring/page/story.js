@@ -2,30 +2,74 @@
 
 import { pictureOf, request } from "./api.js";
 import { colourOf, maskShape, rectangle, sheetOver, tag } from "./boxes.js";
-import { element, show } from "./dom.js";
+import { element, note, show } from "./dom.js";
+import { Editor } from "./editor.js";
 
 const dialog = document.getElementById("story");
 const shown = { boxes: true, masks: true, dropped: true };
 let story;
 let wanted;
 let go;
+let closed;
+let editor = null;
+let marking = null;
 
-/** Open the story of an image; `step` returns the place of the next (1) or previous (-1) one, or null. */
-export async function openStory(place, step) {
+/**
+ * Open the story of an image.
+ *
+ * `step` returns the place of the next (1) or previous (-1) image, or null; `onClose` is called when a person closes it.
+ */
+export async function openStory(place, step, onClose = closed) {
   go = step;
   wanted = place;
-  const rows = await request(`api/images/${place.shard}/${place.key}`);
+  const [rows, corrections] = await Promise.all([
+    request(`api/images/${place.shard}/${place.key}`),
+    request(`api/corrections/${place.shard}/${place.key}`),
+  ]);
   if (wanted !== place) return; // a later image was asked for meanwhile
-  story = { place, rows };
+  closed = onClose;
+  editor = null;
+  story = { place, rows, waiting: corrections.filter((each) => !isBuilt(each, rows.ledger.corrections ?? [])) };
   render();
   if (!dialog.open) dialog.showModal();
   dialog.focus();
 }
 
+/** Close the story. */
+export function closeStory() {
+  dialog.close();
+}
+
+/** Offer marks below the image: `digit`, `text`, `isSet`, and `set` for each; null offers none. */
+export function setMarking(marks) {
+  marking = marks;
+}
+
+dialog.addEventListener("close", () => {
+  const onClose = closed;
+  closed = undefined;
+  editor = null;
+  onClose?.();
+});
+dialog.addEventListener("cancel", (event) => {
+  if (!editor) return;
+  event.preventDefault();
+  leaveEditor();
+});
+
+function isBuilt({ action, made_at: time, review }, judged) {
+  return judged.some((each) => each.action === action && each.made_at === time && each.review === review);
+}
+
 /** Act on a key; return whether it means something here. */
 export function storyKey(event) {
+  if (editor) return editorKey(event);
+  if (event.altKey) return false;
+  const mark = marking?.find(({ digit }) => digit === event.key);
   const switches = { b: "boxes", m: "masks", d: "dropped" };
-  if (event.key in switches) flip(switches[event.key]);
+  if (mark) mark.set();
+  else if (event.key === "e") edit();
+  else if (event.key in switches) flip(switches[event.key]);
   else if (event.key === "ArrowRight" || event.key === "j") move(1);
   else if (event.key === "ArrowLeft" || event.key === "k") move(-1);
   else return false;
@@ -35,6 +79,45 @@ export function storyKey(event) {
 /** Return whether a story is open. */
 export function isStoryOpen() {
   return dialog.open;
+}
+
+function editorKey(event) {
+  if (event.key === "s") save();
+  else return editor.key(event);
+  return true;
+}
+
+/** Edit the boxes of the image. */
+async function edit() {
+  const { width, height } = sizeOf(story.rows);
+  if (!story.rows.ledger.width_px) {
+    note("No stage has detected boxes in this image, so there are none to correct", true);
+    return;
+  }
+  const { has_proposals: hasProposals } = await request("api/dataset");
+  const things = thingsOf(story.rows);
+  const { place, waiting: corrections } = story;
+  editor = new Editor({ place, width, height, things, corrections, hasProposals, changed: renderEditorState });
+  render();
+}
+
+async function save() {
+  const { place } = story;
+  const saved = await request("api/corrections", { place, changes: editor.changes }).catch(() => null);
+  if (!saved) return;
+  const number = saved.corrections.length;
+  note(number ? `${number} correction${number > 1 ? "s" : ""} saved; the next build takes them in` : "Nothing to correct");
+  await openStory(place, go);
+}
+
+function leaveEditor() {
+  editor = null;
+  render();
+}
+
+function renderEditorState() {
+  const state = dialog.querySelector("#changes");
+  if (state) show(state, `${editor.changes.length} changed`);
 }
 
 function move(step) {
@@ -49,7 +132,24 @@ function flip(name) {
 
 function render() {
   const things = thingsOf(story.rows);
-  show(dialog, stageOf(things), panelOf(things));
+  show(dialog, stageOf(things), editor ? editorPanel() : panelOf(things));
+  editor?.render();
+}
+
+function editorPanel() {
+  return element(
+    "aside",
+    { class: "panel" },
+    element("h1", {}, "Correct the boxes"),
+    element("p", { class: "soft" }, story.rows.captions?.caption),
+    editor.list,
+    element("p", { class: "row" }, element("button", { onclick: () => editor.add() }, "Add a box (A)")),
+    element("p", { class: "soft" }, "Drag a box or a corner, or draw a new box. ", keysOf("Tab", "next box"), keysOf("← ↑ → ↓", "move"), keysOf("Alt + arrows", "resize"), keysOf("L", "label"), keysOf("Delete", "remove"), keysOf("S", "save")),
+  );
+}
+
+function keysOf(key, meaning) {
+  return [element("kbd", {}, key), ` ${meaning}  `];
 }
 
 /** Return the candidates of an image as the ledger judges them, kept ones first, with their masks. */
@@ -73,34 +173,51 @@ function stageOf(things) {
   if (width) {
     const visible = things.filter((each) => shown.dropped || !each.broken.length);
     layers.style.aspectRatio = `${width} / ${height}`;
-    layers.style.width = `min(100%, calc((94vh - 110px) * ${width / height}))`;
+    layers.style.width = `min(100%, calc((94vh - 150px) * ${width / height}))`;
     show(
       layers,
       element("img", { src: pictureOf(story.place), alt: story.rows.captions?.caption ?? "" }),
       sheetOver(
         width,
         height,
-        shown.masks && visible.filter((each) => each.outline).map((each) => maskShape(each.outline, each.colour)),
-        shown.boxes && visible.map((each) => rectangle(each.box, each.colour, { class: each.broken.length ? "box broken" : "box" })),
+        !editor && shown.masks && visible.filter((each) => each.outline).map((each) => maskShape(each.outline, each.colour)),
+        !editor && shown.boxes && visible.map((each) => rectangle(each.box, each.colour, { class: each.broken.length ? "box broken" : "box" })),
       ),
-      shown.boxes && visible.map((each) => tag(each.label, each.box, each.colour, width, height)),
+      editor ? editor.layer : shown.boxes && visible.map((each) => tag(each.label, each.box, each.colour, width, height)),
     );
   } else {
     show(layers, element("p", { class: "empty" }, "There is no image."));
   }
   const button = (name, text) =>
     element("button", { "aria-pressed": String(shown[name]), onclick: () => flip(name) }, text);
-  const switches = element(
+  const switches = editor ? editorSwitches() : element(
     "div",
     { class: "switches" },
+    marking && element("div", { class: "marks" }, marking.map(markButton)),
     button("boxes", "Boxes (B)"),
     button("masks", "Masks (M)"),
     button("dropped", "Dropped (D)"),
+    element("button", { id: "edit", onclick: edit }, "Correct (E)"),
     element("span", { class: "space" }),
     element("button", { onclick: () => move(-1), "aria-label": "Previous image" }, "←"),
     element("button", { onclick: () => move(1), "aria-label": "Next image" }, "→"),
   );
   return element("div", { class: "stage" }, element("div", { class: "canvas" }, layers), switches);
+}
+
+function markButton({ digit, text, isSet, set }) {
+  return element("button", { class: "mark", "aria-pressed": String(isSet), onclick: set }, element("kbd", {}, digit), ` ${text}`);
+}
+
+function editorSwitches() {
+  return element(
+    "div",
+    { class: "switches" },
+    element("span", { id: "changes" }, `${editor.changes.length} changed`),
+    element("span", { class: "space" }),
+    element("button", { onclick: leaveEditor }, "Cancel (Esc)"),
+    element("button", { id: "save", class: "primary", onclick: save }, "Save (S)"),
+  );
 }
 
 /** Return the size of the upright image; without one, nothing. */
@@ -110,7 +227,8 @@ export function sizeOf({ images, ledger, sdd }) {
 }
 
 function panelOf(things) {
-  const { ledger, captions, corrections } = { ...story.rows, corrections: story.rows.ledger.corrections };
+  const { ledger, captions } = story.rows;
+  const corrections = [...(ledger.corrections ?? []), ...story.waiting.map(waitingOf)];
   const reason = ledger.reason ? ledger.reason.replaceAll("_", " ") : "";
   return element(
     "aside",
@@ -159,6 +277,11 @@ function thingOf(thing) {
       figure("stability", thing.stability),
     ),
   );
+}
+
+/** Return a saved correction as the ledger would list it. */
+function waitingOf({ entity, label, ...correction }) {
+  return { ...correction, label: label ?? entity.label, outcome: "waits for the next build" };
 }
 
 function correctionOf({ action, label, outcome, author, made_at: time, review }) {

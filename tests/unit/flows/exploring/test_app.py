@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from labeling.config import SegmentConfig
+from tests.box_segmenter import load_box_segmenter
 from tests.datasets import NEXT, dataset_of_two
 from tests.exploring import exploring, make_explorer
 from tests.factories import SHARD, image, key
@@ -16,7 +18,8 @@ from tests.processes import PATIENCE_S
 
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory):
-    return make_explorer(dataset_of_two(tmp_path_factory.mktemp("explored") / "sdd"))
+    root = dataset_of_two(tmp_path_factory.mktemp("explored") / "sdd")
+    return make_explorer(root, lambda: load_box_segmenter(SegmentConfig()))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,31 @@ def test_keys_of_a_selection_and_of_a_filter(client):
     assert chosen.text.split() == [key(22).hex(), key(3).hex()]
     kept = client.post("/api/keys", json={"format": "parquet", "images": {"states": ["kept"]}})
     assert pq.read_table(io.BytesIO(kept.content))["key"].to_pylist() == [key(n) for n in (1, 2, 21, 22, 23)]
+
+
+def test_a_mask_is_proposed_for_a_box_and_saved_with_it(client):
+    box = {"x0": 10.0, "y0": 10.0, "x1": 40.0, "y1": 40.0}
+    proposed = client.post("/api/masks", json={"place": place(2), "box": box}).json()
+    assert proposed["outline"].startswith("M")
+    seen = client.get(f"/api/images/{SHARD}/{key(2).hex()}").json()["ledger"]["candidates"][0]
+    change = {"seen": {"label": "dog", "box": seen["box"]}, "label": "dog", "box": box}
+    saved = client.post("/api/corrections", json={"place": place(2), "changes": [change]}).json()
+    shown = client.get(f"/api/corrections/{SHARD}/{key(2).hex()}").json()
+    assert [each["action"] for each in saved["corrections"]] == [each["action"] for each in shown] == ["moved"]
+    again = client.post("/api/corrections", json={"place": place(2), "changes": [change | {"label": ""}]})
+    assert (again.status_code, "needs a label" in again.json()["error"]["message"]) == (400, True)
+
+
+def test_an_audit_is_drawn_once_and_marked(client):
+    assert client.post("/api/audits", json={"name": "first", "size": 100}).json()["images"] == 9
+    again = client.post("/api/audits", json={"name": "first", "size": 100})
+    assert (again.status_code, "exists" in again.json()["error"]["message"]) == (400, True)
+    marked = client.post("/api/audits/first/marks", json={"place": place(21), "mark": "high_quality"}).json()
+    assert marked["marked"] == 1
+    audit = client.get("/api/audits/first").json()
+    assert audit["gallery"]["high_quality"] == [place(21)]
+    assert [each["marked"] for each in client.get("/api/audits").json()] == [1]
+    assert client.get("/api/audits/..%2fcorrections").status_code in (400, 404)
 
 
 @pytest.mark.parametrize("sql", ["COPY labels TO '/tmp/out.csv'", "FROM read_text('/etc/hostname')", "SELEC"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.scores.averages import wilson_interval
+from infra.intervals import wilson_interval
 from miniature.scoring.figures import (
     Figure,
     Table,

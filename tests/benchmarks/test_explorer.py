@@ -1,0 +1,54 @@
+"""Answer times of the explorer over a million synthetic rows."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labeling.explorer.browse import Browser, Facet, Place
+from labeling.explorer.filters import ImageFilter
+from labeling.explorer.session import DatasetSession
+from labeling.quality.sample import draw_audit
+from tests.synthetic import synthetic_dataset
+
+pytestmark = pytest.mark.bench
+ROWS = 1_000_000
+EVERYTHING = ImageFilter()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return synthetic_dataset(tmp_path_factory.mktemp("explored") / "sdd", ROWS)
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    start = time.monotonic()
+    function()
+    return time.monotonic() - start
+
+
+def test_a_million_rows_are_browsed(root):
+    """Baseline: the second page. A page in the middle costs as much, because files before it are not read."""
+    opened = time.monotonic()
+    session = DatasetSession(str(root))
+    browser = Browser(session)
+    print(f"\nopen the dataset: {time.monotonic() - opened:.2f} s")
+    first = browser.page(EVERYTHING, None, 60)
+    middle = Place(f"shard-{ROWS // 2048:05d}", bytes(16))
+    label = str(browser.facet(Facet.LABEL, EVERYTHING)[0].value[0])
+    steps = {
+        "first page": lambda: browser.page(EVERYTHING, None, 60),
+        "second page": lambda: browser.page(EVERYTHING, first.cards[-1].place, 60),
+        "page in the middle": lambda: browser.page(EVERYTHING, middle, 60),
+        "first page of a frequent label": lambda: browser.page(ImageFilter(labels=(label,)), None, 60),
+        "count of a frequent label": lambda: browser.count(ImageFilter(labels=(label,))),
+        "search in captions": lambda: browser.count(ImageFilter(text="word42 word7")),
+        **{f"facet {facet}": lambda facet=facet: browser.facet(facet, EVERYTHING) for facet in Facet},
+        "sample of 1,000 for an audit": lambda: draw_audit(session.store, session, "bench", 1000, 0),
+    }
+    times = {name: seconds(step) for name, step in steps.items()}
+    for name, each in times.items():
+        print(f"{name}: {each:.2f} s")
+    assert times["page in the middle"] < 3 * times["second page"] + 0.2
