@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from infra.storage import refuse_unwritable, storage_path
+from labeling.cleaning.duplicates import NO_DUPLICATES, Duplicates, find_duplicates
 from labeling.config import Executor, LabelingConfig, NounConfig, Stale, WeightsConfig, WeightsKind, Workers
 from labeling.correction.mask_job import MASKS, CorrectionMaskJob, mask_step
 from labeling.download.image_shards import images_stamp
@@ -143,7 +144,13 @@ def _make_parts(
         if corrected:
             name = f"corrections, part {n}"
             runner.submit(name, mask_corrections, config, steps, corrected, record.name, stop).result()
-        future = runner.submit(f"rules, part {n}", finish_part, config, steps, part, stop, corrected)
+        duplicates = NO_DUPLICATES
+        if config.clean.finds_duplicates:
+            layers = (Layer.IMAGES, *(step.stage.name for step in steps))
+            so_far = shards[: n * config.shards_per_part]
+            name = f"duplicates, part {n}"
+            duplicates = runner.submit(name, find_duplicates, config.root, config.clean, layers, so_far).result()
+        future = runner.submit(f"rules, part {n}", finish_part, config, steps, part, stop, corrected, duplicates)
         record.add(Layer.SDD, future.result())
 
 
@@ -226,11 +233,19 @@ def finish_part(
     shards: Sequence[str],
     stop: threading.Event | None = None,
     corrections: Corrections = NO_CORRECTIONS,
+    duplicates: Duplicates = NO_DUPLICATES,
 ) -> list[ShardReport]:
     """Make sdd/ and ledger/ of these shards."""
     layers = (Layer.IMAGES, *(step.stage.name for step in steps))
-    replace = _may_replace(config)
-    job = FinishJob(root=config.root, rules=config.rules, layers=layers, replace=replace, corrections=corrections)
+    job = FinishJob(
+        root=config.root,
+        rules=config.rules,
+        layers=layers,
+        replace=_may_replace(config),
+        corrections=corrections,
+        clean=config.clean,
+        duplicates={shard: duplicates[shard] for shard in shards if shard in duplicates},
+    )
     return _run(config, job, Layer.LEDGER, Layer.URLS, shards, config.workers.sdd, stop)
 
 
@@ -317,7 +332,7 @@ def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step
         parents = {step.stamp(parent) for parent in parents}
         if (file := store.stamp(step.stage.name, shard)) and file.stamp not in parents:
             stale.append(step.stage.name)
-    finished = {finish_stamp(config.rules, parent) for parent in parents}
+    finished = {finish_stamp(config.rules, parent, clean=config.clean) for parent in parents}
     if (file := store.stamp(Layer.LEDGER, shard)) and stamp_of_settings(file.stamp) not in finished:
         stale.append(Layer.SDD)
     return stale

@@ -328,6 +328,37 @@ class RulesConfig(BoxRules):
     """Rule 6: smallest area of a mask as a share of its box's area, 0 to 1. Mask pixels outside the box count."""
 
 
+class CleanConfig(Config):
+    """Cleaning rules beyond App. B.1, which judge stored columns and run no network. All are off by default."""
+
+    duplicates: bool = False
+    """Whether an image is dropped that repeats an earlier one byte for byte."""
+    near_duplicate_bits: int | None = Field(default=None, ge=0, le=16)
+    """Largest number of bits, of 64, in which the perceptual hash of a dropped image differs from that of an earlier
+    one; None keeps near duplicates. It includes `duplicates`."""
+    max_punsafe: Share | None = None
+    """Highest `punsafe` of images that are kept, 0 to 1, for images that `download.max_punsafe` let pass."""
+    max_pwatermark: Share | None = None
+    """Highest `pwatermark` of images that are kept, 0 to 1, for images that `download.max_pwatermark` let pass."""
+    min_mask_share: Share = 0.0
+    """Smallest area of a mask as a share of the image, 0 to 1."""
+    min_mask_quality: Share = 0.0
+    """Lowest label-error score of a mask, 0 to 1: the lowest of SAM's predicted IoU, the mask's stability, and the IoU
+    of the mask's bounds with the box."""
+    label_in_caption: bool = False
+    """Whether labels are dropped that the caption does not name, as imported ones may be."""
+
+    @property
+    def finds_duplicates(self) -> bool:
+        """Whether images are compared with each other."""
+        return self.duplicates or self.near_duplicate_bits is not None
+
+    def fingerprint(self) -> str:
+        """Return 12 hex digits that change with the rules that are on; empty if none is."""
+        chosen = self.model_dump_json(exclude_defaults=True)
+        return hashlib.sha256(chosen.encode()).hexdigest()[:12] if chosen != "{}" else ""
+
+
 class SegmentConfig(NetworkConfig):
     """Settings of the segmenter, SAM by default."""
 
@@ -436,6 +467,8 @@ class LabelingConfig(Config):
     """Settings of the segmenter."""
     rules: RulesConfig = RulesConfig()
     """Filtering rules."""
+    clean: CleanConfig = CleanConfig()
+    """Cleaning rules."""
     workers: StageWorkers = StageWorkers()
     """Workers of each stage."""
 

@@ -9,10 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Self
 
 from infra.storage import sweep
-from labeling.config import RulesConfig
+from labeling.cleaning import duplicates as cleaning
+from labeling.cleaning.duplicates import NO_DUPLICATES, Duplicate, Duplicates
+from labeling.config import CleanConfig, RulesConfig
 from labeling.correction.mask_job import read_segments
 from labeling.correction.replay import Outcome, corrections_by_key
 from labeling.errors import ShardCorrupt, StageFailed
@@ -50,6 +53,9 @@ class FinishJob:
     replace: bool = False
     corrections: Corrections = field(default_factory=lambda: NO_CORRECTIONS)
     """Corrections of people by shard. The masks of their boxes must exist: see `labeling.correction.mask_job`."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    duplicates: Duplicates = field(default_factory=lambda: NO_DUPLICATES)
+    """Duplicates by shard, if `clean` looks for them."""
 
     name: ClassVar[str] = Layer.SDD
     device: ClassVar[None] = None
@@ -74,8 +80,10 @@ class FinishJob:
     def expected_stamp(self, shard: str) -> str | None:
         """Return the stamp that the shard's files will have; None if its entities do not exist yet."""
         parent = ShardStore(self.root).stamp(self.layers[-1], shard)
-        corrections = self.corrections.get(shard, ())
-        return finish_stamp(self.rules, parent.stamp, corrections, parent.removed) if parent else None
+        if parent is None:
+            return None
+        corrections, duplicates = self.corrections.get(shard, ()), self.duplicates.get(shard, {})
+        return finish_stamp(self.rules, parent.stamp, corrections, parent.removed, self.clean, duplicates)
 
     def _make(self, shard: str) -> ShardReport:
         store = ShardStore(self.root)
@@ -93,7 +101,8 @@ class FinishJob:
                 sweep(store.path(layer, shard))
             corrections = self.corrections.get(shard, ())
             segments = read_segments(store, shard) if corrections else {}
-            judgement = Judgement(self.rules, corrections_by_key(corrections), segments)
+            duplicates = self.duplicates.get(shard, {})
+            judgement = Judgement(self.rules, corrections_by_key(corrections), segments, self.clean, duplicates)
             rows = judgement.rows_of(store.read(Labelled, self.layers, shard))
             store.write(Layer.SDD, shard, rows, SddRow, stamp, replace=True)
             rows_of_ledger = _ledger_rows(store, shard, self.layers, judgement)
@@ -103,21 +112,28 @@ class FinishJob:
 
 
 def finish_stamp(
-    rules: RulesConfig, parent: str, corrections: Sequence[ReviewedCorrection] = (), removed: str | None = None
+    rules: RulesConfig,
+    parent: str,
+    corrections: Sequence[ReviewedCorrection] = (),
+    removed: str | None = None,
+    clean: CleanConfig = CleanConfig(),  # noqa: B008  # frozen
+    duplicates: Mapping[bytes, Duplicate] = MappingProxyType({}),
 ) -> str:
     """Return the stamp of `sdd/` and `ledger/` that are made from an entities/ file stamped `parent`.
 
-    Corrections and removed images are suffixes, so that `stamp_of_settings` tells a file with others from one of other
-    rules.
+    Corrections, duplicates and removed images, which depend on other files, are suffixes, so that `stamp_of_settings`
+    tells a file with others from one of other rules.
 
     Args:
         rules: settings of the rules.
         parent: stamp of the entities.
         corrections: corrections of people.
         removed: `Stamp.removed` of the entities.
+        clean: settings of the cleaning rules.
+        duplicates: images of the shard that repeat an earlier one.
     """
-    stamp = stamp_of(Layer.SDD, rules.fingerprint(), parent)
-    return "-".join(filter(None, (stamp, digest(corrections), removed)))
+    stamp = stamp_of(Layer.SDD, f"{rules.fingerprint()} {clean.fingerprint()}".strip(), parent)
+    return "-".join(filter(None, (stamp, digest(corrections), cleaning.digest(duplicates), removed)))
 
 
 def with_removed(stamp: str, removed: str) -> str:
@@ -126,12 +142,12 @@ def with_removed(stamp: str, removed: str) -> str:
 
 
 def stamp_of_settings(stamp: str) -> str:
-    """Return the part of a stamp of `finish_stamp` that does not depend on corrections and removed images."""
+    """Return the part of a stamp of `finish_stamp` that depends on no corrections, duplicates and removed images."""
     return stamp.partition("-")[0]
 
 
 def _refuse_other_settings(store: ShardStore, layer: str, shard: str, stamp: str) -> None:
-    """Check that a file, if it exists, was made under the settings of `stamp`; its corrections may be others.
+    """Check that a file, if it exists, was made under the settings of `stamp`; its suffix may be another.
 
     Raises:
         ShardStale: it was not.

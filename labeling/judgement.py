@@ -1,14 +1,16 @@
-"""The rules of App. B.1 and the corrections of people, applied to the images of a shard.
+"""The rules of App. B.1, the cleaning rules and the corrections of people, applied to the images of a shard.
 
 A correction changes the entities that it names and no others: an entity that a person moved, relabelled or added is
-judged by the rules as if it were alone in its image, and all others as if there were no corrections.
+judged by the rules of App. B.1 as if it were alone in its image, and all others as if there were no corrections.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from labeling.config import RulesConfig
+from labeling.cleaning.duplicates import Duplicate
+from labeling.cleaning.rules import broken_entity_rules, broken_image_rules
+from labeling.config import CleanConfig, RulesConfig
 from labeling.correction.mask_job import MASKS
 from labeling.correction.replay import CorrectedCandidate, CorrectedImage, Outcome, correct_image, judged
 from labeling.errors import ShardCorrupt
@@ -69,6 +71,9 @@ class Judgement:
     """Corrections of the images, by key."""
     segments: Mapping[bytes, Sequence[Segment | None]]
     """Masks of the boxes that people drew, by key."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    duplicates: Mapping[bytes, Duplicate] = field(default_factory=dict)
+    """Images of the shard that repeat an earlier one, by key."""
     images: dict[bytes, JudgedImage] = field(default_factory=dict)
     verdicts: dict[bytes, Verdict] = field(default_factory=dict)
 
@@ -79,10 +84,10 @@ class Judgement:
             judged = tuple(map(_judged_candidate, candidates, broken))
             self.images[image.key] = JudgedImage(image.width_px, image.height_px, judged, corrections)
             kept = [_entity(c) for c, names in zip(candidates, broken, strict=True) if not names]
-            if kept:
-                yield _sdd_row(image, kept)
+            if verdict := self._image_verdict(image) or (None if kept else _drop_verdict(broken)):
+                self.verdicts[image.key] = verdict
             else:
-                self.verdicts[image.key] = _drop_verdict(broken)
+                yield _sdd_row(image, kept)
 
     def image(self, key: bytes) -> JudgedImage:
         """Return the columns of the ledger for an image, also for one that the rules did not judge."""
@@ -91,11 +96,22 @@ class Judgement:
             self.images[key] = NOT_JUDGED._replace(corrections=corrections)
         return self.images.get(key, NOT_JUDGED)
 
+    def _image_verdict(self, image: Labelled) -> Verdict | None:
+        """Return the verdict on an image as a whole, whatever its entities; None if it stays."""
+        if names := broken_image_rules(image, self.clean):
+            return Verdict(state=State.DROPPED, reason=names[0], detail=" ".join(names))
+        duplicate = self.duplicates.get(image.key)
+        if duplicate is None:
+            return None
+        return Verdict(state=State.DROPPED, reason=duplicate.likeness, detail=str(duplicate))
+
     def _judge(
         self, image: Labelled
     ) -> tuple[Sequence[Candidate], list[tuple[str, ...]], tuple[JudgedCorrection, ...] | None]:
         """Return the candidates after the corrections, the rules that each breaks, and the judged corrections."""
-        broken = broken_rules(image.candidates, image.width_px, image.height_px, self.rules)
+        by_paper = broken_rules(image.candidates, image.width_px, image.height_px, self.rules)
+        by_cleaning = broken_entity_rules(image.candidates, image, self.clean)
+        broken = [(*names, *more) for names, more in zip(by_paper, by_cleaning, strict=True)]
         if image.key not in self.corrections:
             return image.candidates, broken, None
         corrected = self._corrected(image)
