@@ -219,6 +219,31 @@ class SubjectConfig(Config):
         return self
 
 
+class LocationShapes(Config):
+    """Probabilities with which training marks a subject in another shape than its mask.
+
+    Users give boxes, rough masks or nothing at all.
+    """
+
+    box: Share = 0.0
+    """Probability of the filled box."""
+    dilated: Share = 0.0
+    """Probability of a mask that is larger by 1/16 of the latent's side on all sides."""
+    nothing: Share = 0.0
+    """Probability of no mark; the adapter then receives the whole image as the subject's box."""
+
+    @property
+    def are_varied(self) -> bool:
+        """True if a subject may be marked in another shape."""
+        return self.box + self.dilated + self.nothing > 0
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> "LocationShapes":
+        if self.box + self.dilated + self.nothing > 1:
+            raise ValueError("model.departures.location_shapes: the probabilities add up to more than 1")
+        return self
+
+
 class DeparturesConfig(Config):
     """Departures from both the paper and the released code, all off by default.
 
@@ -234,6 +259,8 @@ class DeparturesConfig(Config):
     gate_start: Factor = 0.0
     """Initial value of gamma. At 0 a new adapter changes nothing; above 0 the base's images change at once, and the
     adapter learns sooner."""
+    location_shapes: LocationShapes = LocationShapes()
+    """Shapes that mark a subject in training. The paper and the released code use one shape for all."""
 
 
 class ModelConfig(Config):
@@ -331,5 +358,9 @@ class ModelConfig(Config):
             raise ValueError(
                 "model.attention_downsampling=[] leaves Eq. 2 without layers: name some, or set "
                 "model.use_attention_control=false"
+            )
+        if self.departures.location_shapes.are_varied and self.location_mask is not LocationMask.MASK:
+            raise ValueError(
+                'model.departures.location_shapes varies masks, but model.location_mask="box": set it to "mask"'
             )
         return self

@@ -314,10 +314,10 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
             image_guidance: scale of the image, s_image. 1 adds no guidance.
             guidance_rescale: share, 0 to 1, by which guidance is kept from raising the contrast (arXiv 2305.08891).
             interpolation: Eq. 4, or its alpha: share of the schedule, from its end, that uses the text alone.
-            layout: rule that places subjects without box or mask: given, detected, random or auto.
+            layout: rule that places subjects without box or mask: given, detected, random, free or auto.
             marks: how a box is marked: `mask` by the subject's outline fitted into it, `box` as a whole; by default as
-                in training. A model that was trained with masks paints a filled box as a tile of the subject's colours,
-                so `box` causes a warning with such a model.
+                in training, and `box` for a model that was trained with both. A model that was trained with masks alone
+                paints a filled box as a tile of the subject's colours, so `box` causes a warning with such a model.
             image: photo to generate into; boxes and places are then shares of the photo.
             mask_image: region of the photo to generate, of its size; by default the boxes of the subjects.
             feather_px: width of the border around the region in which photo and image blend, in pixels of the photo.
@@ -356,7 +356,7 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
             else photo_canvas(image, mask_image, [subject for row in rows for subject in row.subjects])
         )
         size = self._latent_size(height, width, canvas)
-        places = self._choose_places(rows, layout, self._resolve_marks(marks), size, canvas)
+        places = self._choose_places(rows, self._resolve_layout(layout), self._resolve_marks(marks), size, canvas)
         guidance = Guidance(
             text=self.config.text_guidance if text_guidance is None else text_guidance,
             image=self.config.image_guidance if image_guidance is None else image_guidance,
@@ -399,7 +399,7 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
         net = self._model()
         rows = spread_rows(prompt, negative_prompt, subjects, 1, None, net.config.max_subjects)
         size = (net.latent_side, net.latent_side)
-        places = self._choose_places(rows, Layout.AUTO, net.config.location_mask, size, None)
+        places = self._choose_places(rows, self._resolve_layout(Layout.AUTO), self._resolve_marks(None), size, None)
         _, texts = self._encode(net, rows, places, size, _Embeddings(None, None, 1))
         return texts.positive, texts.negative.expand_as(texts.positive)
 
@@ -420,12 +420,32 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
         net.place_buffers(device)
         return net
 
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """Layouts that the model can take: `free` needs one that was trained with unmarked subjects."""
+        is_free = self.unet.settings.departures.location_shapes.nothing > 0
+        return tuple(layout for layout in Layout if is_free or layout is not Layout.FREE)
+
+    def _resolve_layout(self, layout: Layout | str) -> Layout:
+        chosen = parse_choice(Layout, layout, "layout")
+        if chosen is Layout.AUTO and Layout.FREE in self.layouts:
+            return Layout.FREE
+        if chosen not in self.layouts:
+            raise ValueError(
+                "layout='free', but this model was trained with a mark for every subject "
+                "(model.departures.location_shapes.nothing=0): choose another, such as 'auto'"
+            )
+        return chosen
+
     def _resolve_marks(self, marks: LocationMask | str | None) -> LocationMask:
-        trained = self.unet.settings.location_mask
+        settings = self.unet.settings
+        trained, knows_boxes = settings.location_mask, settings.departures.location_shapes.box > 0
+        if knows_boxes and marks is None:
+            return LocationMask.BOX
         chosen = trained if marks is None else parse_choice(LocationMask, marks, "marks")
         if chosen is LocationMask.MASK and trained is LocationMask.BOX:
             raise ValueError("marks='mask', but this model takes whole boxes (model.location_mask='box'): leave it out")
-        if chosen is not trained:
+        if chosen is not trained and not knows_boxes:
             warnings.warn(
                 "marks='box', but this model was trained with outlines (model.location_mask='mask'): it paints a "
                 "filled box as a tile of the subject's colours",

@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Bool, Float, Num, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from infra.precision import Precision
@@ -32,6 +33,7 @@ from model.networks.location import overlay_regions
 from model.networks.text_encoder import TextEncoder
 from model.networks.unet import Conditions, SubjectUNet
 from model.objective.drop import DropMasks, draw_drops
+from model.objective.location_shapes import vary_shapes
 from model.objective.losses import attention_in_mask, attention_map_loss, training_objective
 from model.objective.noise import NoiseSchedule
 from model.weights.folders import (
@@ -338,11 +340,23 @@ class SubjectDiffusion(nn.Module):
         dropped = draw_drops(len(z_0), self.config.drop, z_0.device, generator)
         prompts = self._drop_text(batch.prompts, dropped.text)
         size = (z_0.shape[-2], z_0.shape[-1])
-        l_m = self.location_mask(batch.boxes, batch.masks, batch.present, size)
-        conditions = self.conditions(prompts, self._features(batch), batch.boxes, batch.present, l_m, full=batch.full)
+        boxes, masks = self._training_places(batch, size, generator)
+        l_m = self.location_mask(boxes, masks, batch.present, size)
+        conditions = self.conditions(prompts, self._features(batch), boxes, batch.present, l_m, full=batch.full)
         recorder = MapRecorder(prompts.entity_tokens, size)
         eps_theta = self.unet(self.noise.add_noise(z_0, eps, t), t, self._drop(conditions, dropped), recorder)
         return self._loss(self.noise.target(z_0, eps, t), eps_theta, recorder, batch.masks)
+
+    def _training_places(
+        self, batch: SubjectBatch, size: tuple[int, int], generator: torch.Generator | None
+    ) -> tuple[Float[Tensor, "B R 4"], Float[Tensor, "B R _y _x"]]:
+        """Return the subjects' boxes and masks in the shapes that mark them in this step."""
+        shapes = self.config.departures.location_shapes
+        if not shapes.are_varied:
+            return batch.boxes, batch.masks
+        filled_boxes = box_masks(batch.boxes, size, self.config.box_edges, self.latent_downsampling)
+        masks = F.interpolate(batch.masks, size=size, mode="area")
+        return vary_shapes(batch.boxes, masks, filled_boxes, shapes, generator)
 
     def _loss(
         self, target: Tensor, eps_theta: Tensor, recorder: MapRecorder, masks: Float[Tensor, "B R _y _x"]

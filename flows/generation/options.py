@@ -72,7 +72,7 @@ Strength = Annotated[
 Layout = Annotated[
     str | None,
     typer.Option(
-        metavar="auto|detected|random|given",
+        metavar="auto|detected|random|free|given",
         help="Rule that places subjects without a box.  [default: auto]",
         rich_help_panel=_SUBJECTS,
     ),

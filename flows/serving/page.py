@@ -139,7 +139,7 @@ def _make_settings(service: ImageService, prompt: gr.Textbox) -> SettingsCompone
                 0, 1, 0, step=0.05, label="Interpolation: share of the schedule, from its end, by the text alone"
             )
             layout = gr.Dropdown(
-                [one.value for one in Layout if one is not Layout.GIVEN],
+                [one.value for one in service.generator.pipeline.layouts if one is not Layout.GIVEN],
                 value=Layout.AUTO.value,
                 label="Layout of subjects without boxes",
             )

