@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from labeling.config import RulesConfig
 from labeling.finish import FinishJob
 from labeling.report.report import ReportOptions, write_report
+from tests.chromium import CHROMIUM, OPTIONS
 from tests.factories import SHARD, labelled
 from tests.integration.test_evaluation_report import luminance, opened
-from tests.integration.test_serve_page import CHROMIUM, OPTIONS
 
 pytestmark = [
     pytest.mark.slow,
