@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from infra.chat import ChatApiConfig
 from infra.config import Config
 from infra.precision import Precision
 from infra.ranges import Count, Processes, Seconds, Share
@@ -26,6 +27,15 @@ class Device(StrEnum):
     CPU = "cpu"
     CUDA = "cuda"
     MPS = "mps"
+
+
+class CaptionerBackend(StrEnum):
+    """Model that captions images, and the library or service that runs it."""
+
+    BLIP2 = "blip2"
+    """BLIP-2 by transformers, from its checkpoint folders."""
+    CHAT_API = "chat_api"
+    """Any model behind a chat API compatible with OpenAI's."""
 
 
 class DetectorBackend(StrEnum):
@@ -193,15 +203,44 @@ class NetworkConfig(WeightsConfig):
     device: Device = Device.AUTO
     """Device that runs the network. It changes no result, so it is not part of a file's stamp."""
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether the network runs in the workers, on `device`."""
+        return True
+
     def _settings_without_effect(self) -> set[str]:
         return {"device"}
 
 
+class CaptionApiConfig(ChatApiConfig):
+    """Model behind a chat API that captions images, one image a request."""
+
+    version: str = ""
+    """Version of the model, for models whose name does not tell it. It only enters the stamp."""
+    instruction: str = "Describe the image in one sentence. Name every object that you see."
+    """Text that is sent with each image."""
+    max_side_px: int = Field(default=1024, ge=16, le=65_535)
+    """Longest side of the image that is sent, in pixels; larger images are shrunk."""
+    concurrency: Processes = 16
+    """Requests of a worker at a time. Batches of `workers.captions.batch_size` images bound it as well."""
+
+    def fingerprint(self) -> str:
+        """Return 12 hex digits that change with the model and what it is asked, not with the way to it."""
+        asked = {"model", "version", "instruction", "max_side_px"}
+        return hashlib.sha256(self.model_dump_json(include=asked).encode()).hexdigest()[:12]
+
+
 class CaptionConfig(NetworkConfig):
-    """Settings of the captioner, BLIP-2."""
+    """Settings of the captioner, BLIP-2 by default."""
 
-    weights: ClassVar[tuple[Weights, ...]] = (Weights("checkpoint", WeightsKind.FOLDER, revision="revision"),)
+    weights: ClassVar[tuple[Weights, ...]] = (
+        Weights("checkpoint", WeightsKind.FOLDER, CaptionerBackend.BLIP2, revision="revision"),
+    )
 
+    backend: CaptionerBackend = CaptionerBackend.BLIP2
+    """Model, and the library or service that runs it."""
+    api: CaptionApiConfig = CaptionApiConfig()
+    """The chat API (chat_api only)."""
     checkpoint: str = "Salesforce/blip2-opt-2.7b"
     """BLIP-2 weights: a local folder or a hub id. Choice: the paper names no checkpoint."""
     revision: str = "main"
@@ -210,16 +249,33 @@ class CaptionConfig(NetworkConfig):
     """Whether the alt text of an image is its caption, so that only images without one are captioned. For texts that
     describe the images, such as imported captions."""
     prompt: str = ""
-    """Text that the caption continues, without being part of it."""
+    """Text that the caption continues, without being part of it (blip2 only)."""
     max_new_tokens: int = Field(default=40, ge=1, le=2048)
     """Longest caption, in tokens."""
     num_beams: int = Field(default=1, ge=1, le=100)
-    """Beams of the search for a caption; 1 is greedy search."""
+    """Beams of the search for a caption; 1 is greedy search (blip2 only)."""
     precision: Precision = Precision.BFLOAT16
-    """Floating-point format of the network; the Q-Former stays in float32."""
+    """Floating-point format of the network; the Q-Former stays in float32 (blip2 only)."""
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the network runs in the workers."""
+        return self.backend is not CaptionerBackend.CHAT_API
+
+    def fingerprint(self) -> str:
+        """Return 12 hex digits that change with every setting that changes results, weights aside."""
+        own = super().fingerprint()
+        return own if self.runs_here else hashlib.sha256(f"{own} {self.api.fingerprint()}".encode()).hexdigest()[:12]
 
     def _settings_without_effect(self) -> set[str]:
-        return super()._settings_without_effect() | (set() if self.given else {"given"})
+        of_backend = {"backend"} if self.backend is CaptionerBackend.BLIP2 else {"prompt", "num_beams", "precision"}
+        return super()._settings_without_effect() | of_backend | {"api"} | (set() if self.given else {"given"})
+
+    @model_validator(mode="after")
+    def _refuse_nameless_model(self) -> Self:
+        if self.backend is CaptionerBackend.CHAT_API and not self.api.model:
+            raise ValueError("labeling.caption.api.model is empty: give the name of the model that the API is to run")
+        return self
 
     @field_validator("prompt")
     @classmethod

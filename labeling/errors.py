@@ -3,6 +3,7 @@
     LabelingError
       BadInput             the list of URLs is unusable: no such file, no URL column, no rows
       BackendWeightsError  weights are missing, unreadable, or of another network
+      CaptionApiError      the API of the captioner does not answer, or refuses the key
       CorrectionError      a file of corrections is unusable, or corrects an image that the dataset lacks
       CutoutError          a photo cannot be cut out: no image, a mask of another size, a box outside
         NothingFound       the networks found no such subject in the photo
@@ -35,6 +36,10 @@ class BackendWeightsError(LabelingError):
 
 class CorrectionError(LabelingError):
     """A file of corrections is unusable, or corrects an image that the dataset lacks."""
+
+
+class CaptionApiError(LabelingError):
+    """The API of the captioner does not answer, or refuses the key."""
 
 
 class CutoutError(LabelingError):

@@ -33,7 +33,7 @@ class Step:
     def device(self) -> Device | None:
         """Device of its network; None for a stage without a network."""
         config = self.stage.config
-        return config.device if isinstance(config, NetworkConfig) else None
+        return config.device if isinstance(config, NetworkConfig) and config.runs_here else None
 
     def stamp(self, parent: str) -> str:
         """Return the stamp of a file that the stage makes from a file stamped `parent`."""

@@ -7,7 +7,7 @@ tensor is not found.
 from collections.abc import Iterator
 
 from infra.weights.findings import CheckedPart
-from labeling.config import DetectorBackend, LabelingConfig, SegmenterBackend
+from labeling.config import CaptionerBackend, DetectorBackend, LabelingConfig, SegmenterBackend
 
 
 def check_labeling_weights(config: LabelingConfig) -> Iterator[CheckedPart]:
@@ -15,7 +15,8 @@ def check_labeling_weights(config: LabelingConfig) -> Iterator[CheckedPart]:
     from labeling.backends.blip2_check import check_captioner
     from labeling.backends.spacy_check import check_tagger
 
-    yield check_captioner(config.caption)
+    if config.caption.backend is CaptionerBackend.BLIP2:
+        yield check_captioner(config.caption)
     yield check_tagger(config.nouns)
     yield from _check_detector(config)
     yield _check_segmenter(config)

@@ -4,20 +4,30 @@ Each function imports its backend only when called, in the worker that runs the 
 and hundreds of megabytes to import, and the process that plans a build needs neither.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from labeling.config import CaptionConfig, DetectConfig, DetectorBackend, NounConfig, SegmentConfig, SegmenterBackend
+from labeling.config import (
+    CaptionConfig,
+    CaptionerBackend,
+    DetectConfig,
+    DetectorBackend,
+    NounConfig,
+    SegmentConfig,
+    SegmenterBackend,
+)
 from labeling.stages.networks import Captioner, Detector, Segmenter, Tagger
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from labeling.backends.grounding_dino.detect import PreparedImage
     from labeling.backends.sam.predict import SamImage
 
 
-def load_captioner(config: CaptionConfig) -> "Captioner[Tensor]":
-    """Load BLIP-2 with the weights of `config`."""
+def load_captioner(config: CaptionConfig) -> "Captioner[Any]":
+    """Load the captioner, in the backend and with the weights of `config`."""
+    if config.backend is CaptionerBackend.CHAT_API:
+        from labeling.backends.chat_api import ChatApiCaptioner
+
+        return ChatApiCaptioner(config)
     from labeling.backends.blip2 import Blip2Captioner
 
     return Blip2Captioner(config)

@@ -25,7 +25,7 @@ from labeling.errors import LabelingError, StageContract
 from labeling.execution.messages import Assignment, BatchResult, KeyedRow, Ready, Reply, Request, WorkerError
 from labeling.sdd.schema import State, Verdict
 from labeling.sdd.shards import Refused
-from labeling.stages.base import AnyStage, Drop
+from labeling.stages.base import AnyStage, Drop, Failure
 
 log = logging.getLogger(__name__)
 DEVICE_FAILED = 70
@@ -76,8 +76,8 @@ class StageRunner:
             for row, p in zip(rows, prepared, strict=True)
         ]
 
-    def _process(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow | Drop]:
-        results: list[KeyedRow | Drop] = []
+    def _process(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow | Drop | Failure]:
+        results: list[KeyedRow | Drop | Failure] = []
         start = 0
         while start < len(rows):
             stop = start + self.batch_limit  # an earlier part of the batch may have lowered the limit
@@ -85,7 +85,7 @@ class StageRunner:
             start = stop
         return results
 
-    def _bisect(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow | Drop]:
+    def _bisect(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow | Drop | Failure]:
         try:
             return self._call_stage(prepared)
         except StageContract:
@@ -100,10 +100,10 @@ class StageRunner:
                 log.warning("%s: out of memory with %d images; %d from now on", self.stage.name, len(rows), half)
         return self._bisect(rows[:half], prepared[:half]) + self._bisect(rows[half:], prepared[half:])
 
-    def _call_stage(self, prepared: Sequence[object]) -> list[KeyedRow | Drop]:
+    def _call_stage(self, prepared: Sequence[object]) -> list[KeyedRow | Drop | Failure]:
         start = time.perf_counter()
         try:
-            results: list[KeyedRow | Drop] = list(self.stage.process(prepared))
+            results: list[KeyedRow | Drop | Failure] = list(self.stage.process(prepared))
         finally:
             self.process_s += time.perf_counter() - start
         if len(results) != len(prepared):
@@ -148,7 +148,10 @@ def _receive(pipe: "Connection[Reply, Request]", runner: StageRunner, threads: i
             batches.put((rows, [pool.submit(runner.prepare, row) for row in rows]))
 
 
-def _outcome(key: bytes, result: KeyedRow | Drop) -> KeyedRow:
+def _outcome(key: bytes, result: KeyedRow | Drop | Failure) -> KeyedRow:
+    if isinstance(result, Failure):
+        verdict = Verdict(state=State.FAILED, reason=result.reason, detail=result.detail[:500])
+        return Refused(key=key, verdict=verdict)
     if isinstance(result, Drop):
         verdict = Verdict(state=State.DROPPED, reason=result.reason, detail=result.detail)
         return Refused(key=key, verdict=verdict, row=result.row)

@@ -29,6 +29,16 @@ class Drop:
     """Row of `writes` that the file stores although the image is dropped; None for no row."""
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Failure of a stage on one image, whose neighbours in the batch have results."""
+
+    reason: str
+    """Reason as one word, so that rows can be counted by it."""
+    detail: str = ""
+    """Further explanation for a person."""
+
+
 class Stage(Protocol[In, Prepared, Out]):
     """Interface of a stage, which makes the rows of one layer."""
 
@@ -49,7 +59,7 @@ class Stage(Protocol[In, Prepared, Out]):
     def prepare(self, row: In) -> Prepared:
         """Decode and resize one image, on the CPU. Runs ahead of `process`, in threads; may raise."""
 
-    def process(self, batch: Sequence[Prepared]) -> Sequence[Out | Drop]:
+    def process(self, batch: Sequence[Prepared]) -> Sequence[Out | Drop | Failure]:
         """Return one result per prepared image of `batch`, in order. May raise; the caller then retries row by row."""
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Generic
 from labeling.config import CaptionConfig
 from labeling.sdd.pixels import decode
 from labeling.sdd.schema import Caption, Layer
-from labeling.stages.base import Drop
+from labeling.stages.base import Drop, Failure
 from labeling.stages.networks import Captioner, Prepared
 
 
@@ -33,7 +33,10 @@ class CaptionQuery(Generic[Prepared]):
 
 
 class CaptionStage(Generic[Prepared]):
-    """Stage that captions images with BLIP-2 (Sec. 3.1). With `config.given` it keeps captions that images have."""
+    """Stage that captions images, with BLIP-2 by default (Sec. 3.1).
+
+    With `config.given` it keeps captions that images have.
+    """
 
     name: ClassVar[str] = Layer.CAPTIONS
     reads: ClassVar[type] = CaptionInput
@@ -56,15 +59,11 @@ class CaptionStage(Generic[Prepared]):
         given = (row.alt_text or "").strip() if self.config.given else ""
         return CaptionQuery(row.key, given, None if given else self._network().prepare(decode(row.image)))
 
-    def process(self, batch: Sequence[CaptionQuery[Prepared]]) -> list[Caption | Drop]:
+    def process(self, batch: Sequence[CaptionQuery[Prepared]]) -> list[Caption | Drop | Failure]:
         """Caption the images; an empty caption drops its image."""
         images = [row.image for row in batch if row.image is not None]
         written = iter(self._network().caption(images) if images else [])
-        captions = [row.given or next(written).strip() for row in batch]
-        return [
-            Caption(key=row.key, caption=text) if text else Drop("empty_caption")
-            for row, text in zip(batch, captions, strict=True)
-        ]
+        return [_outcome(row.key, row.given or next(written)) for row in batch]
 
     def _network(self) -> Captioner[Prepared]:
         """Return the captioner, which the first call loads."""
@@ -73,3 +72,10 @@ class CaptionStage(Generic[Prepared]):
             if self.captioner is None:
                 self.captioner = self._load(self.config)
             return self.captioner
+
+
+def _outcome(key: bytes, written: str | Failure) -> Caption | Drop | Failure:
+    if isinstance(written, Failure):
+        return written
+    text = written.strip()
+    return Caption(key=key, caption=text) if text else Drop("empty_caption")

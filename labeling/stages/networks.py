@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from labeling.stages.base import Failure
+
 Prepared = TypeVar("Prepared")
 
 
@@ -19,8 +21,8 @@ class Captioner(Protocol[Prepared]):
     def prepare(self, image: NDArray[np.uint8]) -> Prepared:
         """Prepare an upright RGB image [H, W, 3] for the network. Runs on the CPU; thread-safe."""
 
-    def caption(self, prepared: Sequence[Prepared]) -> list[str]:
-        """Return one caption per prepared image."""
+    def caption(self, prepared: Sequence[Prepared]) -> Sequence[str | Failure]:
+        """Return one caption per prepared image, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
