@@ -21,14 +21,18 @@ from labeling.execution.network_job import NetworkJob
 from labeling.execution.progress import ProgressCounter
 from labeling.execution.run import run_job
 from labeling.finish import FinishJob
+from labeling.removal import remove
 from labeling.sdd.query import connect, funnel
+from labeling.sdd.removed import Removal
 from labeling.sdd.schema import Caption, Entities, Image, Nouns, SddRow
 from labeling.sdd.shards import ShardStore
 from labeling.steps import chain_stages
+from labeling.validation.validate import Scope, validate
 from tests.datasets import dataset_of_two
 from tests.factories import candidate, downloaded, image, key
 from tests.faulty_stage import FaultyConfig, FaultyStage
 from tests.processes import PATIENCE_S, wait_until
+from tests.sound_dataset import sound_dataset
 
 boto3 = pytest.importorskip("boto3")
 s3fs = pytest.importorskip("s3fs")
@@ -295,3 +299,16 @@ def test_duckdb_reads_it_in_place(root):
     assert sizes == [("a dog 1", len(image(1).image))]
     assert session.execute("SELECT label, entities FROM labels").fetchall() == [("dog", 1)]
     assert {(row[0], row[2], row[3]) for row in funnel(root)} == {("kept", "", 1), ("dropped", "thin_mask", 1)}
+
+
+def test_a_dataset_is_validated_and_images_are_removed(s3, root, tmp_path):
+    local = sound_dataset(tmp_path / "sdd")
+    for path in local.glob("*/*.parquet"):
+        s3.upload_file(str(path), BUCKET, f"{root.removeprefix(f's3://{BUCKET}/')}/{path.relative_to(local)}")
+    *_, found = validate(root, Scope(), workers=1)
+    assert (found.faults, found.rows["urls"], found.shards) == ([], 11, 2)
+    hosts = Removal(made_at="2026-11-30T12:00:00+00:00", hosts=("b.example",))
+    assert [(each.listed, each.kept) for each in remove(ShardStore(root), "first", hosts)] == [(0, 0), (2, 2)]
+    *_, found = validate(root, Scope(), workers=1)
+    assert (found.faults, found.rows["sdd"], found.rows["ledger"]) == ([], 2, 11)
+    assert list(remove(ShardStore(root), "second", hosts))[1].listed == 0
