@@ -55,7 +55,7 @@ def urls_of_keys(store: ShardStore, keys: Collection[bytes]) -> set[str]:
     Raises:
         BadInput: the dataset lacks a key.
     """
-    rows = (row for shard in listed_shards(store) for row in _listed(store, shard))
+    rows = (row for _, listed in _read_lists(store) for row in listed)
     urls = {row["key"]: row["url"] for row in rows if row["key"] in keys}
     if missing := sorted(set(keys) - urls.keys()):
         raise BadInput(
@@ -67,13 +67,13 @@ def urls_of_keys(store: ShardStore, keys: Collection[bytes]) -> set[str]:
 
 def listed_shards(store: ShardStore) -> list[str]:
     """Return the shards of the list, or of the first layer of `LISTS` in a copy without it."""
-    return next((shards for layer in LISTS if (shards := store.shards(layer))), [])
+    return store.shards(_list_layer(store))
 
 
 def find_rows(store: ShardStore, urls: UrlSet) -> Iterator[ShardRemoval]:
     """Yield for each shard the rows that a removal of these URLs would remove, without removing any."""
-    for shard in listed_shards(store):
-        keys = _keys_of(store, shard, urls)
+    for shard, listed in _read_lists(store):
+        keys = {row["key"] for row in listed if row["url"] in urls}
         kept = _held_keys(store, Layer.SDD, shard, keys) if store.stamp(Layer.SDD, shard) else ()
         yield ShardRemoval(shard, len(keys), len(kept))
 
@@ -107,8 +107,8 @@ def finish_removals(store: ShardStore) -> Iterator[ShardRemoval]:
     names = pending_removals(store)
     urls = removed_urls(store)
     removed: set[bytes] = set()
-    for shard in listed_shards(store) if names else ():
-        keys = _keys_of(store, shard, urls)
+    for shard, listed in _read_lists(store) if names else ():
+        keys = {row["key"] for row in listed if row["url"] in urls}
         removed |= keys
         yield _remove_from_shard(store, shard, keys) if keys else ShardRemoval(shard)
     if removed:
@@ -164,15 +164,15 @@ def _held_keys(store: ShardStore, layer: str, shard: str, keys: Collection[bytes
     return {row["key"] for row in rows if row["key"] in keys and row[column] != emptied}
 
 
-def _keys_of(store: ShardStore, shard: str, urls: UrlSet) -> set[bytes]:
-    """Return the keys of all rows of a shard with these URLs."""
-    return {row["key"] for row in _listed(store, shard) if row["url"] in urls}
+def _read_lists(store: ShardStore) -> Iterator[tuple[str, list[Record]]]:
+    """Yield each shard of the list with key and URL of its rows."""
+    layer = _list_layer(store)
+    for shard in store.shards(layer):
+        yield shard, _records(store, layer, shard, {"key", "url"})
 
 
-def _listed(store: ShardStore, shard: str) -> list[Record]:
-    """Return key and URL of each row of a shard."""
-    layer = next(layer for layer in LISTS if store.shards(layer))
-    return _records(store, layer, shard, {"key", "url"})
+def _list_layer(store: ShardStore) -> Layer:
+    return next((layer for layer in LISTS if store.shards(layer)), Layer.URLS)
 
 
 def _records(store: ShardStore, layer: str, shard: str, columns: Iterable[str]) -> list[Record]:

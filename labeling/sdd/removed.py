@@ -62,16 +62,23 @@ def write_removal(store: ShardStore, name: str, removal: Removal) -> None:
     publish_bytes(store.root / REMOVED / f"{name}.json", text.encode())
 
 
+def removal_names(store: ShardStore) -> list[str]:
+    """Return the names of all removals, in order."""
+    folder = store.root / REMOVED
+    return sorted(path.stem for path in folder.glob("*.json")) if folder.exists() else []
+
+
 def read_removals(store: ShardStore) -> Mapping[str, Removal]:
     """Read the files of all removals, by their names.
 
     Raises:
         ShardCorrupt: a file is damaged, so that images could come back.
     """
-    folder, removals = store.root / REMOVED, {}
-    for path in sorted(folder.glob("*.json")) if folder.exists() else ():
+    removals = {}
+    for name in removal_names(store):
+        path = store.root / REMOVED / f"{name}.json"
         try:
-            removals[path.stem] = Removal.model_validate_json(contents(path))
+            removals[name] = Removal.model_validate_json(contents(path))
         except ValidationError as error:
             reason = " ".join(str(error).split())
             raise ShardCorrupt(f"{path} is damaged ({reason[:200]}): put it back from a copy") from error

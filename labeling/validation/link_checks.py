@@ -1,12 +1,13 @@
 """Checks of the layers of a shard against each other. The name of a function is the name of the check."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 from labeling.sdd.arrow import Record
 from labeling.sdd.layers import OUTCOMES
-from labeling.sdd.removed import REMOVED, UrlSet, removed_urls
+from labeling.sdd.removed import REMOVED, UrlSet, removal_names, removed_urls
 from labeling.sdd.schema import Layer, State
-from labeling.sdd.shards import PARENTS
+from labeling.sdd.shards import PARENTS, ShardStore
 from labeling.validation.contents import ShardContents
 from labeling.validation.faults import Fault
 
@@ -77,13 +78,20 @@ def ledger_verdicts(shard: ShardContents) -> Iterator[Fault]:
 
 def removed_rows(shard: ShardContents) -> Iterator[Fault]:
     """Check that an image whose URL or host is in removed/ is in no layer, and that the ledger has the verdict."""
-    removed = removed_urls(next(iter(shard.files.values())).store) if shard.files else UrlSet()
+    stores = [file.store for file in shard.files.values()]
+    removed = _read_removed(str(stores[0].root), tuple(removal_names(stores[0]))) if stores else UrlSet()
     for layer in (Layer.SDD, Layer.LEDGER):
         file = shard.files.get(layer)
         for row, record in enumerate(file.records if file else ()):
             assert file is not None
             if record.get("reason") != REMOVED and record["url"] in removed:
                 yield file.fault("the URL is in removed/: finish the removal with `remove ROOT`", row, "url")
+
+
+@lru_cache(maxsize=1)
+def _read_removed(root: str, names: tuple[str, ...]) -> UrlSet:
+    """Return the URLs of these removals, which are read once for all shards."""
+    return removed_urls(ShardStore(root)) if names else UrlSet()
 
 
 def _refusals(shard: ShardContents) -> dict[bytes, tuple[Layer, Record]]:

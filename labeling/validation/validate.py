@@ -18,7 +18,8 @@ from typing import TypeVar
 import duckdb
 
 from labeling.audit import Audit, audit
-from labeling.errors import LabelingError, ShardCorrupt
+from labeling.errors import CorrectionError, LabelingError, ShardCorrupt
+from labeling.sdd.corrections import read_corrections, refuse_unknown_images
 from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
 from labeling.validation.contents import ShardContents
@@ -107,7 +108,7 @@ def validate(root: str, scope: Scope, workers: int | None = None) -> Iterator[Fi
     files = audit(root)
     shards = [(shard, _layers_of(files, shard)) for shard in shards_of(files)]
     findings = Findings(scope, shards=len(shards))
-    findings.run((complete_files,), files)
+    findings.run(DATASET_CHECKS, files)
     _check_list(files, findings)
     yield findings
     for part in _map(partial(check_shard, root, scope), shards, workers):
@@ -126,6 +127,20 @@ def complete_files(files: Audit) -> Iterator[Fault]:
     for problem in files.problems:
         place = _PLACE.search(problem.split(" ")[0])
         yield Fault(message=problem, layer=place[1] if place else "", shard=place[2] if place else "")
+
+
+def usable_corrections(files: Audit) -> Iterator[Fault]:
+    """Check that the files of corrections/ can be read, and correct images of the dataset."""
+    try:
+        corrections = read_corrections(files.store)
+        if files.files[Layer.URLS]:
+            refuse_unknown_images(files.store, corrections)
+    except CorrectionError as error:
+        yield Fault(message=str(error))
+
+
+DATASET_CHECKS: tuple[Check[Audit], ...] = (complete_files, usable_corrections)
+"""Checks of all files together."""
 
 
 def check_shard(root: str, scope: Scope, shard_layers: tuple[str, Sequence[Layer]]) -> Findings:
@@ -204,6 +219,6 @@ def _map(
 
 def descriptions() -> dict[str, str]:
     """Return what each check compares, by its name."""
-    checks = (complete_files, *PREREQUISITES, *FILE_CHECKS, *BYTE_CHECKS, *LIST_CHECKS, *LINK_CHECKS, *LABEL_CHECKS)
+    checks = (*DATASET_CHECKS, *PREREQUISITES, *FILE_CHECKS, *BYTE_CHECKS, *LIST_CHECKS, *LINK_CHECKS, *LABEL_CHECKS)
     lines = {check.__name__: (check.__doc__ or "").split("\n")[0] for check in (*checks, *PICTURE_CHECKS)}
     return {name: line.removeprefix("Check that ").removesuffix(".") for name, line in lines.items()}

@@ -10,8 +10,9 @@ import pytest
 from pycocotools import mask as coco
 
 from labeling.sdd.arrow import Record
+from labeling.sdd.corrections import Correction, SeenEntity, write_corrections
 from labeling.sdd.removed import Removal, write_removal
-from labeling.sdd.schema import Layer
+from labeling.sdd.schema import Box, Layer
 from labeling.sdd.shards import ShardStore
 from labeling.validation.validate import Findings, Scope, descriptions, validate
 from tests.datasets import flip
@@ -146,8 +147,15 @@ def change_footer(root: Path) -> None:
     flip(path, path.read_bytes().rindex(b"parquet-cpp"))
 
 
+def correct_a_stranger(root: Path) -> None:
+    seen = SeenEntity(label="dog", box=Box(x0=0, y0=0, x1=20, y1=20))
+    outcome = {"action": "removed", "label": None, "box": None, "mask": None, "author": None, "made_at": None}
+    write_corrections(ShardStore(str(root)), "review", [Correction(key=bytes(16), shard=SHARD, entity=seen, **outcome)])
+
+
 BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "complete_files": (lambda root: (root / "sdd" / f"{NEXT}.parquet").unlink(), f"sdd/{NEXT}", "is missing"),
+    "usable_corrections": (correct_a_stranger, "", "corrects the image 00"),
     "schema": (in_file("nouns", lambda rows: None, extra_column=True), f"nouns/{SHARD}", "has other columns"),
     "row_groups": (in_file("captions", lambda rows: None, rows_per_group=4), f"captions/{SHARD}", "0 of 2 has 4 rows"),
     "row_order": (in_file("captions", swap_rows), f"captions/{SHARD}, row 1, key", "comes after"),
