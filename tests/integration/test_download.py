@@ -22,6 +22,7 @@ from labeling.download.lists.url_list import plan_urls
 from labeling.download.stage import download_shards
 from labeling.errors import ShardStale, StageFailed
 from labeling.execution.progress import ProgressCounter
+from labeling.sdd.removed import Removal, write_removal
 from labeling.sdd.schema import Caption, Image, ListedUrl
 from labeling.sdd.shards import ShardStore
 from labeling.steps import chain_stages
@@ -108,6 +109,18 @@ def test_a_list_becomes_shards_of_images_and_a_second_run_does_nothing(
     with pytest.raises(ShardStale, match=r"images/shard-00000\.parquet is stamped .*labeling\.stale=rebuild"):
         download_shards(strict, shards)
     assert not site.hits, "refused before anything is done"
+
+
+def test_removed_and_opted_out_urls_are_not_requested(tmp_path: Path, site: Site) -> None:
+    (tmp_path / "opt-out.txt").write_text(site.url("/2.jpg"))
+    opt_out = DOWNLOAD.model_copy(update={"opt_out": str(tmp_path / "opt-out.txt")})
+    config = config_of(tmp_path, site, 4, download=opt_out)
+    store = ShardStore(config.root)
+    write_removal(store, "first", Removal(made_at="2026-11-30T12:00:00+00:00", urls=(site.url("/1.jpg"),)))
+    download_shards(config, plan_urls(config))
+    assert sorted(site.hits) == ["/0.jpg", "/3.jpg"]
+    reasons = sorted(verdict.reason for verdict in store.verdicts("images", "shard-00000").values())
+    assert reasons == ["http_404", "opted_out", "removed"]
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def read_keys(path: str, source: str) -> frozenset[bytes]:
 
 
 def _is_url(line: str) -> bool:
-    return "://" in line
+    return "://" in line or line.startswith("file:")  # the URLs of an import have no host
 
 
 def _host(line: str, place: str) -> str:

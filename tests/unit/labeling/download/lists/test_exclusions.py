@@ -15,6 +15,7 @@ from tests.factories import listed
 
 OPT_OUT = """# people who opted out
 https://a.example/1.jpg
+file:cats/1.jpg
 
 B.example
 *.c.example
@@ -33,6 +34,7 @@ def opted_out(tmp_path: Path) -> UrlSet:
     [
         ("https://a.example/1.jpg", True),
         ("https://a.example/2.jpg", False),
+        ("file:cats/1.jpg", True),
         ("https://b.example/2.jpg", True),
         ("http://user@B.Example.:8080/2.jpg", True),
         ("https://images.b.example/2.jpg", True),
