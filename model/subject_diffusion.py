@@ -318,6 +318,17 @@ class SubjectDiffusion(nn.Module):
         return torch.cat([self.vae.encode(part).latent_dist.parameters for part in parts]).float()
 
     @torch.no_grad()
+    def encode_pictures(self, batch: SubjectBatch) -> SubjectBatch:
+        """Return a batch whose pictures are encoded by the frozen networks; what is encoded already stays."""
+        return replace(
+            batch,
+            latent_moments=self._moments(batch),
+            image_features=self._features(batch),
+            images=None,
+            subject_images=None,
+        )
+
+    @torch.no_grad()
     def decode(self, latents: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3 _h _w"]:
         """Return the pixels of latents, in [0, 1]."""
         pixels: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
@@ -382,9 +393,15 @@ class SubjectDiffusion(nn.Module):
         )
 
     def _latents(self, batch: SubjectBatch, generator: torch.Generator | None) -> Float[Tensor, "B C H W"]:
-        moments = batch.latent_moments if batch.images is None else self.latent_moments(batch.images)
-        z_0: Tensor = DiagonalGaussianDistribution(moments).sample(generator) * self.vae.config.scaling_factor
+        moments = DiagonalGaussianDistribution(self._moments(batch))
+        z_0: Tensor = moments.sample(generator) * self.vae.config.scaling_factor
         return z_0
+
+    def _moments(self, batch: SubjectBatch) -> Float[Tensor, "B _moments H W"]:
+        if batch.images is not None:
+            return self.latent_moments(batch.images)
+        assert batch.latent_moments is not None
+        return batch.latent_moments
 
     def _features(self, batch: SubjectBatch) -> ImageFeatures:
         if batch.subject_images is None:

@@ -16,6 +16,7 @@ def identity_probe(replica: Replica, batch: SubjectBatch, seed: int) -> Tensor:
     It is 0 for a network that ignores the pictures and for a batch of one image, and positive where the own subjects
     help. Labels, boxes, masks, noise and timesteps are the same in both.
     """
+    batch = replica.net.encode_pictures(batch)  # once for both
     errors = []
     for shift in (0, 1):
         torch.manual_seed(seed)
@@ -24,12 +25,13 @@ def identity_probe(replica: Replica, batch: SubjectBatch, seed: int) -> Tensor:
 
 
 def shift_subjects(batch: SubjectBatch, shift: int) -> SubjectBatch:
-    """Return the batch with each image's subjects replaced by those of the image `shift` places before it."""
-    images, features = batch.subject_images, batch.image_features
-    if features is not None:
-        features = ImageFeatures(features.cls.roll(shift, dims=0), features.patches.roll(shift, dims=0))
-    return replace(
-        batch,
-        subject_images=None if images is None else images.roll(shift, dims=0),
-        image_features=features,
-    )
+    """Return the batch with each image's subjects replaced by those of the image `shift` places before it.
+
+    Args:
+        batch: a batch whose pictures are encoded.
+        shift: number of places.
+    """
+    features = batch.image_features
+    assert features is not None
+    shifted = ImageFeatures(features.cls.roll(shift, dims=0), features.patches.roll(shift, dims=0))
+    return replace(batch, image_features=shifted)

@@ -164,6 +164,16 @@ def test_the_probe_is_0_where_all_images_show_the_same_subject(job: Jobs):
     assert all(weight.grad is None for weight in net.parameters())
 
 
+def test_the_probe_encodes_pictures_once(job: Jobs):
+    one = job()
+    net = SubjectDiffusion.from_base(one.model)
+    calls: Counter[str] = Counter()
+    net.image_encoder.register_forward_hook(lambda *_: calls.update(["image encoder"]))
+    net.vae.encoder.register_forward_hook(lambda *_: calls.update(["VAE"]))
+    identity_probe(Replica(net, one.training.strategy, Worker()), small_batch(net.prompts, ["dog"], ["cat"]), seed=0)
+    assert calls == {"image encoder": 1, "VAE": 1}
+
+
 def test_the_probe_is_among_the_metrics_and_changes_no_weights(job: Jobs):
     plain, probed = job(steps=2, checkpoint_every=2), job(steps=2, checkpoint_every=2, identity_probe=True)
     probed = probed.model_copy(
