@@ -34,8 +34,21 @@ class CaptionerBackend(StrEnum):
 
     BLIP2 = "blip2"
     """BLIP-2 by transformers, from its checkpoint folders."""
+    FLORENCE2 = "florence2"
+    """Florence-2 by transformers, from its checkpoint folders."""
     CHAT_API = "chat_api"
     """Any model behind a chat API compatible with OpenAI's."""
+
+
+class FlorenceTask(StrEnum):
+    """Length of the captions of Florence-2."""
+
+    CAPTION = "<CAPTION>"
+    """One short sentence."""
+    DETAILED_CAPTION = "<DETAILED_CAPTION>"
+    """Several clauses."""
+    MORE_DETAILED_CAPTION = "<MORE_DETAILED_CAPTION>"
+    """A paragraph."""
 
 
 class DetectorBackend(StrEnum):
@@ -235,6 +248,7 @@ class CaptionConfig(NetworkConfig):
 
     weights: ClassVar[tuple[Weights, ...]] = (
         Weights("checkpoint", WeightsKind.FOLDER, CaptionerBackend.BLIP2, revision="revision"),
+        Weights("checkpoint", WeightsKind.FOLDER, CaptionerBackend.FLORENCE2, revision="revision"),
     )
 
     backend: CaptionerBackend = CaptionerBackend.BLIP2
@@ -242,7 +256,7 @@ class CaptionConfig(NetworkConfig):
     api: CaptionApiConfig = CaptionApiConfig()
     """The chat API (chat_api only)."""
     checkpoint: str = "Salesforce/blip2-opt-2.7b"
-    """BLIP-2 weights: a local folder or a hub id. Choice: the paper names no checkpoint."""
+    """Weights: a local folder or a hub id (blip2, florence2). Choice: the paper names no checkpoint."""
     revision: str = "main"
     """Revision of the hub id."""
     given: bool = False
@@ -250,12 +264,14 @@ class CaptionConfig(NetworkConfig):
     describe the images, such as imported captions."""
     prompt: str = ""
     """Text that the caption continues, without being part of it (blip2 only)."""
+    task: FlorenceTask = FlorenceTask.DETAILED_CAPTION
+    """Length of the caption (florence2 only)."""
     max_new_tokens: int = Field(default=40, ge=1, le=2048)
     """Longest caption, in tokens."""
     num_beams: int = Field(default=1, ge=1, le=100)
-    """Beams of the search for a caption; 1 is greedy search (blip2 only)."""
+    """Beams of the search for a caption; 1 is greedy search (blip2, florence2)."""
     precision: Precision = Precision.BFLOAT16
-    """Floating-point format of the network; the Q-Former stays in float32 (blip2 only)."""
+    """Floating-point format of the network; the Q-Former of BLIP-2 stays in float32 (blip2, florence2)."""
 
     @property
     def runs_here(self) -> bool:
@@ -268,8 +284,13 @@ class CaptionConfig(NetworkConfig):
         return own if self.runs_here else hashlib.sha256(f"{own} {self.api.fingerprint()}".encode()).hexdigest()[:12]
 
     def _settings_without_effect(self) -> set[str]:
-        of_backend = {"backend"} if self.backend is CaptionerBackend.BLIP2 else {"prompt", "num_beams", "precision"}
-        return super()._settings_without_effect() | of_backend | {"api"} | (set() if self.given else {"given"})
+        of_other_backends = {
+            CaptionerBackend.BLIP2: {"backend", "task"},
+            CaptionerBackend.FLORENCE2: {"prompt"},
+            CaptionerBackend.CHAT_API: {"prompt", "task", "num_beams", "precision"},
+        }
+        unused = of_other_backends[self.backend] | {"api"}  # see `fingerprint`
+        return super()._settings_without_effect() | unused | (set() if self.given else {"given"})
 
     @model_validator(mode="after")
     def _refuse_nameless_model(self) -> Self:

@@ -12,14 +12,23 @@ from labeling.config import CaptionerBackend, DetectorBackend, LabelingConfig, S
 
 def check_labeling_weights(config: LabelingConfig) -> Iterator[CheckedPart]:
     """Yield each part whose weights the stages of a build load, in the order of the stages."""
-    from labeling.backends.blip2_check import check_captioner
     from labeling.backends.spacy_check import check_tagger
 
-    if config.caption.backend is CaptionerBackend.BLIP2:
-        yield check_captioner(config.caption)
+    yield from _check_captioner(config)
     yield check_tagger(config.nouns)
     yield from _check_detector(config)
     yield _check_segmenter(config)
+
+
+def _check_captioner(config: LabelingConfig) -> Iterator[CheckedPart]:
+    if config.caption.backend is CaptionerBackend.BLIP2:
+        from labeling.backends.blip2_check import check_captioner
+
+        yield check_captioner(config.caption)
+    elif config.caption.backend is CaptionerBackend.FLORENCE2:
+        from labeling.backends.florence2_check import check_florence2
+
+        yield check_florence2(config.caption)
 
 
 def _check_detector(config: LabelingConfig) -> Iterator[CheckedPart]:

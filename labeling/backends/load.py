@@ -28,6 +28,10 @@ def load_captioner(config: CaptionConfig) -> "Captioner[Any]":
         from labeling.backends.chat_api import ChatApiCaptioner
 
         return ChatApiCaptioner(config)
+    if config.backend is CaptionerBackend.FLORENCE2:
+        from labeling.backends.florence2 import Florence2Captioner
+
+        return Florence2Captioner(config)
     from labeling.backends.blip2 import Blip2Captioner
 
     return Blip2Captioner(config)

@@ -1,0 +1,86 @@
+"""Captions by Florence-2 (Xiao et al., 2024) from transformers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import AutoConfig, Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
+
+from labeling.backends.runtime import pretrained_source, torch_device, torch_dtype
+from labeling.config import CaptionConfig
+from labeling.errors import BackendWeightsError
+
+SETTING = "labeling.caption.checkpoint"
+
+
+class Florence2Captioner:
+    """Captioner by greedy or beam search. All images have one size and one prompt, so no batch has padding."""
+
+    def __init__(self, config: CaptionConfig) -> None:
+        """Load the weights.
+
+        Raises:
+            BackendWeightsError: the checkpoint does not load, is not Florence-2, or lacks weights.
+        """
+        self._config = config
+        self._device = torch_device(config.device)
+        net, self._processor = _load(config)
+        self._net = net.to(self._device)
+        self._prompt = self._prompt_ids()
+
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        """Resize and normalise an upright RGB image [H, W, 3] to [3, size, size]."""
+        # A Pillow image, because for an array the processor would have to guess the axis of the channels.
+        batch = self._processor.image_processor(Image.fromarray(image), return_tensors="pt")
+        pixels: Tensor = batch["pixel_values"][0]
+        return pixels
+
+    @torch.inference_mode()
+    def caption(self, prepared: Sequence[Tensor]) -> list[str]:
+        """Return one caption per prepared image, without white space around it."""
+        prompts = self._prompt.expand(len(prepared), -1)
+        generated = self._net.generate(
+            pixel_values=torch.stack(list(prepared)).to(self._device, self._net.dtype),
+            input_ids=prompts,
+            attention_mask=torch.ones_like(prompts),
+            do_sample=False,
+            num_beams=self._config.num_beams,
+            max_new_tokens=self._config.max_new_tokens,
+        )
+        texts: list[str] = self._processor.tokenizer.batch_decode(generated, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _prompt_ids(self) -> Tensor:
+        """Return the tokens [1, T] of every input: placeholders of the image, then the question of the task."""
+        blank = Image.new("RGB", (16, 16))
+        inputs = self._processor(images=blank, text=self._config.task.value, return_tensors="pt")
+        ids: Tensor = inputs["input_ids"].to(self._device)
+        return ids
+
+
+def _load(config: CaptionConfig) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
+    name, revision = config.checkpoint, config.revision
+    with pretrained_source(name, SETTING) as source:
+        described = AutoConfig.from_pretrained(source, revision=revision)
+        if not isinstance(described, Florence2Config):
+            raise BackendWeightsError(
+                f"{SETTING}={name!r} holds a network of type {described.model_type!r}, not 'florence2': give a "
+                "Florence-2 checkpoint such as florence-community/Florence-2-large"
+            )
+        processor = Florence2Processor.from_pretrained(source, revision=revision)
+        net, report = Florence2ForConditionalGeneration.from_pretrained(
+            source,
+            revision=revision,
+            dtype=torch_dtype(config.precision),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
+        )
+    if lacking := sorted(report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]}):
+        raise BackendWeightsError(
+            f"{SETTING}={name!r} lacks {len(lacking)} weights of the Florence-2 that its config.json describes, or has "
+            f"them in another size, the first is {lacking[0]!r}: download it again"
+        )
+    return net.eval(), processor
