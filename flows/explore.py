@@ -25,7 +25,7 @@ def explore(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 7861,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for thumbnails.  [default: ~/.cache/subject-diffusion]", show_default=False),
+        typer.Option(help="Folder for thumbnails and index.  [default: in ~/.cache]", show_default=False),
     ] = None,
     author: Annotated[
         str | None,
@@ -57,8 +57,9 @@ def explore(
     with exit_on_storage_error(root):
         refuse_no_dataset(root)
         with listen(host, port) as listener:
-            session = DatasetSession(root, QueryLimits(memory=memory, timeout_s=timeout))
-            pictures = Pictures(session.store, cache or default_cache())
+            cache = cache or default_cache()
+            session = DatasetSession(root, cache, QueryLimits(memory=memory, timeout_s=timeout))
+            pictures = Pictures(session.store, cache)
             proposals = MaskProposals(pictures, _segmenter_loader(config, set_))
             review = Review(session.store, author or getpass.getuser(), proposals)
             explorer = Explorer(session, Browser(session), pictures, proposals, review, root)

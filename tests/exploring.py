@@ -22,8 +22,8 @@ from tests.processes import wait_until
 
 def make_explorer(root: Path, load: Callable[[], Segmenter[Any]] | None = None) -> Explorer:
     """An explorer of a dataset, with thumbnails beside it. `load` loads the segmenter that proposes masks."""
-    session = DatasetSession(str(root))
-    pictures = Pictures(session.store, root.parent / "thumbnails")
+    session = DatasetSession(str(root), root.parent / "cache")
+    pictures = Pictures(session.store, root.parent / "cache")
     proposals = MaskProposals(pictures, load)
     review = Review(session.store, "eve", proposals)
     return Explorer(session, Browser(session), pictures, proposals, review, str(root))

@@ -1,22 +1,21 @@
 """Pages of images and counts of their properties.
 
 A page begins after the last image of the page before (keyset paging), so the thousandth page costs as much as the
-second: files before it are not read.
+second: rows before it are not read.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from labeling.explorer.filters import Condition, ImageFilter
 from labeling.explorer.session import DatasetSession
-from labeling.sdd.schema import Layer
 
 _CARD = """
 SELECT shard, key, url, state, stage, reason, width_px, height_px,
     [{label: c.label, box: c.box} FOR c IN candidates IF len(c.broken) = 0] AS entities, corrections IS NOT NULL
-FROM explored
+FROM judged WHERE list_contains(?, shard) AND list_contains(?, key)
 """
 
 
@@ -67,7 +66,7 @@ class Page:
 
 
 class FacetValue(NamedTuple):
-    """A value of a facet, and the number of images or, for labels and rules, of boxes that have it."""
+    """A value of a facet, and the number of images or, for labels, of entities that have it."""
 
     value: tuple[object, ...]
     images: int
@@ -77,8 +76,8 @@ _FACETS: Mapping[Facet, str] = {
     Facet.VERDICT: "SELECT state, reason, count(*) FROM explored WHERE {} GROUP BY ALL ORDER BY 3 DESC, 1, 2",
     Facet.LABEL: "SELECT label, count(*) FROM (SELECT unnest(labels) AS label FROM explored WHERE {}) "
     "GROUP BY label ORDER BY 2 DESC, 1",
-    Facet.RULE: "SELECT rule, count(*) FROM (SELECT unnest(flatten([c.broken FOR c IN candidates])) AS rule "
-    "FROM explored WHERE {}) GROUP BY rule ORDER BY 2 DESC, 1",
+    Facet.RULE: "SELECT rule, count(*) FROM (SELECT unnest(rules) AS rule FROM explored WHERE {}) "
+    "GROUP BY rule ORDER BY 2 DESC, 1",
     Facet.ENTITIES: "SELECT len(labels), count(*) FROM explored WHERE {} GROUP BY ALL ORDER BY 1",
 }
 
@@ -92,7 +91,6 @@ class Browser:
 
     def __init__(self, session: DatasetSession) -> None:
         self._session = session
-        self._captions = next((view for view in (Layer.CAPTIONS, Layer.SDD) if session.has_view(view)), None)
 
     def page(self, images: ImageFilter, after: Place | None, size: int) -> Page:
         """Return `size` images in the order of shards and keys.
@@ -105,11 +103,19 @@ class Browser:
         Raises:
             ExplorerError: the filter is invalid, or the query exceeds a limit.
         """
-        condition = images.condition(self._captions)
+        condition = images.condition()
         if after is not None:
             condition = _and_after(condition, after)
-        rows = self._session.rows(f"{_CARD} WHERE {condition.sql} LIMIT {size + 1}", condition.values)
-        return Page(tuple(map(_card, rows[:size])), len(rows) <= size)
+        sql = f"SELECT shard, key FROM explored WHERE {condition.sql} LIMIT {size + 1}"
+        places = [Place(*row) for row in self._session.rows(sql, condition.values)]
+        return Page(self._cards(places[:size]), len(places) <= size)
+
+    def _cards(self, places: Sequence[Place]) -> tuple[Card, ...]:
+        """Return the cards of these images, in their order."""
+        shards = sorted({place.shard for place in places})
+        rows = self._session.rows(_CARD, (shards, [place.key for place in places])) if places else []
+        cards = {card.place: card for card in map(_card, rows)}
+        return tuple(cards[place] for place in places if place in cards)
 
     def facet(self, facet: Facet, images: ImageFilter, most: int = 100) -> list[FacetValue]:
         """Return the most frequent values of a facet among the filtered images.
@@ -117,7 +123,7 @@ class Browser:
         Raises:
             ExplorerError: the filter is invalid, or the query exceeds a limit.
         """
-        condition = images.condition(self._captions)
+        condition = images.condition()
         sql = f"{_FACETS[facet].format(condition.sql)} LIMIT {most}"
         return [FacetValue(row[:-1], row[-1]) for row in self._session.rows(sql, condition.values)]
 
@@ -127,7 +133,7 @@ class Browser:
         Raises:
             ExplorerError: the filter is invalid, or the query exceeds a limit.
         """
-        condition = images.condition(self._captions)
+        condition = images.condition()
         ((count,),) = self._session.rows(f"SELECT count(*) FROM explored WHERE {condition.sql}", condition.values)
         return int(count)
 
@@ -137,14 +143,14 @@ class Browser:
         Raises:
             ExplorerError: the filter is invalid, or the query exceeds a limit.
         """
-        condition = images.condition(self._captions)
+        condition = images.condition()
         sql = f"SELECT shard, key FROM explored WHERE {condition.sql}"
         for rows in self._session.batches(sql, condition.values):
             yield from (Place(shard, key) for shard, key in rows)
 
 
 def _and_after(condition: Condition, after: Place) -> Condition:
-    """Return the condition for images after a place. The first comparison alone lets DuckDB skip whole files."""
+    """Return the condition for images after a place. The first comparison alone lets DuckDB skip rows unread."""
     sql = f"shard >= ? AND (shard > ? OR key > ?) AND {condition.sql}"
     return Condition(sql, (after.shard, after.shard, after.key, *condition.values))
 

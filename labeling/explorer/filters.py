@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from labeling.explorer.session import refuse_other_than_select
 
+_TEXT = """(contains(lower(url), lower(?))
+    OR key IN (SELECT key FROM texts WHERE contains(lower(caption), lower(?))))"""
+
 
 class Condition(NamedTuple):
     """A condition in SQL with the values of its parameters."""
@@ -34,11 +37,8 @@ class ImageFilter(BaseModel):
     where: str = Field(default="", max_length=20_000)
     """Condition in SQL over the columns of `explored`."""
 
-    def condition(self, captions: str | None) -> Condition:
+    def condition(self) -> Condition:
         """Return the filter as a condition over `explored`.
-
-        Args:
-            captions: view with the captions; None without one.
 
         Raises:
             ExplorerError: `where` is not one condition.
@@ -49,19 +49,11 @@ class ImageFilter(BaseModel):
                 parts.append(Condition(f"list_contains(?, {column})", (list(values),)))
         if self.labels:
             parts.append(Condition("list_has_all(labels, ?)", (list(self.labels),)))
-        for rule in self.rules:
-            parts.append(Condition("len([1 FOR c IN candidates IF list_contains(c.broken, ?)]) > 0", (rule,)))
+        if self.rules:
+            parts.append(Condition("list_has_all(rules, ?)", (list(self.rules),)))
         if self.text:
-            parts.append(_text_condition(self.text, captions))
+            parts.append(Condition(_TEXT, (self.text, self.text)))
         if self.where.strip():
             refuse_other_than_select(f"SELECT 1 FROM explored WHERE ({self.where}\n)")
             parts.append(Condition(f"({self.where}\n)", ()))
         return Condition(" AND ".join(part.sql for part in parts), sum((part.values for part in parts), ()))
-
-
-def _text_condition(text: str, captions: str | None) -> Condition:
-    in_url = "contains(lower(url), lower(?))"
-    if captions is None:
-        return Condition(in_url, (text,))
-    in_caption = f"key IN (SELECT key FROM {captions} WHERE contains(lower(caption), lower(?)))"
-    return Condition(f"({in_url} OR {in_caption})", (text, text))

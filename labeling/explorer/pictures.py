@@ -40,8 +40,8 @@ class _GroupName(NamedTuple):
 
 
 def default_cache() -> Path:
-    """Return the folder for thumbnails of this user."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "subject-diffusion" / "thumbnails"
+    """Return the folder for thumbnails and indexes of this user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "subject-diffusion" / "explorer"
 
 
 class Pictures:

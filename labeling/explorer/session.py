@@ -4,22 +4,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
 from duckdb import StatementType
 
 from labeling.errors import ExplorerError
-from labeling.sdd.query import connect, open_cursor
+from labeling.explorer.index import open_index
+from labeling.sdd.query import confine, connect, open_cursor
 from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
 
-_EXPLORED = """
-CREATE VIEW explored AS
-SELECT parse_filename(filename, true) AS shard, key, url, state, stage, reason, {sizes},
-    [c.label FOR c IN candidates IF len(c.broken) = 0] AS labels, candidates, {corrections} AS corrections
-FROM read_parquet(getvariable('root') || '/ledger/*.parquet', filename = true)
-"""
 _BATCH = 1000
 
 
@@ -48,11 +44,11 @@ class Table:
 class DatasetSession:
     """Queries over a dataset, from any number of threads.
 
-    The view `explored` has a row per input URL, in the order of shards and keys: shard, key, url, state, stage, reason,
-    sizes, labels (of entities that break no rule), candidates and corrections.
+    The view `explored` has a row per input URL: see `labeling.explorer.index`.
 
     Args:
         root: folder of the dataset.
+        cache: folder in which the index is kept for later sessions; None keeps it in memory.
         limits: limits of each query.
 
     Raises:
@@ -60,22 +56,16 @@ class DatasetSession:
         ShardCorrupt: a file is damaged, or not part of the dataset.
     """
 
-    def __init__(self, root: str, limits: QueryLimits = QueryLimits()) -> None:
+    def __init__(self, root: str, cache: Path | None = None, limits: QueryLimits = QueryLimits()) -> None:
         self.store = ShardStore(root)
         self.limits = limits
         self._root = root
-        version = self.store.version(Layer.LEDGER)
-        if version is None:
+        if self.store.version(Layer.LEDGER) is None:
             raise ExplorerError(f"{root} has no {Layer.LEDGER}/ yet: run `subject-diffusion build` first")
         settings = {"memory_limit": limits.memory, "parquet_metadata_cache": "true"}
-        self._session = connect(root, settings=settings)
-        sizes = "width_px, height_px" if version > 1 else "NULL::INTEGER AS width_px, NULL::INTEGER AS height_px"
-        view = _EXPLORED.format(sizes=sizes, corrections="corrections" if version > 2 else "NULL")
-        self._session.execute(view)
-
-    def has_view(self, name: str) -> bool:
-        """Return whether the dataset has the files of a view."""
-        return name in self.views()
+        self._session = connect(root, unsafe=True, settings=settings)
+        open_index(self._session, self.store, cache)
+        confine(self._session, root)
 
     def views(self) -> list[str]:
         """Return the names of all views."""

@@ -99,7 +99,7 @@ def connect(
     for name, value in settings.items():
         session.execute(f"SET {name} = {_string(value)}")
     if not unsafe:
-        _confine(session, storage_path(root))
+        confine(session, root)
     return session
 
 
@@ -227,8 +227,9 @@ def _define(session: duckdb.DuckDBPyConnection, file: str) -> None:
                 raise ShardCorrupt(f"{' '.join(str(error).split())}: move it away and run again") from error
 
 
-def _confine(session: duckdb.DuckDBPyConnection, folder: UPath) -> None:
-    """Restrict the session to reading `folder`, irrevocably."""
+def confine(session: duckdb.DuckDBPyConnection, root: str) -> None:
+    """Restrict the session to reading the dataset, irrevocably. Databases that are attached stay so."""
+    folder = storage_path(root)
     path = _duckdb_path(folder)
     listed = (
         path if is_local(folder) else folder.fs.unstrip_protocol(folder.path)

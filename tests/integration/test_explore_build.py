@@ -111,7 +111,7 @@ def test_a_box_moved_on_the_page_is_in_the_next_build_and_nothing_else_is(
     with exploring(replace(make_explorer(root), root="out/sdd")) as url:
         page.goto("about:blank")
         page.goto(url)
-        page.locator("#where").fill("corrections IS NOT NULL")
+        page.locator("#where").fill("is_corrected")
         page.locator("#where").press("Enter")
         expect(page.locator(".card")).to_have_count(1)
         page.locator(".card").click()

@@ -63,7 +63,7 @@ def test_facets_count_what_the_ledger_has(root, browser):
     expected = {
         Facet.VERDICT: Counter((row.state, row.reason) for row in rows),
         Facet.LABEL: Counter((label,) for labels in kept for label in labels),
-        Facet.RULE: Counter((rule,) for row in rows for c in row.candidates for rule in c.broken),
+        Facet.RULE: Counter((rule,) for row in rows for rule in {rule for c in row.candidates for rule in c.broken}),
         Facet.ENTITIES: Counter((len(labels),) for labels in kept),
     }
     for facet in Facet:
@@ -123,15 +123,44 @@ def test_sql_writes_nothing_and_reads_nothing_else(root, sql, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_index_is_kept_until_the_ledger_changes(tmp_path):
+    root = dataset_of_two(tmp_path / "sdd")
+    kept = tmp_path / "cache"
+
+    def names() -> list[tuple[str, int]]:
+        return [(path.name, path.stat().st_ino) for path in kept.rglob("*") if path.is_file()]
+
+    def count() -> int:
+        return Browser(DatasetSession(str(root), kept)).count(ImageFilter(text="a cat 2", labels=("cat",)))
+
+    assert count() == 3
+    made = names()
+    assert len(made) == 1
+    assert (count(), names()) == (3, made)
+    (root / "ledger" / f"{NEXT}.parquet").unlink()
+    (root / "sdd" / f"{NEXT}.parquet").unlink()
+    assert count() == 1
+    assert len(names()) == 1
+    assert names() != made
+
+
+def test_a_session_writes_nothing_beside_its_index(tmp_path):
+    session = DatasetSession(str(dataset_of_two(tmp_path / "sdd")), tmp_path / "cache")
+    for sql in ("DROP TABLE indexed.explored", "FROM read_blob('/etc/hostname')", f"ATTACH '{tmp_path}/other.db'"):
+        with pytest.raises(ExplorerError):
+            session.table(sql)
+    assert session.table("SELECT count(*) FROM explored").rows == ((16,),)
+
+
 def test_sql_is_cut_after_its_limit(root):
-    session = DatasetSession(root, QueryLimits(rows=3))
+    session = DatasetSession(root, limits=QueryLimits(rows=3))
     table = session.table("SELECT key, state FROM ledger")
     assert (table.columns, len(table.rows), table.is_cut) == (("key", "state"), 3, True)
     assert not session.table("FROM ledger LIMIT 3").is_cut
 
 
 def test_a_query_ends_at_its_timeout(root):
-    session = DatasetSession(root, QueryLimits(timeout_s=0.2))
+    session = DatasetSession(root, limits=QueryLimits(timeout_s=0.2))
     with pytest.raises(ExplorerError, match=r"longer than 0\.2 s"):
         session.table("SELECT count(*) FROM range(1_000_000_000_000) AS a, range(1_000_000) AS b")
     assert session.table("SELECT 1").rows == ((1,),)
