@@ -50,6 +50,8 @@ class LostImages:
     """Keys of its images."""
     is_finished: bool
     """Whether sdd/ and ledger/ were made from it."""
+    is_reduced: bool = False
+    """Whether images were removed from it after it was made, so that its stamp is not that of its last images."""
 
     @classmethod
     def find(cls, store: ShardStore, shard: str, stamp_prefix: str) -> Self | None:
@@ -67,7 +69,8 @@ class LostImages:
             return None
         kept = frozenset(store.keys(Layer.CAPTIONS, shard))
         product, ledger = store.stamp(Layer.SDD, shard), store.stamp(Layer.LEDGER, shard)
-        return cls(store.path(Layer.IMAGES, shard), store, shard, later.parent, kept, _have_same_stamp(product, ledger))
+        is_finished, is_reduced = _have_same_stamp(product, ledger), later.removed is not None
+        return cls(store.path(Layer.IMAGES, shard), store, shard, later.parent, kept, is_finished, is_reduced)
 
     def fill_spool(self, spool: Spool) -> None:
         """Put the images of sdd/ into the spool, so they are not fetched."""
@@ -103,6 +106,8 @@ class LostImages:
         what = f"downloading it again lost {len(lost)} of {len(self.kept)} images ({reasons})"
         if not lost:
             what = "its URLs have other images now"
+            if self.is_reduced:
+                what = "the images of today cannot be compared with it, as images were removed from it"
         kept = "; the rows of sdd/ stay, as their images are taken from there" if self.is_finished else ""
         raise ImagesLost(
             f"{self.path} was deleted, and {what}. Nothing was changed: put the file back from a copy, or run again "

@@ -10,7 +10,8 @@ import pytest
 from labeling.build import finish_pending_removals
 from labeling.config import LabelingConfig, RulesConfig
 from labeling.download.lists.url_list import plan_urls
-from labeling.errors import BadInput, LabelingError
+from labeling.download.lost_images import LostImages
+from labeling.errors import BadInput, ImagesLost, LabelingError
 from labeling.execution.record import record_run
 from labeling.finish import FinishJob, stamp_of_settings
 from labeling.removal import find_rows, pending_removals, remove, urls_of_keys
@@ -194,6 +195,15 @@ def test_a_dataset_that_is_being_built_is_refused(store: ShardStore) -> None:
     ):
         list(remove(store, "first", removal(url_of(0))))
     assert pending_removals(store) == []
+
+
+def test_a_lost_file_of_images_is_not_taken_for_another(store: ShardStore) -> None:
+    list(remove(store, "first", removal(url_of(0))))
+    Path(store.path(Layer.IMAGES, FIRST).path).unlink()
+    lost = LostImages.find(store, FIRST, "images stamp")
+    assert lost is not None
+    with pytest.raises(ImagesLost, match="cannot be compared with it, as images were removed from it"):
+        lost.refuse_other_images("images stamp of today", {})
 
 
 def test_a_copy_of_the_product_alone(store: ShardStore) -> None:
