@@ -87,7 +87,7 @@ class FinishJob:
 
     def _make(self, shard: str) -> ShardReport:
         store = ShardStore(self.root)
-        start = time.monotonic()
+        start, start_thread_s = time.monotonic(), time.thread_time()
         with shard_lock(store.root, Layer.SDD, shard):
             stamp = self.expected_stamp(shard)
             if stamp is None:
@@ -108,7 +108,8 @@ class FinishJob:
             rows_of_ledger = _ledger_rows(store, shard, self.layers, judgement)
             counts = store.write(Layer.LEDGER, shard, rows_of_ledger, LedgerRow, stamp, replace=True)
             _log_corrections(shard, judgement.images)
-        return ShardReport(stage=Layer.SDD, shard=shard, counts=counts, seconds=time.monotonic() - start)
+        seconds, cpu_s = time.monotonic() - start, time.thread_time() - start_thread_s
+        return ShardReport(stage=Layer.SDD, shard=shard, counts=counts, seconds=seconds, cpu_s=cpu_s)
 
 
 def finish_stamp(

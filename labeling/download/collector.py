@@ -44,6 +44,10 @@ class ImageCollector:
     """URLs that are not fetched."""
     outcomes: dict[bytes, UrlOutcome] = field(default_factory=dict)
     """Outcomes so far, by key."""
+    screening_cpu_s: float = 0.0
+    """CPU-seconds of the screening process, without its start."""
+    start_s: float = 0.0
+    """Seconds in which that process started."""
 
     def collect(self, listed: Sequence[ListedUrl]) -> dict[bytes, UrlOutcome]:
         """Return the outcome of each URL; the bodies of the images are in the spool afterwards."""
@@ -56,6 +60,8 @@ class ImageCollector:
         finally:
             if screening.in_flight:  # the next shard would get their results
                 self.screener.discard()
+            self.screening_cpu_s += screening.cpu_s
+            self.start_s += screening.start_s
         return self.outcomes
 
     def _fetch_and_screen(self, listed: Sequence[ListedUrl], screening: ShardPass) -> None:

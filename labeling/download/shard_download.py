@@ -72,7 +72,8 @@ class ShardDownload:
         return report.error is None, task
 
     def _make(self, store: ShardStore, shard: str, task: Task) -> ShardReport:
-        start, stamp_prefix = time.monotonic(), images_stamp(self.config, store, shard)
+        start, start_cpu_s = time.monotonic(), time.process_time()
+        stamp_prefix = images_stamp(self.config, store, shard)
         former = store.stamp(Layer.IMAGES, shard)
         is_current = former is not None and former.stamp.startswith(stamp_prefix)
         if former and is_current and not self.config.retry_failed:
@@ -92,7 +93,16 @@ class ShardDownload:
         journal.remove()
         seconds = time.monotonic() - start
         log.info("%s %s: %s in %.0f s", Layer.IMAGES, shard, ", ".join(f"{n} {s}" for s, n in counts.items()), seconds)
-        return ShardReport(stage=Layer.IMAGES, shard=shard, counts=counts, seconds=seconds)
+        return ShardReport(
+            stage=Layer.IMAGES,
+            shard=shard,
+            counts=counts,
+            seconds=seconds,
+            start_s=collector.start_s,
+            cpu_s=collector.screening_cpu_s + time.process_time() - start_cpu_s,
+            start_cpu_s=collector.screener.start_cpu_s,
+            starts=collector.screener.starts,
+        )
 
     @contextlib.contextmanager
     def _collector(self, store: ShardStore, shard: ImageShard, journal: Journal) -> Iterator[ImageCollector]:

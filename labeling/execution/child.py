@@ -122,7 +122,8 @@ def serve(pipe: "Connection[Reply, Request]") -> None:
         log.exception("%s: the network did not load", assignment.stage.name)
         pipe.send(WorkerError(f"{type(error).__name__}: {error}", is_final=isinstance(error, LabelingError)))
         return
-    pipe.send(Ready())
+    used = time.process_time()
+    pipe.send(Ready(used, _is_on_gpu()))
     runner = StageRunner(stage=assignment.stage, batch_limit=assignment.batch_limit)
     batches: BatchQueue = queue.Queue()
     threading.Thread(target=_receive, args=(pipe, runner, assignment.prepare_threads, batches), daemon=True).start()
@@ -133,7 +134,8 @@ def serve(pipe: "Connection[Reply, Request]") -> None:
         except StageContract as error:
             pipe.send(WorkerError(str(error), is_final=True))
             return
-        pipe.send(BatchResult(outcomes, runner.batch_limit, runner.prepare_s, runner.process_s))
+        before, used = used, time.process_time()
+        pipe.send(BatchResult(outcomes, runner.batch_limit, runner.prepare_s, runner.process_s, used - before))
         runner.prepare_s = runner.process_s = 0.0
 
 
@@ -162,6 +164,12 @@ def _failure(key: bytes, error: Exception) -> Refused:
     return Refused(
         key=key, verdict=Verdict(state=State.FAILED, reason=type(error).__name__, detail=str(error).strip()[:500])
     )
+
+
+def _is_on_gpu() -> bool:
+    """Return whether the stage has begun to use CUDA; it does not import PyTorch, as some stages do without."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
 
 
 def _is_out_of_memory(error: Exception) -> bool:

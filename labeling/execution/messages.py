@@ -36,6 +36,11 @@ class Assignment:
 class Ready:
     """The network is loaded and the process accepts batches."""
 
+    cpu_s: float = 0.0
+    """CPU-seconds of the process so far."""
+    on_gpu: bool = False
+    """Whether its network is on a GPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerError:
@@ -58,6 +63,8 @@ class BatchResult:
     """Thread seconds of decoding and resizing."""
     process_s: float
     """Seconds of the network."""
+    cpu_s: float = 0.0
+    """CPU-seconds of the process since the message before."""
 
 
 Request: TypeAlias = Assignment | list[KeyedRow]

@@ -102,8 +102,10 @@ class NetworkJob:
                 raise StageFailed(
                     f"{stage.name} {shard}: started {MAX_ATTEMPTS} times without finishing; see {journal.path}"
                 )
-            shard_pass = ShardPass(self._process(), journal)
-            start = time.monotonic()
+            process = self._process()
+            shard_pass = ShardPass(process, journal)
+            starts, start_cpu_s = process.starts, process.start_cpu_s
+            start, start_thread_s = time.monotonic(), time.thread_time()
             try:
                 rows = shard_pass.outcomes(self.rows(store, shard))
                 counts = store.write_outcomes(stage.name, shard, rows, stage.writes, stamp, replace=self.replace)
@@ -122,6 +124,10 @@ class NetworkJob:
             prepare_s=shard_pass.prepare_s,
             process_s=shard_pass.process_s,
             start_s=shard_pass.start_s,
+            cpu_s=shard_pass.cpu_s + time.thread_time() - start_thread_s,
+            start_cpu_s=process.start_cpu_s - start_cpu_s,
+            starts=process.starts - starts,
+            on_gpu=process.on_gpu,
             deaths=shard_pass.deaths,
         )
 

@@ -61,6 +61,12 @@ class StageProcess:
     """Number among the processes of the stage on this machine, from 0; it selects the GPU."""
     closed: bool = False
     """Whether no process will be started any more."""
+    starts: int = field(default=0, init=False)
+    """Processes that have loaded the network so far."""
+    start_cpu_s: float = field(default=0.0, init=False)
+    """CPU-seconds that they took for it."""
+    on_gpu: bool = field(default=False, init=False)
+    """Whether the network of the last one is on a GPU."""
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     _pipe: "Connection[Request, Reply] | None" = field(default=None, init=False)
 
@@ -172,6 +178,9 @@ class StageProcess:
                 raise StageFailed(f"{self.stage.name}: {message.error}")
             raise ProcessDied(message.error)
         assert isinstance(message, Ready)
+        self.starts += 1
+        self.start_cpu_s += message.cpu_s
+        self.on_gpu = message.on_gpu
 
     def _send_assignment(self) -> None:
         assert self._pipe is not None

@@ -25,6 +25,7 @@ from infra.storage import contents, is_local, publish_bytes, storage_path
 from labeling.config import LabelingConfig
 from labeling.execution.presence import is_run_alive, mark_run_alive, remove_stale_markers
 from labeling.execution.report import ShardReport
+from labeling.execution.usage import StageUsage, cpu_seconds
 from labeling.steps import Step
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ class RecordFile(TypedDict, total=False):
     shards: int
     counts: dict[str, dict[str, int]]
     seconds: dict[str, dict[str, float]]
+    usage: dict[str, dict[str, float]]
+    """Use of time by layer: fields of `StageUsage`."""
+    cpu_s: float
+    """CPU-seconds of the run's process and of those that it has waited for; on Ray these are few of all."""
     stages: dict[str, str]
     settings: object
 
@@ -74,12 +79,18 @@ class RunRecord:
     """Rows per layer and state, in new and reused files."""
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     """Seconds per layer: of its workers, of the network alone, of decoding."""
+    usage: dict[str, StageUsage] = field(default_factory=dict)
+    """Use of time per layer, of new files alone."""
+    cpu_began_s: float = field(default_factory=cpu_seconds)
+    """CPU-seconds of this process and its children when the run began."""
 
     def add(self, layer: str, reports: Sequence[ShardReport]) -> None:
         """Add the reports of a part of the list, and write the record."""
         counts = self.counts.setdefault(layer, {})
         seconds = self.seconds.setdefault(layer, {"work": 0.0, "network": 0.0, "prepare": 0.0})
+        usage = self.usage.setdefault(layer, StageUsage())
         for report in reports:
+            usage.add(report)
             for state, n in report.counts.items():
                 counts[state] = counts.get(state, 0) + n
             seconds["work"] += report.seconds
@@ -101,6 +112,8 @@ class RunRecord:
             "shards": self.shards,
             "counts": self.counts,
             "seconds": self.seconds,
+            "usage": {layer: usage.as_record() for layer, usage in self.usage.items()},
+            "cpu_s": round(cpu_seconds() - self.cpu_began_s, 3),
             "stages": self.identities,
             "settings": redact_all(self.config.model_dump(mode="json")),
         }

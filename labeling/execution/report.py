@@ -27,6 +27,14 @@ class ShardReport:
     """Seconds of the network."""
     start_s: float = 0.0
     """Part of `seconds` in which worker processes started and loaded the network."""
+    cpu_s: float = 0.0
+    """CPU-seconds of the shard, in its worker process and in the supervisor; those of `start_cpu_s` left out."""
+    start_cpu_s: float = 0.0
+    """CPU-seconds of the worker processes that started, until they had loaded the network."""
+    starts: int = 0
+    """Worker processes that started."""
+    on_gpu: bool = False
+    """Whether the network was on a GPU."""
     deaths: int = 0
     """Worker processes that ended while they had rows of the shard."""
     error: str | None = None

@@ -41,6 +41,8 @@ class ShardPass:
     """Seconds of the network."""
     start_s: float = 0.0
     """Seconds in which processes started and loaded the network."""
+    cpu_s: float = 0.0
+    """CPU-seconds of the processes, without their starts."""
     in_flight: deque[list[KeyedRow]] = field(default_factory=deque)
     """Batches that were sent and have no result yet."""
     todo: deque[list[KeyedRow]] = field(default_factory=deque)
@@ -126,6 +128,7 @@ class ShardPass:
         self.process.batch_limit = message.batch_limit
         self.prepare_s += message.prepare_s
         self.process_s += message.process_s
+        self.cpu_s += message.cpu_s
         return self._finish(self.in_flight.popleft(), message.outcomes)
 
     def _finish(self, batch: list[KeyedRow], outcomes: list[KeyedRow]) -> list[KeyedRow]:
