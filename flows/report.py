@@ -21,13 +21,16 @@ def report(
     memory_mb: Annotated[
         int, typer.Option(min=256, help="Memory of the queries, in MiB; what does not fit goes to temporary files.")
     ] = 1024,
+    cpu_price: Annotated[float | None, typer.Option(min=0, help="Price of a CPU-hour, for the cost of runs.")] = None,
+    gpu_price: Annotated[float | None, typer.Option(min=0, help="Price of a GPU-hour, likewise.")] = None,
 ) -> None:
     """Write the report of a dataset: funnel, distributions, labels, link rot, time, and images to look at.
 
     The file needs no other file and no network. With --against, it begins with what this build gained and lost.
     """
     from labeling.report.report import ReportOptions, write_report
+    from labeling.report.runs import Prices
 
     with exit_on_storage_error(root):
-        write_report(root, out, against, ReportOptions(images, per_reason, memory_mb))
+        write_report(root, out, against, ReportOptions(images, per_reason, memory_mb, Prices(cpu_price, gpu_price)))
         typer.echo(out)

@@ -54,9 +54,12 @@ def _mark(mark: Mark, colour: tuple[int, int, int], side: int) -> str:
 def _outline(mask: Mask, tolerance_px: float) -> str:
     """Return the path of a mask's outlines, holes included; an empty one for a damaged mask."""
     try:
-        inside = masks.decode_crop(mask).astype(np.uint8)
-    except ValueError:
+        lengths = masks.run_lengths(mask.counts).astype(np.int64)
+    except IndexError:
         return ""
+    if lengths.min(initial=0) < 0 or lengths.sum() != mask.width_px * mask.height_px:
+        return ""  # decoding could take all memory
+    inside = masks.decode_crop(mask).astype(np.uint8)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(mask.x0, mask.y0))
     parts = []
     for contour in contours:

@@ -12,7 +12,7 @@ from labeling.report.downloads import downloads_section
 from labeling.report.gallery import gallery_section
 from labeling.report.labels import labels_section
 from labeling.report.properties import properties_section
-from labeling.report.runs import runs_section
+from labeling.report.runs import NO_PRICES, Prices, runs_section
 from labeling.report.staging import StagedDataset, staged
 from labeling.report.totals import scale_section, totals, totals_table
 from labeling.report.verdicts import verdicts_section
@@ -28,6 +28,8 @@ class ReportOptions:
     """Images of the gallery for each reason for which images left the dataset."""
     memory_mb: int = 1024
     """Memory of DuckDB, in MiB."""
+    prices: Prices = NO_PRICES
+    """Prices for the cost of the runs."""
 
 
 def write_report(root: str, file: str, against: str | None, options: ReportOptions = ReportOptions()) -> None:
@@ -67,4 +69,4 @@ def _sections(dataset: StagedDataset, against: StagedDataset | None, options: Re
     yield distributions_section(dataset)
     yield labels_section(dataset)
     yield downloads_section(dataset)
-    yield runs_section(dataset)
+    yield runs_section(dataset, options.prices)

@@ -13,11 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.report.document import AnnotatedGallery, Chart, Document, Paragraph, Table
-from labeling.config import RulesConfig
+from labeling.config import LabelingConfig, RulesConfig
 from labeling.errors import LabelingError
+from labeling.execution.record import record_run
+from labeling.execution.report import ShardReport
 from labeling.finish import FinishJob
 from labeling.report.distributions import QUANTITIES
 from labeling.report.report import ReportOptions, dataset_report, write_report
+from labeling.report.runs import Prices
 from labeling.report.samples import dropped_sample, kept_sample
 from labeling.report.staging import staged
 from labeling.sdd.schema import State
@@ -212,6 +215,19 @@ def test_a_comparison_names_what_a_rule_gained_and_lost(few, tmp_path):
 
 
 REFUSED_LATER = {7: ("images", refused(7, State.NOT_DOWNLOADED, "http_404"))}
+
+
+def test_time_and_cost_are_those_of_the_runs(few, tmp_path):
+    root = Path(shutil.copytree(few, tmp_path / "sdd"))
+    with record_run(LabelingConfig(root=str(root)), [], shards=1) as record:
+        made = {"seconds": 12.0, "start_s": 2.0, "cpu_s": 6.0, "start_cpu_s": 1.2, "starts": 1, "process_s": 3.0}
+        record.add("captions", [ShardReport(stage="captions", shard=SHARD, counts={"kept": 50}, **made)])
+    with staged([str(root)], MEMORY_MB) as [dataset]:
+        document = dataset_report(dataset, options=ReportOptions(prices=Prices(cpu=100.0)))
+    assert tables(document)["Time by stage"] == {
+        "captions": ("12.0", "3.0", "0.0", "7.2", "0.0", "50", "5.00", "0.2000")
+    }
+    assert tables(document)["The last runs"][record.name][0] == "done"
 
 
 def test_the_page_needs_nothing_from_outside_and_escapes_its_texts(few, tmp_path):
