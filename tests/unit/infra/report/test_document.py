@@ -1,6 +1,18 @@
+import json
 import re
+from html import unescape
 
-from infra.report.document import Chart, Document, Gallery, Paragraph, Picture, Section, Table
+from infra.report.document import (
+    AnnotatedGallery,
+    AnnotatedImage,
+    Chart,
+    Document,
+    Gallery,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+)
 from infra.report.html import to_html
 from infra.report.markdown import to_markdown
 
@@ -21,6 +33,51 @@ DOCUMENT = Document(
         )
     ],
 )
+
+
+ANNOTATED = Document(
+    "Title",
+    [
+        Section(
+            "Images",
+            [
+                AnnotatedGallery(
+                    "Kept",
+                    (
+                        AnnotatedImage(
+                            Picture("a", b"RIFF", "a <dog>", "alt"),
+                            40,
+                            30,
+                            "<rect/>",
+                            {"label": ('"dog"', "cat")},
+                            ("x",),
+                        ),
+                        AnnotatedImage(Picture("b", b"", "", "none"), 40, 30, "", {"label": ("cat",)}),
+                    ),
+                )
+            ],
+        )
+    ],
+)
+
+
+def test_an_annotated_gallery_has_a_filter_for_each_facet_and_a_script() -> None:
+    page = to_html(ANNOTATED)
+    assert re.findall(r'<option value="([^"]*)">([^<]*)</option>', page) == [
+        ("", "all"),
+        ("cat", "cat (2)"),
+        ("&quot;dog&quot;", "&quot;dog&quot; (1)"),
+    ]
+    assert [json.loads(unescape(one)) for one in re.findall(r'data-facets="([^"]*)"', page)] == [
+        {"label": ['"dog"', "cat"]},
+        {"label": ["cat"]},
+    ]
+    assert '<svg viewBox="0 0 40 30" preserveAspectRatio="none" aria-hidden="true"><rect/></svg>' in page
+    assert page.count("<svg") == 1, "nothing is drawn over an image without annotations"
+    assert "a &lt;dog&gt;<small>x</small>" in page
+    assert page.count("<script>") == 1
+    assert "<script" not in to_html(DOCUMENT)
+    assert "- `a` a <dog>\n- `b`" in to_markdown(ANNOTATED)
 
 
 def test_markdown_holds_tables_for_charts_and_names_for_pictures() -> None:

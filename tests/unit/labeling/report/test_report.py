@@ -89,6 +89,8 @@ def test_sizes_and_verdicts_are_those_of_the_rows(many, many_tables):
     assert number(size["Entities"]) == len(entities)
     assert number(size["Labels"]) == len({entity["label"] for entity in entities})
     assert size["Words per caption"] == f"{sum(len(row['caption'].split()) for row in sdd) / len(sdd):.2f}"
+    several = sum(len(row["entities"]) > 1 for row in sdd)
+    assert size["Images with several entities"] == f"{several / len(sdd):.1%}"
     verdicts = Counter((row["stage"], row["state"], row["reason"] or "-") for row in ledger)
     shown = many_tables["URLs that are left after each stage"]
     lost = sum(count for (stage, *_), count in verdicts.items() if stage == "images")
@@ -238,4 +240,5 @@ def test_the_page_needs_nothing_from_outside_and_escapes_its_texts(few, tmp_path
     assert [one for one in sources if not one.startswith("data:")] == []
     facets = [json.loads(unescape(one)) for one in re.findall(r'data-facets="([^"]*)"', page)]
     assert {"label": ["cat", "dog"]} in facets
+    assert "Words per caption: 100.0% of 2 images have 5 to 15" in page, 'of "a dog and a cat 1"'
     assert list(tmp_path.iterdir()) == [file]
