@@ -17,6 +17,7 @@ from flows.explore import explore
 from flows.generate import generate
 from flows.openimages_list import openimages
 from flows.options import ConfigOption, RootArgument, SetOption
+from flows.plan import plan
 from flows.remove import remove
 from flows.report import report
 from flows.score import app as score_app
@@ -208,6 +209,7 @@ app.command()(cutout)
 app.command("import")(import_dataset)
 app.command()(export_dataset)
 app.command()(explore)
+app.command()(plan)
 app.command()(report)
 app.command()(generate)
 app.command()(serve)
