@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from labeling.config import RulesConfig
 from labeling.errors import ExplorerError
 from labeling.explorer.browse import Browser, Facet, Place
 from labeling.explorer.filters import ImageFilter
 from labeling.explorer.session import DatasetSession, QueryLimits
+from labeling.finish import FinishJob
+from labeling.sdd.corrections import Action, Correction, ReviewedCorrection, SeenEntity
 from labeling.sdd.schema import Layer, LedgerRow
 from labeling.sdd.shards import ShardStore
 from tests.datasets import NEXT, dataset_of_two
-from tests.factories import SHARD, key
+from tests.factories import CAT, SHARD, key
 from tests.unit.labeling.sdd.test_versions import OLD
 
 
@@ -150,6 +153,30 @@ def test_a_session_writes_nothing_beside_its_index(tmp_path):
         with pytest.raises(ExplorerError):
             session.table(sql)
     assert session.table("SELECT count(*) FROM explored").rows == ((16,),)
+
+
+def test_corrected_images_are_found_after_the_build_that_corrects_them(tmp_path):
+    root = dataset_of_two(tmp_path / "sdd")
+    correction = Correction(
+        key=key(22),
+        shard=NEXT,
+        entity=SeenEntity(label="cat", box=CAT.box),
+        action=Action.REMOVED,
+        label=None,
+        box=None,
+        mask=None,
+        author="eve",
+        made_at=None,
+    )
+    made = {NEXT: [ReviewedCorrection(correction, "first")]}
+    job = FinishJob(root=str(root), rules=RulesConfig(), layers=tuple(Layer)[1:6], corrections=made)
+    assert job.make(NEXT).error is None
+    (card,) = Browser(DatasetSession(str(root))).page(ImageFilter(where="is_corrected"), None, 9).cards
+    assert (card.place, card.is_corrected, [entity["label"] for entity in card.entities]) == (
+        Place(NEXT, key(22)),
+        True,
+        ["dog"],
+    )
 
 
 def test_sql_is_cut_after_its_limit(root):
