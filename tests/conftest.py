@@ -27,6 +27,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Return the modules to garbage collection, without which DuckDB reports leaks at the end of the process."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of this test run alone, on its own ports and folder, with two CPUs and two GPUs in name only."""
