@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from infra.report.document import Document, Section
 from infra.report.html import to_html
 from infra.storage import publish_bytes, storage_path
+from labeling.report.audits import audits_section
 from labeling.report.comparison import comparison_section
 from labeling.report.distributions import distributions_section
 from labeling.report.downloads import downloads_section
@@ -25,7 +26,7 @@ class ReportOptions:
     kept: int = 60
     """Images of the dataset in the gallery."""
     per_reason: int = 8
-    """Images of the gallery for each reason for which images left the dataset."""
+    """Images of the gallery for each reason for which images left the dataset, and for each mark of an audit."""
     memory_mb: int = 1024
     """Memory of DuckDB, in MiB."""
     prices: Prices = NO_PRICES
@@ -64,6 +65,8 @@ def _sections(dataset: StagedDataset, against: StagedDataset | None, options: Re
     yield Section("Size", [totals_table(("This dataset",), (counted,))])
     yield verdicts_section(dataset)
     yield gallery_section(dataset, options.kept, options.per_reason)
+    if audits := audits_section(dataset, options.per_reason):
+        yield audits
     yield properties_section(dataset)
     yield scale_section(counted)
     yield distributions_section(dataset)
