@@ -117,12 +117,20 @@ def export_dataset(
     licence: Annotated[
         str, typer.Option("--licence", help="Licence of the collection in its card, such as cc-by-4.0 (hf only).")
     ] = "other",
+    keys: Annotated[
+        str | None,
+        typer.Option(
+            "--keys", metavar="FILE", help="Images to write: a text file with a key in each line, as explore saves it."
+        ),
+    ] = None,
 ) -> None:
     """Write a dataset in the format of another program. Resumes where an earlier export stopped."""
+    from labeling.download.lists.exclusions import read_keys
     from labeling.exchange.export import export_dataset as export
     from labeling.sdd.query import refuse_no_dataset
 
     with exit_on_storage_error(root):
         refuse_no_dataset(root)
-        images = export(root, out, format_, val_share, licence)
+        selected = read_keys(keys, "--keys") if keys else None
+        images = export(root, out, format_, val_share, licence, selected)
         typer.echo(f"{out}: {images:,} images")

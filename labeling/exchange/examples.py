@@ -1,6 +1,7 @@
 """Examples of a finished dataset, read shard by shard for an export."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,13 +32,14 @@ class Examples:
 
     Args:
         root: folder of the dataset.
+        keys: keys of the rows to read; None for all.
 
     Raises:
-        ExchangeError: the dataset has no finished shard.
+        ExchangeError: the dataset has no finished shard, or lacks a key.
         ShardCorrupt: a file is damaged, or not part of the dataset.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, keys: Collection[bytes] | None = None) -> None:
         self._store = ShardStore(root)
         refuse_unreadable(self._store.root, "the dataset")
         self._stamps = _checked_stamps(self._store)
@@ -45,11 +47,16 @@ class Examples:
         """Number of rows."""
         if not self.count:
             raise ExchangeError(f"{root} holds no images in {Layer.SDD}/: `subject-diffusion status {root}` shows why")
+        self._keys = None if keys is None else frozenset(keys)
+        if self._keys is not None:
+            self._refuse_missing(self._keys)
+            self.count = len(self._keys)
 
     @property
     def identity(self) -> str:
-        """Stamps of all files, which change with every change of their rows."""
-        return " ".join(f"{shard} {stamp.stamp}" for shard, stamp in self._stamps.items())
+        """Stamps of all files, which change with every change of their rows, and a hash of the keys."""
+        stamps = " ".join(f"{shard} {stamp.stamp}" for shard, stamp in self._stamps.items())
+        return stamps if self._keys is None else f"{stamps} {hashlib.sha256(b''.join(sorted(self._keys))).hexdigest()}"
 
     @property
     def rules(self) -> Record | None:
@@ -60,11 +67,24 @@ class Examples:
 
     def labels(self) -> list[str]:
         """Return the different labels in alphabetical order. Reads no pixels."""
-        return sorted({entity.label for row in self._read(LabelColumns) for entity in row.entities})
+        rows = self._read(LabelColumns)
+        return sorted({entity.label for row in rows if self._has(row.key) for entity in row.entities})
 
     def rows(self) -> Iterator[SddRow]:
-        """Yield all rows, and show the progress on a terminal."""
-        return iter(tqdm(self._read(SddRow), "exporting", self.count, unit="img", disable=None))
+        """Yield the rows, and show the progress on a terminal."""
+        rows = (row for row in self._read(SddRow) if self._has(row.key))
+        return iter(tqdm(rows, "exporting", self.count, unit="img", disable=None))
+
+    def _has(self, key: bytes) -> bool:
+        return self._keys is None or key in self._keys
+
+    def _refuse_missing(self, keys: frozenset[bytes]) -> None:
+        missing = sorted(keys.difference(*(self._store.keys(Layer.SDD, shard) for shard in self._stamps)))
+        if missing:
+            raise ExchangeError(
+                f"{self._store.root} lacks {len(missing)} of {len(keys)} keys in {Layer.SDD}/, {missing[0].hex()} "
+                "first: select kept images only, or correct the keys"
+            )
 
     def _read(self, row: type[R]) -> Iterator[R]:
         for shard in self._stamps:

@@ -1,5 +1,6 @@
 """Export of a dataset in the format of another program."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from labeling.errors import ExchangeError
@@ -14,7 +15,14 @@ from labeling.exchange.yolo_export import export_yolo
 from labeling.sdd.pixels import UndecodableImage
 
 
-def export_dataset(root: str, out: Path, format_: ExportFormat, val_share: float = 0.1, licence: str = "other") -> int:
+def export_dataset(
+    root: str,
+    out: Path,
+    format_: ExportFormat,
+    val_share: float = 0.1,
+    licence: str = "other",
+    keys: Collection[bytes] | None = None,
+) -> int:
     """Write a dataset in another format, and return the number of images.
 
     Args:
@@ -23,12 +31,13 @@ def export_dataset(root: str, out: Path, format_: ExportFormat, val_share: float
         format_: format to write.
         val_share: share of the images for validation, 0 to 1; only YOLO separates them.
         licence: identifier of the licence in the card for Hugging Face, such as cc-by-4.0.
+        keys: keys of the images to write; None for all.
 
     Raises:
-        ExchangeError: the dataset is empty, an image is damaged, or `out` exists or cannot be written.
+        ExchangeError: the dataset is empty or lacks a key, an image is damaged, or `out` exists or cannot be written.
         ShardCorrupt: a file is damaged, or not part of the dataset.
     """
-    examples = Examples(root)
+    examples = Examples(root, keys)
     with export_folder(out, f"{format_} {val_share} {licence} {examples.identity}") as folder:
         try:
             match format_:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tests.datasets import dataset_of_two
+from tests.factories import key
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "import-export.md"
 
@@ -42,6 +44,33 @@ def test_a_dataset_is_exported(tmp_path: Path) -> None:
     text = run("export-dataset", str(tmp_path / "sdd"), str(tmp_path / "coco"), "--format", "coco")
     images = len(COCO(tmp_path / "coco" / "instances.json").imgs)
     assert text.startswith(f"{tmp_path}/coco: {images} images")
+
+
+def test_a_selection_is_exported_by_its_keys(tmp_path: Path) -> None:
+    root, keys = dataset_of_two(tmp_path / "sdd"), tmp_path / "keys.txt"
+    keys.write_text(f"{key(21).hex()}\n{key(2).hex()}\n")
+    text = run("export-dataset", str(root), str(tmp_path / "tars"), "--format", "webdataset", "--keys", str(keys))
+    assert text == f"{tmp_path}/tars: 2 images\n"
+    with tarfile.open(tmp_path / "tars" / "shard-000000.tar") as tar:
+        assert {name.split(".")[0] for name in tar.getnames()} == {key(21).hex(), key(2).hex()}
+
+
+def test_labels_are_those_of_the_selection(tmp_path: Path) -> None:
+    root, keys = dataset_of_two(tmp_path / "sdd"), tmp_path / "keys.txt"
+    keys.write_text(f"{key(23).hex()}\n")
+    run("export-dataset", str(root), str(tmp_path / "coco"), "--format", "coco", "--keys", str(keys))
+    (category,) = COCO(tmp_path / "coco" / "instances.json").cats.values()
+    assert category["name"] == "cat"
+
+
+def test_keys_that_sdd_lacks_are_refused(tmp_path: Path) -> None:
+    root, keys = dataset_of_two(tmp_path / "sdd"), tmp_path / "keys.txt"
+    keys.write_text(f"{key(21).hex()}\n{key(3).hex()}\n")  # image 3 was dropped
+    words = ["export-dataset", str(root), str(tmp_path / "out"), "--format", "hf", "--keys", str(keys)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert f"lacks 1 of 2 keys in sdd/, {key(3).hex()} first" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_existing_folder_is_refused_in_one_line(tmp_path: Path) -> None:
