@@ -9,6 +9,7 @@ import torch
 
 from model.config import ModelConfig
 from model.subject_diffusion import SubjectDiffusion
+from tests.shared_tokenizers import shared_tokenizers
 from tests.small_model import small_config
 
 
@@ -37,3 +38,9 @@ def untyped() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parse_tokenizers_once() -> Iterator[None]:
+    with shared_tokenizers():
+        yield

@@ -1,8 +1,10 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flows.generation.generator import DEFAULT_MODEL, Generator
+from tests.shared_tokenizers import shared_tokenizers
 
 TAXI = DEFAULT_MODEL.parents[2] / "docs" / "pictures" / "taxi.png"
 
@@ -16,3 +18,9 @@ def generator() -> Generator:
 @pytest.fixture
 def taxi() -> Path:
     return TAXI
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parse_tokenizers_once() -> Iterator[None]:
+    with shared_tokenizers():
+        yield
