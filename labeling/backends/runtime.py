@@ -3,10 +3,11 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -92,3 +93,22 @@ def _error(checkpoint: str, setting: str, error: Exception) -> BackendWeightsErr
         f"{setting}={checkpoint!r} does not load as a {kind}: {type(error).__name__}: {first_line}. "
         f"Give a local folder in the layout of save_pretrained, or a hub id that this machine can reach"
     )
+
+
+def refuse_incomplete(loading: Mapping[str, Any], checkpoint: str, setting: str, network: str) -> None:
+    """Check that a checkpoint held all weights of a network.
+
+    Args:
+        loading: loading info of transformers' `from_pretrained`.
+        checkpoint: folder or hub id.
+        setting: setting that names it.
+        network: name of the network's class.
+
+    Raises:
+        BackendWeightsError: tensors are missing or have other shapes.
+    """
+    if wrong := sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"]):
+        raise BackendWeightsError(
+            f"{setting}={checkpoint!r} lacks {len(wrong)} tensors of a {network} of its config.json or has them in "
+            f"other shapes, the first is {wrong[0]!r}: download it again"
+        )

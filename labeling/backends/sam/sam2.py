@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, Sam2Config, Sam2ImageProcessor, Sam2Model
 
-from labeling.backends.runtime import pretrained_source, torch_device, torch_dtype
+from labeling.backends.runtime import pretrained_source, refuse_incomplete, torch_device, torch_dtype
 from labeling.backends.sam.predict import Preprocessing, SamImage, segment
 from labeling.config import SegmentConfig
 from labeling.errors import BackendWeightsError
@@ -77,11 +77,7 @@ def _load(config: SegmentConfig) -> tuple[Sam2Model, Preprocessing]:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    if wrong := sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"]):
-        raise BackendWeightsError(
-            f"{SETTING}={name!r} lacks {len(wrong)} tensors of a Sam2Model of its config.json or has them in other "
-            f"shapes, the first is {wrong[0]!r}: download it again"
-        )
+    refuse_incomplete(report, name, SETTING, "Sam2Model")
     return net.eval().requires_grad_(False), preprocessing
 
 
