@@ -15,15 +15,13 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from labeling.config import RulesConfig
 from labeling.finish import FinishJob
 from labeling.report.report import ReportOptions, write_report
-from tests.chromium import CHROMIUM, OPTIONS
+from tests.chromium import CHROMIUM, MISSING, OPTIONS
 from tests.factories import SHARD, labelled
-from tests.integration.test_evaluation_report import luminance, opened
+from tests.report_page import luminance, opened, save_stacked
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: install it with `apt-get install chromium`"
-    ),
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING),
 ]
 
 
@@ -116,10 +114,5 @@ def test_picture_of_the_guide(browser: Browser) -> None:
         assert box is not None
         clip = {"x": 0, "y": box["y"] - 12, "width": 1240, "height": height}
         parts.append(Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip))).convert("RGB"))
-    whole = Image.new("RGB", (1240, sum(part.height for part in parts)), "white")
-    top = 0
-    for part in parts:
-        whole.paste(part, (0, top))
-        top += part.height
-    whole.save(os.environ["REPORT_SCREENSHOT"], "WEBP", quality=70, method=6)
+    save_stacked(parts, Path(os.environ["REPORT_SCREENSHOT"]), quality=70)
     page.close()

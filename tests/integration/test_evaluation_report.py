@@ -12,21 +12,20 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.embeddings import embed_files
 from evaluation.images import find_images
 from evaluation.report.report import evaluation_report, write_report
 from evaluation.run import Networks, Submission, evaluate
-from tests.chromium import CHROMIUM, OPTIONS
+from tests.chromium import CHROMIUM, MISSING, OPTIONS
+from tests.report_page import luminance, opened, save_stacked
 from tests.sprite_benchmark import PROTOCOL, SPEC, benchmark, make_encoder, write_images, write_photos
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: install it with `apt-get install chromium`"
-    ),
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING),
 ]
 
 
@@ -50,23 +49,6 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=str(CHROMIUM), args=OPTIONS)
         yield running
         running.close()
-
-
-def opened(browser: Browser, report: Path, scheme: str, width: int) -> tuple[Page, list[str]]:
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: asked.append(str(error)))
-    page.goto(report.as_uri())
-    return page, [url for url in asked if not url.startswith(("data:", "file:"))]
-
-
-def luminance(page: Page, selector: str, prop: str) -> float:
-    """Return the relative luminance of a colour that the page shows (WCAG 2)."""
-    colour = page.eval_on_selector(selector, f"e => getComputedStyle(e)['{prop}']")
-    channels = [int(part) / 255 for part in colour.split("(")[1].rstrip(")").split(",")[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -109,8 +91,5 @@ def test_picture_of_the_readme(browser: Browser) -> None:
     assert images is not None
     low = page.screenshot(full_page=True, clip={"x": 0, "y": images["y"], "width": 1240, "height": 720})
     shots = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in (top, low)]
-    both = Image.new("RGB", (1240, sum(shot.height for shot in shots)))
-    both.paste(shots[0], (0, 0))
-    both.paste(shots[1], (0, shots[0].height))
-    both.save(os.environ["REPORT_SCREENSHOT"], "WEBP", quality=80, method=6)
+    save_stacked(shots, Path(os.environ["REPORT_SCREENSHOT"]), quality=80)
     page.close()
