@@ -16,7 +16,7 @@ from labeling.stages.networks import Segmenter
 
 
 class MaskProposals:
-    """Proposes masks, one at a time, and keeps those of this session.
+    """Proposes masks, one at a time, and keeps them until the explorer stops.
 
     Args:
         pictures: images of the dataset.

@@ -42,7 +42,7 @@ class _Judged(NamedTuple):
 
 
 class Review:
-    """The corrections of one session.
+    """The corrections that a person makes while the explorer runs.
 
     Args:
         store: the dataset.
@@ -64,12 +64,12 @@ class Review:
         self._writing = threading.Lock()
 
     def corrections(self, place: Place) -> list[ReviewedCorrection]:
-        """Return the corrections of an image, of this session and of earlier ones, the earliest first."""
+        """Return the corrections of an image, the earliest first: those of earlier reviews, then those of this one."""
         made = [ReviewedCorrection(each, self.name) for each in self._made.get(place, ())]
         return [*self._earlier.get(place, ()), *made]
 
     def save(self, place: Place, changes: Sequence[Change]) -> list[Correction]:
-        """Save the corrections of an image; they replace those that this session has made of it.
+        """Save the corrections of an image; they replace those that this review has of it.
 
         Raises:
             ExplorerError: the image has no candidates, or a build has changed them meanwhile; or a label is empty.
