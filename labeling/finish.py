@@ -29,6 +29,8 @@ from labeling.stages.nouns import NounStage
 from labeling.steps import stamp_of
 
 log = logging.getLogger(__name__)
+NO_CLEANING = CleanConfig()
+"""Settings without any cleaning rule."""
 REMOVED_MARK = "r"
 """First character of `Stamp.removed`, which no other part of a stamp begins with."""
 
@@ -117,7 +119,7 @@ def finish_stamp(
     parent: str,
     corrections: Sequence[ReviewedCorrection] = (),
     removed: str | None = None,
-    clean: CleanConfig = CleanConfig(),  # noqa: B008  # frozen
+    clean: CleanConfig = NO_CLEANING,
     duplicates: Mapping[bytes, Duplicate] = MappingProxyType({}),
 ) -> str:
     """Return the stamp of `sdd/` and `ledger/` that are made from an entities/ file stamped `parent`.

@@ -16,7 +16,7 @@ from labeling.quality.estimate import table_6
 from labeling.quality.gallery import examples
 from labeling.quality.marks import MARKS, Audit, Mark, audit_names, read_audit
 from labeling.quality.sample import draw_audit
-from labeling.sdd.corrections import SeenEntity
+from labeling.sdd.corrections import Correction, SeenEntity
 from labeling.sdd.schema import Box
 
 _EXAMPLES = 12
@@ -148,10 +148,9 @@ def make_review_router(explorer: Explorer) -> APIRouter:
     return router
 
 
-def _json(row: object) -> dict[str, object]:
-    fields = asdict(row) | {"mask": None}  # type: ignore[call-overload]
-    json = json_values(fields)
-    assert isinstance(json, dict), "a row is an object"
+def _json(correction: Correction) -> dict[str, object]:
+    json = json_values(asdict(correction) | {"mask": None})
+    assert isinstance(json, dict), "a correction is an object"
     return json
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -135,6 +136,10 @@ def grow_while_killed(processes: Processes, lists: Path, root: Path, rng: random
     assert build(processes, lists, "first", "second").wait() == 0
 
 
+def has_more_removals(root: Path, number: int) -> bool:
+    return len(list(root.glob("removed/*.json"))) > number
+
+
 def remove_while_killed(processes: Processes, lists: Path, root: Path, rng: random.Random) -> set[str]:
     """Kill ten removals of three URLs each, after they have begun; return the URLs."""
     urls = sorted({row.url for row in verdicts(root).values()})
@@ -145,7 +150,7 @@ def remove_while_killed(processes: Processes, lists: Path, root: Path, rng: rand
         removed |= (batch := set(urls[3 * number : 3 * number + 3]))
         (lists / "urls.txt").write_text("\n".join(batch))
         remover = start(processes, "remove", root, "--urls", lists / "urls.txt")
-        wait_until("a removal", lambda: len(list(root.glob("removed/*.json"))) > number)  # noqa: B023
+        wait_until("a removal", partial(has_more_removals, root, number))
         time.sleep(rng.uniform(0, 0.15))
         remover.kill()
         remover.wait()
