@@ -69,6 +69,10 @@ class FinishJob:
         except Exception as error:
             return failure_report(Layer.SDD, shard, error)
 
+    def report_of_finished(self, shard: str) -> ShardReport | None:
+        """Return the report of a shard whose two files have the expected stamp; None where there is work to do."""
+        return self._report_of_finished(ShardStore(self.root), shard, self.expected_stamp(shard))
+
     def for_worker(self, number: int) -> Self:
         """Return the job itself: it has no process."""
         return self
@@ -94,9 +98,8 @@ class FinishJob:
             stamp = self.expected_stamp(shard)
             if stamp is None:
                 raise StageFailed(f"{store.path(self.layers[-1], shard)} does not exist")
-            sdd, ledger = store.stamp(Layer.SDD, shard), store.stamp(Layer.LEDGER, shard)
-            if sdd and ledger and sdd.stamp == ledger.stamp == stamp:
-                return ShardReport(stage=Layer.SDD, shard=shard, counts=ledger.counts, reused=True)
+            if finished := self._report_of_finished(store, shard, stamp):
+                return finished
             for layer in (Layer.SDD, Layer.LEDGER):
                 if not self.replace:
                     _refuse_other_settings(store, layer, shard, stamp)
@@ -112,6 +115,12 @@ class FinishJob:
             _log_corrections(shard, judgement.images)
         seconds, cpu_s = time.monotonic() - start, time.thread_time() - start_thread_s
         return ShardReport(stage=Layer.SDD, shard=shard, counts=counts, seconds=seconds, cpu_s=cpu_s)
+
+    def _report_of_finished(self, store: ShardStore, shard: str, stamp: str | None) -> ShardReport | None:
+        sdd, ledger = store.stamp(Layer.SDD, shard), store.stamp(Layer.LEDGER, shard)
+        if sdd and ledger and sdd.stamp == ledger.stamp == stamp:
+            return ShardReport(stage=Layer.SDD, shard=shard, counts=ledger.counts, reused=True)
+        return None
 
 
 def finish_stamp(

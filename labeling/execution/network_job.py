@@ -63,6 +63,14 @@ class NetworkJob:
         except Exception as error:
             return failure_report(self.step.stage.name, shard, error)
 
+    def report_of_finished(self, shard: str) -> ShardReport | None:
+        """Return the report of a shard whose file exists with the expected stamp; None where there is work to do."""
+        store, layer = ShardStore(self.root), self.step.stage.name
+        existing = store.stamp(layer, shard)
+        if existing is None or existing.stamp != self.expected_stamp(shard):
+            return None
+        return ShardReport(stage=layer, shard=shard, counts=existing.counts, reused=True)
+
     def for_worker(self, number: int) -> Self:
         """Return a copy with a process of its own, for the `number`th worker of this machine, from 0."""
         return replace(self, number=number)

@@ -12,12 +12,13 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Protocol, Self, TypeAlias
 
 from infra.ray_cluster import join_cluster
 from labeling.config import Device, Executor, Workers
-from labeling.errors import StageFailed
+from labeling.errors import LabelingError, StageFailed
 from labeling.execution.gpus import gpu_share
 from labeling.execution.report import ShardReport, raise_failures
 from labeling.stages.worker import RESERVED_GPUS
@@ -44,6 +45,9 @@ class ShardJob(Protocol):
     def expected_stamp(self, shard: str) -> str | None:
         """Return the stamp that the shard's file will have; None while the layer before has no file."""
 
+    def report_of_finished(self, shard: str) -> ShardReport | None:
+        """Return the report of a shard whose file exists with the expected stamp; None where there is work to do."""
+
     def make(self, shard: str) -> ShardReport:
         """Make the shard's file unless it exists; never raises."""
 
@@ -64,7 +68,7 @@ def run_job(
     executor: Executor,
     stop: threading.Event | None = None,
 ) -> list[ShardReport]:
-    """Make the files of `shards`; return one report for each.
+    """Make the missing files of `shards`; return one report for each. No worker starts where none is missing.
 
     Args:
         job: job that makes them.
@@ -76,13 +80,15 @@ def run_job(
     Raises:
         StageFailed: a file could not be made; the message is the first error.
     """
-    if not shards:
-        return []
+    by_shard = _reports_of_finished(job, shards)
+    todo = [shard for shard in shards if shard not in by_shard]
+    if not todo:
+        return list(by_shard.values())
     if executor is Executor.HERE:
-        reports = _run_locally(job, shards, workers, stop or threading.Event())
+        reports = _run_locally(job, todo, workers, stop or threading.Event())
     else:
-        reports = _run_on_ray(job, shards, workers)
-    by_shard = {report.shard: report for report in reports}
+        reports = _run_on_ray(job, todo, workers)
+    by_shard |= {report.shard: report for report in reports}
     raise_failures(by_shard.values())
     if missing := [shard for shard in shards if shard not in by_shard]:
         raise StageFailed(f"{len(missing)} shards have no report, {missing[0]} first; the log above may say why")
@@ -95,6 +101,16 @@ def torch_threads(workers: Workers, executor: Executor) -> int:
         return workers.torch_threads
     cores = os.cpu_count() or 1
     return max(1, cores // workers.count if executor is Executor.HERE else int(workers.cpus))
+
+
+def _reports_of_finished(job: ShardJob, shards: Sequence[str]) -> dict[str, ShardReport]:
+    """Return the reports of the shards that are finished. A shard whose files are unreadable is left to a worker."""
+    reports = {}
+    for shard in shards:
+        with suppress(LabelingError):
+            if report := job.report_of_finished(shard):
+                reports[shard] = report
+    return reports
 
 
 def _run_locally(job: ShardJob, shards: Sequence[str], workers: Workers, stop: threading.Event) -> list[ShardReport]:

@@ -1,5 +1,7 @@
 """The same job on Ray: actors supervise the processes that hold the networks."""
 
+import threading
+
 import pytest
 
 from labeling.backends.load import load_captioner
@@ -36,12 +38,16 @@ def dataset(tmp_path):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_each_bad_row_costs_itself_and_each_shard_is_made_once(dataset):
-    reports = run_job(job(dataset, FaultyConfig()), SHARDS, WORKERS, Executor.RAY)
+    faulty = job(dataset, FaultyConfig())
+    reports = run_job(faulty, SHARDS, WORKERS, Executor.RAY)
     assert [r.shard for r in reports] == SHARDS
     assert all(r.counts == {"kept": 8, "quarantined": 1, "failed": 1} for r in reports)
     store = ShardStore(str(dataset))
     kept = [row.caption for shard in SHARDS for row in store.read(Caption, ("captions",), shard)]
     assert kept == [f"good {n}-{i}" for n in range(4) for i in range(10) if i not in (3, 7)]
+    faulty.lock = threading.Lock()  # no worker could unpickle it
+    again = run_job(faulty, SHARDS, WORKERS, Executor.RAY)
+    assert [(r.shard, r.counts, r.reused) for r in again] == [(r.shard, r.counts, True) for r in reports]
 
 
 @pytest.mark.usefixtures("ray_cluster")
