@@ -57,8 +57,8 @@ def _common_table(build: StagedDataset, other: StagedDataset) -> Table:
     """Return how the kept images relate, and what changed in those that both builds keep."""
     ((common, captions, entities, labels, gained, lost),) = build.rows(
         "SELECT count(*) FILTER (a.key IS NOT NULL AND b.key IS NOT NULL), "
-        "count_if(a.caption_hash <> b.caption_hash), count_if(len(a.entities) <> len(b.entities)), "
-        "count_if(list_sort([e.label FOR e IN a.entities]) <> list_sort([e.label FOR e IN b.entities])), "
+        "count_if(a.caption_hash <> b.caption_hash), count_if(len(a.labels) <> len(b.labels)), "
+        "count_if(list_sort(a.labels) <> list_sort(b.labels)), "
         "count_if(b.key IS NULL), count_if(a.key IS NULL) "
         f"FROM {{sdd}} AS a FULL JOIN {other.name}.sdd AS b USING (key)"
     )

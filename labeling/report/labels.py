@@ -14,7 +14,7 @@ def frequent_labels(dataset: StagedDataset, count: int) -> list[tuple[str, int, 
     return dataset.rows(
         f"WITH top AS (SELECT label, count(*) AS entities, avg(score) AS score FROM {{entities}} GROUP BY label "
         f"ORDER BY entities DESC, label LIMIT {count}), "
-        "found AS (SELECT unnest(list_distinct([entity.label FOR entity IN entities])) AS label FROM {sdd}) "
+        "found AS (SELECT unnest(list_distinct(labels)) AS label FROM {sdd}) "
         "SELECT label, entities, (SELECT count(*) FROM found WHERE found.label = top.label), score FROM top "
         "ORDER BY entities DESC, label"
     )
@@ -44,8 +44,8 @@ def _frequency(frequent: list[tuple[str, int, int, float]]) -> Chart:
 def _pairs(dataset: StagedDataset, labels: list[str]) -> list[tuple[str, str, int]]:
     """Return pairs of these labels and the number of images that have both, the most frequent pair first."""
     return dataset.rows(
-        "WITH present AS (SELECT list_sort(list_distinct(list_intersect([entity.label FOR entity IN entities], ?))) "
-        "AS labels FROM {sdd}), "
+        "WITH present AS (SELECT list_distinct([label FOR label IN labels IF list_contains(?, label)]) AS labels "
+        "FROM {sdd}), "
         "several AS (SELECT labels FROM present WHERE len(labels) > 1), "
         "firsts AS (SELECT labels, unnest(labels) AS first FROM several), "
         "pairs AS (SELECT first, unnest(labels) AS second FROM firsts) "

@@ -14,7 +14,7 @@ def properties_section(dataset: StagedDataset) -> Section:
     """Return the three parts of Fig. 6."""
     blocks: list[Block] = [
         _histogram(dataset, "words", "Words per caption", _LAST_WORDS, (5, 15)),
-        _histogram(dataset, "len(entities)", "Boxes per image", _LAST_BOXES, (1, 5)),
+        _histogram(dataset, "len(labels)", "Boxes per image", _LAST_BOXES, (1, 5)),
     ]
     if labels := frequent_labels(dataset, _CLOUD):
         caption = f"The {len(labels)} most frequent labels, by number of entities"

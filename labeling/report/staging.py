@@ -1,7 +1,13 @@
 """The numbers of datasets in a temporary DuckDB file, for the queries of a report.
 
 DuckDB reads all fields of a list of structs, so each query of the entities would read their masks too. Here pyarrow
-reads `sdd/` and `ledger/` once, without masks and pixels, and the queries read the result.
+reads `sdd/` and `ledger/` without masks and pixels, and the queries read the result: a column for each field of an
+entity, so a query decodes only the fields that it names.
+
+    sdd       key, shard, caption_hash, words, sizes, aesthetic_score and labels of each image
+    entities  label, scores and areas of each entity, and the sizes of its box and its image
+    ledger    key, shard, host, verdict and candidates of each input URL, and the rules that these break, once for each
+              candidate that breaks them
 """
 
 from collections import deque
@@ -9,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +26,60 @@ from tqdm import tqdm
 from infra.temporary import temporary_folder
 from labeling.errors import LabelingError
 from labeling.sdd.arrow import schema_of
+from labeling.sdd.layers import ROWS
 from labeling.sdd.query import connect, refuse_no_dataset
-from labeling.sdd.schema import Layer, LedgerRow, SddRow
+from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
 
 _READERS, _AHEAD = 2, 4
 """Threads that read shards, and shards that may be in memory."""
-_COLUMNS = {
-    Layer.SDD: (
-        *("key", "caption", "width_px", "height_px", "aesthetic_score", "media_type"),
-        *(
-            f"entities.list.element.{name}"
-            for name in ("label", "score", "box", "mask_area_px", "predicted_iou", "stability")
-        ),
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of the session, which is made from columns of a layer."""
+
+    name: str
+    layer: Layer
+    columns: tuple[str, ...]
+    """Columns that pyarrow reads, by their paths in the Parquet schema."""
+    sql: str
+    """Columns of the table, from these columns and the name of the shard in `batches`."""
+
+
+_ENTITY_COLUMNS = ("label", "score", "box", "mask_area_px", "predicted_iou", "stability")
+_TABLES = (
+    _Table(
+        "sdd",
+        Layer.SDD,
+        ("key", "caption", "width_px", "height_px", "aesthetic_score", "entities.list.element.label"),
+        r"""SELECT key, shard, hash(caption) AS caption_hash,
+            len(regexp_extract_all(caption, '\S+'))::INTEGER AS words, width_px, height_px, aesthetic_score,
+            [entity.label FOR entity IN entities] AS labels
+        FROM batches""",
     ),
-    Layer.LEDGER: (
-        *("key", "url", "state", "stage", "reason"),
-        *(f"candidates.list.element.{name}" for name in ("label", "score", "broken")),
+    _Table(
+        "entities",
+        Layer.SDD,
+        ("width_px", "height_px", *(f"entities.list.element.{name}" for name in _ENTITY_COLUMNS)),
+        """SELECT entity.* EXCLUDE (box), greatest(entity.box.x1 - entity.box.x0, 0) AS box_width_px,
+            greatest(entity.box.y1 - entity.box.y0, 0) AS box_height_px, width_px, height_px
+        FROM (SELECT width_px, height_px, unnest(entities) AS entity FROM batches)""",
     ),
-}
-_TABLES = {
-    Layer.SDD: r"""
-        SELECT key, shard, hash(caption) AS caption_hash, len(regexp_extract_all(caption, '\S+'))::INTEGER AS words,
-            width_px, height_px, aesthetic_score, media_type, entities
-        FROM batches
-    """,
-    Layer.LEDGER: """
-        SELECT key, shard, host_of(url) AS host, state, stage, reason, candidates FROM batches
-    """,
-}
-"""SQL that makes the table of a layer from what pyarrow reads."""
+    _Table(
+        "ledger",
+        Layer.LEDGER,
+        ("key", "url", "state", "stage", "reason", "candidates.list.element.broken"),
+        """SELECT key, shard, host_of(url) AS host, state, stage, reason, len(candidates)::INTEGER AS candidates,
+            flatten([candidate.broken FOR candidate IN candidates]) AS broken
+        FROM batches""",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StagedDataset:
-    """Tables `sdd` and `ledger` of a dataset in a DuckDB session."""
+    """Tables `sdd`, `entities` and `ledger` of a dataset in a DuckDB session."""
 
     session: duckdb.DuckDBPyConnection
     store: ShardStore
@@ -67,7 +93,7 @@ class StagedDataset:
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query, in which `{sdd}`, `{ledger}` and `{entities}` stand for the dataset's tables."""
-        names = {table: f"{self.name}.{table}" for table in ("sdd", "ledger", "entities")}
+        names = {table.name: f"{self.name}.{table.name}" for table in _TABLES}
         rows: list[tuple[Any, ...]] = self.session.execute(sql.format(**names), parameters or None).fetchall()
         return rows
 
@@ -108,49 +134,43 @@ def _stage(session: duckdb.DuckDBPyConnection, root: str, name: str, folder: Pat
     session.execute(f"ATTACH '{folder / name}.duckdb' AS {name}")
     if not dataset.store.shards(Layer.LEDGER) and not dataset.store.shards(Layer.SDD):
         raise LabelingError(f"{root} has no finished shard: `subject-diffusion status {root}` shows its progress")
-    _stage_layer(dataset, Layer.SDD, SddRow)
-    _stage_layer(dataset, Layer.LEDGER, LedgerRow)
-    session.execute(
-        f"CREATE VIEW {name}.entities AS SELECT entity.*, "
-        "greatest(entity.box.x1 - entity.box.x0, 0) AS box_width_px, "
-        "greatest(entity.box.y1 - entity.box.y0, 0) AS box_height_px, width_px, height_px "
-        f"FROM (SELECT width_px, height_px, unnest(entities) AS entity FROM {name}.sdd)"
-    )
+    for table in _TABLES:
+        _make_table(dataset, table)
     return dataset
 
 
-def _stage_layer(dataset: StagedDataset, layer: Layer, row: type) -> None:
-    tables = _read_tables(dataset.store, layer)
-    first = next(tables, None) or (_SHARD_OF_NONE, schema_of(row).empty_table())
+def _make_table(dataset: StagedDataset, table: _Table) -> None:
+    read = _read_shards(dataset.store, table)
+    first = next(read, None) or (_SHARD_OF_NONE, schema_of(ROWS[table.layer]).empty_table())
     schema = first[1].schema.remove_metadata().append(pa.field("shard", pa.string()))
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for shard, table in (first, *tables):
-            whole = table.append_column("shard", pa.array([shard] * len(table), pa.string()))
+        for shard, rows in chain([first], read):
+            whole = rows.append_column("shard", pa.array([shard] * len(rows), pa.string()))
             yield from whole.cast(schema).combine_chunks().to_batches()
 
     dataset.session.register("batches", pa.RecordBatchReader.from_batches(schema, batches()))
-    dataset.session.execute(f"CREATE TABLE {dataset.name}.{layer} AS {_TABLES[layer]}")
+    dataset.session.execute(f"CREATE TABLE {dataset.name}.{table.name} AS {table.sql}")
     dataset.session.unregister("batches")
 
 
 _SHARD_OF_NONE = ""
 
 
-def _read_tables(store: ShardStore, layer: Layer) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the shards of a layer with their tables, read ahead in threads."""
-    shards = tqdm(store.shards(layer), f"reading {layer}/", unit="shard", disable=None)
+def _read_shards(store: ShardStore, table: _Table) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the names of shards with the columns of the table, read ahead in threads."""
+    shards = tqdm(store.shards(table.layer), f"reading {table.layer}/", unit="shard", disable=None)
     with ThreadPoolExecutor(_READERS) as readers:
         ahead: deque[tuple[str, Future[pa.Table]]] = deque()
         for shard in shards:
-            ahead.append((shard, readers.submit(_read_table, store, layer, shard)))
+            ahead.append((shard, readers.submit(_read_shard, store, table, shard)))
             if len(ahead) >= _AHEAD:
-                name, table = ahead.popleft()
-                yield name, table.result()
-        for name, table in ahead:
-            yield name, table.result()
+                name, rows = ahead.popleft()
+                yield name, rows.result()
+        for name, rows in ahead:
+            yield name, rows.result()
 
 
-def _read_table(store: ShardStore, layer: Layer, shard: str) -> pa.Table:
-    with store.open_file(layer, shard) as file:
-        return file.read(columns=list(_COLUMNS[layer]))
+def _read_shard(store: ShardStore, table: _Table, shard: str) -> pa.Table:
+    with store.open_file(table.layer, shard) as file:
+        return file.read(columns=list(table.columns))

@@ -37,7 +37,7 @@ def totals(dataset: StagedDataset) -> Totals:
     """Count a dataset."""
     ((urls,),) = dataset.rows("SELECT count(*) FROM {ledger}")
     ((images, entities, several, words),) = dataset.rows(
-        "SELECT count(*), coalesce(sum(len(entities)), 0)::BIGINT, count_if(len(entities) > 1), "
+        "SELECT count(*), coalesce(sum(len(labels)), 0)::BIGINT, count_if(len(labels) > 1), "
         "coalesce(sum(words), 0)::BIGINT FROM {sdd}"
     )
     ((labels,),) = dataset.rows("SELECT count(DISTINCT label) FROM {entities}")

@@ -53,12 +53,12 @@ def _verdict_table(counted: Verdicts) -> Table:
 def _rules_table(dataset: StagedDataset) -> Table | None:
     """Return the candidates by the rules that they break; a candidate may break several."""
     rows = dataset.rows(
-        "SELECT rule, count(*) FROM (SELECT unnest(candidate.broken) AS rule FROM "
-        "(SELECT unnest(candidates) AS candidate FROM {ledger})) GROUP BY rule ORDER BY count(*) DESC, rule"
+        "SELECT rule, count(*) FROM (SELECT unnest(broken) AS rule FROM {ledger}) GROUP BY rule "
+        "ORDER BY count(*) DESC, rule"
     )
     if not rows:
         return None
-    ((candidates,),) = dataset.rows("SELECT sum(len(candidates))::BIGINT FROM {ledger}")
+    ((candidates,),) = dataset.rows("SELECT sum(candidates)::BIGINT FROM {ledger}")
     cells = tuple((rule, f"{count:,}", f"{count / candidates:.1%}") for rule, count in rows)
     note = f"Shares of {candidates:,} candidate boxes. A box may break several rules."
     return Table("Rules of App. B.1 that candidate boxes break", ("Rule", "Boxes", "Share"), cells, (note,))
