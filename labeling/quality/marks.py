@@ -125,6 +125,15 @@ def read_audit(store: ShardStore, name: str) -> Audit:
     Raises:
         QualityError: there is none of this name, or its file is damaged.
     """
+    return Audit(store, name, read_audited_images(store, name))
+
+
+def read_audited_images(store: ShardStore, name: str) -> list[AuditedImage]:
+    """Read the rows of an audit.
+
+    Raises:
+        QualityError: there is none of this name, or its file is damaged.
+    """
     refuse_bad_name(name)
     path = store.path(AUDITS, name)
     schema = schema_of(AuditedImage)
@@ -136,4 +145,4 @@ def read_audit(store: ShardStore, name: str) -> Audit:
         raise QualityError(f"the dataset has no audit {name}: it has {known}") from None
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise QualityError(f"{path} is no audit ({' '.join(str(error).split())}): move it away") from error
-    return Audit(store, name, [row_of(AuditedImage, record) for record in records])
+    return [row_of(AuditedImage, record) for record in records]

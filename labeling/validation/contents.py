@@ -1,9 +1,9 @@
 """Contents of one shard as the checks read them: its files, and the nouns, boxes and masks in them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from labeling.sdd.arrow import Record, row_of
 from labeling.sdd.schema import Candidate, Detection, Entity, JudgedCandidate, Layer, Mask, Noun
@@ -47,21 +47,51 @@ class Labelled:
         return self.file.fault(message, self.row, f"{self.column}.{column}")
 
 
+class Place(Protocol):
+    """Place of a mask in the dataset."""
+
+    @property
+    def key(self) -> bytes:
+        """Key of the image."""
+
+    def fault(self, column: str, message: str) -> Fault:
+        """Return a fault of a column at this place."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMask:
+    """A mask with its place and its columns there."""
+
+    place: Place
+    mask: Mask
+    column: str
+    """Column of the mask: "mask" or "segment.mask"."""
+    area_px: int | None
+    """Area that is stored beside the mask; None if there is none, as in a correction."""
+    area_column: str
+    """Column of the area."""
+
+
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A mask with the columns of its label."""
+    """A mask and the size of its image."""
 
-    label: Labelled
-    mask: Mask
-    area_px: int
-    column: str
-    """Column of the mask inside the label: "mask", or "segment.mask" in entities/."""
-    area_column: str
-    """Column of the area inside the label."""
+    stored: StoredMask
+    size: tuple[int, int] | None
+    """Width and height of the image in pixels; None if no layer has them."""
+
+    @property
+    def mask(self) -> Mask:
+        """The mask."""
+        return self.stored.mask
 
     def fault(self, message: str) -> Fault:
         """Return a fault of the mask."""
-        return self.label.fault(self.column, message)
+        return self.stored.place.fault(self.stored.column, message)
+
+    def area_fault(self, message: str) -> Fault:
+        """Return a fault of its area."""
+        return self.stored.place.fault(self.stored.area_column, message)
 
 
 class ShardContents:
@@ -69,10 +99,12 @@ class ShardContents:
 
     Args:
         files: files by layer.
+        corrections: masks of the shard in corrections/.
     """
 
-    def __init__(self, files: Mapping[Layer, LayerFile]) -> None:
+    def __init__(self, files: Mapping[Layer, LayerFile], corrections: Sequence[StoredMask] = ()) -> None:
         self.files = files
+        self._corrections = corrections
 
     @cached_property
     def by_key(self) -> Mapping[Layer, Mapping[bytes, Record]]:
@@ -87,8 +119,9 @@ class ShardContents:
 
     @cached_property
     def masks(self) -> list[Masked]:
-        """Every mask of the shard."""
-        return [masked for label in self.labels if (masked := _masked(label))]
+        """Every mask of the shard, those of corrections too."""
+        labelled = [Masked(stored, label.size) for label in self.labels if (stored := _stored_mask(label))]
+        return labelled + [Masked(stored, self._size_of_key(stored.place.key)) for stored in self._corrections]
 
     def _labels_in(self, file: LayerFile) -> Iterator[Labelled]:
         column, kind = LABELS[file.layer]
@@ -105,19 +138,25 @@ class ShardContents:
 
     def _size_of(self, record: Record) -> tuple[int, int] | None:
         """Return the size of the image of a row, from the row itself or from images/."""
-        for source in (record, self.by_key.get(Layer.IMAGES, {}).get(record["key"], {})):
-            width, height = source.get("width_px"), source.get("height_px")
-            if width is not None and height is not None:
-                return width, height
-        return None
+        return _size_in(record) or _size_in(self.by_key.get(Layer.IMAGES, {}).get(record["key"], {}))
+
+    def _size_of_key(self, key: bytes) -> tuple[int, int] | None:
+        """Return the size of an image, from images/ or the product."""
+        sizes = (_size_in(self.by_key.get(layer, {}).get(key, {})) for layer in (Layer.IMAGES, Layer.LEDGER, Layer.SDD))
+        return next(filter(None, sizes), None)
 
 
-def _masked(label: Labelled) -> Masked | None:
+def _size_in(record: Record) -> tuple[int, int] | None:
+    width, height = record.get("width_px"), record.get("height_px")
+    return None if width is None or height is None else (width, height)
+
+
+def _stored_mask(label: Labelled) -> StoredMask | None:
     """Return the mask of a label; None if it has none."""
     match label.value:
         case Entity(mask=mask, mask_area_px=area_px):
-            return Masked(label, mask, area_px, "mask", "mask_area_px")
+            return StoredMask(label, mask, "mask", area_px, "mask_area_px")
         case Candidate(segment=segment) if segment is not None:
-            return Masked(label, segment.mask, segment.area_px, "segment.mask", "segment.area_px")
+            return StoredMask(label, segment.mask, "segment.mask", segment.area_px, "segment.area_px")
         case _:
             return None

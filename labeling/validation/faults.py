@@ -9,9 +9,9 @@ class Fault:
 
     message: str
     layer: str = ""
-    """Layer of the file; empty for a fault of several layers."""
+    """Layer or other folder of the file; empty for a fault of several layers."""
     shard: str = ""
-    """Shard of the file; empty for a fault of several shards."""
+    """Shard of the file, or name of the review or audit; empty for a fault of several files."""
     row: int | None = None
     """Row in the file, from 0; None for a fault of the whole file."""
     column: str = ""

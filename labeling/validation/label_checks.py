@@ -51,7 +51,7 @@ def boxes_in_image(shard: ShardContents) -> Iterator[Fault]:
 def masks_in_image(shard: ShardContents) -> Iterator[Fault]:
     """Check that the bounds of a mask are inside the image."""
     for masked in shard.masks:
-        mask, (width, height) = masked.mask, masked.label.size or (math.inf, math.inf)
+        mask, (width, height) = masked.mask, masked.size or (math.inf, math.inf)
         right, bottom = mask.x0 + mask.width_px, mask.y0 + mask.height_px
         if not (0 <= mask.x0 < right <= width and 0 <= mask.y0 < bottom <= height):
             bounds = f"the bounds {mask.x0}, {mask.y0}, {right}, {bottom}"
@@ -81,8 +81,8 @@ def areas(shard: ShardContents) -> Iterator[Fault]:
     """Check that the area of a mask is the number of its pixels."""
     for masked in _decodable(shard):
         pixels = int(run_lengths(masked.mask.counts)[1::2].sum())
-        if masked.area_px != pixels:
-            yield masked.label.fault(masked.area_column, f"is {masked.area_px}, but the mask has {pixels} pixels")
+        if masked.stored.area_px not in (None, pixels):
+            yield masked.area_fault(f"is {masked.stored.area_px}, but the mask has {pixels} pixels")
 
 
 def scores(shard: ShardContents) -> Iterator[Fault]:

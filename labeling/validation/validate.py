@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -18,11 +19,15 @@ from typing import TypeVar
 import duckdb
 
 from labeling.audit import Audit, audit
-from labeling.errors import CorrectionError, LabelingError, ShardCorrupt
+from labeling.correction.mask_job import MASKS
+from labeling.errors import CorrectionError, LabelingError, QualityError, ShardCorrupt
+from labeling.quality.marks import AUDITS, audit_names, read_audited_images
 from labeling.sdd.corrections import read_corrections, refuse_unknown_images
 from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
-from labeling.validation.contents import ShardContents
+from labeling.validation.audit_checks import AUDIT_CHECKS, AuditFile
+from labeling.validation.contents import ShardContents, StoredMask
+from labeling.validation.correction_masks import drawn_masks, segmented_masks
 from labeling.validation.faults import Fault
 from labeling.validation.file_checks import BYTE_CHECKS, FILE_CHECKS, PREREQUISITES
 from labeling.validation.label_checks import LABEL_CHECKS
@@ -43,7 +48,7 @@ class Scope:
     """Part of a dataset that is checked, and of its faults that is kept."""
 
     layers: tuple[Layer, ...] = tuple(Layer)
-    """Layers whose faults count. The others are read where their values are needed."""
+    """Layers whose faults count, beside those of corrections/ and audits/. The others are read where needed."""
     pixels: bool = True
     """Whether images are decoded, and files compared with their checksums."""
     kept_faults: int = 20
@@ -77,7 +82,7 @@ class Findings:
 
     def add(self, fault: Fault) -> None:
         """Count a fault of the scope's layers, and keep it if it is one of the first of its check."""
-        if fault.layer and fault.layer not in self.scope.layers:
+        if fault.layer in set(Layer) and fault.layer not in self.scope.layers:
             return
         if self.counts[fault.check] < self.scope.kept_faults:
             self.faults.append(fault)
@@ -109,6 +114,7 @@ def validate(root: str, scope: Scope, workers: int | None = None) -> Iterator[Fi
     shards = [(shard, _layers_of(files, shard)) for shard in shards_of(files)]
     findings = Findings(scope, shards=len(shards))
     findings.run(DATASET_CHECKS, files)
+    _check_audits(files.store, findings)
     _check_list(files, findings)
     yield findings
     for part in _map(partial(check_shard, root, scope), shards, workers):
@@ -139,7 +145,16 @@ def usable_corrections(files: Audit) -> Iterator[Fault]:
         yield Fault(message=str(error))
 
 
-DATASET_CHECKS: tuple[Check[Audit], ...] = (complete_files, usable_corrections)
+def usable_audits(files: Audit) -> Iterator[Fault]:
+    """Check that the files of audits/ can be read."""
+    for name in audit_names(files.store):
+        try:
+            read_audited_images(files.store, name)
+        except QualityError as error:
+            yield Fault(message=str(error), layer=AUDITS, shard=name)
+
+
+DATASET_CHECKS: tuple[Check[Audit], ...] = (complete_files, usable_corrections, usable_audits)
 """Checks of all files together."""
 
 
@@ -158,7 +173,7 @@ def check_shard(root: str, scope: Scope, shard_layers: tuple[str, Sequence[Layer
     for layer, file in sound.items():
         findings.rows[layer] += len(file.records) if layer in scope.layers else 0
         findings.run(FILE_CHECKS, file)
-    contents = ShardContents(sound)
+    contents = ShardContents(sound, _correction_masks(store, shard, findings))
     findings.run(LINK_CHECKS, contents)
     findings.run(LABEL_CHECKS, contents)
     if scope.pixels:
@@ -176,6 +191,22 @@ def _check_pictures(file: LayerFile, findings: Findings) -> None:
                 findings.run(PICTURE_CHECKS, Picture(file, row, encoded))
     except ShardCorrupt as error:
         findings.add(replace(file.fault(str(error)), check=PREREQUISITES[0].__name__))
+
+
+def _correction_masks(store: ShardStore, shard: str, findings: Findings) -> list[StoredMask]:
+    """Return the masks of corrections of a shard."""
+    masks = list(drawn_masks(store, shard))
+    try:
+        masks += segmented_masks(store, shard)
+    except ShardCorrupt as error:
+        findings.add(Fault(message=str(error), layer=MASKS, shard=shard, check=PREREQUISITES[0].__name__))
+    return masks
+
+
+def _check_audits(store: ShardStore, findings: Findings) -> None:
+    for name in audit_names(store):
+        with suppress(QualityError):  # `usable_audits` reports it
+            findings.run(AUDIT_CHECKS, AuditFile(store, name, read_audited_images(store, name)))
 
 
 def _check_list(files: Audit, findings: Findings) -> None:
@@ -219,6 +250,7 @@ def _map(
 
 def descriptions() -> dict[str, str]:
     """Return what each check compares, by its name."""
-    checks = (*DATASET_CHECKS, *PREREQUISITES, *FILE_CHECKS, *BYTE_CHECKS, *LIST_CHECKS, *LINK_CHECKS, *LABEL_CHECKS)
-    lines = {check.__name__: (check.__doc__ or "").split("\n")[0] for check in (*checks, *PICTURE_CHECKS)}
+    of_rows = (*PREREQUISITES, *FILE_CHECKS, *BYTE_CHECKS, *LIST_CHECKS, *LINK_CHECKS, *LABEL_CHECKS, *PICTURE_CHECKS)
+    checks = (*DATASET_CHECKS, *AUDIT_CHECKS, *of_rows)
+    lines = {check.__name__: (check.__doc__ or "").split("\n")[0] for check in checks}
     return {name: line.removeprefix("Check that ").removesuffix(".") for name, line in lines.items()}

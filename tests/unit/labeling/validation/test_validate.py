@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco
 
+from labeling.correction.mask_job import MASKS
+from labeling.quality.marks import Audit, AuditedImage, Mark
 from labeling.sdd.arrow import Record
 from labeling.sdd.corrections import Correction, SeenEntity, write_corrections
 from labeling.sdd.removed import Removal, write_removal
-from labeling.sdd.schema import Box, Layer
+from labeling.sdd.schema import Box, Entities, Layer
 from labeling.sdd.shards import ShardStore
 from labeling.validation.validate import Findings, Scope, descriptions, validate
 from tests.datasets import flip
+from tests.factories import DOG
 from tests.sound_dataset import edit, sound_dataset, with_image
 
 SHARD, NEXT = "shard-00000", "shard-00001"
@@ -27,7 +32,42 @@ OLD = Path(__file__).parents[3] / "golden" / "sdd_version_1"
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
-    return sound_dataset(tmp_path_factory.mktemp("sound") / "sdd")
+    """A dataset with a correction, whose mask a person drew, the mask of another one, and an audit."""
+    root = sound_dataset(tmp_path_factory.mktemp("sound") / "sdd")
+    store, key = ShardStore(str(root)), key_of(root, 0)
+    write_corrections(store, "drawn", [moved(key)])
+    store.write_outcomes(MASKS, SHARD, [Entities(key=key, candidates=(DOG,))], Entities, "stamp")
+    marked = {"mark": Mark.HIGH_QUALITY, "author": "eve", "made_at": "2026-11-30T12:00:00+00:00"}
+    Audit(store, "first", [audited(key, **marked), audited(key_of(root, 2), state="dropped")]).save()
+    return root
+
+
+def key_of(root: Path, number: int) -> bytes:
+    """Key of the image with this number."""
+    key: bytes = row_of(number, pq.read_table(root / "ledger" / f"{SHARD}.parquet").to_pylist())["key"]
+    return key
+
+
+def moved(key: bytes) -> Correction:
+    seen = SeenEntity(label=DOG.label, box=DOG.box)
+    assert DOG.segment is not None
+    mask, at = DOG.segment.mask, "2026-11-30T12:00:00+00:00"
+    return Correction(
+        key=key,
+        shard=SHARD,
+        entity=seen,
+        action="moved",
+        label=None,
+        box=DOG.box,
+        mask=mask,
+        author="eve",
+        made_at=at,
+    )
+
+
+def audited(key: bytes, state: str = "kept", **marked: Any) -> AuditedImage:
+    unmarked = {"mark": None, "author": None, "made_at": None}
+    return AuditedImage(key=key, shard=SHARD, state=state, stratum=state, stratum_images=2, **(unmarked | marked))
 
 
 @pytest.fixture
@@ -153,7 +193,42 @@ def correct_a_stranger(root: Path) -> None:
     write_corrections(ShardStore(str(root)), "review", [Correction(key=bytes(16), shard=SHARD, entity=seen, **outcome)])
 
 
-BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
+def in_plain_file(name: str, change: Callable[[list[Record]], Any]) -> Callable[[Path], None]:
+    """Return an edit of the rows of a file without a stamp."""
+
+    def change_file(root: Path) -> None:
+        path = root / f"{name}.parquet"
+        table = pq.read_table(path)
+        rows = table.to_pylist()
+        change(rows)
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+
+    return change_file
+
+
+def edit_drawn_mask(**values: Any) -> Callable[[Path], None]:
+    return in_plain_file("corrections/drawn", lambda rows: rows[0]["mask"].update(values))
+
+
+def edit_audit(**values: Any) -> Callable[[Path], None]:
+    """Return an edit of the first row of the audit, of a marked image."""
+    return in_plain_file("audits/first", lambda rows: rows[0].update(values))
+
+
+def damage(name: str) -> Callable[[Path], Any]:
+    return lambda root: (root / name).write_bytes(b"damaged")
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
+    "usable_audits": (damage("audits/first.parquet"), "audits/first", "is no audit"),
+    "audited_images": (edit_audit(key=bytes(16)), "audits/first, row 0, key", f"is no image of {SHARD}"),
+    "marks_of_states": (
+        edit_audit(mark="wrongly_dropped"),
+        "audits/first, row 0, mark",
+        "'wrongly_dropped' is no mark of kept images: high_quality, low_recall, other",
+    ),
+    "authors_of_marks": (edit_audit(author=None), "audits/first, row 0, author", "is missing"),
+    "strata_of_audits": (edit_audit(stratum_images=0), "audits/first, row 0, stratum_images", "is 0, but the audit"),
     "complete_files": (lambda root: (root / "sdd" / f"{NEXT}.parquet").unlink(), f"sdd/{NEXT}", "is missing"),
     "usable_corrections": (correct_a_stranger, "", "corrects the image 00"),
     "schema": (in_file("nouns", lambda rows: None, extra_column=True), f"nouns/{SHARD}", "has other columns"),
@@ -259,6 +334,29 @@ def test_a_check_finds_its_fault_and_no_other_does(root: Path, check: str) -> No
     assert first.startswith(f"{check}: {place}"), first
     assert message in first
     assert found.counts[check] == len(found.faults)
+
+
+LOOSE = loose_mask(np.arange(20) < np.full((20, 1), 19))["mask"]
+"""A mask whose last column of pixels is empty."""
+BROKEN_CORRECTIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "masks_in_image": (edit_drawn_mask(x0=45), "corrections/drawn, row 0, mask: the bounds 45, 0, 65, 20 are not"),
+    "run_lengths_of_masks": (edit_drawn_mask(width_px=21), "corrections/drawn, row 0, mask: the run lengths have 400"),
+    "tight_bounds": (edit_drawn_mask(**LOOSE), "corrections/drawn, row 0, mask: no pixel is at the right"),
+    "areas": (
+        in_file(MASKS, lambda rows: rows[0]["candidates"][0]["segment"].update(area_px=401)),
+        f"corrections/masks/{SHARD}, row 0, candidates[0].segment.area_px: is 401, but the mask has 400 pixels",
+    ),
+    "readable": (damage(f"corrections/masks/{SHARD}.parquet"), f"corrections/masks/{SHARD}: "),
+}
+"""How to break the masks of corrections so that a check fails, and the beginning of the message."""
+
+
+@pytest.mark.parametrize("check", BROKEN_CORRECTIONS)
+def test_masks_of_corrections_are_checked_like_others(root: Path, check: str) -> None:
+    break_it, message = BROKEN_CORRECTIONS[check]
+    break_it(root)
+    (fault,) = findings(root, pixels=False).faults
+    assert str(fault).startswith(f"{check}: {message}")
 
 
 def test_damaged_columns_are_reported_and_the_other_files_are_checked(root: Path) -> None:
