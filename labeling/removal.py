@@ -16,11 +16,12 @@ from functools import partial
 
 from upath import UPath
 
-from infra.storage import publish_bytes, sweep
+from infra.storage import is_local, publish_bytes, sweep
 from labeling.correction.mask_job import MASKS
 from labeling.errors import BadInput, LabelingError
 from labeling.execution.record import RUNNING, read_runs
 from labeling.finish import REMOVED_MARK, with_removed
+from labeling.quality.marks import Audit, audit_names, read_audit
 from labeling.sdd.arrow import Record
 from labeling.sdd.corrections import CORRECTIONS, read_review, write_corrections
 from labeling.sdd.layers import ROWS
@@ -28,6 +29,7 @@ from labeling.sdd.lock import shard_lock
 from labeling.sdd.removed import REMOVED, VERDICT, Removal, UrlSet, read_removals, removed_urls, write_removal
 from labeling.sdd.schema import Entities, Layer
 from labeling.sdd.shards import ShardStore
+from labeling.source_index import SourceIndex, index_path
 
 LISTS = (Layer.URLS, Layer.LEDGER, Layer.SDD)
 """Layers that have the URL of every row, in the order in which they are looked for."""
@@ -113,6 +115,8 @@ def finish_removals(store: ShardStore) -> Iterator[ShardRemoval]:
         yield _remove_from_shard(store, shard, keys) if keys else ShardRemoval(shard)
     if removed:
         _remove_corrections(store, removed)
+        _remove_from_audits(store, removed)
+        _remove_from_import(store, urls)
     for name in names:
         publish_bytes(_done_path(store, name), b"")
 
@@ -188,6 +192,22 @@ def _remove_corrections(store: ShardStore, keys: Collection[bytes]) -> None:
         left = [correction for correction in corrections if correction.key not in keys]
         if len(left) < len(corrections):
             write_corrections(store, review, left)
+
+
+def _remove_from_audits(store: ShardStore, keys: Collection[bytes]) -> None:
+    """Remove these images from the samples of audits, which then speak of the images that are left."""
+    for name in audit_names(store):
+        images = read_audit(store, name).images
+        left = [image for image in images if image.key not in keys]
+        if len(left) < len(images):
+            Audit(store, name, left).save()
+
+
+def _remove_from_import(store: ShardStore, urls: UrlSet) -> None:
+    """Remove the captions and labels of these images that an import has indexed."""
+    if is_local(store.root) and index_path(store.root).exists():
+        with SourceIndex.open_to_remove(index_path(store.root)) as index:
+            index.remove(urls)
 
 
 def _done_path(store: ShardStore, name: str) -> UPath:

@@ -8,6 +8,9 @@ from typing import IO, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
+
+from labeling.sdd.removed import UrlSet
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS images (url TEXT PRIMARY KEY, caption TEXT) WITHOUT ROWID;
@@ -19,6 +22,11 @@ CREATE INDEX IF NOT EXISTS labels_of_url ON labels (url);
 """
 _LIST = pa.schema([("URL", pa.string()), ("TEXT", pa.string())])
 _ROWS_AT_ONCE = 1 << 16
+
+
+def index_path(root: UPath) -> Path:
+    """Return the path of the index in the folder of an imported dataset, which is local."""
+    return Path((root / "work" / "import" / "index.sqlite").path)
 
 
 class ListedImage(NamedTuple):
@@ -55,6 +63,17 @@ class SourceIndex:
         try:
             # A killed import builds the index again, so nothing is lost without a journal.
             file.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
+            yield cls(file)
+            file.commit()
+        finally:
+            file.close()
+
+    @classmethod
+    @contextmanager
+    def open_to_remove(cls, path: Path) -> Iterator[Self]:
+        """Open an existing index to remove images from it: all of them, or none if the process is killed."""
+        file = sqlite3.connect(path)
+        try:
             yield cls(file)
             file.commit()
         finally:
@@ -102,6 +121,14 @@ class SourceIndex:
     def replace_label(self, number: int, label: str) -> None:
         """Replace a label by another."""
         self._file.execute("UPDATE labels SET label = ? WHERE rowid = ?", [label, number])
+
+    def remove(self, urls: UrlSet) -> None:
+        """Remove captions, identifiers and labels of these images; the images themselves stay in the list."""
+        named = [(url,) for (url,) in self._file.execute("SELECT url FROM images") if url in urls]
+        self._file.execute("PRAGMA secure_delete = ON")  # not every SQLite clears free pages by default
+        self._file.executemany("UPDATE images SET caption = NULL WHERE url = ?", named)
+        for table in ("identifiers", "labels"):
+            self._file.executemany(f"DELETE FROM {table} WHERE url = ?", named)
 
     def count_images(self) -> int:
         """Return the number of images."""

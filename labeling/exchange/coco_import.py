@@ -15,8 +15,8 @@ from labeling.download.fetching.local_file import file_url
 from labeling.errors import ExchangeError
 from labeling.exchange.json_items import json_items
 from labeling.exchange.labels import GivenLabel, RunLengths
-from labeling.exchange.source_index import IdentifiedImage, ListedImage, SourceIndex
 from labeling.sdd.arrow import Record
+from labeling.source_index import IdentifiedImage, ListedImage, SourceIndex
 
 E = TypeVar("E", bound="_Entry")
 

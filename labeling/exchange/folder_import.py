@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from labeling.download.fetching.local_file import file_url
 from labeling.errors import ExchangeError
 from labeling.exchange.json_items import json_lines
-from labeling.exchange.source_index import ListedImage, SourceIndex
+from labeling.source_index import ListedImage, SourceIndex
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff"})
 _CAPTION_FILES = ("metadata.jsonl", "captions.jsonl", "metadata.csv")

@@ -13,7 +13,6 @@ from typing import ClassVar, Generic
 from infra.config import Config
 from labeling.config import SegmentConfig
 from labeling.exchange.labels import GivenLabel, PlacedLabel, mask_of, place
-from labeling.exchange.source_index import SourceIndex
 from labeling.sdd import masks
 from labeling.sdd.pixels import MAX_PIXELS, open_image, orientation_of
 from labeling.sdd.schema import (
@@ -28,6 +27,7 @@ from labeling.sdd.schema import (
     Segment,
 )
 from labeling.sdd.spans import label_span
+from labeling.source_index import SourceIndex
 from labeling.stages.base import Drop
 from labeling.stages.networks import Prepared, Segmenter
 from labeling.stages.segment import SegmentInput, SegmentQuery, SegmentStage

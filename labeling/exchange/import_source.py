@@ -18,8 +18,10 @@ from labeling.download.lists.url_list import plan_urls
 from labeling.errors import ExchangeError
 from labeling.exchange.folder_import import index_folder
 from labeling.exchange.given_labels import GivenBoxStage, GivenLabelsConfig, GivenMaskStage, GivenNounStage
-from labeling.exchange.source_index import SourceIndex
+from labeling.sdd.removed import removed_urls
 from labeling.sdd.schema import State
+from labeling.sdd.shards import ShardStore
+from labeling.source_index import SourceIndex, index_path
 from labeling.stages.caption import CaptionStage
 from labeling.steps import Step, chain_stages, weights_identity
 
@@ -88,7 +90,7 @@ def import_labels(images: Path, source: LabelSource, config: LabelingConfig) -> 
     if not images.is_dir():
         raise ExchangeError(f"{images} is not a folder: give the folder of the images with --images")
     config = config_of_source(config, images, root)
-    index = Path((root / "work" / "import" / "index.sqlite").path)
+    index = index_path(root)
     digest = _digest(source.files)
     _make_index(index, f"{digest} {source.listing()}", source, root)
     return build(config, LocalTaskRunner(), steps_of_labels(config, GivenLabelsConfig(index=str(index), digest=digest)))
@@ -119,6 +121,7 @@ def _make_index(index: Path, digest: str, labels: LabelSource, root: UPath) -> N
     made_of.unlink(missing_ok=True)
     with SourceIndex.open(unfinished) as source:
         labels.fill(source)
+        source.remove(removed_urls(ShardStore(str(root))))
         publish(list_path(root), source.write_list, replace=True)
     unfinished.replace(index)
     made_of.write_text(digest)

@@ -23,7 +23,7 @@ from labeling.errors import ExchangeError
 from labeling.exchange.folder_import import IMAGE_SUFFIXES
 from labeling.exchange.json_items import json_lines
 from labeling.exchange.labels import BoxSides, GivenLabel
-from labeling.exchange.source_index import IdentifiedImage, ListedImage, SourceIndex
+from labeling.source_index import IdentifiedImage, ListedImage, SourceIndex
 
 log = logging.getLogger(__name__)
 _SIDES = ("XMin", "YMin", "XMax", "YMax")

@@ -14,11 +14,13 @@ from labeling.download.lost_images import LostImages
 from labeling.errors import BadInput, ImagesLost, LabelingError
 from labeling.execution.record import record_run
 from labeling.finish import FinishJob, stamp_of_settings
+from labeling.quality.marks import Audit, AuditedImage, read_audit
 from labeling.removal import find_rows, pending_removals, remove, urls_of_keys
 from labeling.sdd.corrections import Correction, SeenEntity, read_review, write_corrections
 from labeling.sdd.removed import Removal
 from labeling.sdd.schema import Box, Image, Layer, LedgerRow, ListedUrl, SddRow
 from labeling.sdd.shards import ShardStore
+from labeling.source_index import ListedImage, SourceIndex, index_path
 from labeling.validation.validate import Scope, validate
 from tests.sound_dataset import LAYERS, ROWS_PER_SHARD, sound_dataset, url_of
 
@@ -186,6 +188,32 @@ def test_corrections_of_a_removed_image_go_too(store: ShardStore) -> None:
     list(remove(store, "first", removal(url_of(0))))
     (left,) = read_review(store, "review")
     assert left.correction.key == next(row.key for row in rows if row.url == url_of(1))
+
+
+def test_audits_lose_the_removed_images_and_keep_the_others(store: ShardStore) -> None:
+    keys = {row.url: row.key for row in store.read(SddRow, (Layer.SDD,), FIRST)}
+    row = {"shard": FIRST, "state": "kept", "stratum": "1", "stratum_images": 2}
+    unmarked = {"mark": None, "author": None, "made_at": None}
+    Audit(store, "first", [AuditedImage(key=key, **row, **unmarked) for key in keys.values()]).save()
+    list(remove(store, "first", removal(url_of(0))))
+    assert [image.key for image in read_audit(store, "first").images] == [keys[url_of(1)]]
+    assert faults(store) == []
+
+
+def test_the_index_of_an_import_loses_captions_and_labels(store: ShardStore) -> None:
+    path = index_path(store.root)
+    path.parent.mkdir(parents=True)
+    with SourceIndex.open(path) as index:
+        index.add_images(ListedImage(url_of(number), f"caption of {number}") for number in (0, 1))
+        index.add_labels([(url_of(0), "label of 0"), (url_of(1), "label of 1")])
+    list(remove(store, "first", removal(url_of(0))))
+    index = SourceIndex.open_to_read(path)
+    assert (index.count_images(), index.labels(url_of(0)), index.labels(url_of(1))) == (2, [], ["label of 1"])
+    content = path.read_bytes()
+    assert b"label of 1" in content
+    assert b"caption of 1" in content
+    assert b"label of 0" not in content
+    assert b"caption of 0" not in content
 
 
 def test_a_dataset_that_is_being_built_is_refused(store: ShardStore) -> None:

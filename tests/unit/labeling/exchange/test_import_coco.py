@@ -17,10 +17,10 @@ from labeling.exchange.coco_import import CocoFiles
 from labeling.exchange.export import export_dataset
 from labeling.exchange.formats import ExportFormat
 from labeling.exchange.import_source import import_labels
-from labeling.exchange.source_index import SourceIndex
 from labeling.sdd import masks
 from labeling.sdd.schema import LedgerRow, SddRow
 from labeling.sdd.shards import ShardStore
+from labeling.source_index import SourceIndex
 from tests.factories import jpeg
 
 CAPTIONS = {1: "A Dog beside a cat.", 2: "two animals", 3: "nothing", 4: "a crowd", 5: "gone", 6: "a turn", 7: "a flip"}

@@ -12,9 +12,9 @@ from labeling.config import DownloadConfig, LabelingConfig, NounConfig, RulesCon
 from labeling.errors import ExchangeError, ShardStale
 from labeling.exchange.folder_import import index_folder
 from labeling.exchange.import_source import SETTINGS, import_folder, settings_toml
-from labeling.exchange.source_index import SourceIndex
 from labeling.sdd.schema import Image, ListedUrl
 from labeling.sdd.shards import ShardStore
+from labeling.source_index import SourceIndex
 from tests.factories import jpeg
 
 

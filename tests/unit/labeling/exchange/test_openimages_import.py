@@ -14,7 +14,9 @@ from labeling.errors import ExchangeError
 from labeling.exchange.import_source import _make_index, list_path
 from labeling.exchange.labels import GivenLabel, mask_of, place
 from labeling.exchange.openimages_import import OpenImagesFiles, class_names
-from labeling.exchange.source_index import SourceIndex
+from labeling.sdd.removed import Removal, write_removal
+from labeling.sdd.shards import ShardStore
+from labeling.source_index import SourceIndex
 from tests.factories import jpeg
 from tests.openimages_files import BOXES, CAT, FACE, IMAGES, MASKED, box_line, write_openimages
 
@@ -88,6 +90,19 @@ def test_an_image_that_is_added_later_is_listed(tmp_path):
     assert index.stat().st_ino == made
     (files.images / "0007.jpg").write_bytes(jpeg(7))
     assert listed() == {f"file:{name}.jpg" for name in (*IMAGES, "0007")}
+
+
+def test_an_index_that_is_made_again_has_no_labels_of_removed_images(tmp_path):
+    files, root = write_openimages(tmp_path / "files"), UPath(tmp_path / "sdd")
+    url = f"file:{IMAGES[0]}.jpg"
+    write_removal(ShardStore(str(root)), "asked", Removal(made_at="2026-11-30T12:00:00", urls=(url,)))
+    _make_index(tmp_path / "sdd" / "index.sqlite", "files", files, root)
+    index = SourceIndex.open_to_read(tmp_path / "sdd" / "index.sqlite")
+    assert index.labels(url) == []
+    assert index.labels(f"file:{IMAGES[1]}.jpg")
+    texts = {row["URL"]: row["TEXT"] for row in pq.read_table(str(list_path(root))).to_pylist()}
+    assert texts[url] is None
+    assert texts[f"file:{IMAGES[1]}.jpg"]
 
 
 def test_captions_are_those_of_the_narratives(tmp_path):
