@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from infra.storage import refuse_unwritable, storage_path
 from labeling.cleaning.duplicates import NO_DUPLICATES, Duplicates, find_duplicates
+from labeling.cleaning.second_detector import confirm_step
 from labeling.config import Executor, LabelingConfig, NounConfig, Stale, WeightsConfig, WeightsKind, Workers
 from labeling.correction.mask_job import MASKS, CorrectionMaskJob, mask_step
 from labeling.download.image_shards import images_stamp
@@ -34,7 +35,7 @@ from labeling.finish import FinishJob, finish_stamp, stamp_of_settings
 from labeling.removal import finish_removals, pending_removals
 from labeling.sdd.corrections import NO_CORRECTIONS, Corrections, read_corrections, refuse_unknown_images
 from labeling.sdd.membership import refuse_other_datasets, refuse_unlisted_files
-from labeling.sdd.schema import Layer, State
+from labeling.sdd.schema import CONFIRMATIONS, Layer, State
 from labeling.sdd.shards import ShardStore
 from labeling.steps import Step, steps_of
 
@@ -95,7 +96,8 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
     config = with_absolute_paths(config)
     refuse_unwritable(storage_path(config.root), "labeling.root")
     steps = steps_of(config) if steps is None else steps
-    refuse_missing_gpus(config, steps)
+    confirm = confirm_step(config, steps)
+    refuse_missing_gpus(config, [*steps, *([confirm] if confirm else [])])
     shards = runner.submit("plan", plan_urls, config).result()
     refuse_unlisted_files(ShardStore(config.root))
     finish_pending_removals(ShardStore(config.root))
@@ -129,6 +131,7 @@ def _make_parts(
     record: RunRecord,
     stop: threading.Event,
 ) -> None:
+    confirm = confirm_step(config, steps)
     parts = [shards[i : i + config.shards_per_part] for i in range(0, len(shards), config.shards_per_part)]
     download = runner.submit("download, part 1", download_part, config, parts[0], stop) if parts else None
     for n, part in enumerate(parts, start=1):
@@ -144,6 +147,10 @@ def _make_parts(
         if corrected:
             name = f"corrections, part {n}"
             runner.submit(name, mask_corrections, config, steps, corrected, record.name, stop).result()
+        if confirm:
+            name = f"{confirm.stage.name}, part {n}"
+            future = runner.submit(name, label_part, config, confirm, part, record.name, stop)
+            record.add(confirm.stage.name, future.result())
         duplicates = NO_DUPLICATES
         if config.clean.finds_duplicates:
             layers = (Layer.IMAGES, *(step.stage.name for step in steps))
@@ -245,6 +252,7 @@ def finish_part(
         corrections=corrections,
         clean=config.clean,
         duplicates={shard: duplicates[shard] for shard in shards if shard in duplicates},
+        confirm=confirm_step(config, steps) if config.clean.needs_second_detector else None,
     )
     return _run(config, job, Layer.LEDGER, Layer.URLS, shards, config.workers.sdd, stop)
 
@@ -287,7 +295,7 @@ def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence
                 "--set labeling.nouns.singular=false --set 'labeling.nouns.renamed={}', or let the stages run again "
                 "with --set labeling.stale=rebuild"
             )
-        order = [Layer.IMAGES, *(step.stage.name for step in steps), Layer.SDD]
+        order = [Layer.IMAGES, *(step.stage.name for step in steps), CONFIRMATIONS, Layer.SDD]
         layers = ", ".join(f"{layer}/ ({counts[layer]} shards)" for layer in order if layer in counts)
         raise ShardStale(
             f"{config.root} holds files made under other settings: {layers}. Give a new root, or let the stages "
@@ -332,6 +340,9 @@ def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step
         parents = {step.stamp(parent) for parent in parents}
         if (file := store.stamp(step.stage.name, shard)) and file.stamp not in parents:
             stale.append(step.stage.name)
+    confirm = confirm_step(config, steps)
+    if confirm and (file := store.stamp(confirm.stage.name, shard)):
+        stale += [confirm.stage.name] * (file.stamp not in {confirm.stamp(parent) for parent in parents})
     finished = {finish_stamp(config.rules, parent, clean=config.clean) for parent in parents}
     if (file := store.stamp(Layer.LEDGER, shard)) and stamp_of_settings(file.stamp) not in finished:
         stale.append(Layer.SDD)

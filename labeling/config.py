@@ -344,6 +344,9 @@ class DetectConfig(NetworkConfig):
         Weights("text_encoder", WeightsKind.FOLDER, DetectorBackend.GROUNDINGDINO),
         Weights("package_config", WeightsKind.FILE, DetectorBackend.GROUNDINGDINO),
     )
+    table: ClassVar[str] = "labeling.detect"
+    """Name of this table, for messages."""
+
     backend: DetectorBackend = DetectorBackend.GROUNDING_DINO_HF
     """Network, and the library that runs it."""
     checkpoint: str = "IDEA-Research/grounding-dino-tiny"
@@ -364,6 +367,24 @@ class DetectConfig(NetworkConfig):
 
     def _settings_without_effect(self) -> set[str]:
         return super()._settings_without_effect() | (set() if self.label_thresholds else {"label_thresholds"})
+
+
+class ConfirmConfig(DetectConfig):
+    """Settings of a second detector, which looks for the nouns again and is compared with the first. Off by default."""
+
+    table: ClassVar[str] = "labeling.confirm"
+    """Name of this table, for messages."""
+
+    enabled: bool = False
+    """Whether the second detector runs, on images with a mask."""
+    backend: DetectorBackend = DetectorBackend.MM_GROUNDING_DINO
+    """Network, and the library that runs it. Choice: another one than `detect.backend`, as two runs of one network
+    repeat its errors."""
+    checkpoint: str = "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det"
+    """Weights, as in `detect.checkpoint`."""
+
+    def _settings_without_effect(self) -> set[str]:
+        return super()._settings_without_effect() | {"enabled"}
 
 
 class BoxRules(Config):
@@ -406,7 +427,7 @@ class RulesConfig(BoxRules):
 
 
 class CleanConfig(Config):
-    """Cleaning rules beyond App. B.1, which judge stored columns and run no network. All are off by default."""
+    """Cleaning rules beyond App. B.1, which judge stored columns. All are off by default."""
 
     duplicates: bool = False
     """Whether an image is dropped that repeats an earlier one byte for byte."""
@@ -424,11 +445,21 @@ class CleanConfig(Config):
     of the mask's bounds with the box."""
     label_in_caption: bool = False
     """Whether labels are dropped that the caption does not name, as imported ones may be."""
+    min_confirmed_iou: Share = 0.0
+    """Smallest IoU of an entity's box with a box of the same label by the second detector (`labeling.confirm`)."""
+    min_label_quality: Share = 0.0
+    """Lowest label-error score of a label, 0 to 1: 1 minus the IoU with a box of another label by the second detector
+    (`labeling.confirm`), times that box's score."""
 
     @property
     def finds_duplicates(self) -> bool:
         """Whether images are compared with each other."""
         return self.duplicates or self.near_duplicate_bits is not None
+
+    @property
+    def needs_second_detector(self) -> bool:
+        """Whether a rule reads what the second detector found."""
+        return self.min_confirmed_iou > 0 or self.min_label_quality > 0
 
     def fingerprint(self) -> str:
         """Return 12 hex digits that change with the rules that are on; empty if none is."""
@@ -511,6 +542,8 @@ class StageWorkers(Config):
     """Workers of the detector."""
     entities: Workers = Workers(batch_size=4)
     """Workers of the segmenter."""
+    confirmations: Workers = Workers()
+    """Workers of the second detector."""
     sdd: Workers = Workers()
     """Workers of rules and ledger, which have no network: only `count` and `cpus` apply."""
 
@@ -544,6 +577,8 @@ class LabelingConfig(Config):
     """Settings of the segmenter."""
     rules: RulesConfig = RulesConfig()
     """Filtering rules."""
+    confirm: ConfirmConfig = ConfirmConfig()
+    """Settings of a second detector, off by default."""
     clean: CleanConfig = CleanConfig()
     """Cleaning rules."""
     workers: StageWorkers = StageWorkers()
@@ -556,8 +591,18 @@ class LabelingConfig(Config):
 
     @property
     def weights_tables(self) -> dict[str, WeightsConfig]:
-        """Tables that name weights, by their name in this table: caption, nouns, detect, segment."""
-        return {name: table for name, table in self if isinstance(table, WeightsConfig)}
+        """Tables that name weights, by their name in this table: caption, nouns, detect, segment, confirm if on."""
+        tables = {name: table for name, table in self if isinstance(table, WeightsConfig)}
+        return tables if self.confirm.enabled else {name: each for name, each in tables.items() if name != "confirm"}
+
+    @model_validator(mode="after")
+    def _refuse_rules_without_second_detector(self) -> Self:
+        if self.clean.needs_second_detector and not self.confirm.enabled:
+            raise ValueError(
+                "labeling.clean.min_confirmed_iou and labeling.clean.min_label_quality compare with a second detector: "
+                "set labeling.confirm.enabled=true too"
+            )
+        return self
 
     @model_validator(mode="after")
     def _refuse_rules_below_floor(self) -> Self:

@@ -23,10 +23,20 @@ from labeling.execution.report import ShardReport, failure_report
 from labeling.judgement import JudgedImage, Judgement, Labelled
 from labeling.sdd.corrections import NO_CORRECTIONS, Corrections, ReviewedCorrection, digest
 from labeling.sdd.lock import shard_lock
-from labeling.sdd.schema import Layer, LedgerRow, ListedUrl, RemovedNoun, SddRow, State, Verdict
+from labeling.sdd.schema import (
+    CONFIRMATIONS,
+    Confirmations,
+    Layer,
+    LedgerRow,
+    ListedUrl,
+    RemovedNoun,
+    SddRow,
+    State,
+    Verdict,
+)
 from labeling.sdd.shards import ShardStore
 from labeling.stages.nouns import NounStage
-from labeling.steps import stamp_of
+from labeling.steps import Step, stamp_of
 
 log = logging.getLogger(__name__)
 NO_CLEANING = CleanConfig()
@@ -58,6 +68,8 @@ class FinishJob:
     clean: CleanConfig = field(default_factory=CleanConfig)
     duplicates: Duplicates = field(default_factory=lambda: NO_DUPLICATES)
     """Duplicates by shard, if `clean` looks for them."""
+    confirm: Step | None = None
+    """Step of the second detector, whose files must exist; None if no rule reads what it found."""
 
     name: ClassVar[str] = Layer.SDD
     device: ClassVar[None] = None
@@ -89,7 +101,8 @@ class FinishJob:
         if parent is None:
             return None
         corrections, duplicates = self.corrections.get(shard, ()), self.duplicates.get(shard, {})
-        return finish_stamp(self.rules, parent.stamp, corrections, parent.removed, self.clean, duplicates)
+        confirmed = self.confirm.stamp(parent.stamp) if self.confirm else ""
+        return finish_stamp(self.rules, parent.stamp, corrections, parent.removed, self.clean, duplicates, confirmed)
 
     def _make(self, shard: str) -> ShardReport:
         store = ShardStore(self.root)
@@ -107,7 +120,14 @@ class FinishJob:
             corrections = self.corrections.get(shard, ())
             segments = read_segments(store, shard) if corrections else {}
             duplicates = self.duplicates.get(shard, {})
-            judgement = Judgement(self.rules, corrections_by_key(corrections), segments, self.clean, duplicates)
+            judgement = Judgement(
+                self.rules,
+                corrections_by_key(corrections),
+                segments,
+                self.clean,
+                duplicates,
+                self._confirmations(store, shard),
+            )
             rows = judgement.rows_of(store.read(Labelled, self.layers, shard))
             store.write(Layer.SDD, shard, rows, SddRow, stamp, replace=True)
             rows_of_ledger = _ledger_rows(store, shard, self.layers, judgement)
@@ -122,6 +142,11 @@ class FinishJob:
             return ShardReport(stage=Layer.SDD, shard=shard, counts=ledger.counts, reused=True)
         return None
 
+    def _confirmations(self, store: ShardStore, shard: str) -> dict[bytes, Confirmations]:
+        if self.confirm is None:
+            return {}
+        return {row.key: row for row in store.read(Confirmations, (CONFIRMATIONS,), shard)}
+
 
 def finish_stamp(
     rules: RulesConfig,
@@ -130,11 +155,12 @@ def finish_stamp(
     removed: str | None = None,
     clean: CleanConfig = NO_CLEANING,
     duplicates: Mapping[bytes, Duplicate] = MappingProxyType({}),
+    confirmed: str = "",
 ) -> str:
     """Return the stamp of `sdd/` and `ledger/` that are made from an entities/ file stamped `parent`.
 
-    Corrections, duplicates and removed images, which depend on other files, are suffixes, so that `stamp_of_settings`
-    tells a file with others from one of other rules.
+    Corrections, duplicates, confirmations and removed images, which depend on other files, are suffixes, so that
+    `stamp_of_settings` tells a file with others from one of other rules.
 
     Args:
         rules: settings of the rules.
@@ -143,9 +169,10 @@ def finish_stamp(
         removed: `Stamp.removed` of the entities.
         clean: settings of the cleaning rules.
         duplicates: images of the shard that repeat an earlier one.
+        confirmed: stamp of the confirmations that the rules read; empty for none.
     """
     stamp = stamp_of(Layer.SDD, f"{rules.fingerprint()} {clean.fingerprint()}".strip(), parent)
-    return "-".join(filter(None, (stamp, digest(corrections), cleaning.digest(duplicates), removed)))
+    return "-".join(filter(None, (stamp, digest(corrections), cleaning.digest(duplicates), confirmed, removed)))
 
 
 def with_removed(stamp: str, removed: str) -> str:
@@ -154,7 +181,7 @@ def with_removed(stamp: str, removed: str) -> str:
 
 
 def stamp_of_settings(stamp: str) -> str:
-    """Return the part of a stamp of `finish_stamp` that depends on no corrections, duplicates and removed images."""
+    """Return the part of a stamp of `finish_stamp` that depends on the settings, without its suffixes."""
     return stamp.partition("-")[0]
 
 

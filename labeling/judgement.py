@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from labeling.cleaning.duplicates import Duplicate
-from labeling.cleaning.rules import broken_entity_rules, broken_image_rules
+from labeling.cleaning.rules import broken_confirmation_rules, broken_entity_rules, broken_image_rules
 from labeling.config import CleanConfig, RulesConfig
 from labeling.correction.mask_job import MASKS
 from labeling.correction.replay import CorrectedCandidate, CorrectedImage, Outcome, correct_image, judged
@@ -17,7 +17,10 @@ from labeling.errors import ShardCorrupt
 from labeling.rules import broken_rules, mask_fill
 from labeling.sdd.corrections import REMOVED, ReviewedCorrection
 from labeling.sdd.schema import (
+    CONFIRMATIONS,
     Candidate,
+    Confirmation,
+    Confirmations,
     Entity,
     JudgedCandidate,
     JudgedCorrection,
@@ -74,6 +77,8 @@ class Judgement:
     clean: CleanConfig = field(default_factory=CleanConfig)
     duplicates: Mapping[bytes, Duplicate] = field(default_factory=dict)
     """Images of the shard that repeat an earlier one, by key."""
+    confirmations: Mapping[bytes, Confirmations] = field(default_factory=dict)
+    """What the second detector found on the images, by key; an image on which it failed is missing."""
     images: dict[bytes, JudgedImage] = field(default_factory=dict)
     verdicts: dict[bytes, Verdict] = field(default_factory=dict)
 
@@ -111,7 +116,8 @@ class Judgement:
         """Return the candidates after the corrections, the rules that each breaks, and the judged corrections."""
         by_paper = broken_rules(image.candidates, image.width_px, image.height_px, self.rules)
         by_cleaning = broken_entity_rules(image.candidates, image, self.clean)
-        broken = [(*names, *more) for names, more in zip(by_paper, by_cleaning, strict=True)]
+        by_second = broken_confirmation_rules(self._confirmations(image), self.clean)
+        broken = [(*one, *two, *three) for one, two, three in zip(by_paper, by_cleaning, by_second, strict=True)]
         if image.key not in self.corrections:
             return image.candidates, broken, None
         corrected = self._corrected(image)
@@ -121,6 +127,17 @@ class Judgement:
             for each, by_networks in zip(corrected.candidates, [*broken, *more], strict=True)
         ]
         return [each.candidate for each in corrected.candidates], broken, corrected.corrections
+
+    def _confirmations(self, image: Labelled) -> Sequence[Confirmation | None]:
+        """Return the confirmation of each candidate; None if the second detector is off or failed on the image."""
+        wanted = len(image.candidates)
+        found = self.confirmations.get(image.key)
+        if found is not None and len(found.confirmations) != wanted:
+            raise ShardCorrupt(
+                f"{CONFIRMATIONS}/ compares {len(found.confirmations)} boxes of {image.key.hex()}, not {wanted}: move "
+                "it away"
+            )
+        return found.confirmations if found else [None] * wanted
 
     def _corrected(self, image: Labelled) -> CorrectedImage:
         corrected = correct_image(image, self.corrections[image.key])

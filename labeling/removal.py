@@ -27,15 +27,24 @@ from labeling.sdd.corrections import CORRECTIONS, read_review, write_corrections
 from labeling.sdd.layers import ROWS
 from labeling.sdd.lock import shard_lock
 from labeling.sdd.removed import REMOVED, VERDICT, Removal, UrlSet, read_removals, removed_urls, write_removal
-from labeling.sdd.schema import Entities, Layer
+from labeling.sdd.schema import CONFIRMATIONS, Confirmations, Entities, Layer
 from labeling.sdd.shards import ShardStore
 from labeling.source_index import SourceIndex, index_path
 
 LISTS = (Layer.URLS, Layer.LEDGER, Layer.SDD)
 """Layers that have the URL of every row, in the order in which they are looked for."""
-ORDER: tuple[str, ...] = (Layer.SDD, Layer.LEDGER, MASKS, *tuple(Layer)[5:1:-1], Layer.URLS, Layer.IMAGES)
+ORDER: tuple[str, ...] = (
+    Layer.SDD,
+    Layer.LEDGER,
+    MASKS,
+    CONFIRMATIONS,
+    *tuple(Layer)[5:1:-1],
+    Layer.URLS,
+    Layer.IMAGES,
+)
 """Layers in the order in which they are rewritten: each before the one that it was made from."""
-
+_ROWS: Mapping[str, type] = {MASKS: Entities, CONFIRMATIONS: Confirmations}
+"""Row classes of the files that are no layer."""
 _EMPTIED_COLUMNS: Mapping[str, str] = {Layer.URLS: "alt_text", Layer.IMAGES: "reason", Layer.LEDGER: "reason"}
 """Column that shows whether a row was removed, in the layers that keep the row."""
 
@@ -142,7 +151,7 @@ def _rewrite(store: ShardStore, layer: str, shard: str, keys: Collection[bytes],
         return
     sweep(store.path(layer, shard))
     stamp = with_removed(former.stamp, removed) if layer in (Layer.SDD, Layer.LEDGER) else former.stamp
-    row = Entities if layer == MASKS else ROWS[Layer(layer)]
+    row = _ROWS.get(layer) or ROWS[Layer(layer)]
     store.rewrite(layer, shard, row, partial(_changed, layer, keys), stamp=stamp, removed=removed)
 
 

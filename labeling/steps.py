@@ -52,7 +52,7 @@ def steps_of(config: LabelingConfig) -> list[Step]:
         BackendWeightsError: weights are missing, as far as a check without loading them shows.
     """
     for name, table in config.weights_tables.items():
-        _refuse_missing(f"labeling.{name}", table)
+        refuse_missing_weights(f"labeling.{name}", table)
     _warn_if_threshold_hides_scores(config)
     identities = {name: weights_identity(f"labeling.{name}", table) for name, table in config.weights_tables.items()}
     return chain_stages(
@@ -65,7 +65,7 @@ def steps_of(config: LabelingConfig) -> list[Step]:
     )
 
 
-def _refuse_missing(table: str, config: WeightsConfig) -> None:
+def refuse_missing_weights(table: str, config: WeightsConfig) -> None:
     """Check that the weights of a stage exist, because they are loaded only after all earlier stages have run.
 
     Args:

@@ -51,6 +51,23 @@ CREATE VIEW IF NOT EXISTS broken_rules AS
     SELECT rule, count(*) AS candidates FROM (SELECT unnest(broken) AS rule FROM candidates)
     GROUP BY rule ORDER BY candidates DESC, rule;
 
+-- Label-error scores of entities and of candidates that break a rule, where a second detector has run: the lowest of
+-- the three qualities is `quality`, and the entities that are most likely wrong come first.
+CREATE VIEW IF NOT EXISTS label_errors AS
+    SELECT key, url, state, pair[1].label AS label, pair[1].box AS box, pair[1].broken AS broken,
+        pair[2].confirmed_iou AS confirmed_iou, pair[2].label_quality AS label_quality,
+        pair[2].mask_quality AS mask_quality,
+        least(pair[2].confirmed_iou, pair[2].label_quality, pair[2].mask_quality) AS quality
+    FROM (SELECT key, url, ledger.state AS state, unnest(list_zip(candidates, confirmations)) AS pair
+        FROM ledger JOIN (FROM read_parquet(getvariable('root') || '/confirmations/*.parquet') WHERE state = 'kept')
+            USING (key))
+    WHERE quality IS NOT NULL ORDER BY quality, key;
+CREATE VIEW IF NOT EXISTS overlooked AS
+    SELECT key, box.label, box.score, box.box
+    FROM (SELECT key, unnest(overlooked) AS box
+        FROM read_parquet(getvariable('root') || '/confirmations/*.parquet'))
+    ORDER BY score DESC, key;
+
 -- Corrections of people that a build has taken in, and what became of each.
 CREATE VIEW IF NOT EXISTS corrections AS
     SELECT key, correction.* FROM (SELECT key, unnest(corrections) AS correction FROM ledger);

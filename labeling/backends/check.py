@@ -7,7 +7,7 @@ tensor is not found.
 from collections.abc import Iterator
 
 from infra.weights.findings import CheckedPart
-from labeling.config import CaptionerBackend, DetectorBackend, LabelingConfig, SegmenterBackend
+from labeling.config import CaptionerBackend, DetectConfig, DetectorBackend, LabelingConfig, SegmenterBackend
 
 
 def check_labeling_weights(config: LabelingConfig) -> Iterator[CheckedPart]:
@@ -16,8 +16,10 @@ def check_labeling_weights(config: LabelingConfig) -> Iterator[CheckedPart]:
 
     yield from _check_captioner(config)
     yield check_tagger(config.nouns)
-    yield from _check_detector(config)
+    yield from _check_detector(config.detect)
     yield _check_segmenter(config)
+    if config.confirm.enabled:
+        yield from _check_detector(config.confirm)
 
 
 def _check_captioner(config: LabelingConfig) -> Iterator[CheckedPart]:
@@ -31,15 +33,15 @@ def _check_captioner(config: LabelingConfig) -> Iterator[CheckedPart]:
         yield check_florence2(config.caption)
 
 
-def _check_detector(config: LabelingConfig) -> Iterator[CheckedPart]:
-    if config.detect.backend is DetectorBackend.GROUNDINGDINO:
+def _check_detector(config: DetectConfig) -> Iterator[CheckedPart]:
+    if config.backend is DetectorBackend.GROUNDINGDINO:
         from labeling.backends.grounding_dino.package_check import check_package_detector
 
-        yield from check_package_detector(config.detect)
+        yield from check_package_detector(config)
     else:
         from labeling.backends.grounding_dino.huggingface_check import check_hf_detector
 
-        yield check_hf_detector(config.detect)
+        yield check_hf_detector(config)
 
 
 def _check_segmenter(config: LabelingConfig) -> CheckedPart:

@@ -1,7 +1,8 @@
 """The cleaning rules, which go beyond App. B.1. All are off by default: see `labeling.config.CleanConfig`.
 
 As in `labeling.rules`, the name of a function is the name of the rule in the ledger. `IMAGE_RULES` judge a whole image,
-`ENTITY_RULES` one candidate, by itself. A rule about a mask does not judge a candidate without one.
+`ENTITY_RULES` one candidate, by itself, and `CONFIRMATION_RULES` one candidate by what a second detector found. A rule
+about a mask does not judge a candidate without one.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from ctypes import c_float
 from typing import Protocol
 
 from labeling.config import CleanConfig
-from labeling.sdd.schema import Box, Candidate, Mask, Segment
+from labeling.sdd.schema import Box, Candidate, Confirmation, Mask, Segment
 
 
 class CaptionedImage(Protocol):
@@ -64,10 +65,30 @@ def label_off_caption(candidate: Candidate, image: CaptionedImage, config: Clean
     return config.label_in_caption and whole and candidate.label != image.caption.strip().lower()
 
 
+def unconfirmed(confirmation: Confirmation | None, config: CleanConfig) -> bool:
+    """Return whether the second detector has no box of the same label at the same place."""
+    iou = confirmation.confirmed_iou if confirmation else None
+    return iou is not None and _below(iou, config.min_confirmed_iou)
+
+
+def doubtful_label(confirmation: Confirmation | None, config: CleanConfig) -> bool:
+    """Return whether the label-error score of the label is below the limit."""
+    quality = confirmation.label_quality if confirmation else None
+    return quality is not None and _below(quality, config.min_label_quality)
+
+
+def not_compared(confirmation: Confirmation | None, config: CleanConfig) -> bool:
+    """Return whether the second detector failed on the image, so that no rule about it can judge the candidate."""
+    return confirmation is None and config.needs_second_detector
+
+
 IMAGE_RULES = (unsafe, watermark)
 """Rules about an image. Each takes the image and the settings."""
 ENTITY_RULES = (near_empty_mask, low_mask_quality, label_off_caption)
 """Rules about an entity. Each takes a candidate, its image and the settings."""
+CONFIRMATION_RULES = (unconfirmed, doubtful_label, not_compared)
+"""Rules about the agreement of two detectors. Each takes the confirmation of a candidate, None if the second detector
+failed, and the settings."""
 
 
 def broken_image_rules(image: CaptionedImage, config: CleanConfig) -> tuple[str, ...]:
@@ -80,6 +101,13 @@ def broken_entity_rules(
 ) -> list[tuple[str, ...]]:
     """Return for each candidate the names of the entity rules that it breaks."""
     return [tuple(rule.__name__ for rule in ENTITY_RULES if rule(each, image, config)) for each in candidates]
+
+
+def broken_confirmation_rules(
+    confirmations: Sequence[Confirmation | None], config: CleanConfig
+) -> list[tuple[str, ...]]:
+    """Return for each candidate the names of the rules that its confirmation breaks."""
+    return [tuple(rule.__name__ for rule in CONFIRMATION_RULES if rule(each, config)) for each in confirmations]
 
 
 def mask_quality(box: Box, segment: Segment) -> float:

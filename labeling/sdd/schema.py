@@ -21,6 +21,10 @@ SpanStart = Annotated[Int32, FormerName("start")]
 SpanEnd = Annotated[Int32, FormerName("end")]
 
 
+CONFIRMATIONS = "confirmations"
+"""Folder of what a second detector found; made only if `labeling.confirm` is on, and no layer of the dataset."""
+
+
 class Layer(StrEnum):
     """The folders of a dataset, in the order in which their files are made."""
 
@@ -299,6 +303,41 @@ class Entities:
 
     key: Key
     candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """What a second detector found in place of a candidate; all None for a candidate without a mask."""
+
+    confirmed_iou: Float32 | None
+    """Largest IoU of the candidate's box with a box of the same label; 0 if it overlaps none."""
+    confirmed_score: Float32 | None
+    """Score of that box by the second detector; None if the candidate overlaps none."""
+    label_quality: Float32 | None
+    """Label-error score of the label, 0 to 1: 1 minus the largest product of IoU and score among boxes of other
+    labels."""
+    mask_quality: Float32 | None
+    """Label-error score of the mask, 0 to 1: see `labeling.cleaning.rules.mask_quality`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlookedBox:
+    """A box of the second detector that overlaps no candidate of its label by half."""
+
+    label: Label
+    score: Float32
+    box: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmations:
+    """`confirmations/`: what a second detector found on an image."""
+
+    key: Key
+    confirmations: tuple[Confirmation, ...]
+    """One for each candidate of entities/, in their order."""
+    overlooked: tuple[OverlookedBox, ...]
+    """Boxes that the first detector may have overlooked, best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

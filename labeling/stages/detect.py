@@ -57,14 +57,15 @@ class DetectStage(Generic[Prepared]):
         labels = [[noun.label for noun in row.nouns] for row in batch]
         detected = self.detector.detect([row.image for row in batch], labels)
         return [
-            Detections(key=row.key, detections=tuple(_detection(row.nouns[box.label_index], box) for box in boxes))
+            Detections(key=row.key, detections=tuple(detection_of(row.nouns[box.label_index], box) for box in boxes))
             if boxes
             else Drop("no_box", ", ".join(names)[:200])
             for row, names, boxes in zip(batch, labels, detected, strict=True)
         ]
 
 
-def _detection(noun: Noun, detected: DetectedBox) -> Detection:
+def detection_of(noun: Noun, detected: DetectedBox) -> Detection:
+    """Return the detection of a noun in a box."""
     x0, y0, x1, y1 = detected.box
     return Detection(
         label=noun.label,

@@ -26,7 +26,6 @@ from labeling.config import DetectConfig, DetectorBackend
 from labeling.errors import BackendWeightsError
 from labeling.stages.networks import DetectedBox
 
-SETTING = "labeling.detect.checkpoint"
 NETWORKS: dict[DetectorBackend, type[PreTrainedModel]] = {
     DetectorBackend.GROUNDING_DINO_HF: GroundingDinoForObjectDetection,
     DetectorBackend.MM_GROUNDING_DINO: MMGroundingDinoForObjectDetection,
@@ -65,19 +64,19 @@ class GroundingDinoHfDetector:
 
 def _load(config: DetectConfig) -> tuple[GroundingDinoProcessor, PreTrainedModel]:
     name, revision, network = config.checkpoint, config.revision, NETWORKS[config.backend]
-    with pretrained_source(name, SETTING) as source:
+    with pretrained_source(name, f"{config.table}.checkpoint") as source:
         described = AutoConfig.from_pretrained(source, revision=revision)
         if not isinstance(described, network.config_class):
             raise BackendWeightsError(
-                f"{SETTING}={name!r} holds a network of type {described.model_type!r}, but labeling.detect.backend="
-                f"{config.backend.value!r} loads {network.config_class.model_type!r}: give other weights or the other "
-                "backend"
+                f"{config.table}.checkpoint={name!r} holds a network of type {described.model_type!r}, but "
+                f"{config.table}.backend={config.backend.value!r} loads {network.config_class.model_type!r}: "
+                "give other weights or the other backend"
             )
         processor = GroundingDinoProcessor.from_pretrained(source, revision=revision)
         net, loaded = network.from_pretrained(source, revision=revision, dtype=float32, output_loading_info=True)
     if missing := sorted(loaded["missing_keys"]):
         raise BackendWeightsError(
-            f"{SETTING}={name!r} lacks {len(missing)} weights of Grounding DINO, first {missing[0]}: "
+            f"{config.table}.checkpoint={name!r} lacks {len(missing)} weights of Grounding DINO, first {missing[0]}: "
             f"it holds another network"
         )
     return processor, net
@@ -88,6 +87,6 @@ def _check_vocabulary(writer: PromptWriter, net: PreTrainedModel, config: Detect
     expected = tuple(net.model.special_tokens.tolist())
     if writer.delimiter_ids != expected:
         raise BackendWeightsError(
-            f"{SETTING}={config.checkpoint!r}: its tokenizer numbers [CLS] [SEP] . ? as "
+            f"{config.table}.checkpoint={config.checkpoint!r}: its tokenizer numbers [CLS] [SEP] . ? as "
             f"{writer.delimiter_ids}, its network as {expected}; they are not of one checkpoint"
         )

@@ -8,7 +8,7 @@ from infra.weights.files import IMAGE_PROCESSOR, VOCABULARY, require_files
 from infra.weights.findings import CheckedPart
 from infra.weights.sources import HubSource
 from labeling.backends.folder_check import FolderNetwork, check_folder
-from labeling.backends.grounding_dino.huggingface import NETWORKS, SETTING
+from labeling.backends.grounding_dino.huggingface import NETWORKS
 from labeling.config import DetectConfig, DetectorBackend
 
 FILES = ("*.json", "*.txt", "*.safetensors")
@@ -31,7 +31,8 @@ NAMES = {
 def check_hf_detector(config: DetectConfig) -> CheckedPart:
     """Check the network and the processor of `config`."""
     network, source = NETWORKS[config.backend], SOURCES[config.backend]
-    expected = FolderNetwork(NAMES[config.backend], SETTING, network.config_class.model_type, network, source)
+    setting, kind = f"{config.table}.checkpoint", network.config_class.model_type
+    expected = FolderNetwork(NAMES[config.backend], setting, kind, network, source)
     return check_folder(expected, config.checkpoint, config.revision, _check_processor)
 
 

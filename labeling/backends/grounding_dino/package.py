@@ -51,9 +51,6 @@ with warnings.catch_warnings():  # the package uses timm's former module names
     from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
     from groundingdino.util.slconfig import SLConfig
 
-CHECKPOINT_SETTING = "labeling.detect.checkpoint"
-CONFIG_SETTING = "labeling.detect.package_config"
-TEXT_ENCODER_SETTING = "labeling.detect.text_encoder"
 PREPROCESSING = {"shortest_edge": 800, "longest_edge": 1333}
 """Sizes in pixels. Colours are normalised by ImageNet's mean and deviation, as transformers does by default."""
 
@@ -68,9 +65,9 @@ class GroundingDinoPackageDetector:
             BackendWeightsError: a file is missing, or checkpoint, configuration and text encoder do not fit.
         """
         device = torch_device(config.device)
-        tokenizer, bert_config = text_encoder(config.text_encoder)
-        self._net = build(package_config(config.package_config), tokenizer, bert_config)
-        load(self._net, package_weights(config.checkpoint), config)
+        tokenizer, bert_config = text_encoder(config.text_encoder, config.table)
+        self._net = build(package_config(config.package_config, config.table), tokenizer, bert_config, config.table)
+        load(self._net, package_weights(config.checkpoint, config.table), config)
         self._net.eval().to(device)
         self._image_processor = GroundingDinoImageProcessor(size=PREPROCESSING)
         writer = PromptWriter(tokenizer, self._net.max_text_len)
@@ -94,34 +91,34 @@ class GroundingDinoPackageDetector:
         return output["pred_logits"], output["pred_boxes"]
 
 
-def text_encoder(name: str) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
+def text_encoder(name: str, table: str = DetectConfig.table) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
     """Return tokenizer and configuration of the BERT `name`, a folder or hub id; no weights."""
-    with pretrained_source(name, TEXT_ENCODER_SETTING) as source:
+    with pretrained_source(name, f"{table}.text_encoder") as source:
         return AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
 
 
-def package_config(path: str | None) -> SLConfig:
+def package_config(path: str | None, table: str = DetectConfig.table) -> SLConfig:
     """Return the package's settings from a `.py` file; None for its GroundingDINO_SwinT_OGC.py."""
-    file = Path(GroundingDINO_SwinT_OGC.__file__) if path is None else checkpoint_file(path, CONFIG_SETTING)
+    file = Path(GroundingDINO_SwinT_OGC.__file__) if path is None else checkpoint_file(path, f"{table}.package_config")
     try:
         values = {name: value for name, value in runpy.run_path(str(file)).items() if not name.startswith("__")}
         settings = SLConfig(values, filename=str(file))
         settings.use_checkpoint = settings.use_transformer_ckpt = False  # they save memory in training only
     except Exception as error:  # the file is Python code
         raise BackendWeightsError(
-            f"{CONFIG_SETTING}={str(file)!r} is not a configuration of GroundingDINO: {error!r}"
+            f"{table}.package_config={str(file)!r} is not a configuration of GroundingDINO: {error!r}"
         ) from error
     return settings
 
 
-def package_weights(path: str) -> dict[str, Tensor]:
+def package_weights(path: str, table: str = DetectConfig.table) -> dict[str, Tensor]:
     """Return the weights of a `.pth` file."""
-    file = checkpoint_file(path, CHECKPOINT_SETTING)
+    file = checkpoint_file(path, f"{table}.checkpoint")
     try:
         return unpack_weights(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # torch.load raises many types of errors
         raise BackendWeightsError(
-            f"{CHECKPOINT_SETTING}={path!r} is not a GroundingDINO checkpoint, which is a file of torch.save with "
+            f"{table}.checkpoint={path!r} is not a GroundingDINO checkpoint, which is a file of torch.save with "
             f"tensors under 'model' ({type(error).__name__})"
         ) from error
 
@@ -131,7 +128,12 @@ def unpack_weights(content: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Ten
     return {name.removeprefix("module."): tensor for name, tensor in content["model"].items()}
 
 
-def build(settings: SLConfig, tokenizer: PreTrainedTokenizerBase, bert_config: PretrainedConfig) -> GroundingDINO:
+def build(
+    settings: SLConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    bert_config: PretrainedConfig,
+    table: str = DetectConfig.table,
+) -> GroundingDINO:
     """Build the package's network with random weights, without a download."""
     _silence()
     with _replace_text_modules(tokenizer, bert_config):
@@ -139,7 +141,7 @@ def build(settings: SLConfig, tokenizer: PreTrainedTokenizerBase, bert_config: P
             net = build_model(settings)
         except (AttributeError, AssertionError, NotImplementedError) as error:
             raise BackendWeightsError(
-                f"{CONFIG_SETTING}={settings.filename!r}: the groundingdino package builds no network "
+                f"{table}.package_config={settings.filename!r}: the groundingdino package builds no network "
                 f"from it: {error!r}"
             ) from error
     net.tokenizer = _already_tokenized
@@ -157,9 +159,10 @@ def load(net: GroundingDINO, weights: Mapping[str, Tensor], config: DetectConfig
     wanted = needed_weights(net, weights)
     if wrong := [name for name, own in wanted.items() if name not in weights or weights[name].shape != own.shape]:
         raise BackendWeightsError(
-            f"{CHECKPOINT_SETTING}={config.checkpoint!r}: {len(wrong)} of {len(wanted)} weights are missing or have "
-            f"another shape, first {wrong[0]}: it does not fit {CONFIG_SETTING}={config.package_config!r} and "
-            f"{TEXT_ENCODER_SETTING}={config.text_encoder!r}"
+            f"{config.table}.checkpoint={config.checkpoint!r}: {len(wrong)} of {len(wanted)} weights are missing or "
+            f"have another shape, first {wrong[0]}: it does not fit "
+            f"{config.table}.package_config={config.package_config!r} and "
+            f"{config.table}.text_encoder={config.text_encoder!r}"
         )
     net.load_state_dict(weights, strict=False)
 

@@ -21,9 +21,6 @@ from infra.weights.findings import CheckedPart, Findings
 from infra.weights.sources import Cure, HubSource, file_cure, find_file, find_folder, folder_cure
 from labeling.backends.folder_check import HEADERS
 from labeling.backends.grounding_dino.package import (
-    CHECKPOINT_SETTING,
-    CONFIG_SETTING,
-    TEXT_ENCODER_SETTING,
     build,
     needed_weights,
     package_config,
@@ -52,30 +49,29 @@ def check_package_detector(config: DetectConfig) -> Iterator[CheckedPart]:
     part, text = _check_text_encoder(config)
     yield part
     if config.package_config is not None:
-        yield _check_package_config(config.package_config)
+        yield _check_package_config(config.package_config, config.table)
     yield _check_checkpoint(config, text)
 
 
 def _check_text_encoder(config: DetectConfig) -> tuple[CheckedPart, _Text | None]:
-    name, text = config.text_encoder, None
+    name, text, setting = config.text_encoder, None, f"{config.table}.text_encoder"
     findings = Findings((BackendWeightsError,))
     with findings.collect():
         folder = find_folder(name, None)
         findings.add_size(folder_size(folder))
         require_files(folder, VOCABULARY)
-        text = text_encoder(str(folder))
-    cure = folder_cure(name, None, TEXT_ENCODER, TEXT_ENCODER_SETTING)
-    return findings.part("detector's tokenizer, BERT", TEXT_ENCODER_SETTING, name, cure), text
+        text = text_encoder(str(folder), config.table)
+    cure = folder_cure(name, None, TEXT_ENCODER, setting)
+    return findings.part("detector's tokenizer, BERT", setting, name, cure), text
 
 
-def _check_package_config(path: str) -> CheckedPart:
+def _check_package_config(path: str, table: str) -> CheckedPart:
     findings = Findings((BackendWeightsError,))
     with findings.collect():
-        package_config(path)
+        package_config(path, table)
         findings.add_size(Path(path).expanduser().stat().st_size)
-    return findings.part(
-        "detector's configuration", CONFIG_SETTING, path, Cure("", "give a .py file of the package's config folder")
-    )
+    cure = Cure("", "give a .py file of the package's config folder")
+    return findings.part("detector's configuration", f"{table}.package_config", path, cure)
 
 
 def _check_checkpoint(config: DetectConfig, text: _Text | None) -> CheckedPart:
@@ -87,13 +83,13 @@ def _check_checkpoint(config: DetectConfig, text: _Text | None) -> CheckedPart:
         if text is None:
             raise WeightsFault(
                 WeightsState.UNCHECKED,
-                f"{file} opens, but it is compared with nothing, because {TEXT_ENCODER_SETTING} does not load",
+                f"{file} opens, but it is compared with nothing, because {config.table}.text_encoder does not load",
             )
         with init_empty_weights():
-            net = build(package_config(config.package_config), *text)
+            net = build(package_config(config.package_config, config.table), *text, config.table)
         findings.add_differences(compare(weights, needed_weights(net, weights)))
     cure = file_cure(config.checkpoint, CHECKPOINT_URL, CHECKPOINT_BYTES, "Apache-2.0")
-    return findings.part("detector, Grounding DINO", CHECKPOINT_SETTING, config.checkpoint, cure)
+    return findings.part("detector, Grounding DINO", f"{config.table}.checkpoint", config.checkpoint, cure)
 
 
 def _unpack(file: Path) -> dict[str, Tensor]:
