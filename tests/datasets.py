@@ -1,7 +1,7 @@
 """A finished dataset of two shards, and what may happen to one."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from labeling.config import RulesConfig
 from labeling.finish import FinishJob
-from labeling.sdd.schema import Layer
+from labeling.sdd.schema import CONFIRMATIONS, Confirmation, Confirmations, Layer
+from labeling.sdd.shards import ShardStore
 from tests.factories import CAT, DOG, SHARD, labelled, refused
 
 NEXT = "shard-00001"
@@ -24,6 +25,19 @@ def dataset_of_two(root: Path, list_stamp: str = "list", rules: RulesConfig | No
     for shard in (SHARD, NEXT):
         assert job.make(shard).error is None
     return root
+
+
+def write_confirmations(root: Path, found: Mapping[bytes, Sequence[float]]) -> None:
+    """Add what a second detector found on images of the second shard: IoUs of their candidates, in order."""
+    rows = [
+        Confirmations(key=key, confirmations=tuple(map(_confirmation, ious)), overlooked=())
+        for key, ious in sorted(found.items())
+    ]
+    ShardStore(str(root)).write_outcomes(CONFIRMATIONS, NEXT, rows, Confirmations, "second detector")
+
+
+def _confirmation(iou: float) -> Confirmation:
+    return Confirmation(confirmed_iou=iou, confirmed_score=0.8, label_quality=1.0, mask_quality=0.9)
 
 
 def flip(path: Path, at: int) -> None:

@@ -9,7 +9,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from labeling.explorer.browse import Browser, Facet, Page, Place
+from labeling.explorer.browse import Browser, Facet, Order, Page, Place
 from labeling.explorer.filters import ImageFilter
 from labeling.explorer.key_files import KeyFormat, key_file
 from labeling.explorer.mask_proposals import MaskProposals
@@ -49,6 +49,8 @@ class PageBody(_Body):
     """Last image of the page before; None for the first page."""
     size: int = Field(default=60, ge=1, le=500)
     """Images of the page."""
+    order: Order = Order.STORED
+    """Order of the images."""
 
 
 class FilterBody(_Body):
@@ -107,7 +109,7 @@ def make_router(explorer: Explorer) -> APIRouter:
     @router.post("/api/page")
     def page(body: PageBody) -> JSONResponse:
         after = None if body.after is None else body.after.place()
-        return JSONResponse(_page_json(browser.page(body.images, after, body.size)))
+        return JSONResponse(_page_json(browser.page(body.images, after, body.size, body.order)))
 
     @router.post("/api/count")
     def count(body: FilterBody) -> JSONResponse:

@@ -26,6 +26,15 @@ class Place(NamedTuple):
     key: bytes
 
 
+class Order(StrEnum):
+    """Order of the images on pages."""
+
+    STORED = "stored"
+    """By shard and key."""
+    DOUBTFUL = "doubtful"
+    """Most likely wrong first: by the lowest label-error score of the entities; images without one come last."""
+
+
 class Facet(StrEnum):
     """A property by which images are counted."""
 
@@ -72,6 +81,8 @@ class FacetValue(NamedTuple):
     images: int
 
 
+_DOUBT = "coalesce(quality, 2::FLOAT)"
+"""Quality by which images are ordered; the scores themselves are at most 1."""
 _FACETS: Mapping[Facet, str] = {
     Facet.VERDICT: "SELECT state, reason, count(*) FROM explored WHERE {} GROUP BY ALL ORDER BY 3 DESC, 1, 2",
     Facet.LABEL: "SELECT label, count(*) FROM (SELECT unnest(labels) AS label FROM explored WHERE {}) "
@@ -92,21 +103,23 @@ class Browser:
     def __init__(self, session: DatasetSession) -> None:
         self._session = session
 
-    def page(self, images: ImageFilter, after: Place | None, size: int) -> Page:
-        """Return `size` images in the order of shards and keys.
+    def page(self, images: ImageFilter, after: Place | None, size: int, order: Order = Order.STORED) -> Page:
+        """Return `size` images.
 
         Args:
             images: filter of the images.
             after: last image of the page before; None for the first page.
             size: images of the page.
+            order: order of the images.
 
         Raises:
             ExplorerError: the filter is invalid, or the query exceeds a limit.
         """
         condition = images.condition()
         if after is not None:
-            condition = _and_after(condition, after)
-        sql = f"SELECT shard, key FROM explored WHERE {condition.sql} LIMIT {size + 1}"
+            condition = _and_after(condition, after) if order is Order.STORED else _and_after_doubt(condition, after)
+        by = "" if order is Order.STORED else f"ORDER BY {_DOUBT}, shard, key"  # rows are stored by shard and key
+        sql = f"SELECT shard, key FROM explored WHERE {condition.sql} {by} LIMIT {size + 1}"
         places = [Place(*row) for row in self._session.rows(sql, condition.values)]
         return Page(self._cards(places[:size]), len(places) <= size)
 
@@ -153,6 +166,12 @@ def _and_after(condition: Condition, after: Place) -> Condition:
     """Return the condition for images after a place. The first comparison alone lets DuckDB skip rows unread."""
     sql = f"shard >= ? AND (shard > ? OR key > ?) AND {condition.sql}"
     return Condition(sql, (after.shard, after.shard, after.key, *condition.values))
+
+
+def _and_after_doubt(condition: Condition, after: Place) -> Condition:
+    """Return the condition for images after a place in the order of doubt."""
+    place = f"(SELECT ({_DOUBT}, shard, key) FROM explored WHERE shard = ? AND key = ?)"
+    return Condition(f"({_DOUBT}, shard, key) > {place} AND {condition.sql}", (*after, *condition.values))
 
 
 def _card(row: tuple[Any, ...]) -> Card:

@@ -5,7 +5,8 @@ each million rows, and a fraction of that in the index. It is made when the expl
 a file of the ledger changes. Boxes of the images on a page are read from the ledger.
 
     explored    shard, key, url, state, stage, reason, width_px, height_px, labels (of entities that break no rule),
-                rules (that candidates break) and is_corrected of each input URL, in the order of shards and keys
+                rules (that candidates break), is_corrected and quality of each input URL, in the order of shards and
+                keys
     texts       key and caption of each captioned image
     judged      the ledger with the shard of each row
 """
@@ -17,11 +18,11 @@ from pathlib import Path
 
 import duckdb
 
-from labeling.sdd.schema import Layer
+from labeling.sdd.schema import CONFIRMATIONS, Layer
 from labeling.sdd.shards import ShardStore
 
 log = logging.getLogger(__name__)
-_VERSION = 1
+_VERSION = 2
 """Version of the tables, to be raised when they change."""
 _JUDGED = """
 CREATE VIEW judged AS
@@ -33,8 +34,20 @@ _EXPLORED = """
 CREATE TABLE {}.explored AS
 SELECT shard, key, url, state, stage, reason, width_px, height_px,
     [c.label FOR c IN candidates IF len(c.broken) = 0] AS labels,
-    list_distinct(flatten([c.broken FOR c IN candidates])) AS rules, corrections IS NOT NULL AS is_corrected
-FROM judged
+    list_distinct(flatten([c.broken FOR c IN candidates])) AS rules, corrections IS NOT NULL AS is_corrected,
+    {}::FLOAT AS quality
+FROM judged {}
+"""
+_MASK_QUALITY = "list_min([least(c.predicted_iou, c.stability) FOR c IN candidates IF len(c.broken) = 0])"
+"""Lowest score of the segmenter among the entities of an image."""
+_CONFIRMED_QUALITY = """
+list_min([least(c[1].predicted_iou, c[1].stability, c[2].confirmed_iou, c[2].label_quality, c[2].mask_quality)
+    FOR c IN list_zip(candidates, coalesce(confirmations, [])) IF len(c[1].broken) = 0])
+"""
+"""Lowest label-error score among the entities of an image, where a second detector has run."""
+_CONFIRMED = """
+LEFT JOIN (SELECT key, confirmations FROM read_parquet(getvariable('root') || '/confirmations/*.parquet')) USING (key)
+ORDER BY shard, key
 """
 _TEXTS = "CREATE TABLE {}.texts AS SELECT key, caption FROM {}"
 _NO_TEXTS = "CREATE TABLE {}.texts (key BLOB, caption VARCHAR)"
@@ -52,12 +65,12 @@ def open_index(session: duckdb.DuckDBPyConnection, store: ShardStore, cache: Pat
     sizes = "width_px, height_px" if version > 1 else "NULL::INTEGER AS width_px, NULL::INTEGER AS height_px"
     session.execute(_JUDGED.format(sizes=sizes, corrections="corrections" if version > 2 else "NULL"))
     if cache is None:
-        _fill(session, "memory")
+        _fill(session, "memory", store)
         return
     folder = cache / (store.dataset() or "unknown")
     path = folder / f"index-{_digest(store)}.duckdb"
     if not path.exists():
-        _make(session, path)
+        _make(session, path, store)
     for former in folder.glob("index-*.duckdb"):
         if former != path:
             former.unlink(missing_ok=True)  # an explorer that has it open keeps it
@@ -66,33 +79,37 @@ def open_index(session: duckdb.DuckDBPyConnection, store: ShardStore, cache: Pat
         session.execute(f"CREATE VIEW {table} AS FROM indexed.{table}")
 
 
-def _make(session: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _make(session: duckdb.DuckDBPyConnection, path: Path, store: ShardStore) -> None:
     """Make the index beside its place, and rename it when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{uuid.uuid4().hex[:8]}.tmp")
     log.warning("making the index of the dataset, once for each build")
     try:
         session.execute(f"ATTACH {_string(unfinished)} AS made")
-        _fill(session, "made")
+        _fill(session, "made", store)
         session.execute("DETACH made")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _fill(session: duckdb.DuckDBPyConnection, database: str) -> None:
-    session.execute(_EXPLORED.format(database))
+def _fill(session: duckdb.DuckDBPyConnection, database: str, store: ShardStore) -> None:
+    scored = (store.version(Layer.LEDGER) or 1) > 1
+    confirmed = scored and store.shards(CONFIRMATIONS)
+    quality = _CONFIRMED_QUALITY if confirmed else _MASK_QUALITY if scored else "NULL"
+    session.execute(_EXPLORED.format(database, quality, _CONFIRMED if confirmed else ""))
     views = {name for (name,) in session.execute("SELECT view_name FROM duckdb_views()").fetchall()}
     captions = next((view for view in (Layer.CAPTIONS, Layer.SDD) if view in views), None)
     session.execute(_TEXTS.format(database, captions) if captions else _NO_TEXTS.format(database))
 
 
 def _digest(store: ShardStore) -> str:
-    """Return hex digits that change with the files of the ledger."""
+    """Return hex digits that change with the files of the ledger and of the second detector."""
     digest = hashlib.sha256(f"{_VERSION}".encode())
-    for path in sorted((store.root / Layer.LEDGER).glob("*.parquet"), key=lambda each: str(each.name)):
-        status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {getattr(status, 'st_mtime_ns', 0)}\n".encode())
+    for layer in (Layer.LEDGER, CONFIRMATIONS):
+        for name in store.names(layer):
+            status = store.path(layer, name).stat()
+            digest.update(f"{layer}/{name} {status.st_size} {getattr(status, 'st_mtime_ns', 0)}\n".encode())
     return digest.hexdigest()[:16]
 
 

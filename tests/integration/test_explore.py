@@ -93,6 +93,15 @@ def test_an_image_tells_its_story_and_the_keyboard_goes_on_to_the_next(page: Pag
     expect(story).to_be_hidden()
 
 
+def test_the_order_of_doubt_is_in_the_address(page: Page, url: str):
+    page.locator("#order").select_option("doubtful")
+    expect(page.locator(".card").first).to_have_attribute("title", "dog")
+    expect(page.locator(".card").nth(2)).to_have_attribute("title", "dog")
+    page.goto(f"{url}#/browse?order=doubtful&filter=%7B%22labels%22%3A%5B%22cat%22%5D%7D")
+    expect(page.locator("#order")).to_have_value("doubtful")
+    expect(page.locator(".card")).to_have_count(3)
+
+
 def test_a_selection_is_saved_as_keys(page: Page):
     for number in (2, 22):
         card(page, number).hover()

@@ -3,11 +3,15 @@
 import { download, request, thumbnailOf } from "./api.js";
 import { colourOf, rectangle, sheetOver } from "./boxes.js";
 import { element, note, show } from "./dom.js";
-import { changeFilter, currentFilter, EMPTY, toggle } from "./filter.js";
+import { changeFilter, changeOrder, currentFilter, currentOrder, EMPTY, toggle } from "./filter.js";
 import { showFacets } from "./facets.js";
 import { openStory } from "./story.js";
 
 const SIZE = 60;
+const ORDERS = [
+  ["stored", "by shard and key"],
+  ["doubtful", "most likely wrong first"],
+];
 /** Selected images by key; the selection outlives pages and filters. */
 const chosen = new Map();
 let pages = [null];
@@ -24,6 +28,7 @@ export async function showBrowse(view) {
   for (const [input, name] of [[parts.search, "text"], [parts.where, "where"]]) {
     if (document.activeElement !== input) input.value = filter[name];
   }
+  parts.order.value = currentOrder();
   show(parts.chips, ...chipsOf(filter));
   await turn(0);
   showFacets(parts.facets, filter, running.signal);
@@ -53,6 +58,7 @@ function build(view) {
     facets: element("aside", { class: "facets", "aria-label": "Facets" }),
     search: field("search", "Search captions and URLs  ( / )", (text) => changeFilter({ text })),
     where: field("text", "SQL condition: len(labels) > 2 AND width_px > 1024", (where) => changeFilter({ where })),
+    order: element("select", { id: "order", "aria-label": "Order" }, ORDERS.map(([value, name]) => element("option", { value }, name))),
     total: element("span", { class: "total", id: "total" }),
     chips: element("div", { class: "chips" }),
     grid: element("div", { class: "grid", id: "grid" }),
@@ -61,7 +67,8 @@ function build(view) {
   made.where.classList.add("code");
   made.search.id = "search";
   made.where.id = "where";
-  const tools = element("div", { class: "tools" }, made.search, made.where, made.total, made.chips);
+  made.order.addEventListener("change", () => changeOrder(made.order.value));
+  const tools = element("div", { class: "tools" }, made.search, made.where, made.order, made.total, made.chips);
   const results = element("section", { class: "results" }, tools, made.grid, made.below);
   show(view, element("div", { class: "browse" }, made.facets, results));
   return made;
@@ -82,7 +89,7 @@ async function turn(step) {
   const last = cards.at(-1)?.place ?? null;
   if (step === 1) pages.push(last);
   if (step === -1) pages.pop();
-  const body = { images: currentFilter(), after: pages.at(-1), size: SIZE };
+  const body = { images: currentFilter(), after: pages.at(-1), size: SIZE, order: parts.order.value };
   const page = await request("api/page", body, signal).catch(() => null);
   if (!page || signal.aborted) return;
   isLast = page.is_last;

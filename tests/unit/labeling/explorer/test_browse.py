@@ -1,5 +1,6 @@
 """Pages, facets and filters against the rows of the files."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -7,14 +8,14 @@ import pytest
 
 from labeling.config import RulesConfig
 from labeling.errors import ExplorerError
-from labeling.explorer.browse import Browser, Facet, Place
+from labeling.explorer.browse import Browser, Facet, Order, Place
 from labeling.explorer.filters import ImageFilter
 from labeling.explorer.session import DatasetSession, QueryLimits
 from labeling.finish import FinishJob
 from labeling.sdd.corrections import Action, Correction, ReviewedCorrection, SeenEntity
 from labeling.sdd.schema import Layer, LedgerRow
 from labeling.sdd.shards import ShardStore
-from tests.datasets import NEXT, dataset_of_two
+from tests.datasets import NEXT, dataset_of_two, write_confirmations
 from tests.factories import CAT, SHARD, key
 from tests.unit.labeling.sdd.test_versions import OLD
 
@@ -50,6 +51,27 @@ def test_pages_hold_every_image_once_in_order(root, browser):
 def test_a_last_page_that_is_full_is_the_last(browser):
     assert not browser.page(ImageFilter(), None, 15).is_last
     assert browser.page(ImageFilter(), None, 16).is_last
+
+
+def test_pages_begin_with_the_images_that_are_most_likely_wrong(root, browser, tmp_path):
+    places = pages(browser, Order.DOUBTFUL)
+    assert sorted(places) == pages(browser, Order.STORED)
+    assert places[:5] == [Place(SHARD, key(1)), Place(SHARD, key(2)), *(Place(NEXT, key(n)) for n in (21, 22, 23))]
+    confirmed = Path(shutil.copytree(root, tmp_path / "sdd"))
+    write_confirmations(confirmed, {key(21): (0.8,), key(22): (0.9, 0.3), key(23): (0.0,)})
+    again = Browser(DatasetSession(str(confirmed)))
+    doubtful = pages(again, Order.DOUBTFUL)
+    assert doubtful[:3] == [Place(NEXT, key(n)) for n in (23, 22, 21)]
+    assert pages(again, Order.STORED) == sorted(doubtful)
+    assert again.count(ImageFilter(where="quality < 0.5")) == 2
+
+
+def pages(browser: Browser, order: Order) -> list[Place]:
+    """Places of all images, from pages of two."""
+    places: list[Place] = []
+    while not (page := browser.page(ImageFilter(), places[-1] if places else None, 2, order)).is_last:
+        places += [card.place for card in page.cards]
+    return places + [card.place for card in page.cards]
 
 
 def test_a_card_has_the_entities_that_break_no_rule(browser):
