@@ -1,9 +1,10 @@
 """A stratified sample of the images that the rules have judged.
 
 Strata are kept images by number of entities (1, 2, 3 and more) and by frequency of their labels, and dropped images by
-the rule that is the reason of their verdict. Labels are common if the most frequent ones up to them make half of all
-entities; an image is common if all its labels are. Each stratum contributes in proportion to its size, but at least
-`LEAST` images if it has them, without which its variance could not be estimated.
+the rule that is the reason of their verdict. Kept images with a label-error score below `DOUBTFUL` are strata of their
+own, so that a sample holds enough of the likely errors. Labels are common if the most frequent ones up to them make
+half of all entities; an image is common if all its labels are. Each stratum contributes in proportion to its size, but
+at least `LEAST` images if it has them, without which its variance could not be estimated.
 """
 
 import random
@@ -16,13 +17,16 @@ from labeling.sdd.shards import ShardStore
 
 LEAST = 5
 """Least images of a stratum in a sample, if it has as many."""
-_STRATA = """
+DOUBTFUL = 0.5
+"""Lowest label-error score of the entities of an image (`quality` of the explorer's index) that is not doubtful."""
+_STRATA = f"""
 WITH counts AS (SELECT label, count(*) AS n FROM (SELECT unnest(labels) AS label FROM explored) GROUP BY label),
 running AS (SELECT label, sum(n) OVER (ORDER BY n DESC, label) - n AS before, sum(n) OVER () AS total FROM counts),
 common AS (SELECT list(label) AS labels FROM running WHERE before < total / 2),
 judged AS (SELECT key, shard, state, CASE WHEN state = 'kept'
-    THEN format('{} of {} labels', CASE WHEN len(e.labels) < 3 THEN len(e.labels)::VARCHAR ELSE '3+' END,
-        CASE WHEN list_has_all(coalesce(common.labels, []), e.labels) THEN 'common' ELSE 'rarer' END)
+    THEN format('{{}} of {{}} labels{{}}', CASE WHEN len(e.labels) < 3 THEN len(e.labels)::VARCHAR ELSE '3+' END,
+        CASE WHEN list_has_all(coalesce(common.labels, []), e.labels) THEN 'common' ELSE 'rarer' END,
+        CASE WHEN quality < {DOUBTFUL} THEN ', doubtful' ELSE '' END)
     ELSE reason END AS stratum
 FROM explored AS e CROSS JOIN common WHERE stage = 'sdd')
 """

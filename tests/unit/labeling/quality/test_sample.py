@@ -8,7 +8,7 @@ from labeling.errors import QualityError
 from labeling.explorer.session import DatasetSession
 from labeling.quality.marks import Mark, audit_names, read_audit
 from labeling.quality.sample import LEAST, allot, draw_audit
-from tests.datasets import dataset_of_two
+from tests.datasets import dataset_of_two, write_confirmations
 from tests.factories import key
 
 
@@ -33,6 +33,15 @@ def test_strata_are_verdicts_numbers_of_entities_and_frequencies_of_labels(sessi
     }
     sizes = {image.stratum: image.stratum_images for image in audit.images}
     assert sizes == Counter(stratum for _, stratum in strata.values())
+
+
+def test_doubtful_images_are_strata_of_their_own(tmp_path):
+    root = dataset_of_two(tmp_path / "sdd")
+    write_confirmations(root, {key(22): (0.9, 0.3)})
+    session = DatasetSession(str(root))
+    audit = draw_audit(session.store, session, "first", 100, seed=0)
+    strata = {image.key: image.stratum for image in audit.images}
+    assert (strata[key(2)], strata[key(22)]) == ("2 of rarer labels", "2 of rarer labels, doubtful")
 
 
 def test_a_sample_is_the_same_for_the_same_seed(session):
