@@ -9,7 +9,8 @@ from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from labeling.explorer.browse import Browser, Facet, Order, Page, Place
+from labeling.explorer.browse import Browser, Order, Page, Place
+from labeling.explorer.facets import Facet
 from labeling.explorer.filters import ImageFilter
 from labeling.explorer.key_files import KeyFormat, key_file
 from labeling.explorer.mask_proposals import MaskProposals

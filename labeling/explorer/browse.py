@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from labeling.explorer.facets import Facet, count_sql, table_of
 from labeling.explorer.filters import Condition, ImageFilter
 from labeling.explorer.session import DatasetSession
 
@@ -33,19 +34,6 @@ class Order(StrEnum):
     """By shard and key."""
     DOUBTFUL = "doubtful"
     """Most likely wrong first: by the lowest label-error score of the entities; images without one come last."""
-
-
-class Facet(StrEnum):
-    """A property by which images are counted."""
-
-    VERDICT = "verdict"
-    """State and reason of the ledger."""
-    LABEL = "label"
-    """Labels of entities."""
-    RULE = "rule"
-    """Rules that candidates break."""
-    ENTITIES = "entities"
-    """Number of entities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +71,6 @@ class FacetValue(NamedTuple):
 
 _DOUBT = "coalesce(quality, 2::FLOAT)"
 """Quality by which images are ordered; the scores themselves are at most 1."""
-_FACETS: Mapping[Facet, str] = {
-    Facet.VERDICT: "SELECT state, reason, count(*) FROM explored WHERE {} GROUP BY ALL ORDER BY 3 DESC, 1, 2",
-    Facet.LABEL: "SELECT label, count(*) FROM (SELECT unnest(labels) AS label FROM explored WHERE {}) "
-    "GROUP BY label ORDER BY 2 DESC, 1",
-    Facet.RULE: "SELECT rule, count(*) FROM (SELECT unnest(rules) AS rule FROM explored WHERE {}) "
-    "GROUP BY rule ORDER BY 2 DESC, 1",
-    Facet.ENTITIES: "SELECT len(labels), count(*) FROM explored WHERE {} GROUP BY ALL ORDER BY 1",
-}
 
 
 class Browser:
@@ -130,14 +110,15 @@ class Browser:
         cards = {card.place: card for card in map(_card, rows)}
         return tuple(cards[place] for place in places if place in cards)
 
-    def facet(self, facet: Facet, images: ImageFilter, most: int = 100) -> list[FacetValue]:
-        """Return the most frequent values of a facet among the filtered images.
+    def facet(self, facet: Facet, images: ImageFilter) -> list[FacetValue]:
+        """Return the most frequent values of a facet among the filtered images; those of all images are in the index.
 
         Raises:
             ExplorerError: the filter is invalid, or the query exceeds a limit.
         """
         condition = images.condition()
-        sql = f"{_FACETS[facet].format(condition.sql)} LIMIT {most}"
+        of_all = images == ImageFilter()
+        sql = f"FROM {table_of(facet)}" if of_all else count_sql(facet, "explored", condition.sql)
         return [FacetValue(row[:-1], row[-1]) for row in self._session.rows(sql, condition.values)]
 
     def count(self, images: ImageFilter) -> int:

@@ -8,6 +8,7 @@ a file of the ledger changes. Boxes of the images on a page are read from the le
                 rules (that candidates break), is_corrected and quality of each input URL, in the order of shards and
                 keys
     texts       key and caption of each captioned image
+    all_by_...  the counts of each facet over all images
     judged      the ledger with the shard of each row
 """
 
@@ -18,11 +19,12 @@ from pathlib import Path
 
 import duckdb
 
+from labeling.explorer.facets import Facet, count_sql, table_of
 from labeling.sdd.schema import CONFIRMATIONS, Layer
 from labeling.sdd.shards import ShardStore
 
 log = logging.getLogger(__name__)
-_VERSION = 2
+_VERSION = 3
 """Version of the tables, to be raised when they change."""
 _JUDGED = """
 CREATE VIEW judged AS
@@ -75,7 +77,7 @@ def open_index(session: duckdb.DuckDBPyConnection, store: ShardStore, cache: Pat
         if former != path:
             former.unlink(missing_ok=True)  # an explorer that has it open keeps it
     session.execute(f"ATTACH {_string(path)} AS indexed (READ_ONLY)")
-    for table in ("explored", "texts"):
+    for table in ("explored", "texts", *map(table_of, Facet)):
         session.execute(f"CREATE VIEW {table} AS FROM indexed.{table}")
 
 
@@ -98,6 +100,9 @@ def _fill(session: duckdb.DuckDBPyConnection, database: str, store: ShardStore) 
     confirmed = scored and store.shards(CONFIRMATIONS)
     quality = _CONFIRMED_QUALITY if confirmed else _MASK_QUALITY if scored else "NULL"
     session.execute(_EXPLORED.format(database, quality, _CONFIRMED if confirmed else ""))
+    for facet in Facet:
+        counts = count_sql(facet, f"{database}.explored", "true")
+        session.execute(f"CREATE TABLE {database}.{table_of(facet)} AS {counts}")
     views = {name for (name,) in session.execute("SELECT view_name FROM duckdb_views()").fetchall()}
     captions = next((view for view in (Layer.CAPTIONS, Layer.SDD) if view in views), None)
     session.execute(_TEXTS.format(database, captions) if captions else _NO_TEXTS.format(database))

@@ -1,8 +1,9 @@
 """A DuckDB session that many requests share: it only reads the dataset, in bounded memory and time."""
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import duckdb
 from duckdb import StatementType
 
+from infra.temporary import temporary_folder
 from labeling.errors import ExplorerError
 from labeling.explorer.index import open_index
 from labeling.sdd.query import confine, connect, open_cursor
@@ -62,14 +64,17 @@ class DatasetSession:
         self._root = root
         if self.store.version(Layer.LEDGER) is None:
             raise ExplorerError(f"{root} has no {Layer.LEDGER}/ yet: run `subject-diffusion build` first")
-        settings = {"memory_limit": limits.memory, "parquet_metadata_cache": "true"}
+        self._temporary = ExitStack()
+        weakref.finalize(self, self._temporary.close)
+        spill = self._temporary.enter_context(temporary_folder("subject-diffusion-explore-"))
+        settings = {
+            "memory_limit": limits.memory,
+            "temp_directory": str(spill),
+            "parquet_metadata_cache": "true",
+        }
         self._session = connect(root, unsafe=True, settings=settings)
         open_index(self._session, self.store, cache)
         confine(self._session, root)
-
-    def views(self) -> list[str]:
-        """Return the names of all views."""
-        return [name for (name,) in self.rows("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1")]
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query.

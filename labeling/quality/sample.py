@@ -25,17 +25,17 @@ running AS (SELECT label, sum(n) OVER (ORDER BY n DESC, label) - n AS before, su
 common AS (SELECT list(label) AS labels FROM running WHERE before < total / 2),
 judged AS (SELECT key, shard, state, CASE WHEN state = 'kept'
     THEN format('{{}} of {{}} labels{{}}', CASE WHEN len(e.labels) < 3 THEN len(e.labels)::VARCHAR ELSE '3+' END,
-        CASE WHEN list_has_all(coalesce(common.labels, []), e.labels) THEN 'common' ELSE 'rarer' END,
+        CASE WHEN len([l FOR l IN e.labels IF NOT list_contains(common.labels, l)]) = 0 THEN 'common' ELSE 'rarer' END,
         CASE WHEN quality < {DOUBTFUL} THEN ', doubtful' ELSE '' END)
     ELSE reason END AS stratum
 FROM explored AS e CROSS JOIN common WHERE stage = 'sdd')
 """
 _SIZES = f"{_STRATA} SELECT stratum, count(*) FROM judged GROUP BY stratum ORDER BY stratum"
 _DRAWN = f"""{_STRATA}
-SELECT shard, key, state, stratum FROM judged
-JOIN (SELECT unnest(?) AS stratum, unnest(?) AS wanted) AS allotted USING (stratum)
-QUALIFY row_number() OVER (PARTITION BY stratum ORDER BY hash(key, ?), key) <= wanted
+SELECT stratum, state, arg_min({{'shard': shard, 'key': key}}, {{'hash': hash(key, ?), 'key': key}}, ?)
+FROM judged GROUP BY stratum, state
 """
+"""The first images of each stratum in a random order, without sorting the others."""
 
 
 class Queries(Protocol):
@@ -65,11 +65,11 @@ def draw_audit(store: ShardStore, queries: Queries, name: str, size: int, seed: 
     if not sizes:
         raise QualityError("the rules have judged no image yet")
     wanted = allot(sizes, size)
-    drawn = queries.rows(_DRAWN, (list(wanted), list(wanted.values()), seed))
+    drawn = queries.rows(_DRAWN, (seed, max(wanted.values())))
     images = [
         AuditedImage(
-            key=key,
-            shard=shard,
+            key=place["key"],
+            shard=place["shard"],
             state=state,
             stratum=stratum,
             stratum_images=sizes[stratum],
@@ -77,8 +77,10 @@ def draw_audit(store: ShardStore, queries: Queries, name: str, size: int, seed: 
             author=None,
             made_at=None,
         )
-        for shard, key, state, stratum in sorted(drawn)
+        for stratum, state, places in drawn
+        for place in places[: wanted[stratum]]
     ]
+    images.sort(key=lambda image: (image.shard, image.key))
     random.Random(seed).shuffle(images)  # or a person would see stratum after stratum, and tire in the last
     audit = Audit(store, name, images)
     audit.save()

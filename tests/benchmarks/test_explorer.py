@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from labeling.explorer.browse import Browser, Facet, Place
+from labeling.explorer.browse import Browser, Place
+from labeling.explorer.facets import Facet
 from labeling.explorer.filters import ImageFilter
 from labeling.explorer.session import DatasetSession
 from labeling.quality.sample import draw_audit

@@ -8,7 +8,8 @@ import pytest
 
 from labeling.config import RulesConfig
 from labeling.errors import ExplorerError
-from labeling.explorer.browse import Browser, Facet, Order, Place
+from labeling.explorer.browse import Browser, Order, Place
+from labeling.explorer.facets import Facet
 from labeling.explorer.filters import ImageFilter
 from labeling.explorer.session import DatasetSession, QueryLimits
 from labeling.finish import FinishJob
