@@ -1,13 +1,17 @@
 """The API of the explorer's page: pages, facets, images, SQL and files of keys, as JSON."""
 
+import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from labeling.explorer.browse import Browser, Order, Page, Place
 from labeling.explorer.facets import Facet
@@ -16,11 +20,13 @@ from labeling.explorer.key_files import KeyFormat, key_file
 from labeling.explorer.mask_proposals import MaskProposals
 from labeling.explorer.pictures import Picture, Pictures
 from labeling.explorer.review import Review
-from labeling.explorer.session import DatasetSession
+from labeling.explorer.session import DatasetSession, Stop, Table
 from labeling.explorer.story import json_values, story
 
 Shard = Annotated[str, PathParameter(pattern=r"^shard-\d{5,}$")]
 KeyDigits = Annotated[str, PathParameter(pattern="^[0-9a-f]{32}$")]
+_POLL_S = 0.1
+"""Seconds between two looks at whether the page still waits for an answer."""
 _CACHED = {"Cache-Control": "private, max-age=86400"}
 
 
@@ -134,9 +140,9 @@ def make_router(explorer: Explorer) -> APIRouter:
         return _response(explorer.pictures.upright(_place(shard, key)))
 
     @router.post("/api/sql")
-    def sql(body: SqlBody) -> JSONResponse:
+    async def sql(body: SqlBody, request: Request) -> JSONResponse:
         start = time.monotonic()
-        table = explorer.session.table(body.sql)
+        table = await _answer_while_connected(request, partial(explorer.session.table, body.sql))
         seconds = time.monotonic() - start
         return JSONResponse(json_values(asdict(table) | {"seconds": seconds}))
 
@@ -148,6 +154,17 @@ def make_router(explorer: Explorer) -> APIRouter:
         return Response(key_file(chosen, body.format), media_type="application/octet-stream", headers=headers)
 
     return router
+
+
+async def _answer_while_connected(request: Request, query: Callable[[Stop], Table]) -> Table:
+    """Run a query in a thread, and stop it if the page closes the request."""
+    stop = Stop()
+    answer = asyncio.ensure_future(run_in_threadpool(query, stop))
+    while not answer.done():
+        await asyncio.wait({answer}, timeout=_POLL_S)
+        if not answer.done() and await request.is_disconnected():
+            stop()
+    return await answer
 
 
 def _place(shard: str, key: str) -> Place:

@@ -19,6 +19,7 @@ from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
 
 _BATCH = 1000
+_CURE = "narrow it down, or start the explorer with another --timeout or --memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,25 @@ class Table:
     rows: tuple[tuple[Any, ...], ...]
     is_cut: bool
     """Whether the query has more rows."""
+
+
+class Stop:
+    """Stops a query that runs in another thread."""
+
+    def __init__(self) -> None:
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self.is_asked = False
+        """Whether the query was asked to stop."""
+
+    def __call__(self) -> None:
+        """Ask the query to stop. DuckDB ignores this before the query has begun, so ask until it has ended."""
+        self.is_asked = True
+        if self._cursor is not None:
+            self._cursor.interrupt()
+
+    def watch(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Take the cursor that will run the query."""
+        self._cursor = cursor
 
 
 class DatasetSession:
@@ -95,30 +115,40 @@ class DatasetSession:
             while rows := cursor.fetchmany(_BATCH):
                 yield rows
 
-    def table(self, sql: str) -> Table:
+    def table(self, sql: str, stop: Stop | None = None) -> Table:
         """Return the first rows of a SELECT that a person wrote.
 
+        Args:
+            sql: the SELECT.
+            stop: with which another thread can stop it.
+
         Raises:
-            ExplorerError: it is not one SELECT, or is invalid, or exceeds a limit.
+            ExplorerError: it is not one SELECT, or is invalid, or exceeds a limit, or was stopped.
         """
         refuse_other_than_select(sql)
-        with self._running(sql) as cursor:
+        with self._running(sql, stop=stop) as cursor:
             columns = tuple(name for name, *_ in cursor.description or ())
             rows = cursor.fetchmany(self.limits.rows + 1)
         return Table(columns, tuple(rows[: self.limits.rows]), len(rows) > self.limits.rows)
 
     @contextmanager
-    def _running(self, sql: str, values: Sequence[object] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _running(
+        self, sql: str, values: Sequence[object] = (), stop: Stop | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         cursor = open_cursor(self._session, self._root)
+        if stop is not None:
+            stop.watch(cursor)
         timer = threading.Timer(self.limits.timeout_s, cursor.interrupt)
         timer.daemon = True
         timer.start()
         try:
             yield cursor.execute(sql, list(values))
         except duckdb.InterruptException:
-            raise ExplorerError(f"the query took longer than {self.limits.timeout_s:g} s: narrow it down") from None
+            if stop is not None and stop.is_asked:
+                raise ExplorerError("the query was stopped") from None
+            raise ExplorerError(f"the query took longer than {self.limits.timeout_s:g} s: {_CURE}") from None
         except duckdb.OutOfMemoryException:
-            raise ExplorerError(f"the query needs more than {self.limits.memory} of memory: narrow it down") from None
+            raise ExplorerError(f"the query needs more memory than {self.limits.memory}: {_CURE}") from None
         except duckdb.Error as error:
             raise ExplorerError(str(error)) from error
         finally:

@@ -127,6 +127,19 @@ def test_sql_shows_a_table_whose_keys_open_images(page: Page, root: Path):
     expect(page.locator(".note.error")).to_contain_text("one SELECT statement")
 
 
+def test_a_running_query_can_be_stopped(page: Page):
+    page.get_by_role("link", name="SQL").click()
+    expect(page.locator("#stop")).to_be_hidden()
+    page.locator("#query").fill("SELECT count(*) FROM range(1000000000000) AS one WHERE hash(one) = 1")
+    page.locator("#run").click()
+    page.locator("#stop").click()
+    expect(page.locator("#state")).to_have_text("Stopped")
+    expect(page.locator("#stop")).to_be_hidden()
+    page.locator("#query").fill("SELECT 1 AS one")
+    page.locator("#run").click()
+    expect(page.locator("#result tbody tr")).to_have_count(1)
+
+
 def test_the_theme_is_kept(page: Page):
     before = page.evaluate("document.documentElement.className")
     page.keyboard.press("t")

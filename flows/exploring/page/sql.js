@@ -6,6 +6,7 @@ import { openStory } from "./story.js";
 
 const EXAMPLES = ["FROM labels LIMIT 20", "FROM funnel", "FROM broken_rules", "FROM hosts LIMIT 20", "SELECT key, label, score FROM entities ORDER BY score LIMIT 50"];
 let parts;
+let running;
 
 /** Show the view. */
 export function showSql(view) {
@@ -13,17 +14,25 @@ export function showSql(view) {
   const query = element("textarea", { class: "code", id: "query", spellcheck: "false", "aria-label": "SQL" }, EXAMPLES[0]);
   const examples = EXAMPLES.map((text) => element("button", { class: "code", onclick: () => run((query.value = text)) }, text));
   const state = element("span", { class: "soft", id: "state" });
+  const stop = element("button", { id: "stop", onclick: () => running?.abort() }, "Stop");
+  stop.hidden = true;
   const go = element("button", { class: "primary", id: "run", onclick: () => run(query.value) }, "Run (Ctrl+Enter)");
-  parts = { query, state, table: element("div", { class: "table", id: "result" }) };
+  parts = { query, state, stop, table: element("div", { class: "table", id: "result" }) };
   query.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && run(query.value));
-  show(view, element("div", { class: "sql" }, query, element("div", { class: "row" }, go, examples, state), parts.table));
+  show(view, element("div", { class: "sql" }, query, element("div", { class: "row" }, go, stop, examples, state), parts.table));
   query.focus();
 }
 
 async function run(sql) {
+  running?.abort();
+  const own = (running = new AbortController());
   show(parts.state, "Running…");
-  const table = await request("api/sql", { sql }).catch(() => null);
-  show(parts.state, table && `${table.rows.length}${table.is_cut ? " first" : ""} rows in ${table.seconds.toFixed(2)} s`);
+  parts.stop.hidden = false;
+  const table = await request("api/sql", { sql }, own.signal).catch(() => null);
+  if (own !== running) return;
+  parts.stop.hidden = true;
+  const rows = table && `${table.rows.length}${table.is_cut ? " first" : ""} rows in ${table.seconds.toFixed(2)} s`;
+  show(parts.state, own.signal.aborted ? "Stopped" : rows);
   if (table) show(parts.table, tableOf(table));
 }
 

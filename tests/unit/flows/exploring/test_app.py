@@ -1,6 +1,8 @@
 """The explorer's API over HTTP: answers, errors, and who is refused."""
 
+import asyncio
 import io
+import json
 from collections.abc import Iterator
 
 import httpx
@@ -8,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from flows.exploring.app import make_app
 from labeling.config import SegmentConfig
 from tests.box_segmenter import load_box_segmenter
 from tests.datasets import NEXT, dataset_of_two
@@ -48,6 +51,30 @@ def test_counts_and_facets_take_a_filter(client):
         {"value": ["dog"], "count": 4},
         {"value": ["cat"], "count": 2},
     ]
+
+
+def test_a_query_stops_when_the_page_closes_its_request(explorer):
+    sql = "SELECT count(*) FROM range(1000000000000) AS one WHERE hash(one) = 1"
+    messages = [{"type": "http.request", "body": json.dumps({"sql": sql}).encode(), "more_body": False}]
+    answers = []
+
+    async def receive():
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/sql",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 1),
+    }
+    asyncio.run(make_app(explorer, None)(scope, receive, send))
+    assert json.loads(answers[1]["body"])["error"]["message"] == "the query was stopped"
 
 
 def test_pictures_and_thumbnails(client):
