@@ -1,13 +1,14 @@
 """Progress, funnel, runs and faults of a dataset folder as text, for `subject-diffusion status` and Prefect."""
 
+from collections.abc import Sequence
+
 import typer
 from tqdm import tqdm
 
 from infra.storage import storage_path
 from labeling.audit import Audit, audit, check_contents
-from labeling.errors import LabelingError
 from labeling.execution.record import read_runs
-from labeling.sdd.query import funnel
+from labeling.sdd.query import FunnelRow, funnel
 from labeling.sdd.schema import Layer, State
 
 
@@ -20,10 +21,7 @@ def print_status(root: str, deep: bool) -> bool:
     report = audit(root)
     typer.echo(progress_table(report))
     problems = list(report.problems)
-    try:
-        typer.echo(f"\n{funnel_text(root)}")
-    except LabelingError as error:  # a file of ledger/ cannot be counted
-        problems.append(str(error))
+    typer.echo(f"\n{funnel_table(report.funnel())}")
     typer.echo(f"\n{runs_table(root)}")
     if deep:
         problems += changed_contents(report)
@@ -59,8 +57,12 @@ def progress_table(report: Audit) -> str:
 
 
 def funnel_text(root: str) -> str:
+    """Return the funnel of a dataset as text: see `funnel_table`."""
+    return funnel_table(funnel(root))
+
+
+def funnel_table(rows: Sequence[FunnelRow]) -> str:
     """Return the number of input URLs by verdict, a line per reason, or a note that no shard is finished."""
-    rows = funnel(root)
     if not rows:
         return "No shard is finished yet: the ledger is written last."
     total = sum(urls for *_, urls, _ in rows)

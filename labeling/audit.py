@@ -5,6 +5,7 @@ dataset.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,17 +14,22 @@ from functools import partial
 import pyarrow.parquet as pq
 from upath import UPath
 
+from infra.collection import without_collection
 from infra.storage import open_binary
 from labeling.download.lists.names import shard_name
 from labeling.download.lists.url_list import planned_shards
 from labeling.errors import ShardCorrupt
 from labeling.execution.record import DONE, read_runs
+from labeling.sdd.file_index import Contents
 from labeling.sdd.footer import Stamp
 from labeling.sdd.membership import foreign_file_message
+from labeling.sdd.query import FunnelRow
 from labeling.sdd.schema import Layer, State
 from labeling.sdd.seal import is_intact
 from labeling.sdd.shards import PARENTS, ShardStore, is_shard_name
 
+VERDICT = ("state", "stage", "reason")
+"""Columns of a verdict in ledger/."""
 COMPLETE = (Layer.URLS, Layer.IMAGES, Layer.LEDGER)
 """Layers with a row for each URL of the list."""
 _READERS = 16
@@ -34,15 +40,28 @@ _CURE = "put it back from a copy, or move it away and run the build again"
 class ShardFile:
     """A file, described by its name and footer."""
 
+    root: UPath
     layer: str
     shard: str
-    path: UPath
     stamp: Stamp
-    rows: int
     size: int
     """Size on the storage, in bytes."""
-    keys: tuple[bytes, bytes] | None
-    """First and last key, for the layers of `COMPLETE`; None in other layers, and in files without rows."""
+    contents: Contents
+
+    @property
+    def path(self) -> UPath:
+        """Path of the file."""
+        return self.root / self.layer / f"{self.shard}.parquet"
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.contents.rows
+
+    @property
+    def keys(self) -> tuple[str | None, str | None]:
+        """First and last key (hex), for the layers of `COMPLETE`; None in other layers, and in files without rows."""
+        return self.contents.first_key, self.contents.last_key
 
     @property
     def kept(self) -> int:
@@ -60,17 +79,39 @@ class Audit:
     problems: tuple[str, ...]
     """Problems, one line each, with the file and the cure."""
 
+    def funnel(self) -> list[FunnelRow]:
+        """Return the rows of `labeling.sdd.query.funnel`."""
+        counts: Counter[str] = Counter()
+        for file in self.files[Layer.LEDGER].values():
+            counts.update(file.contents.verdicts)
+        total = sum(counts.values())
+        rows: list[FunnelRow] = []
+        for verdict, urls in counts.items():
+            state, stage, reason = verdict.split("\t")
+            rows.append((state, stage, reason, urls, round(urls / total, 4)))
+        stages = tuple(Layer)
+        return sorted(rows, key=lambda row: (stages.index(Layer(row[1])), -row[3], row[2]))
+
 
 def audit(root: str) -> Audit:
-    """Check the names, sizes and footers of all files."""
-    store = ShardStore(root)
+    """Check the names, sizes and footers of all files. Opens only those that the dataset's index does not know."""
+    with without_collection():
+        return _audit(ShardStore(root))
+
+
+def _audit(store: ShardStore) -> Audit:
+    store.index.load()
     # Reverse order of a build, so that the inputs of a listed file exist when their layer is listed.
     names: dict[str, list[str]] = {
         layer: store.names(layer) for layer in (Layer.SDD, Layer.LEDGER, *reversed(tuple(Layer)[:-2]))
     }
     places = [(layer, name) for layer in Layer for name in names[layer] if is_shard_name(name)]
+    known = [_known_file(store, *place) for place in places]
+    unknown = [place for place, file in zip(places, known, strict=True) if file is None]
     with ThreadPoolExecutor(_READERS) as readers:
-        results = [each for each in readers.map(lambda place: _inspect(store, *place), places) if each is not None]
+        read = readers.map(lambda place: _inspect(store, *place), unknown)
+        results = [each for each in (file or next(read) for file in known) if each is not None]
+    store.index.save()
     files: dict[str, dict[str, ShardFile]] = {layer: {} for layer in Layer}
     for file in results:
         if isinstance(file, ShardFile):
@@ -98,14 +139,29 @@ def check_contents(result: Audit) -> Iterator[tuple[ShardFile, str | None]]:
         readers.shutdown(cancel_futures=True)  # an interrupt waits for the files being read, not for all files
 
 
+def _known_file(store: ShardStore, layer: str, shard: str) -> ShardFile | None:
+    """Return a file whose contents the index knows; None for another."""
+    identity = store.index.identity(layer, shard)
+    file = store.index.find(layer, shard, identity)
+    if file is None or file.contents is None:
+        return None
+    return ShardFile(store.root, layer, shard, file.stamp, file.identity[1], file.contents)
+
+
 def _inspect(store: ShardStore, layer: str, shard: str) -> ShardFile | str | None:
-    """Return the file, or its problem; None if the file was removed after the listing."""
+    """Open a file and return it, or its problem; None if the file was removed after the listing."""
     path = store.path(layer, shard)
     try:
+        identity = store.index.identity(layer, shard)
         with store.open_file(layer, shard) as file:
             stamp = store.stamp_of(file, layer, shard)
-            keys = _keys(file) if layer in COMPLETE else None
-            return ShardFile(layer, shard, path, stamp, file.metadata.num_rows, path.stat().st_size, keys)
+            first, last = _keys(file) if layer in COMPLETE else (None, None)
+            size = path.stat().st_size
+            is_whole = stamp.size in (None, size)
+            verdicts = _count_verdicts(file) if layer == Layer.LEDGER and is_whole else {}
+            contents = Contents(file.metadata.num_rows, first, last, verdicts)
+        store.index.add(layer, shard, identity, stamp, contents)
+        return ShardFile(store.root, layer, shard, stamp, size, contents)
     except FileNotFoundError:
         return None
     except ShardCorrupt as error:
@@ -114,16 +170,22 @@ def _inspect(store: ShardStore, layer: str, shard: str) -> ShardFile | str | Non
         return f"{path} cannot be read ({error}): check the storage"
 
 
-def _keys(file: pq.ParquetFile) -> tuple[bytes, bytes] | None:
-    """Return the first and the last key, from the rows.
+def _count_verdicts(file: pq.ParquetFile) -> dict[str, int]:
+    """Return the rows of a file of ledger/ by verdict, as in `Contents.verdicts`."""
+    counts = file.read(columns=list(VERDICT)).group_by(list(VERDICT)).aggregate([([], "count_all")]).to_pylist()
+    return {"\t".join(row[name] or "" for name in VERDICT): row["count_all"] for row in counts}
+
+
+def _keys(file: pq.ParquetFile) -> tuple[str | None, str | None]:
+    """Return the first and the last key (hex), from the rows.
 
     The column's statistics hold them too, but pyarrow aborts the process if they are damaged.
     """
     if not file.num_row_groups or "key" not in file.schema_arrow.names:
-        return None
+        return None, None
     groups = (file.read_row_group(group, columns=["key"]) for group in (0, file.num_row_groups - 1))
     keys = [key for group in groups for key in group["key"].to_pylist()]
-    return (keys[0], keys[-1]) if keys else None
+    return (keys[0].hex(), keys[-1].hex()) if keys else (None, None)
 
 
 def _name_problems(
@@ -169,8 +231,8 @@ def _finished_shards(store: ShardStore) -> set[str]:
 
 def _contradiction(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]) -> str | None:
     """Return how a file contradicts itself or the files that it was made from; None if it does not."""
-    shards = {layer: by_shard[file.shard] for layer, by_shard in files.items() if file.shard in by_shard}
-    parent, ledger, listed = shards.get(PARENTS.get(file.layer, "")), shards.get(Layer.LEDGER), shards.get(Layer.URLS)
+    ledger, listed = files[Layer.LEDGER].get(file.shard), files[Layer.URLS].get(file.shard)
+    parent = files[PARENTS[file.layer]].get(file.shard) if file.layer in PARENTS else None
     counted = sum(file.stamp.counts.values())
     if file.stamp.size not in (None, file.size):
         return f"{file.path} has {file.size} bytes, but was written with {file.stamp.size}: {_CURE}"

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -98,6 +99,8 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
     steps = steps_of(config) if steps is None else steps
     confirm = confirm_step(config, steps)
     refuse_missing_gpus(config, [*steps, *([confirm] if confirm else [])])
+    index = ShardStore(config.root).index
+    index.load()
     shards = runner.submit("plan", plan_urls, config).result()
     refuse_unlisted_files(ShardStore(config.root))
     finish_pending_removals(ShardStore(config.root))
@@ -111,6 +114,8 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
         except BaseException:  # an interrupt too
             stop.set()  # for tasks that run in parallel
             raise
+        finally:
+            index.save()
     return record.counts.get(Layer.SDD, {})
 
 
@@ -365,7 +370,7 @@ def _run(
 ) -> list[ShardReport]:
     store = ShardStore(config.root)
     start = time.monotonic()
-    counter = ProgressCounter(store, layer, shards, job.expected_stamp)
+    counter = ProgressCounter(store, layer, shards, partial(job.expected_stamp, store))
     with show_progress(layer, _count_rows(store, parent, shards), counter.count):
         reports = run_job(job, shards, workers, config.executor, stop)
     log.info("%s: %s in %.1f s", layer, _summary(reports), time.monotonic() - start)

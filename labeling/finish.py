@@ -81,9 +81,9 @@ class FinishJob:
         except Exception as error:
             return failure_report(Layer.SDD, shard, error)
 
-    def report_of_finished(self, shard: str) -> ShardReport | None:
+    def report_of_finished(self, store: ShardStore, shard: str) -> ShardReport | None:
         """Return the report of a shard whose two files have the expected stamp; None where there is work to do."""
-        return self._report_of_finished(ShardStore(self.root), shard, self.expected_stamp(shard))
+        return self._report_of_finished(store, shard, self.expected_stamp(store, shard))
 
     def for_worker(self, number: int) -> Self:
         """Return the job itself: it has no process."""
@@ -95,9 +95,9 @@ class FinishJob:
     def stop(self) -> None:
         """Do nothing: a shard takes seconds, and is finished."""
 
-    def expected_stamp(self, shard: str) -> str | None:
+    def expected_stamp(self, store: ShardStore, shard: str) -> str | None:
         """Return the stamp that the shard's files will have; None if its entities do not exist yet."""
-        parent = ShardStore(self.root).stamp(self.layers[-1], shard)
+        parent = store.stamp(self.layers[-1], shard)
         if parent is None:
             return None
         corrections, duplicates = self.corrections.get(shard, ()), self.duplicates.get(shard, {})
@@ -108,7 +108,7 @@ class FinishJob:
         store = ShardStore(self.root)
         start, start_thread_s = time.monotonic(), time.thread_time()
         with shard_lock(store.root, Layer.SDD, shard):
-            stamp = self.expected_stamp(shard)
+            stamp = self.expected_stamp(store, shard)
             if stamp is None:
                 raise StageFailed(f"{store.path(self.layers[-1], shard)} does not exist")
             if finished := self._report_of_finished(store, shard, stamp):

@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -105,13 +106,17 @@ def candidate(
 
 
 def downloaded(
-    root: Any, outcomes: Sequence[Image | Refused], shard: str = "shard-00000", list_stamp: str = "list"
+    root: Any,
+    outcomes: Sequence[Image | Refused],
+    shard: str = "shard-00000",
+    list_stamp: str = "list",
+    stamp: str = "downloaded",
 ) -> ShardStore:
     """A dataset folder with urls/ and images/ of one shard, as if these had been downloaded."""
     store = ShardStore(str(root))
     urls = [listed(int.from_bytes(o.key, "big"), getattr(o, "url", None)) for o in outcomes]
     store.write("urls", shard, urls, ListedUrl, list_stamp)
-    store.write_outcomes("images", shard, outcomes, Image, "downloaded")
+    store.write_outcomes("images", shard, outcomes, Image, stamp)
     return store
 
 
@@ -151,6 +156,7 @@ def labelled(
     refusals: Mapping[int, tuple[str, Refused]] = REFUSED,
     shard: str = SHARD,
     list_stamp: str = "list",
+    stamps: Mapping[str, str] = MappingProxyType({}),
 ) -> ShardStore:
     """A dataset folder of one shard that lacks only sdd/ and ledger/; by default every state is ahead of it."""
     numbers = sorted({*found, *refusals})
@@ -158,9 +164,9 @@ def labelled(
         ends = {n: end for n, (at, end) in refusals.items() if at == layer}
         outcomes = [ends.get(n) or _row(row, n, found.get(n, ())) for n in numbers]
         if row is Image:
-            store = downloaded(root, outcomes, shard, list_stamp)
+            store = downloaded(root, outcomes, shard, list_stamp, stamps.get(layer, "downloaded"))
         else:
-            store.write_outcomes(layer, shard, outcomes, row, layer)
+            store.write_outcomes(layer, shard, outcomes, row, stamps.get(layer, layer))
         numbers = [n for n in numbers if n not in ends]
     return store
 

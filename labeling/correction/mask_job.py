@@ -63,9 +63,9 @@ class CorrectionMaskJob(NetworkJob):
     corrections: Corrections = field(default_factory=lambda: NO_CORRECTIONS)
     """Corrections of people by shard."""
 
-    def expected_stamp(self, shard: str) -> str | None:
+    def expected_stamp(self, store: ShardStore, shard: str) -> str | None:
         """Return the stamp that the shard's file will have; None while entities/ has no file."""
-        parent = ShardStore(self.root).stamp(self.step.reads[-1], shard)
+        parent = store.stamp(self.step.reads[-1], shard)
         return mask_stamp(self.step, parent.stamp, self.corrections.get(shard, ())) if parent else None
 
     def rows(self, store: ShardStore, shard: str) -> Iterator[SegmentInput]:

@@ -63,11 +63,11 @@ class NetworkJob:
         except Exception as error:
             return failure_report(self.step.stage.name, shard, error)
 
-    def report_of_finished(self, shard: str) -> ShardReport | None:
+    def report_of_finished(self, store: ShardStore, shard: str) -> ShardReport | None:
         """Return the report of a shard whose file exists with the expected stamp; None where there is work to do."""
-        store, layer = ShardStore(self.root), self.step.stage.name
+        layer = self.step.stage.name
         existing = store.stamp(layer, shard)
-        if existing is None or existing.stamp != self.expected_stamp(shard):
+        if existing is None or existing.stamp != self.expected_stamp(store, shard):
             return None
         return ShardReport(stage=layer, shard=shard, counts=existing.counts, reused=True)
 
@@ -86,9 +86,9 @@ class NetworkJob:
         if self.process is not None:
             self.process.stop()
 
-    def expected_stamp(self, shard: str) -> str | None:
+    def expected_stamp(self, store: ShardStore, shard: str) -> str | None:
         """Return the stamp that the shard's file will have; None while the layer before has no file."""
-        parent = ShardStore(self.root).stamp(self.step.reads[-1], shard)
+        parent = store.stamp(self.step.reads[-1], shard)
         return self.step.stamp(parent.stamp) if parent else None
 
     def rows(self, store: ShardStore, shard: str) -> Iterator[KeyedRow]:
@@ -98,7 +98,7 @@ class NetworkJob:
     def _make(self, shard: str) -> ShardReport:
         store, stage = ShardStore(self.root), self.step.stage
         with shard_lock(store.root, stage.name, shard):
-            stamp = self.expected_stamp(shard)
+            stamp = self.expected_stamp(store, shard)
             if stamp is None:
                 raise StageFailed(f"{stage.name}: {store.path(self.step.reads[-1], shard)} does not exist")
             if (existing := store.stamp(stage.name, shard)) and (existing.stamp == stamp or not self.replace):

@@ -4,6 +4,7 @@ The state of a run is running, done, failed or killed. A run that was killed can
 run writes it.
 """
 
+import functools
 import json
 import logging
 import platform
@@ -190,6 +191,7 @@ def _write(path: UPath, content: RecordFile) -> None:
     publish_bytes(path, json.dumps(content, indent=2).encode())
 
 
+@functools.cache
 def _package_versions() -> dict[str, str]:
     versions = {}
     for package in PACKAGES:

@@ -21,6 +21,7 @@ from labeling.config import Device, Executor, Workers
 from labeling.errors import LabelingError, StageFailed
 from labeling.execution.gpus import gpu_share
 from labeling.execution.report import ShardReport, raise_failures
+from labeling.sdd.shards import ShardStore
 from labeling.stages.worker import RESERVED_GPUS
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,14 @@ class ShardJob(Protocol):
     def device(self) -> Device | None:
         """Device setting of the network; None for a job without one."""
 
-    def expected_stamp(self, shard: str) -> str | None:
+    @property
+    def root(self) -> str:
+        """Folder of the dataset."""
+
+    def expected_stamp(self, store: ShardStore, shard: str) -> str | None:
         """Return the stamp that the shard's file will have; None while the layer before has no file."""
 
-    def report_of_finished(self, shard: str) -> ShardReport | None:
+    def report_of_finished(self, store: ShardStore, shard: str) -> ShardReport | None:
         """Return the report of a shard whose file exists with the expected stamp; None where there is work to do."""
 
     def make(self, shard: str) -> ShardReport:
@@ -105,10 +110,10 @@ def torch_threads(workers: Workers, executor: Executor) -> int:
 
 def _reports_of_finished(job: ShardJob, shards: Sequence[str]) -> dict[str, ShardReport]:
     """Return the reports of the shards that are finished. A shard whose files are unreadable is left to a worker."""
-    reports = {}
+    reports, store = {}, ShardStore(job.root)
     for shard in shards:
         with suppress(LabelingError):
-            if report := job.report_of_finished(shard):
+            if report := job.report_of_finished(store, shard):
                 reports[shard] = report
     return reports
 

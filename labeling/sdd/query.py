@@ -5,6 +5,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import duckdb
 from duckdb import StatementType
@@ -142,8 +143,12 @@ class LayerChecks:
         self._checked |= named
 
 
-def funnel(root: str) -> list[tuple[str, str, str, int, float]]:
-    """Return state, stage, reason, URLs and share for each verdict; empty before the first ledger file.
+FunnelRow: TypeAlias = tuple[str, str, str, int, float]
+"""State, stage and reason of a verdict, the number of URLs with it, and their share."""
+
+
+def funnel(root: str) -> list[FunnelRow]:
+    """Return a row for each verdict, in the order of the stages; empty before the first ledger file.
 
     Raises:
         ShardCorrupt: a file of ledger/ is damaged, or not part of the dataset.

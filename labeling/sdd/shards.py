@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
@@ -39,6 +39,7 @@ from labeling.sdd.arrow import (
     row_of,
     schema_of,
 )
+from labeling.sdd.file_index import index_of
 from labeling.sdd.footer import Stamp, stamp_in
 from labeling.sdd.schema import READABLE, VERSION, Layer, State, Verdict
 from labeling.sdd.seal import seal
@@ -89,6 +90,7 @@ class ShardStore:
 
     def __init__(self, root: str) -> None:
         self.root = storage_path(root)
+        self.index = index_of(str(self.root))
 
     def path(self, layer: str, shard: str) -> UPath:
         """Return the path of a file, which need not exist."""
@@ -100,8 +102,7 @@ class ShardStore:
 
     def names(self, layer: str) -> list[str]:
         """Return the names of all Parquet files of the layer without their suffix, in order."""
-        folder = self.root / layer
-        return sorted(p.stem for p in folder.glob("*.parquet")) if folder.exists() else []
+        return sorted(self.index.names(layer))
 
     def dataset(self) -> str | None:
         """Return the identifier that all files of this dataset share; None if no file has one.
@@ -122,11 +123,16 @@ class ShardStore:
         Raises:
             ShardCorrupt: another program made the file, or its format version is unknown.
         """
+        identity = self.index.identity(layer, shard)
+        if known := self.index.find(layer, shard, identity):
+            return known.stamp
         try:
             with self.open_file(layer, shard) as file:
-                return self.stamp_of(file, layer, shard)
+                stamp = self.stamp_of(file, layer, shard)
         except FileNotFoundError:
             return None
+        self.index.add(layer, shard, identity, stamp)
+        return stamp
 
     def stamp_of(self, file: pq.ParquetFile, layer: str, shard: str) -> Stamp:
         """Return the stamp of a file that `open_file` opened: see `stamp`."""
@@ -322,12 +328,18 @@ class ShardStore:
         return Format(existing.remove_metadata(), version, former_names(row) if version == 1 else {})
 
     def _formats(self, layer: str, without: str = "") -> Iterator[tuple[int, pa.Schema]]:
-        """Yield version and schema of the layer's files except one; damaged files are refused when they are read."""
-        for shard in self.shards(layer):
+        """Yield version and schema of the layer's files except one; damaged files are refused when they are read.
+
+        The first shard is tried before the folder is listed, which may hold many thousands.
+        """
+        for shard in chain([FIRST], self._later_shards(layer)):
             with suppress(ShardCorrupt, FileNotFoundError):
                 if shard != without:
                     with self.open_file(layer, shard) as file:
                         yield self._version_of(file, layer, shard), file.schema_arrow
+
+    def _later_shards(self, layer: str) -> Iterator[str]:
+        yield from (shard for shard in self.shards(layer) if shard != FIRST)
 
     def _version_of(self, file: pq.ParquetFile, layer: str, shard: str) -> int:
         stored = (file.metadata.metadata or {}).get(b"version", b"none").decode()

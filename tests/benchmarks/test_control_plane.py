@@ -1,14 +1,22 @@
 """Costs of a build that are not its networks'. Results: docs/benchmarks/control-plane.md."""
 
+import os
+import shutil
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from flows.status import print_status
+from labeling.build import LocalTaskRunner, build
 from labeling.config import Executor, Workers
 from labeling.execution.network_job import NetworkJob
 from labeling.execution.run import _run_on_ray, run_job
+from labeling.sdd.file_index import index_of
 from labeling.steps import chain_stages
-from tests.benchmarks.pairs import in_turns, wall_seconds_of
+from tests.benchmarks.many_shards import finished_dataset
+from tests.benchmarks.pairs import cpu_seconds_of, in_turns, wall_seconds_of
 from tests.factories import downloaded, image
 from tests.faulty_stage import FaultyConfig, FaultyStage
 
@@ -31,3 +39,29 @@ def test_a_finished_stage_on_ray_starts_no_workers(tmp_path):
     )
     print(f"\na finished stage on Ray, 8 shards: with a pool {before:.2f} s, without {after:.4f} s")
     assert after.median < before.median / 20
+
+
+SIZES = [int(size) for size in os.environ.get("SHARDS", "1000").split(",")]
+"""Shards of the datasets: the figures of docs/benchmarks/ are for SHARDS=1000,10000,50000."""
+
+
+@pytest.mark.parametrize("shards", SIZES)
+def test_status_and_a_finished_run_cost_little_a_shard(tmp_path, shards):
+    """Baseline: every footer is opened, as without an index. The index is loaded from its file each time."""
+    config, steps = finished_dataset(tmp_path / "sdd", shards)
+    index = Path(config.root) / "work" / "index"
+
+    def cost(function: Callable[[], object], *, with_index: bool) -> float:
+        index_of.cache_clear()
+        if not with_index:
+            shutil.rmtree(index, ignore_errors=True)
+        return cpu_seconds_of(function) * 1000 / shards
+
+    status = partial(print_status, config.root, deep=False)
+    rerun = partial(build, config, LocalTaskRunner(), steps)
+    for name, function, most in (("status", status, 0.15), ("a finished run", rerun, 1.0)):
+        cost(function, with_index=False)
+        without, known = (partial(cost, function, with_index=with_index) for with_index in (False, True))
+        before, after, _ = in_turns(without, known, pairs=5 if shards < 5000 else 1)
+        print(f"\n{name}, {shards} shards, CPU ms a shard: without the index {before:.3f}, with it {after:.3f}")
+        assert after.median <= most

@@ -110,7 +110,7 @@ def test_no_stage_runs_again_and_caches_become_stale(store: ShardStore) -> None:
     assert files(store) == before
     strict = FinishJob(root=str(store.root), rules=RulesConfig(min_score=0.95), layers=LAYERS, replace=True)
     assert strict.make(FIRST).error is None
-    assert job.expected_stamp(FIRST) != store.stamp(Layer.SDD, FIRST)
+    assert job.expected_stamp(store, FIRST) != store.stamp(Layer.SDD, FIRST)
     assert faults(store) == []
 
 
