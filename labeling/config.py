@@ -51,6 +51,17 @@ class FlorenceTask(StrEnum):
     """A paragraph."""
 
 
+class FlorenceDetection(StrEnum):
+    """Question by which Florence-2 detects the nouns of an image."""
+
+    ONE_NOUN = "<OPEN_VOCABULARY_DETECTION>"
+    """One question for each noun."""
+    NOUNS = "<CAPTION_TO_PHRASE_GROUNDING>"
+    """One question for all nouns of an image, which is several times faster."""
+    OBJECTS = "<OD>"
+    """One question for all objects; those that it names otherwise than the caption are ignored."""
+
+
 class DetectorBackend(StrEnum):
     """Network that detects nouns, and the library that runs it."""
 
@@ -60,6 +71,8 @@ class DetectorBackend(StrEnum):
     """Grounding DINO by transformers, from its checkpoint folders."""
     MM_GROUNDING_DINO = "mm_grounding_dino"
     """MM Grounding DINO, and LLMDet, by transformers, from their checkpoint folders."""
+    FLORENCE2 = "florence2"
+    """Florence-2 by transformers, from its checkpoint folders."""
 
 
 class SegmenterBackend(StrEnum):
@@ -340,6 +353,7 @@ class DetectConfig(NetworkConfig):
     weights: ClassVar[tuple[Weights, ...]] = (
         Weights("checkpoint", WeightsKind.FOLDER, DetectorBackend.GROUNDING_DINO_HF, revision="revision"),
         Weights("checkpoint", WeightsKind.FOLDER, DetectorBackend.MM_GROUNDING_DINO, revision="revision"),
+        Weights("checkpoint", WeightsKind.FOLDER, DetectorBackend.FLORENCE2, revision="revision"),
         Weights("checkpoint", WeightsKind.FILE, DetectorBackend.GROUNDINGDINO),
         Weights("text_encoder", WeightsKind.FOLDER, DetectorBackend.GROUNDINGDINO),
         Weights("package_config", WeightsKind.FILE, DetectorBackend.GROUNDINGDINO),
@@ -357,6 +371,10 @@ class DetectConfig(NetworkConfig):
     """Path of the `.py` configuration (groundingdino only); the package's GroundingDINO_SwinT_OGC.py by default."""
     text_encoder: str = "bert-base-uncased"
     """Folder or hub id of the BERT tokenizer and configuration (groundingdino only)."""
+    task: FlorenceDetection = FlorenceDetection.ONE_NOUN
+    """Question that finds the nouns (florence2 only)."""
+    max_new_tokens: int = Field(default=256, ge=1, le=2048)
+    """Longest answer, in tokens; a box has four (florence2 only)."""
     box_threshold: Share = 0.25
     """Lowest score of boxes that are written, 0 to 1. Choice: the released code's 0.25."""
     label_thresholds: dict[str, Share] = Field(default={})
@@ -366,7 +384,12 @@ class DetectConfig(NetworkConfig):
     code's 0.5."""
 
     def _settings_without_effect(self) -> set[str]:
-        return super()._settings_without_effect() | (set() if self.label_thresholds else {"label_thresholds"})
+        of_florence2 = set() if self.backend is DetectorBackend.FLORENCE2 else {"task", "max_new_tokens"}
+        return (
+            super()._settings_without_effect()
+            | of_florence2
+            | (set() if self.label_thresholds else {"label_thresholds"})
+        )
 
 
 class ConfirmConfig(DetectConfig):

@@ -28,9 +28,9 @@ def _check_captioner(config: LabelingConfig) -> Iterator[CheckedPart]:
 
         yield check_captioner(config.caption)
     elif config.caption.backend is CaptionerBackend.FLORENCE2:
-        from labeling.backends.florence2_check import check_florence2
+        from labeling.backends.florence2 import check as florence2
 
-        yield check_florence2(config.caption)
+        yield florence2.check_captioner(config.caption)
 
 
 def _check_detector(config: DetectConfig) -> Iterator[CheckedPart]:
@@ -38,6 +38,10 @@ def _check_detector(config: DetectConfig) -> Iterator[CheckedPart]:
         from labeling.backends.grounding_dino.package_check import check_package_detector
 
         yield from check_package_detector(config)
+    elif config.backend is DetectorBackend.FLORENCE2:
+        from labeling.backends.florence2 import check as florence2
+
+        yield florence2.check_detector(config)
     else:
         from labeling.backends.grounding_dino.huggingface_check import check_hf_detector
 

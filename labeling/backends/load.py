@@ -29,7 +29,7 @@ def load_captioner(config: CaptionConfig) -> "Captioner[Any]":
 
         return ChatApiCaptioner(config)
     if config.backend is CaptionerBackend.FLORENCE2:
-        from labeling.backends.florence2 import Florence2Captioner
+        from labeling.backends.florence2.caption import Florence2Captioner
 
         return Florence2Captioner(config)
     from labeling.backends.blip2 import Blip2Captioner
@@ -50,6 +50,10 @@ def load_detector(config: DetectConfig) -> "Detector[PreparedImage]":
         from labeling.backends.grounding_dino.package import GroundingDinoPackageDetector
 
         return GroundingDinoPackageDetector(config)
+    if config.backend is DetectorBackend.FLORENCE2:
+        from labeling.backends.florence2.detect import Florence2Detector
+
+        return Florence2Detector(config)
     from labeling.backends.grounding_dino.huggingface import GroundingDinoHfDetector
 
     return GroundingDinoHfDetector(config)

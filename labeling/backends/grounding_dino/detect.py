@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import nms
 from transformers import BaseImageProcessor
 
 from infra.precision import Precision
 from labeling.backends.grounding_dino.prompt import Prompt, PromptBatch, PromptWriter, collate
 from labeling.backends.runtime import torch_dtype
+from labeling.backends.selection import keep_boxes
 from labeling.config import DetectConfig
 from labeling.stages.networks import DetectedBox
 
@@ -121,23 +121,16 @@ def best_labels(logits: Tensor, owners: Tensor, labels: int) -> tuple[Tensor, Te
 
 
 def select_boxes(answer: Tensor, image: PreparedImage, nouns: Sequence[str], config: DetectConfig) -> list[DetectedBox]:
-    """Return the boxes of one image that pass the threshold of their label and suppression, best first.
+    """Return the boxes of one image that pass threshold and suppression.
 
     Args:
-        answer: [n, 6], as `score, label, cx, cy, w, h`; rows with values that are not finite are ignored.
+        answer: [n, 6], as `score, label, cx, cy, w, h`; `label` is an index among `nouns`.
         image: the image.
-        nouns: its labels; `label` is an index among them.
+        nouns: its labels.
         config: thresholds and suppression.
     """
-    scores, labels, boxes = answer[:, 0], answer[:, 1].int(), _pixels(answer[:, 2:], image)
-    thresholds = answer.new_tensor([config.label_thresholds.get(noun, config.box_threshold) for noun in nouns])
-    real = answer.isfinite().all(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    good = real & (scores >= thresholds[labels])
-    order = torch.nonzero(good)[:, 0]
-    order = order[scores[order].argsort(descending=True, stable=True)]
-    order = order[nms(boxes[order], scores[order], config.nms_iou)]
-    rows = zip(labels[order].tolist(), scores[order].tolist(), boxes[order].tolist(), strict=True)
-    return [DetectedBox(label, score, (x0, y0, x1, y1)) for label, score, (x0, y0, x1, y1) in rows]
+    finite = answer[answer.isfinite().all(dim=1)]
+    return keep_boxes(finite[:, 0], finite[:, 1].int(), _pixels(finite[:, 2:], image), nouns, config)
 
 
 def _pixels(boxes: Tensor, image: PreparedImage) -> Tensor:

@@ -8,94 +8,24 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    BartConfig,
-    CLIPImageProcessor,
-    Florence2Config,
-    Florence2ForConditionalGeneration,
-    Florence2Processor,
-    PreTrainedTokenizerFast,
-)
+from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from infra.precision import Precision
 from infra.weights.files import WeightsState
-from labeling.backends.florence2 import Florence2Captioner
-from labeling.backends.florence2_check import check_florence2
+from labeling.backends.florence2.caption import Florence2Captioner
+from labeling.backends.florence2.check import check_captioner
 from labeling.backends.load import load_captioner
 from labeling.config import CaptionConfig, CaptionerBackend, Device, FlorenceTask
 from labeling.errors import BackendWeightsError
+from tests.unit.labeling.backends.florence2.small_network import SPECIAL, write_florence2
 from tests.unit.labeling.backends.sam.test_backends import picture
 
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<image>"]
-WORDS = [f"word{n}" for n in range(90)] + [
-    "Describe",
-    "in",
-    "detail",
-    "what",
-    "is",
-    "shown",
-    "the",
-    "image",
-    "does",
-    "?",
-]
-SIDE = 64
 IMAGES = [picture(50, 70, 0), picture(90, 40, 1), picture(64, 64, 2)]
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *WORDS])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.decoder = decoders.WordPiece(prefix="##")
-    names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, extra_special_tokens={"image_token": "<image>"}, model_max_length=64, **names
-    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    where = tmp_path_factory.mktemp("florence2")
-    text = BartConfig(
-        vocab_size=len(SPECIAL) + len(WORDS),
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=48,
-        decoder_ffn_dim=48,
-        max_position_embeddings=96,
-        bos_token_id=0,
-        pad_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=2,
-        forced_eos_token_id=2,
-        init_std=0.4,
-    )
-    vision = {
-        "depths": [1, 1, 1, 1],
-        "embed_dim": [16, 16, 32, 32],
-        "num_heads": [2, 2, 2, 2],
-        "num_groups": [2, 2, 2, 2],
-        "window_size": 2,
-        "projection_dim": 32,
-    }
-    torch.manual_seed(0)
-    net = Florence2ForConditionalGeneration(
-        Florence2Config(
-            text_config=text.to_dict(), vision_config=vision, image_token_id=4, pad_token_id=1, eos_token_id=2
-        )
-    )
-    for name, weight in net.named_parameters():
-        if "vision_tower" in name and weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.3)  # so that captions depend on the image
-    net.save_pretrained(where)
-    images = CLIPImageProcessor(size={"height": SIDE, "width": SIDE}, do_center_crop=False, image_seq_length=5)
-    Florence2Processor(images, tokenizer(), post_processor_config={"pure_text": {}}).save_pretrained(where)
-    return where
+    return write_florence2(tmp_path_factory.mktemp("florence2"))
 
 
 def config(checkpoint: Path, **others: object) -> CaptionConfig:
@@ -141,7 +71,7 @@ def test_bfloat16_loads(folder: Path) -> None:
 
 
 def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
-    assert check_florence2(config(folder)).state == WeightsState.FINE
+    assert check_captioner(config(folder)).state == WeightsState.FINE
     shutil.copytree(folder, tmp_path / "net")
     weights = load_file(folder / "model.safetensors")
     name = min(weights)
@@ -149,7 +79,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> No
     save_file(weights, tmp_path / "net" / "model.safetensors", {"format": "pt"})
     with pytest.raises(BackendWeightsError, match="lacks 1 weights"):
         Florence2Captioner(config(tmp_path / "net"))
-    assert check_florence2(config(tmp_path / "net")).state == WeightsState.MISMATCH
+    assert check_captioner(config(tmp_path / "net")).state == WeightsState.MISMATCH
     with pytest.raises(BackendWeightsError, match="type 'blip-2', not 'florence2'"):
         Florence2Captioner(config(Path("miniature/weights/blip2")))
 

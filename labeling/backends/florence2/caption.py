@@ -1,4 +1,4 @@
-"""Captions by Florence-2 (Xiao et al., 2024) from transformers."""
+"""Captions by Florence-2."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import AutoConfig, Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
 
-from labeling.backends.runtime import pretrained_source, torch_device, torch_dtype
+from labeling.backends.florence2.network import load_florence2
+from labeling.backends.runtime import torch_device
 from labeling.config import CaptionConfig
-from labeling.errors import BackendWeightsError
 
 SETTING = "labeling.caption.checkpoint"
 
@@ -27,8 +26,9 @@ class Florence2Captioner:
         """
         self._config = config
         self._device = torch_device(config.device)
-        net, self._processor = _load(config)
-        self._net = net.to(self._device)
+        self._net, self._processor = load_florence2(
+            config.checkpoint, config.revision, config.precision, SETTING, self._device
+        )
         self._prompt = self._prompt_ids()
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
@@ -59,28 +59,3 @@ class Florence2Captioner:
         inputs = self._processor(images=blank, text=self._config.task.value, return_tensors="pt")
         ids: Tensor = inputs["input_ids"].to(self._device)
         return ids
-
-
-def _load(config: CaptionConfig) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    name, revision = config.checkpoint, config.revision
-    with pretrained_source(name, SETTING) as source:
-        described = AutoConfig.from_pretrained(source, revision=revision)
-        if not isinstance(described, Florence2Config):
-            raise BackendWeightsError(
-                f"{SETTING}={name!r} holds a network of type {described.model_type!r}, not 'florence2': give a "
-                "Florence-2 checkpoint such as florence-community/Florence-2-large"
-            )
-        processor = Florence2Processor.from_pretrained(source, revision=revision)
-        net, report = Florence2ForConditionalGeneration.from_pretrained(
-            source,
-            revision=revision,
-            dtype=torch_dtype(config.precision),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, by name
-        )
-    if lacking := sorted(report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]}):
-        raise BackendWeightsError(
-            f"{SETTING}={name!r} lacks {len(lacking)} weights of the Florence-2 that its config.json describes, or has "
-            f"them in another size, the first is {lacking[0]!r}: download it again"
-        )
-    return net.eval(), processor
