@@ -91,13 +91,15 @@ def test_entities_that_are_most_likely_wrong_come_first_in_sql(tmp_path: Path, c
 
 def test_without_a_rule_nothing_is_dropped_and_stamps_are_what_they_were(tmp_path: Path, confirm: Step) -> None:
     plain = FinishJob(root=str(tmp_path), rules=RulesConfig(), layers=LAYERS)
-    assert job(tmp_path, confirm).expected_stamp(SHARD) == plain.expected_stamp(SHARD)
+    store = ShardStore(str(tmp_path))
+    assert job(tmp_path, confirm).expected_stamp(store, SHARD) == plain.expected_stamp(store, SHARD)
     assert {reason for reason, _ in verdicts(job(tmp_path, confirm), [SHARD]).values()} == {""}
 
 
 def test_files_of_another_second_detector_are_other_files(tmp_path: Path, confirm: Step) -> None:
     other = step(tmp_path, box_threshold=0.4)
-    one, two = (job(tmp_path, each, **RULES).expected_stamp(SHARD) for each in (confirm, other))
+    store = ShardStore(str(tmp_path))
+    one, two = (job(tmp_path, each, **RULES).expected_stamp(store, SHARD) for each in (confirm, other))
     assert one != two
     assert step(tmp_path, device="cpu").identity == confirm.identity
 
