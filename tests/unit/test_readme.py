@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from labeling.sdd import masks
 from labeling.sdd.schema import SddRow
 from labeling.sdd.shards import ShardStore
 from tests.factories import SHARD, labelled
+from tests.sound_dataset import edit
 
 ROOT = Path(__file__).parents[2]
 README, DATASET, GENERATE = (
@@ -161,3 +165,19 @@ def test_the_queries_and_the_commands_that_look_run(row):
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, (words, done.output)
         assert done.stdout
+
+
+@pytest.mark.slow
+def test_shards_with_images_that_an_api_failed_on_are_taken_back(dataset, tmp_path):
+    root = Path(shutil.copytree(dataset / "out" / "sdd", tmp_path / "out" / "sdd"))
+    (command,) = (block for block in blocks("bash", DATASET) if "api_%" in block)
+    command = command.replace(".venv/bin/subject-diffusion", f"{sys.executable} -m flows.cli")
+
+    def layers_after_it() -> set[str]:
+        subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+        return {path.parent.name for path in root.glob(f"*/{SHARD}.parquet")}
+
+    finished = {path.parent.name for path in root.glob(f"*/{SHARD}.parquet")}
+    assert layers_after_it() == finished
+    edit(root / "captions" / f"{SHARD}.parquet", lambda rows: rows[0].update(reason="api_unavailable"))
+    assert layers_after_it() == finished & {"urls", "images"}
