@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from labeling.explorer.facets import Facet, count_sql, table_of
+from labeling.explorer.facets import Facet, count_sql, stored_counts_sql
 from labeling.explorer.filters import Condition, ImageFilter
 from labeling.explorer.session import DatasetSession
 
@@ -98,8 +98,8 @@ class Browser:
         condition = images.condition()
         if after is not None:
             condition = _and_after(condition, after) if order is Order.STORED else _and_after_doubt(condition, after)
-        by = "" if order is Order.STORED else f"ORDER BY {_DOUBT}, shard, key"  # rows are stored by shard and key
-        sql = f"SELECT shard, key FROM explored WHERE {condition.sql} {by} LIMIT {size + 1}"
+        by = "shard, key" if order is Order.STORED else f"{_DOUBT}, shard, key"
+        sql = f"SELECT shard, key FROM explored WHERE {condition.sql} ORDER BY {by} LIMIT {size + 1}"
         places = [Place(*row) for row in self._session.rows(sql, condition.values)]
         return Page(self._cards(places[:size]), len(places) <= size)
 
@@ -118,7 +118,7 @@ class Browser:
         """
         condition = images.condition()
         of_all = images == ImageFilter()
-        sql = f"FROM {table_of(facet)}" if of_all else count_sql(facet, "explored", condition.sql)
+        sql = stored_counts_sql(facet) if of_all else count_sql(facet, "explored", condition.sql)
         return [FacetValue(row[:-1], row[-1]) for row in self._session.rows(sql, condition.values)]
 
     def count(self, images: ImageFilter) -> int:
@@ -132,13 +132,13 @@ class Browser:
         return int(count)
 
     def places(self, images: ImageFilter) -> Iterator[Place]:
-        """Yield the places of all filtered images.
+        """Yield the places of all filtered images, by shard and key.
 
         Raises:
             ExplorerError: the filter is invalid, or the query exceeds a limit.
         """
         condition = images.condition()
-        sql = f"SELECT shard, key FROM explored WHERE {condition.sql}"
+        sql = f"SELECT shard, key FROM explored WHERE {condition.sql} ORDER BY shard, key"
         for rows in self._session.batches(sql, condition.values):
             yield from (Place(shard, key) for shard, key in rows)
 

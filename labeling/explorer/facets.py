@@ -18,12 +18,16 @@ class Facet(StrEnum):
 
 
 _COUNTS: Mapping[Facet, str] = {
-    Facet.VERDICT: "SELECT state, reason, count(*) FROM {} WHERE {} GROUP BY ALL ORDER BY 3 DESC, 1, 2",
-    Facet.LABEL: "SELECT label, count(*) FROM (SELECT unnest(labels) AS label FROM {} WHERE {}) "
-    "GROUP BY label ORDER BY 2 DESC, 1",
-    Facet.RULE: "SELECT rule, count(*) FROM (SELECT unnest(rules) AS rule FROM {} WHERE {}) "
-    "GROUP BY rule ORDER BY 2 DESC, 1",
-    Facet.ENTITIES: "SELECT len(labels), count(*) FROM {} WHERE {} GROUP BY ALL ORDER BY 1",
+    Facet.VERDICT: "SELECT state, reason, count(*) FROM {} WHERE {} GROUP BY ALL",
+    Facet.LABEL: "SELECT label, count(*) FROM (SELECT unnest(labels) AS label FROM {} WHERE {}) GROUP BY label",
+    Facet.RULE: "SELECT rule, count(*) FROM (SELECT unnest(rules) AS rule FROM {} WHERE {}) GROUP BY rule",
+    Facet.ENTITIES: "SELECT len(labels), count(*) FROM {} WHERE {} GROUP BY ALL",
+}
+_ORDERS: Mapping[Facet, str] = {
+    Facet.VERDICT: "3 DESC, 1, 2",
+    Facet.LABEL: "2 DESC, 1",
+    Facet.RULE: "2 DESC, 1",
+    Facet.ENTITIES: "1",
 }
 MOST = 100
 """Values of a facet that are counted for the page, the most frequent ones, or the smallest numbers of entities."""
@@ -37,9 +41,14 @@ def count_sql(facet: Facet, table: str, condition: str) -> str:
         table: table with the columns of `explored`.
         condition: condition in SQL on the rows.
     """
-    return f"{_COUNTS[facet].format(table, condition)} LIMIT {MOST}"
+    return f"{_COUNTS[facet].format(table, condition)} ORDER BY {_ORDERS[facet]} LIMIT {MOST}"
 
 
 def table_of(facet: Facet) -> str:
     """Return the name of the index's table with the counts of all images."""
     return f"all_by_{facet}"
+
+
+def stored_counts_sql(facet: Facet) -> str:
+    """Return SQL that reads the counts of all images from the index."""
+    return f"FROM {table_of(facet)} ORDER BY {_ORDERS[facet]}"

@@ -5,8 +5,8 @@ each million rows, and a fraction of that in the index. It is made when the expl
 a file of the ledger changes. Boxes of the images on a page are read from the ledger.
 
     explored    shard, key, url, state, stage, reason, width_px, height_px, labels (of entities that break no rule),
-                rules (that candidates break), is_corrected and quality of each input URL, in the order of shards and
-                keys
+                rules (that candidates break), is_corrected and quality of each input URL, roughly in the order of
+                shards
     texts       key and caption of each captioned image
     all_by_...  the counts of each facet over all images
     judged      the ledger with the shard of each row
@@ -24,7 +24,7 @@ from labeling.sdd.schema import CONFIRMATIONS, Layer
 from labeling.sdd.shards import ShardStore
 
 log = logging.getLogger(__name__)
-_VERSION = 3
+_VERSION = 4
 """Version of the tables, to be raised when they change."""
 _JUDGED = """
 CREATE VIEW judged AS
@@ -49,7 +49,6 @@ list_min([least(c[1].predicted_iou, c[1].stability, c[2].confirmed_iou, c[2].lab
 """Lowest label-error score among the entities of an image, where a second detector has run."""
 _CONFIRMED = """
 LEFT JOIN (SELECT key, confirmations FROM read_parquet(getvariable('root') || '/confirmations/*.parquet')) USING (key)
-ORDER BY shard, key
 """
 _TEXTS = "CREATE TABLE {}.texts AS SELECT key, caption FROM {}"
 _NO_TEXTS = "CREATE TABLE {}.texts (key BLOB, caption VARCHAR)"
@@ -99,6 +98,7 @@ def _fill(session: duckdb.DuckDBPyConnection, database: str, store: ShardStore) 
     scored = (store.version(Layer.LEDGER) or 1) > 1
     confirmed = scored and store.shards(CONFIRMATIONS)
     quality = _CONFIRMED_QUALITY if confirmed else _MASK_QUALITY if scored else "NULL"
+    session.execute("SET preserve_insertion_order = false")  # or whole row groups would wait for their turn in memory
     session.execute(_EXPLORED.format(database, quality, _CONFIRMED if confirmed else ""))
     for facet in Facet:
         counts = count_sql(facet, f"{database}.explored", "true")
@@ -106,6 +106,7 @@ def _fill(session: duckdb.DuckDBPyConnection, database: str, store: ShardStore) 
     views = {name for (name,) in session.execute("SELECT view_name FROM duckdb_views()").fetchall()}
     captions = next((view for view in (Layer.CAPTIONS, Layer.SDD) if view in views), None)
     session.execute(_TEXTS.format(database, captions) if captions else _NO_TEXTS.format(database))
+    session.execute("RESET preserve_insertion_order")
 
 
 def _digest(store: ShardStore) -> str:

@@ -87,11 +87,7 @@ class DatasetSession:
         self._temporary = ExitStack()
         weakref.finalize(self, self._temporary.close)
         spill = self._temporary.enter_context(temporary_folder("subject-diffusion-explore-"))
-        settings = {
-            "memory_limit": limits.memory,
-            "temp_directory": str(spill),
-            "parquet_metadata_cache": "true",
-        }
+        settings = {"memory_limit": limits.memory, "temp_directory": str(spill)}
         self._session = connect(root, unsafe=True, settings=settings)
         open_index(self._session, self.store, cache)
         confine(self._session, root)
