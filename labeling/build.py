@@ -18,7 +18,9 @@ from typing import Protocol, TypeVar
 
 from infra.storage import refuse_unwritable, storage_path
 from labeling.cleaning.duplicates import NO_DUPLICATES, Duplicates, find_duplicates
+from labeling.cleaning.embedding import embed_step
 from labeling.cleaning.second_detector import confirm_step
+from labeling.cleaning.similar_images import SimilarImagesJob
 from labeling.config import Executor, LabelingConfig, NounConfig, Stale, WeightsConfig, WeightsKind, Workers
 from labeling.correction.mask_job import MASKS, CorrectionMaskJob, mask_step
 from labeling.download.image_shards import images_stamp
@@ -36,7 +38,7 @@ from labeling.finish import FinishJob, finish_stamp, stamp_of_settings
 from labeling.removal import finish_removals, pending_removals
 from labeling.sdd.corrections import NO_CORRECTIONS, Corrections, read_corrections, refuse_unknown_images
 from labeling.sdd.membership import refuse_other_datasets, refuse_unlisted_files
-from labeling.sdd.schema import CONFIRMATIONS, Layer, State
+from labeling.sdd.schema import CONFIRMATIONS, EMBEDDINGS, SIMILAR, Layer, State
 from labeling.sdd.shards import ShardStore
 from labeling.steps import Step, steps_of
 
@@ -97,8 +99,7 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
     config = with_absolute_paths(config)
     refuse_unwritable(storage_path(config.root), "labeling.root")
     steps = steps_of(config) if steps is None else steps
-    confirm = confirm_step(config, steps)
-    refuse_missing_gpus(config, [*steps, *([confirm] if confirm else [])])
+    refuse_missing_gpus(config, [*steps, *filter(None, (confirm_step(config, steps), embed_step(config)))])
     index = ShardStore(config.root).index
     index.load()
     shards = runner.submit("plan", plan_urls, config).result()
@@ -136,7 +137,7 @@ def _make_parts(
     record: RunRecord,
     stop: threading.Event,
 ) -> None:
-    confirm = confirm_step(config, steps)
+    confirm, embed = confirm_step(config, steps), embed_step(config)
     parts = [shards[i : i + config.shards_per_part] for i in range(0, len(shards), config.shards_per_part)]
     download = runner.submit("download, part 1", download_part, config, parts[0], stop) if parts else None
     for n, part in enumerate(parts, start=1):
@@ -160,6 +161,13 @@ def _make_parts(
         if config.clean.finds_duplicates:
             layers = (Layer.IMAGES, *(step.stage.name for step in steps))
             so_far = shards[: n * config.shards_per_part]
+            if embed:
+                name = f"{embed.stage.name}, part {n}"
+                future = runner.submit(name, label_part, config, embed, part, record.name, stop)
+                record.add(embed.stage.name, future.result())
+                name = f"{SIMILAR}, part {n}"
+                future = runner.submit(name, find_similar_images, config, layers, so_far, part, stop)
+                record.add(SIMILAR, future.result())
             name = f"duplicates, part {n}"
             duplicates = runner.submit(name, find_duplicates, config.root, config.clean, layers, so_far).result()
         future = runner.submit(f"rules, part {n}", finish_part, config, steps, part, stop, corrected, duplicates)
@@ -239,6 +247,19 @@ def mask_corrections(
     return _run(config, job, MASKS, Layer.ENTITIES, tuple(corrections), workers, stop)
 
 
+def find_similar_images(
+    config: LabelingConfig,
+    layers: Sequence[str],
+    so_far: Sequence[str],
+    shards: Sequence[str],
+    stop: threading.Event | None = None,
+) -> list[ShardReport]:
+    """Compare the embeddings of these shards with those of all shards `so_far`."""
+    assert config.clean.near_duplicate_cosine is not None, "embeddings are not compared"
+    job = SimilarImagesJob(config.root, tuple(layers), tuple(so_far), config.clean.near_duplicate_cosine)
+    return _run(config, job, SIMILAR, EMBEDDINGS, shards, config.workers.similar, stop)
+
+
 def finish_part(
     config: LabelingConfig,
     steps: Sequence[Step],
@@ -300,7 +321,7 @@ def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence
                 "--set labeling.nouns.singular=false --set 'labeling.nouns.renamed={}', or let the stages run again "
                 "with --set labeling.stale=rebuild"
             )
-        order = [Layer.IMAGES, *(step.stage.name for step in steps), CONFIRMATIONS, Layer.SDD]
+        order = [Layer.IMAGES, *(step.stage.name for step in steps), CONFIRMATIONS, EMBEDDINGS, Layer.SDD]
         layers = ", ".join(f"{layer}/ ({counts[layer]} shards)" for layer in order if layer in counts)
         raise ShardStale(
             f"{config.root} holds files made under other settings: {layers}. Give a new root, or let the stages "
@@ -341,13 +362,16 @@ def stale_layers(store: ShardStore, config: LabelingConfig, steps: Sequence[Step
     parents = {stamp if stale else images.stamp}
     if config.download.retry_failed:  # files that are older than the new images have the same settings
         parents |= {former for former in former_stamps(store, shard) if former.startswith(stamp)}
+    embed, confirm = embed_step(config), confirm_step(config, steps)
+    if embed and (file := store.stamp(EMBEDDINGS, shard)) and file.stamp not in {embed.stamp(each) for each in parents}:
+        stale.append(EMBEDDINGS)
     for step in steps:
         parents = {step.stamp(parent) for parent in parents}
         if (file := store.stamp(step.stage.name, shard)) and file.stamp not in parents:
             stale.append(step.stage.name)
-    confirm = confirm_step(config, steps)
-    if confirm and (file := store.stamp(confirm.stage.name, shard)):
-        stale += [confirm.stage.name] * (file.stamp not in {confirm.stamp(parent) for parent in parents})
+    confirmed = {confirm.stamp(each) for each in parents} if confirm else set()
+    if confirm and (file := store.stamp(CONFIRMATIONS, shard)) and file.stamp not in confirmed:
+        stale.append(CONFIRMATIONS)
     finished = {finish_stamp(config.rules, parent, clean=config.clean) for parent in parents}
     if (file := store.stamp(Layer.LEDGER, shard)) and stamp_of_settings(file.stamp) not in finished:
         stale.append(Layer.SDD)

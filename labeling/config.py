@@ -457,6 +457,9 @@ class CleanConfig(Config):
     near_duplicate_bits: int | None = Field(default=None, ge=0, le=16)
     """Largest number of bits, of 64, in which the perceptual hash of a dropped image differs from that of an earlier
     one; None keeps near duplicates. It includes `duplicates`."""
+    near_duplicate_cosine: Share | None = None
+    """Smallest cosine of the embeddings (`labeling.embed`) of a dropped image and an earlier one; None compares no
+    embeddings. It includes `duplicates`."""
     max_punsafe: Share | None = None
     """Highest `punsafe` of images that are kept, 0 to 1, for images that `download.max_punsafe` let pass."""
     max_pwatermark: Share | None = None
@@ -477,7 +480,8 @@ class CleanConfig(Config):
     @property
     def finds_duplicates(self) -> bool:
         """Whether images are compared with each other."""
-        return self.duplicates or self.near_duplicate_bits is not None
+        near = self.near_duplicate_bits is not None or self.near_duplicate_cosine is not None
+        return self.duplicates or near
 
     @property
     def needs_second_detector(self) -> bool:
@@ -509,6 +513,19 @@ class SegmentConfig(NetworkConfig):
     looser than these."""
     precision: Precision = Precision.BFLOAT16
     """Floating-point format of the image encoder; prompts and mask decoder stay in float32."""
+
+
+class EmbedConfig(NetworkConfig):
+    """Settings of the embedder of images, which runs if `labeling.clean.near_duplicate_cosine` is set."""
+
+    weights: ClassVar[tuple[Weights, ...]] = (Weights("checkpoint", WeightsKind.FOLDER, revision="revision"),)
+    checkpoint: str = "facebook/dinov2-small"
+    """Weights: a local folder or a hub id of a DINOv2 or a CLIP."""
+    revision: str = "main"
+    """Revision of the hub id."""
+    mirror_invariant: bool = True
+    """Whether the embedding is the mean of those of the image and of its mirror image, so that mirrored copies are
+    found too. It takes twice the time."""
 
 
 class Workers(Config):
@@ -567,6 +584,10 @@ class StageWorkers(Config):
     """Workers of the segmenter."""
     confirmations: Workers = Workers()
     """Workers of the second detector."""
+    embeddings: Workers = Workers(batch_size=64)
+    """Workers of the embedder of images."""
+    similar: Workers = Workers()
+    """Workers of the search for similar images, which have no network: only `count` and `cpus` apply."""
     sdd: Workers = Workers()
     """Workers of rules and ledger, which have no network: only `count` and `cpus` apply."""
 
@@ -602,6 +623,8 @@ class LabelingConfig(Config):
     """Filtering rules."""
     confirm: ConfirmConfig = ConfirmConfig()
     """Settings of a second detector, off by default."""
+    embed: EmbedConfig = EmbedConfig()
+    """Settings of the embedder of images."""
     clean: CleanConfig = CleanConfig()
     """Cleaning rules."""
     workers: StageWorkers = StageWorkers()
@@ -614,9 +637,10 @@ class LabelingConfig(Config):
 
     @property
     def weights_tables(self) -> dict[str, WeightsConfig]:
-        """Tables that name weights, by their name in this table: caption, nouns, detect, segment, confirm if on."""
-        tables = {name: table for name, table in self if isinstance(table, WeightsConfig)}
-        return tables if self.confirm.enabled else {name: each for name, each in tables.items() if name != "confirm"}
+        """Tables whose weights are used, by name: caption, nouns, detect and segment; confirm and embed if on."""
+        off = set() if self.confirm.enabled else {"confirm"}
+        off |= {"embed"} if self.clean.near_duplicate_cosine is None else set()
+        return {name: table for name, table in self if isinstance(table, WeightsConfig) and name not in off}
 
     @model_validator(mode="after")
     def _refuse_rules_without_second_detector(self) -> Self:

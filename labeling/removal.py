@@ -27,7 +27,16 @@ from labeling.sdd.corrections import CORRECTIONS, read_review, write_corrections
 from labeling.sdd.layers import ROWS
 from labeling.sdd.lock import shard_lock
 from labeling.sdd.removed import REMOVED, VERDICT, Removal, UrlSet, read_removals, removed_urls, write_removal
-from labeling.sdd.schema import CONFIRMATIONS, Confirmations, Entities, Layer
+from labeling.sdd.schema import (
+    CONFIRMATIONS,
+    EMBEDDINGS,
+    SIMILAR,
+    Confirmations,
+    Embedding,
+    Entities,
+    Layer,
+    SimilarImage,
+)
 from labeling.sdd.shards import ShardStore
 from labeling.source_index import SourceIndex, index_path
 
@@ -38,12 +47,19 @@ ORDER: tuple[str, ...] = (
     Layer.LEDGER,
     MASKS,
     CONFIRMATIONS,
+    SIMILAR,
+    EMBEDDINGS,
     *tuple(Layer)[5:1:-1],
     Layer.URLS,
     Layer.IMAGES,
 )
 """Layers in the order in which they are rewritten: each before the one that it was made from."""
-_ROWS: Mapping[str, type] = {MASKS: Entities, CONFIRMATIONS: Confirmations}
+_ROWS: Mapping[str, type] = {
+    MASKS: Entities,
+    CONFIRMATIONS: Confirmations,
+    SIMILAR: SimilarImage,
+    EMBEDDINGS: Embedding,
+}
 """Row classes of the files that are no layer."""
 _EMPTIED_COLUMNS: Mapping[str, str] = {Layer.URLS: "alt_text", Layer.IMAGES: "reason", Layer.LEDGER: "reason"}
 """Column that shows whether a row was removed, in the layers that keep the row."""

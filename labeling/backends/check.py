@@ -20,6 +20,10 @@ def check_labeling_weights(config: LabelingConfig) -> Iterator[CheckedPart]:
     yield _check_segmenter(config)
     if config.confirm.enabled:
         yield from _check_detector(config.confirm)
+    if config.clean.near_duplicate_cosine is not None:
+        from labeling.backends.image_embedder_check import check_embedder
+
+        yield check_embedder(config.embed)
 
 
 def _check_captioner(config: LabelingConfig) -> Iterator[CheckedPart]:

@@ -11,13 +11,16 @@ from labeling.config import (
     CaptionerBackend,
     DetectConfig,
     DetectorBackend,
+    EmbedConfig,
     NounConfig,
     SegmentConfig,
     SegmenterBackend,
 )
-from labeling.stages.networks import Captioner, Detector, Segmenter, Tagger
+from labeling.stages.networks import Captioner, Detector, ImageEmbedder, Segmenter, Tagger
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from labeling.backends.grounding_dino.detect import PreparedImage
     from labeling.backends.sam.predict import SamImage
 
@@ -57,6 +60,13 @@ def load_detector(config: DetectConfig) -> "Detector[PreparedImage]":
     from labeling.backends.grounding_dino.huggingface import GroundingDinoHfDetector
 
     return GroundingDinoHfDetector(config)
+
+
+def load_embedder(config: EmbedConfig) -> "ImageEmbedder[Tensor]":
+    """Load the embedder of images with the weights of `config`."""
+    from labeling.backends.image_embedder import TransformersEmbedder
+
+    return TransformersEmbedder(config)
 
 
 def load_segmenter(config: SegmentConfig) -> "Segmenter[SamImage]":

@@ -12,7 +12,7 @@ Choices:
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import TypeAlias
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from labeling.cleaning.near_hashes import Hashes, earliest_similar
 from labeling.config import CleanConfig
+from labeling.sdd.schema import SIMILAR, SimilarImage
 from labeling.sdd.shards import ShardStore
 
 _READERS = 8
@@ -34,6 +35,8 @@ class Likeness(StrEnum):
     """Byte for byte."""
     NEAR_DUPLICATE = "near_duplicate"
     """By its perceptual hash."""
+    SIMILAR_EMBEDDING = "similar_embedding"
+    """By its embedding only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,13 @@ class Duplicate:
     """Shard of the earlier image."""
     bits: int
     """Number of bits in which the perceptual hashes differ."""
+    cosine: float | None = field(default=None, repr=False)  # not part of a stamp, as it depends on batches
+    """Cosine of the embeddings of a similar image; None if another likeness was found."""
 
     def __str__(self) -> str:
         """Return what a person wants to know: the earlier image, and how near it is."""
-        return f"of {self.original.hex()} in {self.shard}, {self.bits} bits apart"
+        apart = f"{self.bits} bits apart" if self.cosine is None else f"cosine {self.cosine:.3f}"
+        return f"of {self.original.hex()} in {self.shard}, {apart}"
 
 
 Duplicates: TypeAlias = Mapping[str, Mapping[bytes, Duplicate]]
@@ -83,6 +89,8 @@ class _Images:
 def find_duplicates(root: str, config: CleanConfig, layers: Sequence[str], shards: Sequence[str]) -> Duplicates:
     """Return the duplicates in these shards.
 
+    If embeddings are compared, `similar/` must exist: see `labeling.cleaning.similar_images`.
+
     Args:
         root: folder of the dataset.
         config: which likeness counts.
@@ -94,9 +102,14 @@ def find_duplicates(root: str, config: CleanConfig, layers: Sequence[str], shard
     earliest = exact
     if config.near_duplicate_bits is not None:
         earliest = np.minimum(exact, earliest_similar(images.hashes, config.near_duplicate_bits))
+    cosines: dict[int, float] = {}
+    if config.near_duplicate_cosine is not None:
+        earliest, cosines = _with_similar(ShardStore(root), images, shards, earliest)
     found: dict[str, dict[bytes, Duplicate]] = {}
     for index in np.flatnonzero(earliest < np.arange(len(earliest))).tolist():
-        found.setdefault(images.shards[index], {})[images.keys[index]] = _duplicate(images, index, earliest[index])
+        found.setdefault(images.shards[index], {})[images.keys[index]] = _duplicate(
+            images, index, earliest[index], cosines.get(index)
+        )
     return found
 
 
@@ -127,10 +140,26 @@ def _earliest_equal(contents: Sequence[bytes]) -> NDArray[np.int64]:
     return np.array([first.setdefault(content, index) for index, content in enumerate(contents)], np.int64)
 
 
-def _duplicate(images: _Images, index: int, original: int) -> Duplicate:
+def _with_similar(
+    store: ShardStore, images: _Images, shards: Sequence[str], earliest: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], dict[int, float]]:
+    """Return the earliest like image of each, by embeddings too, and the cosines of those that only embeddings find."""
+    places = {key: index for index, key in enumerate(images.keys)}
+    lowered, cosines = earliest.copy(), {}
+    for shard in shards:
+        for row in store.read(SimilarImage, (SIMILAR,), shard):
+            index, original = places[row.key], places[row.original]
+            if original < earliest[index]:
+                lowered[index], cosines[index] = original, row.cosine
+    return lowered, cosines
+
+
+def _duplicate(images: _Images, index: int, original: int, cosine: float | None) -> Duplicate:
     equal = images.contents[index] == images.contents[original]
+    likeness = Likeness.NEAR_DUPLICATE if cosine is None else Likeness.SIMILAR_EMBEDDING
     return Duplicate(
-        likeness=Likeness.DUPLICATE if equal else Likeness.NEAR_DUPLICATE,
+        cosine=None if equal else cosine,
+        likeness=Likeness.DUPLICATE if equal else likeness,
         original=images.keys[original],
         shard=images.shards[original],
         bits=int(np.bitwise_count(images.hashes[index] ^ images.hashes[original])),

@@ -24,6 +24,11 @@ SpanEnd = Annotated[Int32, FormerName("end")]
 CONFIRMATIONS = "confirmations"
 """Folder of what a second detector found; made only if `labeling.confirm` is on, and no layer of the dataset."""
 
+EMBEDDINGS = "embeddings"
+"""Folder of the images' embeddings; made only if `labeling.clean.near_duplicate_cosine` is set."""
+SIMILAR = "similar"
+"""Folder of the images that are similar to an earlier one; made only if `labeling.clean.near_duplicate_cosine` is."""
+
 
 class Layer(StrEnum):
     """The folders of a dataset, in the order in which their files are made."""
@@ -338,6 +343,28 @@ class Confirmations:
     """One for each candidate of entities/, in their order."""
     overlooked: tuple[OverlookedBox, ...]
     """Boxes that the first detector may have overlooked, best first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """`embeddings/`: the embedding of an image."""
+
+    key: Key
+    embedding: bytes
+    """Numbers of the embedding, of length 1, in half precision, little-endian."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimilarImage:
+    """`similar/`: an image whose embedding is similar to that of an earlier one. Other images have no row."""
+
+    key: Key
+    original: Key
+    """Key of the earliest similar image."""
+    shard: Label
+    """Shard of that image."""
+    cosine: Float32
+    """Cosine of the two embeddings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

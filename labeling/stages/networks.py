@@ -68,6 +68,16 @@ class Detector(Protocol[Prepared]):
         """Return the boxes of each image's labels, best first; thresholds and NMS are the backend's settings."""
 
 
+class ImageEmbedder(Protocol[Prepared]):
+    """Network whose embeddings of similar images are close."""
+
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        """Prepare an upright RGB image [H, W, 3] for the network. Runs on the CPU; thread-safe."""
+
+    def embed(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
+        """Return the embedding of each prepared image, [n, D], of length 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentedBox:
     """The mask of one box."""
