@@ -9,7 +9,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.bytecode import keep_bytecode_of_libraries
 from tests.processes import Processes
+
+gc.disable()  # until the tests are collected: see pytest_collection_finish
+keep_bytecode_of_libraries()
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -23,6 +27,7 @@ def pytest_collection_finish() -> None:
     They are millions of objects, which every full collection would visit. Tokenizers and datasets allocate enough to
     cause many collections: without this a third of the CPU time of the tests of the model went there.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
 
