@@ -1,5 +1,6 @@
 """One small base for all tests of the model."""
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,14 +21,23 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def _built() -> dict[str, SubjectDiffusion]:
+    """Networks by their settings; tests get copies, which cost a quarter of a load."""
+    return {}
+
+
 @pytest.fixture
-def build(base_folder: Path) -> Callable[..., SubjectDiffusion]:
+def build(base_folder: Path, _built: dict[str, SubjectDiffusion]) -> Callable[..., SubjectDiffusion]:
     """Return a function that builds the small network with the paper's settings and those passed to it."""
 
     def build(**settings: object) -> SubjectDiffusion:
-        torch.manual_seed(1)
         config: ModelConfig = small_config(base_folder, **settings)
-        return SubjectDiffusion.from_base(config).eval()
+        torch.manual_seed(1)
+        if (key := config.model_dump_json()) not in _built:
+            _built[key] = SubjectDiffusion.from_base(config).eval()
+        net = _built[key]
+        return copy.deepcopy(net, {id(net.prompts): net.prompts})
 
     return build
 
