@@ -187,11 +187,12 @@ def _training_table(config: ModelConfig, images: int, subjects: int) -> str:
 
 
 def _activation_table(config: ModelConfig, images: int, subjects: int) -> str:
-    plain = unet_cost(config, images, subjects)
-    rows = []
-    for what in Recompute:
-        cost = unet_cost(config, images, subjects, what)
-        rows.append((f"UNet, recompute {what}", _gib(cost.saved_bytes), f"{cost.flops / plain.flops - 1:+.1%}"))
+    costs = {what: unet_cost(config, images, subjects, what) for what in Recompute}
+    plain = costs[Recompute.NOTHING].flops
+    rows = [
+        (f"UNet, recompute {what}", _gib(cost.saved_bytes), f"{cost.flops / plain - 1:+.1%}")
+        for what, cost in costs.items()
+    ]
     rows.append(("text encoder", _gib(text_cost(config, images, subjects).saved_bytes), ""))
     return _table((f"Activations kept, {images} images, bfloat16", "GiB", "UNet's FLOPs"), rows)
 

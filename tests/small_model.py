@@ -26,6 +26,12 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 8,
     "use_linear_projection": True,
 }
+TWO_LEVELS: dict[str, Any] = UNET | {
+    "block_out_channels": (16, 32),
+    "attention_head_dim": (2, 4),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
 VAE: dict[str, Any] = {
     "block_out_channels": (8, 8),
     "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -80,6 +86,13 @@ def small_config(folder: Path, **settings: Any) -> ModelConfig:
         write_base(base)
         write_image_encoder(image_encoder)
     return ModelConfig(base=str(base), image_encoder=str(image_encoder), **settings)
+
+
+def two_level_config(folder: Path, **settings: Any) -> ModelConfig:
+    """Return the settings of a model whose UNet has two levels, written to `folder`: half as long to trace."""
+    config = small_config(folder, attention_downsampling=(1, 2), **settings)
+    UNet2DConditionModel(**TWO_LEVELS).save_pretrained(folder / "base" / "unet")
+    return config
 
 
 def open_gates(net: SubjectDiffusion, value: float = 0.7) -> SubjectDiffusion:

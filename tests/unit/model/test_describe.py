@@ -10,7 +10,7 @@ from model.cost.count import build_on_meta
 from model.describe import ParameterCount, count_parameters, main
 from model.sampling.guidance import Guidance
 from model.subject_diffusion import SubjectDiffusion
-from tests.small_model import small_config
+from tests.small_model import two_level_config
 
 
 def sums(config: ModelConfig) -> ParameterCount:
@@ -28,10 +28,12 @@ def test_parts_add_up_to_the_counts_of_the_paper_at_full_width() -> None:
     assert with_feed_forward.trainable - without.trainable == 148_822_096
 
 
-def test_prints_every_table(base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = small_config(base_folder)
+def test_prints_every_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = two_level_config(tmp_path)
     settings = tmp_path / "small.toml"
-    settings.write_text(f'[model]\nbase = "{config.base}"\nimage_encoder = "{config.image_encoder}"\n')
+    settings.write_text(
+        f'[model]\nbase = "{config.base}"\nimage_encoder = "{config.image_encoder}"\nattention_downsampling = [1, 2]\n'
+    )
     assert main(["--config", str(settings), "--batch", "2", "--subjects", "1", "--workers", "3"]) == 0
     printed = capsys.readouterr().out
     for words in (
@@ -60,8 +62,8 @@ def test_bad_settings_are_reported(arguments: list[str], words: str, capsys: pyt
     assert words in capsys.readouterr().err
 
 
-def test_budgets_grow_with_images_and_subjects(base_folder: Path) -> None:
-    config = small_config(base_folder, adapter_feed_forward=True)
+def test_budgets_grow_with_images_and_subjects(tmp_path: Path) -> None:
+    config = two_level_config(tmp_path, adapter_feed_forward=True)
     one, two = training_budget(config, 1, 1), training_budget(config, 2, 2)
     assert two.vae == 2 * one.vae
     assert two.image_encoder == 4 * one.image_encoder
@@ -71,8 +73,8 @@ def test_budgets_grow_with_images_and_subjects(base_folder: Path) -> None:
     assert unet_cost(config, 2, 2, maps=False).saved_bytes < kept[0]
 
 
-def test_sampling_fewer_branches_costs_less(base_folder: Path) -> None:
-    config = small_config(base_folder)
+def test_sampling_fewer_branches_costs_less(tmp_path: Path) -> None:
+    config = two_level_config(tmp_path)
     three, one = sampling_budget(config, 2), sampling_budget(config, 2, Guidance(text=1, image=1))
     assert 2 * one.step < three.step < 3 * one.step
     assert one.flops(51) == one.once + 51 * one.step
