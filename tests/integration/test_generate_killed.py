@@ -54,6 +54,7 @@ def kill_at(count: int, folder: Path, processes: Processes) -> None:
     run.process.join()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_resumed_with_the_same_files(folder: Path, processes: Processes) -> None:
     """Images are written in chunks of 16: it is killed before the first, inside both, and between them."""
     code, errors = generate(folder, "whole")
