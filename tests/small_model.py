@@ -89,9 +89,14 @@ def small_config(folder: Path, **settings: Any) -> ModelConfig:
 
 
 def two_level_config(folder: Path, **settings: Any) -> ModelConfig:
-    """Return the settings of a model whose UNet has two levels, written to `folder`: half as long to trace."""
+    """Return the paper's settings with a base of two levels in `folder`, which is written if it is missing.
+
+    A step of its UNet takes half as long as one of `small_config`.
+    """
+    new = not (folder / "base").exists()
     config = small_config(folder, attention_downsampling=(1, 2), **settings)
-    UNet2DConditionModel(**TWO_LEVELS).save_pretrained(folder / "base" / "unet")
+    if new:
+        UNet2DConditionModel(**TWO_LEVELS).save_pretrained(folder / "base" / "unet")
     return config
 
 

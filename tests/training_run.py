@@ -10,7 +10,7 @@ import torch
 
 from model.inputs.prompt import Prompt
 from model.subject_diffusion import SubjectDiffusion
-from tests.small_model import IMAGE_PX, small_batch, small_config
+from tests.small_model import IMAGE_PX, small_batch, two_level_config
 from training.checkpoints.store import Checkpoints
 from training.config import TrainingConfig, TrainingJob
 from training.data.config import DataConfig
@@ -80,7 +80,7 @@ def small_job(folder: Path, **training: Any) -> TrainingJob:
         "identity_probe": False,
         "samples": {"every": 0},
     }
-    model = small_config(folder, frozen_precision="float32")
+    model = two_level_config(folder / "two_levels", frozen_precision="float32")
     return TrainingJob(model=model, training=TrainingConfig.model_validate(chosen | training))
 
 

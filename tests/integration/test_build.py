@@ -26,7 +26,7 @@ from tests.factories import jpeg
 from tests.processes import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
-SCENES = 90
+SCENES = 44
 UGLY_FIRST = 2
 """A scene whose row has too low a score; another shard has its URL again with a good one."""
 BAD = {
@@ -66,7 +66,7 @@ def settings(tmp_path_factory) -> Iterator[Path]:
             [labeling]
             root = "{folder}/sdd"
             urls = "{folder}/urls.parquet"
-            images_per_shard = 40
+            images_per_shard = 20
             caption.checkpoint = "{folder}/networks/blip2"
             detect.checkpoint = "{folder}/networks/grounding_dino"
             segment.checkpoint = "{folder}/networks/sam"

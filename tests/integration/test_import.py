@@ -47,6 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_imported_folder_is_labelled_under_its_own_captions(world, tmp_path):
     root = tmp_path / "sdd"
     text = run("import", str(world / "images"), str(root), "--format", "folder", "--config", "demo")

@@ -124,6 +124,7 @@ def test_from_two_pictures_to_an_image(page: Page, two_animals: Path) -> None:
     assert marked[:, :120].sum() == 0
     assert marked[:, 130:].sum() > 2000
 
+    page.locator("#quick").click()
     page.locator("#random input").uncheck()
     page.locator("#seed input").fill("3")
     page.locator("#prompt textarea").fill("a vehicle and an animal on the grass")

@@ -9,6 +9,7 @@ from infra.lock import file_lock
 from labeling.sdd.schema import SddRow
 from labeling.sdd.shards import ShardStore
 from tests.factories import finished
+from tests.small_model import two_level_config
 from tests.unit.training.checkpoints.test_store import flip
 from tests.unit.training.data.conftest import some_rows
 from training import job
@@ -25,6 +26,7 @@ SETTINGS = """
 base = "{base}/base"
 image_encoder = "{base}/image_encoder"
 frozen_precision = "float32"
+attention_downsampling = [1, 2]
 
 [training]
 out = "{out}/run"
@@ -35,8 +37,9 @@ log_every = 1
 checkpoint_every = 1
 
 [training.samples]
-rows = 3
-sampling = {{ scheduler = "DDIM", steps = 2 }}
+rows = 1
+prompts = []
+sampling = {{ scheduler = "DDIM", steps = 1 }}
 
 [training.data]
 dataset = "{out}/dataset"
@@ -52,7 +55,8 @@ processes = 0
 def settings(base_folder, tmp_path) -> str:
     finished(tmp_path / "dataset", some_rows(20))
     path = tmp_path / "job.toml"
-    path.write_text(SETTINGS.format(base=base_folder, out=tmp_path))
+    two_level_config(base_folder / "two_levels")
+    path.write_text(SETTINGS.format(base=base_folder / "two_levels", out=tmp_path))
     return str(path)
 
 
