@@ -1,11 +1,12 @@
 """Training of the embedder: crops of one sprite in different poses and places get similar vectors, others do not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +17,7 @@ from labeling.sdd.schema import Box
 from miniature.networks.judge import CROP_PX, EMBEDDED, Embedder, save_embedder
 from miniature.training.degrade import degrade
 from miniature.training.image_encoder import recall_at_1
-from miniature.training.pictures import SCENES, Cutouts, pixels, pool, scene_picture
+from miniature.training.pictures import SCENES, Cutouts, ScenePicture, pixels, pool, scene_picture
 from miniature.training.train import Phase, Task
 from miniature.world.scenes import Pool
 from miniature.world.sprites import Sprite
@@ -63,6 +64,12 @@ def crop(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     return np.asarray(cut, np.uint8)
 
 
+def lone_scene(seed: Sequence[int], sprite: Sprite) -> ScenePicture:
+    """Compose the scene of `seed` with `sprite` as its only subject."""
+    only_it = {"names": (sprite.name,), "subjects": (1, 1), "pool": Pool.ALL}
+    return scene_picture([int(part) for part in seed], SCENES.model_copy(update=only_it))
+
+
 class Pairs:
     """Two pictures of each of `size` sprites: crops [2, B, 3, 48, 48], and the sprites' indices in the pool."""
 
@@ -79,8 +86,7 @@ class Pairs:
     def _view(self, seed: Sequence[int], sprite: Sprite, rng: np.random.Generator) -> NDArray[np.uint8]:
         if rng.random() < self.share:
             return self.cutouts(sprite, rng)
-        only_it = {"names": (sprite.name,), "subjects": (1, 1), "pool": Pool.ALL}
-        one = scene_picture([int(part) for part in seed], SCENES.model_copy(update=only_it))
+        one = lone_scene(seed, sprite)
         return crop(one.image, one.box(0))
 
 
@@ -99,23 +105,41 @@ class EmbedderTask:
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Return the contrastive loss between views and the classification loss of sprites."""
-        views, sprites = batch
-        vectors = self.net(degrade(views.flatten(0, 1)))
-        one, other = vectors.chunk(2)
-        near, own = one @ other.T / self._phase.temperature, torch.arange(len(one))
-        named = vectors @ F.normalize(self.heads.weight, dim=-1).T / self._phase.temperature
+        views, sprites = to_device(batch, self.net)
+        vectors, temperature = self.net(degrade(views.flatten(0, 1))), self._phase.temperature
         return {
-            "pairs": (F.cross_entropy(near, own) + F.cross_entropy(near.T, own)) / 2,
-            "sprite": F.cross_entropy(named, sprites.repeat(2), label_smoothing=0.1),
+            "pairs": pair_loss(vectors, temperature),
+            "sprite": sprite_loss(vectors, self.heads, sprites.repeat(2), temperature),
         }
 
     def validate(self) -> dict[str, float]:
         """Return R@1 among all held-out sprites, between two poses in two places."""
-        recalls = [recall_at_1(self.net(one), self.net(other)) for one, other in self._validation]
+        recalls = [recall_at_1(*map(self.net, to_device(pair, self.net))) for pair in self._validation]
         return {"unseen_r_at_1": sum(recalls) / len(recalls)}
 
     def finish(self) -> None:
         """Do nothing: all trained weights are in the network."""
+
+
+def to_device(tensors: Iterable[Tensor], net: nn.Module) -> list[Tensor]:
+    """Move tensors to the device of a network."""
+    device = next(net.parameters()).device
+    return [tensor.to(device) for tensor in tensors]
+
+
+def pair_loss(vectors: Float[Tensor, "2B D"], temperature: float) -> Float[Tensor, ""]:
+    """Return the contrastive loss of two views of each sprite, the second views after the first ones."""
+    one, other = vectors.chunk(2)
+    near, own = one @ other.T / temperature, torch.arange(len(one), device=one.device)
+    return (F.cross_entropy(near, own) + F.cross_entropy(near.T, own)) / 2
+
+
+def sprite_loss(
+    vectors: Float[Tensor, "N D"], heads: nn.Linear, sprites: Int64[Tensor, " N"], temperature: float
+) -> Float[Tensor, ""]:
+    """Return the classification loss of vectors by their cosine with a vector of each class."""
+    named = vectors @ F.normalize(heads.weight, dim=-1).T / temperature
+    return F.cross_entropy(named, sprites, label_smoothing=0.1)
 
 
 class Training:

@@ -154,7 +154,8 @@ def thumbnails(images: Tensor) -> Tensor:
 
 def recall_at_1(queries: Tensor, gallery: Tensor) -> float:
     """Return the share of rows of `queries` whose nearest row of `gallery` has the same index."""
-    return float(((queries @ gallery.T).argmax(1) == torch.arange(len(queries))).float().mean())
+    nearest = (queries @ gallery.T).argmax(1)
+    return float((nearest == torch.arange(len(queries), device=nearest.device)).float().mean())
 
 
 class Training:

@@ -48,8 +48,12 @@ class ScenePicture:
 def scene_picture(seed: Sequence[int], scenes: ScenesConfig = SCENES) -> ScenePicture:
     """Compose the scene of `seed` and shrink it."""
     scene = compose(seed, scenes)
-    shrunk = cv2.resize(scene.image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-    return ScenePicture(scene, shrunk.astype(np.uint8))
+    return ScenePicture(scene, shrink(scene.image))
+
+
+def shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Shrink a composed image to [64, 64, 3]."""
+    return np.asarray(cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def pixels(images: Sequence[NDArray[np.uint8]]) -> Tensor:

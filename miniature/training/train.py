@@ -41,7 +41,9 @@ from miniature.training.muon import Muon
 from miniature.world.sprites import LIST
 
 log = logging.getLogger("miniature.training.train")
-NETWORKS = ("sam", "grounding_dino", "blip2", "latent", "image_encoder", "base", "judge", "embedder")
+NETWORKS = ("sam", "grounding_dino", "blip2", "latent", "image_encoder", "base", "judge", "embedder", "shape_embedder")
+CUDA_NETWORKS = frozenset({"embedder", "shape_embedder"})
+"""Networks whose losses run on a GPU."""
 
 
 class RecipeMismatch(Exception):
@@ -133,9 +135,16 @@ class Intervals:
 
 
 def train(
-    recipe: Recipe, seed: int, out: Path, workers: int = 0, intervals: Intervals = Intervals()
+    recipe: Recipe,
+    seed: int,
+    out: Path,
+    workers: int = 0,
+    intervals: Intervals = Intervals(),
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Run the rest of the recipe, from the checkpoint in `out` if there is one, and return the last validation.
+
+    A checkpoint can be resumed on another device.
 
     Raises:
         RecipeMismatch: the checkpoint belongs to other phases, another seed or other sprites.
@@ -150,6 +159,8 @@ def train(
         tasks[0][1].net.load_state_dict(saved["net"])
     figures: dict[str, float] = {}
     for index, (phase, task) in enumerate(tasks[first:], start=first):
+        task.net.to(device)
+        task.heads.to(device)
         run = _PhaseRun(phase, task, (seed, index), out, recipe_id)
         if saved and index == first:
             run.restore(saved)
@@ -334,7 +345,7 @@ def _recipe_id(seed: int, phases: Sequence[Phase]) -> str:
 def _load(path: Path, recipe_id: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if state.get("made_by") != recipe_id:
         raise RecipeMismatch(
             f"{path} was written with another recipe, seed or list of sprites. Remove {path.parent} to start again"
@@ -351,7 +362,10 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="training.KEY=VALUE")
     parser.add_argument("--workers", type=int, default=0, help="processes that compose scenes (default: none)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch; affects the weights (default: 1)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device of the network (default: cpu)")
     options = parser.parse_args()
+    if options.device == "cuda" and options.network not in CUDA_NETWORKS:
+        parser.error(f"--device cuda: {options.network} trains on the CPU; on a GPU train {sorted(CUDA_NETWORKS)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(options.threads)
     module = import_module(f"miniature.training.{options.network}")
@@ -360,7 +374,7 @@ def main() -> None:
     out = options.out or Path("out/weights") / options.network
     with exit_on_bad_input(parser, RecipeMismatch):
         recipe = load(module.Settings, config, options.overrides).training
-        figures = train(module.Training(recipe), recipe.seed, out, options.workers)
+        figures = train(module.Training(recipe), recipe.seed, out, options.workers, device=options.device)
     log.info("done in %.0f s: %s", time.monotonic() - start, figures)
 
 

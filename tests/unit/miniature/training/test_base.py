@@ -13,7 +13,7 @@ from torch import nn
 from infra.config import load
 from miniature.networks import latent as latent_network
 from miniature.networks.judge import CROP_PX, load_embedder, load_judge
-from miniature.training import base, embedder, image_encoder, judge, latent, pictures
+from miniature.training import base, embedder, image_encoder, judge, latent, pictures, shape_embedder
 from miniature.training.average import Average
 from miniature.training.train import NETWORKS, Phase, train
 from miniature.world.scenes import compose
@@ -32,7 +32,14 @@ def commonest(**settings: Any) -> base.CommonestConfig:
 
 
 HELD_OUT = {sprite.name for sprite in sprites() if sprite.held_out}
-RECIPES = {"latent": latent, "image_encoder": image_encoder, "base": base, "judge": judge, "embedder": embedder}
+RECIPES = {
+    "latent": latent,
+    "image_encoder": image_encoder,
+    "base": base,
+    "judge": judge,
+    "embedder": embedder,
+    "shape_embedder": shape_embedder,
+}
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
