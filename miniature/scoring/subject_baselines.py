@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
 from miniature.networks.judge import Embedder
@@ -28,13 +28,18 @@ ORACLE = "class word, by an oracle"
 def draw_outline(case: Case) -> UInt8[np.ndarray, "64 64 3"]:
     """Draw the subjects' outlines, white on black."""
     black = np.zeros_like(case.picture.scene.image)
-    return _paint_layers(black, [_in_outline(subject, (255, 255, 255)) for subject in case.subjects])
+    return _paint_layers(black, [_in_colour(subject.place, (255, 255, 255)) for subject in case.subjects])
 
 
 def draw_mean_colour(case: Case) -> UInt8[np.ndarray, "64 64 3"]:
     """Draw the scene with each subject's outline in the mean colour of its reference."""
-    colours = [subject.image[subject.mask].mean(axis=0) for subject in case.subjects]
-    layers = [_in_outline(subject, colour) for subject, colour in zip(case.subjects, colours, strict=True)]
+    layers = [_in_colour(subject.place, _mean_colour(subject)) for subject in case.subjects]
+    return _paint_layers(case.picture.scene.image, layers)
+
+
+def draw_filled_box(case: Case) -> UInt8[np.ndarray, "64 64 3"]:
+    """Draw the scene with each subject's whole box in the mean colour of its reference."""
+    layers = [_in_colour(_box_region(subject), _mean_colour(subject)) for subject in case.subjects]
     return _paint_layers(case.picture.scene.image, layers)
 
 
@@ -47,6 +52,7 @@ def paste_reference(case: Case) -> UInt8[np.ndarray, "64 64 3"]:
 BASELINES: Mapping[str, Callable[[Case], NDArray[np.uint8]]] = {
     "outline": draw_outline,
     "outline, mean colour": draw_mean_colour,
+    "box, mean colour": draw_filled_box,
     "reference, pasted": paste_reference,
 }
 
@@ -79,9 +85,24 @@ def _paint_layers(ground: UInt8[np.ndarray, "h w 3"], layers: Sequence[Layer]) -
     return np.asarray(shrunk.round(), np.uint8)
 
 
-def _in_outline(subject: TargetSubject, colour: Sequence[float]) -> Layer:
-    """Return the requested outline in one colour."""
-    return Layer(subject.place[..., None] * np.array([*colour, 255], np.float32), 0, 0)
+def _mean_colour(subject: TargetSubject) -> Float[np.ndarray, "3"]:
+    """Return the mean colour of the reference."""
+    colour: NDArray[np.float64] = subject.image[subject.mask].mean(axis=0)
+    return colour
+
+
+def _box_region(subject: TargetSubject) -> Bool[np.ndarray, "_h _w"]:
+    """Return the pixels of the requested box."""
+    region = np.zeros_like(subject.place)
+    height, width = region.shape
+    x0, y0, x1, y1 = subject.box
+    region[round(y0 * height) : round(y1 * height), round(x0 * width) : round(x1 * width)] = True
+    return region
+
+
+def _in_colour(region: Bool[np.ndarray, "_h _w"], colour: Sequence[float] | Float[np.ndarray, "3"]) -> Layer:
+    """Return a region of the scene in one colour."""
+    return Layer(region[..., None] * np.array([*colour, 255], np.float32), 0, 0)
 
 
 def _in_box(subject: TargetSubject, side: int) -> Layer:

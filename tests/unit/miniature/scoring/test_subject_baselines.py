@@ -9,6 +9,7 @@ from miniature.scoring.score_options import SubjectSet
 from miniature.scoring.subject_baselines import (
     BASELINES,
     class_word_hits,
+    draw_filled_box,
     draw_mean_colour,
     draw_outline,
     paste_reference,
@@ -39,6 +40,16 @@ def test_a_pasted_reference_lies_within_its_box() -> None:
     colour = one.image[one.mask].mean(axis=0)
     (ys, xs) = (round((low + high) / 2) for low, high in ((box.y0, box.y1), (box.x0, box.x1)))
     assert np.abs(paste_reference(case)[ys - 8 : ys + 8, xs - 8 : xs + 8].mean((0, 1)) - colour).max() < 60
+
+
+def test_a_filled_box_is_in_the_mean_colour_and_hides_the_outline() -> None:
+    (case, *_) = cases(1)
+    (one,), box = case.subjects, case.picture.box(0)
+    apart = np.abs(draw_filled_box(case) - one.image[one.mask].mean(axis=0)).max(axis=2)
+    inside = np.s_[round(box.y0) + 1 : round(box.y1) - 1, round(box.x0) + 1 : round(box.x1) - 1]
+    assert apart[inside].max() <= 1
+    kept = np.abs(draw_filled_box(case).astype(int) - case.picture.image).max(axis=2) <= 1
+    assert kept.sum() >= 64 * 64 - (box.x1 - box.x0 + 2) * (box.y1 - box.y0 + 2)
 
 
 def test_the_oracle_finds_one_thing_of_each_class() -> None:
