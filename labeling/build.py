@@ -11,12 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from infra.storage import refuse_unwritable, storage_path
+from labeling.backends.load import backend_modules
 from labeling.cleaning.duplicates import NO_DUPLICATES, Duplicates, find_duplicates
 from labeling.cleaning.embedding import embed_step
 from labeling.cleaning.second_detector import confirm_step
@@ -30,6 +32,7 @@ from labeling.download.work_files import former_stamps
 from labeling.errors import ShardStale, StageFailed
 from labeling.execution.gpus import gpu_share
 from labeling.execution.network_job import NetworkJob
+from labeling.execution.processes import StageProcesses
 from labeling.execution.progress import ProgressCounter, show_progress
 from labeling.execution.record import RunRecord, record_run
 from labeling.execution.report import ShardReport
@@ -99,7 +102,8 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
     config = with_absolute_paths(config)
     refuse_unwritable(storage_path(config.root), "labeling.root")
     steps = steps_of(config) if steps is None else steps
-    refuse_missing_gpus(config, [*steps, *filter(None, (confirm_step(config, steps), embed_step(config)))])
+    all_steps = [*steps, *filter(None, (confirm_step(config, steps), embed_step(config)))]
+    refuse_missing_gpus(config, all_steps)
     index = ShardStore(config.root).index
     index.load()
     shards = runner.submit("plan", plan_urls, config).result()
@@ -109,9 +113,11 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
     corrections = read_corrections(ShardStore(config.root))
     refuse_unknown_images(ShardStore(config.root), corrections)
     stop = threading.Event()
-    with record_run(config, steps, len(shards)) as record:
+    modules = backend_modules(step.stage.config for step in all_steps)
+    processes = StageProcesses(modules, keep=config.keep_networks)
+    with record_run(config, steps, len(shards)) as record, closing(processes):
         try:
-            _make_parts(config, runner, steps, shards, corrections, record, stop)
+            _make_parts(config, runner, steps, shards, corrections, record, stop, processes)
         except BaseException:  # an interrupt too
             stop.set()  # for tasks that run in parallel
             raise
@@ -136,6 +142,7 @@ def _make_parts(
     corrections: Corrections,
     record: RunRecord,
     stop: threading.Event,
+    processes: StageProcesses,
 ) -> None:
     confirm, embed = confirm_step(config, steps), embed_step(config)
     parts = [shards[i : i + config.shards_per_part] for i in range(0, len(shards), config.shards_per_part)]
@@ -147,15 +154,15 @@ def _make_parts(
             download = runner.submit(f"download, part {n + 1}", download_part, config, parts[n], stop)
         for step in steps:
             name = f"{step.stage.name}, part {n}"
-            future = runner.submit(name, label_part, config, step, part, record.name, stop)
+            future = runner.submit(name, label_part, config, step, part, record.name, stop, processes)
             record.add(step.stage.name, future.result())
         corrected = {shard: corrections[shard] for shard in part if shard in corrections}
         if corrected:
             name = f"corrections, part {n}"
-            runner.submit(name, mask_corrections, config, steps, corrected, record.name, stop).result()
+            runner.submit(name, mask_corrections, config, steps, corrected, record.name, stop, processes).result()
         if confirm:
             name = f"{confirm.stage.name}, part {n}"
-            future = runner.submit(name, label_part, config, confirm, part, record.name, stop)
+            future = runner.submit(name, label_part, config, confirm, part, record.name, stop, processes)
             record.add(confirm.stage.name, future.result())
         duplicates = NO_DUPLICATES
         if config.clean.finds_duplicates:
@@ -163,7 +170,7 @@ def _make_parts(
             so_far = shards[: n * config.shards_per_part]
             if embed:
                 name = f"{embed.stage.name}, part {n}"
-                future = runner.submit(name, label_part, config, embed, part, record.name, stop)
+                future = runner.submit(name, label_part, config, embed, part, record.name, stop, processes)
                 record.add(embed.stage.name, future.result())
                 name = f"{SIMILAR}, part {n}"
                 future = runner.submit(name, find_similar_images, config, layers, so_far, part, stop)
@@ -211,9 +218,23 @@ def download_part(
 
 
 def label_part(
-    config: LabelingConfig, step: Step, shards: Sequence[str], run: str, stop: threading.Event | None = None
+    config: LabelingConfig,
+    step: Step,
+    shards: Sequence[str],
+    run: str,
+    stop: threading.Event | None = None,
+    processes: StageProcesses | None = None,
 ) -> list[ShardReport]:
-    """Make the files of one stage for these shards."""
+    """Make the files of one stage for these shards.
+
+    Args:
+        config: settings of the build.
+        step: stage.
+        shards: names of the shards.
+        run: name of the run.
+        stop: event by which another thread ends the work.
+        processes: processes of the run; None to end those of the stage with it. Workers on Ray have their own.
+    """
     workers: Workers = getattr(config.workers, step.stage.name)
     job = NetworkJob(
         step=step,
@@ -222,6 +243,7 @@ def label_part(
         run=run,
         torch_threads=torch_threads(workers, config.executor),
         replace=_may_replace(config),
+        processes=processes if config.executor is Executor.HERE else None,
     )
     return _run(config, job, step.stage.name, step.reads[-1], shards, workers, stop)
 
@@ -232,6 +254,7 @@ def mask_corrections(
     corrections: Corrections,
     run: str,
     stop: threading.Event | None = None,
+    processes: StageProcesses | None = None,
 ) -> list[ShardReport]:
     """Make the masks of boxes that people drew in these shards."""
     workers = config.workers.entities
@@ -243,6 +266,7 @@ def mask_corrections(
         torch_threads=torch_threads(workers, config.executor),
         replace=True,
         corrections=corrections,
+        processes=processes if config.executor is Executor.HERE else None,
     )
     return _run(config, job, MASKS, Layer.ENTITIES, tuple(corrections), workers, stop)
 

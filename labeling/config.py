@@ -607,6 +607,9 @@ class LabelingConfig(Config):
     """Shards per part of the list. A part is labelled while the next one downloads."""
     executor: Executor = Executor.HERE
     """System that runs the worker processes."""
+    keep_networks: bool = True
+    """Whether worker processes on this machine keep their networks from one part of the list to the next: all networks
+    are then in memory at once. On Ray each part loads them again."""
     stale: Stale = Stale.REFUSE
     """Treatment of files that other settings made."""
     download: DownloadConfig = DownloadConfig()

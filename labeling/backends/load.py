@@ -4,8 +4,10 @@ Each function imports its backend only when called, in the worker that runs the 
 and hundreds of megabytes to import, and the process that plans a build needs neither.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from infra.config import Config
 from labeling.config import (
     CaptionConfig,
     CaptionerBackend,
@@ -23,6 +25,45 @@ if TYPE_CHECKING:
 
     from labeling.backends.grounding_dino.detect import PreparedImage
     from labeling.backends.sam.predict import SamImage
+
+_CAPTIONERS = {
+    CaptionerBackend.BLIP2: "labeling.backends.blip2",
+    CaptionerBackend.CHAT_API: "labeling.backends.chat_api",
+    CaptionerBackend.FLORENCE2: "labeling.backends.florence2.caption",
+}
+_DETECTORS = {
+    DetectorBackend.GROUNDINGDINO: "labeling.backends.grounding_dino.package",
+    DetectorBackend.GROUNDING_DINO_HF: "labeling.backends.grounding_dino.huggingface",
+    DetectorBackend.MM_GROUNDING_DINO: "labeling.backends.grounding_dino.huggingface",
+    DetectorBackend.FLORENCE2: "labeling.backends.florence2.detect",
+}
+_SEGMENTERS = {
+    SegmenterBackend.SEGMENT_ANYTHING: "labeling.backends.sam.package",
+    SegmenterBackend.SAM_HF: "labeling.backends.sam.huggingface",
+    SegmenterBackend.SAM2: "labeling.backends.sam.sam2",
+}
+
+
+def backend_module(config: Config) -> str | None:
+    """Return the module that the network of these settings is imported from; None for settings without a network."""
+    match config:
+        case CaptionConfig():
+            return _CAPTIONERS[config.backend]
+        case NounConfig():
+            return "labeling.backends.spacy_tagger"
+        case DetectConfig():
+            return _DETECTORS[config.backend]
+        case EmbedConfig():
+            return "labeling.backends.image_embedder"
+        case SegmentConfig():
+            return _SEGMENTERS[config.backend]
+    return None
+
+
+def backend_modules(configs: Iterable[Config]) -> list[str]:
+    """Return the modules of `backend_module` for the networks of several stages, each once."""
+    modules = [module for config in configs if (module := backend_module(config))]
+    return list(dict.fromkeys(modules))
 
 
 def load_captioner(config: CaptionConfig) -> "Captioner[Any]":

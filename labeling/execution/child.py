@@ -1,16 +1,12 @@
-"""Program of a worker process: `python -m labeling.execution.child FD PARENT`.
+"""Work of a worker process, which `labeling.execution.fork_server` starts.
 
-FD is the file descriptor of the pipe to the supervisor, PARENT the supervisor's process id. The process receives
-batches of rows, prepares them ahead in threads, and sends back one outcome per row. It finds a row that raises by
-bisection. A row that crashes or hangs the process is found by the supervisor.
+The process receives batches of rows, prepares them ahead in threads, and sends back one outcome per row. It finds a row
+that raises by bisection. A row that crashes or hangs the process is found by the supervisor.
 """
 
-import contextlib
-import ctypes
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -20,7 +16,6 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
-from infra.logs import setup_logs
 from labeling.errors import LabelingError, StageContract
 from labeling.execution.messages import Assignment, BatchResult, KeyedRow, Ready, Reply, Request, WorkerError
 from labeling.sdd.schema import State, Verdict
@@ -30,7 +25,6 @@ from labeling.stages.base import AnyStage, Drop, Failure
 log = logging.getLogger(__name__)
 DEVICE_FAILED = 70
 """Exit code of a process whose device fails every call; only a new process can use the device again."""
-_PR_SET_PDEATHSIG = 1
 BatchQueue: TypeAlias = "queue.Queue[tuple[list[KeyedRow], list[Future[object]]]]"
 """Batches that were received: the rows, and the future of each prepared row."""
 
@@ -115,6 +109,8 @@ def serve(pipe: "Connection[Reply, Request]") -> None:
     """Load the network, then process batches until the supervisor closes the pipe."""
     assignment = pipe.recv()
     assert isinstance(assignment, Assignment), "the supervisor sends it first"
+    os.environ.clear()  # a fork has that of the server at its start
+    os.environ.update(assignment.environment)
     _limit_threads(assignment.torch_threads)
     try:
         assignment.stage.setup()
@@ -129,6 +125,9 @@ def serve(pipe: "Connection[Reply, Request]") -> None:
     threading.Thread(target=_receive, args=(pipe, runner, assignment.prepare_threads, batches), daemon=True).start()
     while True:
         rows, futures = batches.get()
+        if not rows:
+            _free_gpu_memory()
+            continue
         try:
             outcomes = runner.run(rows, [future.result() for future in futures])
         except StageContract as error:
@@ -172,6 +171,12 @@ def _is_on_gpu() -> bool:
     return torch is not None and bool(torch.cuda.is_initialized())
 
 
+def _free_gpu_memory() -> None:
+    """Return the memory that PyTorch keeps for later batches to the GPU, where other stages may need it."""
+    if _is_on_gpu():
+        sys.modules["torch"].cuda.empty_cache()
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
     return (
@@ -191,24 +196,9 @@ def _exit_if_device_failed(error: Exception) -> None:
 
 
 def _limit_threads(count: int) -> None:
-    """Limit the network's own threads. OpenMP and BLAS read these variables when they load, which is in `setup`."""
+    """Limit the network's own threads. PyTorch may be loaded already; other libraries read the variables in `setup`."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(count)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def _exit_with_parent(parent: int) -> None:
-    """Have Linux kill this process with its supervisor: native code that hangs may never read the closed pipe."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the supervisor ended before the call above
-        os._exit(0)
-
-
-if __name__ == "__main__":
-    _exit_with_parent(int(sys.argv[2]))
-    setup_logs()
-    from labeling.execution.child import serve as _serve  # logs under the module's name, not as __main__
-
-    with contextlib.suppress(EOFError, ConnectionError):  # the supervisor closed the pipe
-        _serve(Connection(int(sys.argv[1])))
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(count)

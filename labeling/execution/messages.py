@@ -1,6 +1,6 @@
 """Messages between a supervisor and its worker process, pickled over a pipe.
 
-supervisor -> worker   one `Assignment`, then batches: lists of rows
+supervisor -> worker   one `Assignment`, then batches: lists of rows; an empty one, without an answer, frees GPU memory
 worker -> supervisor   one `Ready`, then a `BatchResult` per batch in the order of the batches; or, before the process
                        exits, a `WorkerError`
 """
@@ -30,6 +30,8 @@ class Assignment:
     """Threads of the network itself."""
     batch_limit: int
     """Most rows in one call of the stage; an earlier process that ran out of memory may have lowered it."""
+    environment: dict[str, str]
+    """Environment variables of the process."""
 
 
 @dataclass(frozen=True, slots=True)

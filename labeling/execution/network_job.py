@@ -6,11 +6,14 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from infra.storage import sweep
+from labeling.backends.load import backend_modules
 from labeling.config import Device, Workers
 from labeling.errors import StageFailed
+from labeling.execution.forked import ForkServer
 from labeling.execution.journal import Journal, journal_path
 from labeling.execution.messages import KeyedRow
 from labeling.execution.process import StageProcess
+from labeling.execution.processes import StageProcesses
 from labeling.execution.report import ShardReport, failure_report
 from labeling.execution.supervisor import ShardPass
 from labeling.sdd.lock import shard_lock
@@ -36,6 +39,8 @@ class NetworkJob:
     """Whether files with another stamp are made again."""
     number: int = 0
     """Number among the jobs of the stage on this machine, from 0."""
+    processes: StageProcesses | None = None
+    """Processes of the run, which outlive the job; None for a process of its own."""
     process: StageProcess | None = field(default=None, init=False)
     """Worker process; None until the first shard needs it."""
     broken: str | None = field(default=None, init=False)
@@ -76,9 +81,12 @@ class NetworkJob:
         return replace(self, number=number)
 
     def close(self) -> None:
-        """End the worker process."""
-        if self.process is not None:
+        """Give the worker process back to the run, or end it."""
+        if self.process is not None and self.processes is not None:
+            self.processes.give_back(self.process)
+        elif self.process is not None:
             self.process.close()
+            self.process.server.close()
 
     def stop(self) -> None:
         """Make no more files; called from another thread. The rows in flight do not become suspects."""
@@ -141,7 +149,10 @@ class NetworkJob:
 
     def _process(self) -> StageProcess:
         if self.process is None:
-            self.process = StageProcess(
-                self.step.stage, self.workers, self.torch_threads, self.workers.batch_size, self.number
-            )
+            stage, workers = self.step.stage, self.workers
+            if self.processes is not None:
+                self.process = self.processes.take(stage, workers, self.torch_threads, self.number)
+            else:
+                server = ForkServer(backend_modules([stage.config]))
+                self.process = StageProcess(stage, workers, self.torch_threads, workers.batch_size, self.number, server)
         return self.process

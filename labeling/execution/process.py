@@ -3,16 +3,15 @@
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 
 from labeling.config import Workers
 from labeling.errors import StageFailed
+from labeling.execution.forked import ForkedProcess, ForkServer, import_path
 from labeling.execution.messages import Assignment, KeyedRow, Ready, Reply, Request, WorkerError
 from labeling.stages.base import AnyStage
 from labeling.stages.worker import WORKER_NUMBER
@@ -36,7 +35,7 @@ class ProcessDied(Exception):
 class _Watchdog(threading.Timer):
     """Kills a process at a deadline, unless it is cancelled before."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", deadline_s: float) -> None:
+    def __init__(self, process: ForkedProcess, deadline_s: float) -> None:
         super().__init__(deadline_s, self._kill)
         self.daemon, self.expired = True, False
         self._process = process
@@ -59,6 +58,8 @@ class StageProcess:
     """Most rows per batch; lowered when the process runs out of memory."""
     number: int = 0
     """Number among the processes of the stage on this machine, from 0; it selects the GPU."""
+    server: ForkServer = field(default_factory=ForkServer)
+    """Server that starts the processes; its owner closes it."""
     closed: bool = False
     """Whether no process will be started any more."""
     starts: int = field(default=0, init=False)
@@ -67,7 +68,7 @@ class StageProcess:
     """CPU-seconds that they took for it."""
     on_gpu: bool = field(default=False, init=False)
     """Whether the network of the last one is on a GPU."""
-    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+    _process: ForkedProcess | None = field(default=None, init=False)
     _pipe: "Connection[Request, Reply] | None" = field(default=None, init=False)
 
     @property
@@ -133,6 +134,12 @@ class StageProcess:
         finally:
             watchdog.cancel()
 
+    def release_memory(self) -> None:
+        """Have the process free the GPU memory that it does not need while it is idle."""
+        if self._process is not None and self.on_gpu:
+            with suppress(ProcessDied):  # `start` starts another
+                self.send([])
+
     def discard(self) -> None:
         """Kill the process with the batches it was sent; `start` starts a new one."""
         if self._process is not None:
@@ -156,20 +163,14 @@ class StageProcess:
             raise StageFailed(f"{self.stage.name}: stopped")
         ours, theirs = Pipe()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "labeling.execution.child", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                env=os.environ
-                | {
-                    "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
-                    WORKER_NUMBER: str(self.number),
-                },
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # an interrupt at the terminal reaches the supervisor, which ends the process
-            )
-        self._pipe = ours
+            try:
+                process = self.server.start_process(theirs, self.workers.start_deadline_s)
+            except (TimeoutError, ConnectionError) as error:
+                ours.close()
+                raise ProcessDied(str(error)) from error
+        self._process, self._pipe = process, ours
         if self.closed:  # `stop` was called since the check above
-            self._process.kill()
+            process.kill()
         self._send_assignment()
         message = self.receive(self.workers.start_deadline_s)
         if isinstance(message, WorkerError):
@@ -179,12 +180,14 @@ class StageProcess:
             raise ProcessDied(message.error)
         assert isinstance(message, Ready)
         self.starts += 1
-        self.start_cpu_s += message.cpu_s
+        self.start_cpu_s += message.cpu_s + process.server_cpu_s
         self.on_gpu = message.on_gpu
 
     def _send_assignment(self) -> None:
         assert self._pipe is not None
-        assignment = Assignment(self.stage, self.workers.prepare_threads, self.torch_threads, self.batch_limit)
+        environment = os.environ | {"PYTHONPATH": import_path(), WORKER_NUMBER: str(self.number)}
+        threads = self.workers.prepare_threads, self.torch_threads
+        assignment = Assignment(self.stage, *threads, self.batch_limit, environment)
         try:
             self._pipe.send(assignment)
         except OSError:

@@ -8,19 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from flows.experiment import DemoExperiment
 from flows.status import print_status
+from infra.config import load
+from labeling.backends.load import backend_modules
 from labeling.build import LocalTaskRunner, build
 from labeling.config import Executor, Workers
 from labeling.execution.network_job import NetworkJob
+from labeling.execution.process import StageProcess
+from labeling.execution.processes import StageProcesses
 from labeling.execution.run import _run_on_ray, run_job
 from labeling.sdd.file_index import index_of
-from labeling.steps import chain_stages
+from labeling.steps import chain_stages, steps_of
 from tests.benchmarks.many_shards import finished_dataset
 from tests.benchmarks.pairs import cpu_seconds_of, in_turns, wall_seconds_of
 from tests.factories import downloaded, image
 from tests.faulty_stage import FaultyConfig, FaultyStage
 
 pytestmark = pytest.mark.bench
+WORKERS = Workers()
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -65,3 +71,38 @@ def test_status_and_a_finished_run_cost_little_a_shard(tmp_path, shards):
         before, after, _ = in_turns(without, known, pairs=5 if shards < 5000 else 1)
         print(f"\n{name}, {shards} shards, CPU ms a shard: without the index {before:.3f}, with it {after:.3f}")
         assert after.median <= most
+
+
+PARTS = 2
+"""Parts of the list, in each of which every stage runs."""
+
+
+def test_networks_start_once_a_run():
+    """Baseline: an interpreter for each stage and part, which imports what its network needs. Networks of the demo."""
+    steps = steps_of(load(DemoExperiment, "demo").labeling)
+
+    def start(processes: StageProcesses) -> None:
+        for step in steps:
+            process = processes.take(step.stage, WORKERS, torch_threads=1, number=0)
+            process.start()
+            processes.give_back(process)
+
+    def start_apart() -> None:
+        for _ in range(PARTS):
+            for step in steps:
+                process = StageProcess(step.stage, WORKERS, torch_threads=1, batch_limit=1)
+                process.start()
+                process.close()
+                process.server.close()
+
+    def start_together() -> None:
+        processes = StageProcesses(backend_modules([step.stage.config for step in steps]))
+        for _ in range(PARTS):
+            start(processes)
+        processes.close()
+
+    before, after, ratio = in_turns(partial(cpu_seconds_of, start_apart), partial(cpu_seconds_of, start_together))
+    print(
+        f"\nstarts of 4 networks in {PARTS} parts, CPU s: apart {before:.1f}, together {after:.1f}, ratio {ratio:.1f}"
+    )
+    assert ratio.median >= 2

@@ -141,7 +141,7 @@ def kill_a_worker(pid: int, rng: random.Random) -> int:
     A download is `labeling.download` and the processes that it spawns (img2dataset's pool), without their resource
     tracker, which works on nothing. Not Ray's own processes: with them its only node would end.
     """
-    marks = ("labeling.execution.child", "labeling.download", "spawn_main", "ray::MapWorker", "ray::ray_download")
+    marks = ("execution.fork_server", "labeling.download", "spawn_main", "ray::MapWorker", "ray::ray_download")
     candidates = [p for p in psutil.process_iter(["pid", "ppid", "cmdline", "environ"]) if _is_ours(p, pid, marks)]
     if not candidates:
         return 0
