@@ -13,14 +13,15 @@ from labeling.backends.sam.predict import SamImage
 from labeling.stages.networks import Segmenter
 from miniature.networks.judge import Embedder, Judge, load_embedder, load_judge
 from miniature.scoring.base_score import judge_pictures
-from miniature.scoring.box_fidelity import box_ious, load_sam
 from miniature.scoring.cases import Case
+from miniature.scoring.place_fidelity import load_sam, place_fidelity
 from miniature.scoring.score_options import SubjectSet
 from miniature.scoring.subject_score import recall_hits, subject_embeddings
 from miniature.training.embedder import crop
 from miniature.training.pictures import pixels
 
-SIMILARITY, RECALL, CLASS_WORD, BACKGROUND, BOX = "similarity", "R@1", "class word", "background", "box IoU"
+SIMILARITY, RECALL, CLASS_WORD, BACKGROUND = "similarity", "R@1", "class word", "background"
+BOX, OUTLINE = "box IoU", "outline IoU"
 CaseScores = Mapping[str, Sequence[Sequence[float]]]
 """Values of each case by criterion: one for each subject, of the background one; 0 or 1 for a miss or a hit."""
 
@@ -54,7 +55,7 @@ def case_scores(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Se
     - similarity: cosine of the embeddings of the picture's content at the subject's place and of the subject.
     - R@1: whether that content is more similar to the subject than to all others.
     - class word, background: whether the judge sees the subject's class and the requested background.
-    - box IoU: `box_fidelity`.
+    - box IoU, outline IoU: `place_fidelity`.
 
     Args:
         judges: networks.
@@ -62,12 +63,14 @@ def case_scores(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Se
         asked: cases.
     """
     hits = judge_pictures(judges.judge, pictures, [case.picture for case in asked])
+    places = place_fidelity(judges.segmenter, pictures, asked)
     return {
         SIMILARITY: _similarities(judges, pictures, asked),
         RECALL: recall_hits(judges.embedder, judges.looks, pictures, asked),
         CLASS_WORD: hits[CLASS_WORD],
         BACKGROUND: hits[BACKGROUND],
-        BOX: box_ious(judges.segmenter, pictures, asked),
+        BOX: places.box,
+        OUTLINE: places.outline,
     }
 
 

@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from miniature.scoring.case_scores import BOX, SIMILARITY, CaseScores, Judges, case_scores
+from miniature.scoring.case_scores import BOX, OUTLINE, SIMILARITY, CaseScores, Judges, case_scores
 from miniature.scoring.cases import Case, cases
 from miniature.scoring.figures import Figure, Table, mean_by_image, share_of_hits
 from miniature.scoring.score_options import PlaceHint, SubjectSet
@@ -20,7 +20,7 @@ from miniature.scoring.subject_score import generate
 from model.sampling.config import SamplingConfig
 from model.subject_diffusion import SubjectDiffusion
 
-MEANS = frozenset({SIMILARITY, BOX})
+MEANS = frozenset({SIMILARITY, BOX, OUTLINE})
 """Criteria whose figure is a mean; the others are shares of hits."""
 TABLE = Table({"pictures": 9, "subjects": 1, "given": 10}, name_width=10)
 """Table of the figures; `pictures` are generated, or the scenes themselves (`real`)."""

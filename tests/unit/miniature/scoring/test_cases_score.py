@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from miniature.networks import base
-from miniature.scoring.case_scores import BACKGROUND, BOX, CLASS_WORD, RECALL, SIMILARITY, load_judges
+from miniature.scoring.case_scores import BACKGROUND, BOX, CLASS_WORD, OUTLINE, RECALL, SIMILARITY, load_judges
 from miniature.scoring.cases_score import TABLE, score
 from miniature.scoring.score_options import SAMPLING, PlaceHint, SubjectSet
 from model.subject_diffusion import SubjectDiffusion
@@ -16,9 +16,9 @@ def test_all_criteria_are_scored_and_the_scenes_are_an_upper_bound():
     net = SubjectDiffusion.from_pretrained(WEIGHTS / "subject_diffusion").eval().requires_grad_(False)
     found = list(score(net, load_judges(WEIGHTS), SubjectSet.HELD_OUT, PlaceHint.BOX, QUICK, count=3))
     figures = {(one.of["pictures"], one.of["subjects"], one.name): one for one in found}
-    names = (SIMILARITY, RECALL, CLASS_WORD, BACKGROUND, BOX)
+    names = (SIMILARITY, RECALL, CLASS_WORD, BACKGROUND, BOX, OUTLINE)
     assert list(figures) == [(made, n, name) for n in ("1", "2") for made in ("generated", "real") for name in names]
-    for name in (SIMILARITY, BOX):
+    for name in (SIMILARITY, BOX, OUTLINE):
         assert figures["real", "1", name].value > figures["generated", "1", name].value, "one step draws no subject"
     assert [figures["real", n, SIMILARITY].count for n in ("1", "2")] == [3, 6]
     assert [figures["real", n, BACKGROUND].count for n in ("1", "2")] == [3, 3]
