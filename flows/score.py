@@ -131,9 +131,10 @@ def subjects(
 @app.command()
 def cases(
     model: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
-    weights: Annotated[Path, typer.Option(help="Folder of the networks that score: judge, embedder and sam.")] = Path(
-        "miniature/weights"
-    ),
+    weights: Annotated[
+        Path,
+        typer.Option(help="Folder of judge, embedder, sam, and shape_embedder if it is there."),
+    ] = Path("miniature/weights"),
     asked: SubjectsOption = SubjectSet.HELD_OUT,
     given: Annotated[PlaceHint, typer.Option(help="Information about a subject's place that the model gets.")] = (
         PlaceHint.BOX
@@ -142,7 +143,7 @@ def cases(
     threads: ThreadsOption = 1,
     out: OutOption = None,
 ) -> None:
-    """Score a model by all criteria of the ablations: similarity, R@1, class word, background and box.
+    """Score a model by all criteria of the ablations: similarity, R@1, class word, background, box and outline.
 
     On the subjects of `score subjects`, one and two in a picture, given boxes as from a user.
     """

@@ -20,10 +20,19 @@ from miniature.scoring.subject_score import recall_hits, subject_embeddings
 from miniature.training.embedder import crop
 from miniature.training.pictures import pixels
 
-SIMILARITY, RECALL, CLASS_WORD, BACKGROUND = "similarity", "R@1", "class word", "background"
-BOX, OUTLINE = "box IoU", "outline IoU"
+SIMILARITY, RECALL, RECALL_BY_SHAPE = "similarity", "R@1", "R@1 by shape"
+CLASS_WORD, BACKGROUND, BOX, OUTLINE = "class word", "background", "box IoU", "outline IoU"
 CaseScores = Mapping[str, Sequence[Sequence[float]]]
 """Values of each case by criterion: one for each subject, of the background one; 0 or 1 for a miss or a hit."""
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """An embedder, and the subjects among which it ranks."""
+
+    embedder: Embedder
+    looks: Mapping[str, Tensor]
+    """Mean embedding of each subject, by name."""
 
 
 @dataclass(frozen=True)
@@ -31,29 +40,42 @@ class Judges:
     """Networks that score pictures, none of which takes part in generating them."""
 
     judge: Judge
-    embedder: Embedder
-    looks: Mapping[str, Tensor]
-    """Mean embedding of each subject that is ranked, by name."""
+    appearance: Recognizer
+    """Recognizes subjects by colours and shape."""
+    shape: Recognizer | None
+    """Recognizes subjects by shape, blind to colours; None without its weights."""
     segmenter: Segmenter[SamImage]
 
 
 def load_judges(weights: Path, asked: SubjectSet = SubjectSet.HELD_OUT) -> Judges:
-    """Load the networks from `judge`, `embedder` and `sam` of a folder, and embed the subjects of a set.
+    """Load the networks of a folder, and embed the subjects of a set.
+
+    The folder holds `judge`, `embedder`, `sam`, and may hold `shape_embedder`.
 
     Raises:
         OSError: the folder lacks judge or embedder.
         LabelingError: it lacks SAM.
     """
-    embedder = load_embedder(weights / "embedder")
-    looks = subject_embeddings(embedder, asked)
-    return Judges(load_judge(weights / "judge"), embedder, looks, load_sam(weights / "sam"))
+    shape = weights / "shape_embedder"
+    return Judges(
+        load_judge(weights / "judge"),
+        _load_recognizer(weights / "embedder", asked),
+        _load_recognizer(shape, asked) if shape.exists() else None,
+        load_sam(weights / "sam"),
+    )
+
+
+def _load_recognizer(folder: Path, asked: SubjectSet) -> Recognizer:
+    embedder = load_embedder(folder)
+    return Recognizer(embedder, subject_embeddings(embedder, asked))
 
 
 def case_scores(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Sequence[Case]) -> CaseScores:
     """Return the values of each case.
 
     - similarity: cosine of the embeddings of the picture's content at the subject's place and of the subject.
-    - R@1: whether that content is more similar to the subject than to all others.
+    - R@1: whether that content is more similar to the subject than to all others; by shape, if there is an embedder
+      that sees no colours.
     - class word, background: whether the judge sees the subject's class and the requested background.
     - box IoU, outline IoU: `place_fidelity`.
 
@@ -64,22 +86,27 @@ def case_scores(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Se
     """
     hits = judge_pictures(judges.judge, pictures, [case.picture for case in asked])
     places = place_fidelity(judges.segmenter, pictures, asked)
-    return {
-        SIMILARITY: _similarities(judges, pictures, asked),
-        RECALL: recall_hits(judges.embedder, judges.looks, pictures, asked),
+    scores: dict[str, Sequence[Sequence[float]]] = {
+        SIMILARITY: _similarities(judges.appearance, pictures, asked),
+        RECALL: recall_hits(judges.appearance.embedder, judges.appearance.looks, pictures, asked),
         CLASS_WORD: hits[CLASS_WORD],
         BACKGROUND: hits[BACKGROUND],
         BOX: places.box,
         OUTLINE: places.outline,
     }
+    if judges.shape is not None:
+        scores[RECALL_BY_SHAPE] = recall_hits(judges.shape.embedder, judges.shape.looks, pictures, asked)
+    return scores
 
 
 @torch.no_grad()
-def _similarities(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Sequence[Case]) -> list[list[float]]:
+def _similarities(
+    recognizer: Recognizer, pictures: Sequence[NDArray[np.uint8]], asked: Sequence[Case]
+) -> list[list[float]]:
     crops = [
         crop(picture, case.picture.box(index))
         for picture, case in zip(pictures, asked, strict=True)
         for index in range(len(case.subjects))
     ]
-    vectors = iter(judges.embedder(pixels(crops)))
-    return [[float(next(vectors) @ judges.looks[s.sprite.name]) for s in case.subjects] for case in asked]
+    vectors = iter(recognizer.embedder(pixels(crops)))
+    return [[float(next(vectors) @ recognizer.looks[s.sprite.name]) for s in case.subjects] for case in asked]

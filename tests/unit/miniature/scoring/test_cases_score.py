@@ -1,9 +1,24 @@
 """A model's score on the cases, by all criteria."""
 
+from itertools import islice
 from pathlib import Path
 
+import torch
+
 from miniature.networks import base
-from miniature.scoring.case_scores import BACKGROUND, BOX, CLASS_WORD, OUTLINE, RECALL, SIMILARITY, load_judges
+from miniature.networks.judge import Embedder, save_embedder
+from miniature.scoring.case_scores import (
+    BACKGROUND,
+    BOX,
+    CLASS_WORD,
+    OUTLINE,
+    RECALL,
+    RECALL_BY_SHAPE,
+    SIMILARITY,
+    case_scores,
+    load_judges,
+)
+from miniature.scoring.cases import cases
 from miniature.scoring.cases_score import TABLE, score
 from miniature.scoring.score_options import SAMPLING, PlaceHint, SubjectSet
 from model.subject_diffusion import SubjectDiffusion
@@ -24,3 +39,18 @@ def test_all_criteria_are_scored_and_the_scenes_are_an_upper_bound():
     assert [figures["real", n, BACKGROUND].count for n in ("1", "2")] == [3, 3]
     assert figures["real", "2", BACKGROUND].value == 1
     assert len({len(line) for line in TABLE.text(found).splitlines()[1:]}) == 1
+
+
+def test_an_embedder_without_colours_ranks_the_subjects_too(tmp_path: Path):
+    for name in ("judge", "embedder", "sam"):
+        (tmp_path / name).symlink_to(WEIGHTS / name)
+    asked = list(islice(cases(1), 4))
+    scenes = [case.picture.image for case in asked]
+    assert RECALL_BY_SHAPE not in case_scores(load_judges(tmp_path), scenes, asked)
+    (tmp_path / "shape_embedder").symlink_to(WEIGHTS / "embedder")
+    scores = case_scores(load_judges(tmp_path), scenes, asked)
+    assert scores[RECALL_BY_SHAPE] == scores[RECALL]
+    torch.manual_seed(0)
+    (tmp_path / "shape_embedder").unlink()
+    save_embedder(Embedder(), tmp_path / "shape_embedder")
+    assert case_scores(load_judges(tmp_path), scenes, asked)[RECALL_BY_SHAPE] != scores[RECALL]
