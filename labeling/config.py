@@ -609,7 +609,8 @@ class LabelingConfig(Config):
     """System that runs the worker processes."""
     keep_networks: bool = True
     """Whether worker processes on this machine keep their networks from one part of the list to the next: all networks
-    are then in memory at once. On Ray each part loads them again."""
+    are then in memory at once, on a GPU too. `false` needs memory for those of one stage only, and loads them for each
+    part. On Ray each part loads them again."""
     stale: Stale = Stale.REFUSE
     """Treatment of files that other settings made."""
     download: DownloadConfig = DownloadConfig()

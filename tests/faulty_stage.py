@@ -24,7 +24,7 @@ class FaultyConfig(Config):
     memory_rows: int = 10_000
     """Largest batch that fits into memory, in rows; a larger one raises MemoryError."""
     start: str = "well"
-    """Behaviour of `setup`: "well", "raises", "dies", or "waits for PATH" until that file exists."""
+    """Behaviour of `setup`: "well", "raises", "dies", "does not fit", or "waits for PATH" until that file exists."""
     results: str = "one each"
     """Results of a batch: "one each", or "too few", which breaks the contract of a stage."""
     device: str = "works"
@@ -48,6 +48,8 @@ class FaultyStage:
     def setup(self) -> None:
         if self.config.start == "raises":
             raise RuntimeError("no device")
+        if self.config.start == "does not fit":
+            raise MemoryError("a network too many")
         if self.config.start == "dies":
             os._exit(5)
         while self.config.start.startswith("waits") and not Path(self.config.start.split()[-1]).exists():

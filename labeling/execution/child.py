@@ -25,6 +25,7 @@ from labeling.stages.base import AnyStage, Drop, Failure
 log = logging.getLogger(__name__)
 DEVICE_FAILED = 70
 """Exit code of a process whose device fails every call; only a new process can use the device again."""
+_MEMORY_CURE = "labeling.keep_networks=false keeps one stage's networks in memory at a time"
 BatchQueue: TypeAlias = "queue.Queue[tuple[list[KeyedRow], list[Future[object]]]]"
 """Batches that were received: the rows, and the future of each prepared row."""
 
@@ -91,7 +92,8 @@ class StageRunner:
             half = (len(rows) + 1) // 2
             if _is_out_of_memory(error):
                 self.batch_limit = min(self.batch_limit, half)
-                log.warning("%s: out of memory with %d images; %d from now on", self.stage.name, len(rows), half)
+                words = "%s: out of memory with %d images; %d from now on. %s"
+                log.warning(words, self.stage.name, len(rows), half, _MEMORY_CURE)
         return self._bisect(rows[:half], prepared[:half]) + self._bisect(rows[half:], prepared[half:])
 
     def _call_stage(self, prepared: Sequence[object]) -> list[KeyedRow | Drop | Failure]:
@@ -116,7 +118,8 @@ def serve(pipe: "Connection[Reply, Request]") -> None:
         assignment.stage.setup()
     except Exception as error:
         log.exception("%s: the network did not load", assignment.stage.name)
-        pipe.send(WorkerError(f"{type(error).__name__}: {error}", is_final=isinstance(error, LabelingError)))
+        cure = f". {_MEMORY_CURE}" if _is_out_of_memory(error) else ""
+        pipe.send(WorkerError(f"{type(error).__name__}: {error}{cure}", is_final=isinstance(error, LabelingError)))
         return
     used = time.process_time()
     pipe.send(Ready(used, _is_on_gpu()))

@@ -225,7 +225,10 @@ def test_a_file_of_other_settings_is_refused_unless_it_may_be_replaced(tmp_path)
     assert not made(other).reused
 
 
-@pytest.mark.parametrize(("start", "says"), [("raises", "no device"), ("dies", "exit code 5")])
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [("raises", "no device"), ("dies", "exit code 5"), ("does not fit", "labeling.keep_networks=false keeps one")],
+)
 def test_a_network_that_does_not_load_ends_the_stage(tmp_path, start, says):
     job = faulty_job(tmp_path, ["good 1"], config=FaultyConfig(start=start))
     with pytest.raises(StageFailed, match=says):
