@@ -281,7 +281,8 @@ def find_similar_images(
     """Compare the embeddings of these shards with those of all shards `so_far`."""
     assert config.clean.near_duplicate_cosine is not None, "embeddings are not compared"
     job = SimilarImagesJob(config.root, tuple(layers), tuple(so_far), config.clean.near_duplicate_cosine)
-    return _run(config, job, SIMILAR, EMBEDDINGS, shards, config.workers.similar, stop)
+    nothing = f"no pairs among {_count_rows(ShardStore(config.root), EMBEDDINGS, so_far):,} images"
+    return _run(config, job, SIMILAR, EMBEDDINGS, shards, config.workers.similar, stop, nothing)
 
 
 def finish_part(
@@ -415,13 +416,15 @@ def _run(
     shards: Sequence[str],
     workers: Workers,
     stop: threading.Event | None,
+    nothing: str = "nothing to do",
 ) -> list[ShardReport]:
+    """Make the files of these shards, and log what was made; `nothing` where the files have no rows."""
     store = ShardStore(config.root)
     start = time.monotonic()
     counter = ProgressCounter(store, layer, shards, partial(job.expected_stamp, store))
     with show_progress(layer, _count_rows(store, parent, shards), counter.count):
         reports = run_job(job, shards, workers, config.executor, stop)
-    log.info("%s: %s in %.1f s", layer, _summary(reports), time.monotonic() - start)
+    log.info("%s: %s in %.1f s", layer, _summary(reports) or nothing, time.monotonic() - start)
     return _require_files(store, layer, reports)
 
 
@@ -440,6 +443,7 @@ def _count_rows(store: ShardStore, layer: str, shards: Sequence[str]) -> int:
 
 
 def _summary(reports: Sequence[ShardReport]) -> str:
+    """Return the counts of rows, reused shards and deaths; empty if all are 0."""
     counts: Counter[str] = Counter()
     for report in reports:
         counts.update(report.counts)
@@ -448,4 +452,4 @@ def _summary(reports: Sequence[ShardReport]) -> str:
     words = [f"{counts[state]:,} {state.value.replace('_', ' ')}" for state in State if counts[state]]
     words += [f"{reused} of {len(reports)} shards reused"] if reused else []
     words += [f"{deaths} processes replaced"] if deaths else []
-    return ", ".join(words) or "nothing to do"
+    return ", ".join(words)

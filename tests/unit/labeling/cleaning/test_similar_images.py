@@ -1,15 +1,17 @@
 """Embeddings find the earliest similar image, across shards and in any number of workers."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from labeling.build import find_similar_images
 from labeling.cleaning.duplicates import find_duplicates
 from labeling.cleaning.embedding import STORED
 from labeling.cleaning.similar_images import SimilarImagesJob
-from labeling.config import CleanConfig, Executor, RulesConfig, Workers
+from labeling.config import CleanConfig, Executor, LabelingConfig, RulesConfig, Workers
 from labeling.execution.run import run_job
 from labeling.finish import FinishJob
 from labeling.removal import remove
@@ -91,6 +93,15 @@ def test_a_dataset_that_grows_searches_only_for_its_new_shards(tmp_path: Path, s
     assert job(tmp_path, shards).expected_stamp(ShardStore(str(tmp_path)), shards[1]) is None
     write_embeddings(tmp_path, write_more)
     assert all(report.reused for report in run_job(job(tmp_path, shards), shards, Workers(), Executor.HERE))
+
+
+def test_a_search_without_a_pair_logs_how_many_images_it_compared(
+    tmp_path: Path, shards: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = LabelingConfig(root=str(tmp_path), clean=CleanConfig(near_duplicate_cosine=0.9999))
+    with caplog.at_level(logging.INFO, "labeling.build"):
+        find_similar_images(config, LAYERS, shards, shards)
+    assert any(message.startswith("similar: no pairs among 5 images in ") for message in caplog.messages)
 
 
 def test_similar_images_are_dropped_with_their_cosine(tmp_path: Path, shards: list[str]) -> None:
