@@ -22,6 +22,7 @@ from labeling.errors import ShardCorrupt
 from labeling.execution.record import DONE, read_runs
 from labeling.sdd.file_index import Contents
 from labeling.sdd.footer import Stamp
+from labeling.sdd.layers import FOLDERS, OPTIONAL
 from labeling.sdd.membership import foreign_file_message
 from labeling.sdd.query import FunnelRow
 from labeling.sdd.schema import Layer, State
@@ -32,6 +33,8 @@ VERDICT = ("state", "stage", "reason")
 """Columns of a verdict in ledger/."""
 COMPLETE = (Layer.URLS, Layer.IMAGES, Layer.LEDGER)
 """Layers with a row for each URL of the list."""
+_MADE_FIRST = tuple(Layer)[:-2]
+"""Layers from urls/ to entities/, in the order of a build."""
 _READERS = 16
 _CURE = "put it back from a copy, or move it away and run the build again"
 
@@ -75,7 +78,7 @@ class Audit:
 
     store: ShardStore
     files: Mapping[str, Mapping[str, ShardFile]]
-    """Files with a readable footer, by layer and shard."""
+    """Files with a readable footer, by layer or optional folder, and shard."""
     problems: tuple[str, ...]
     """Problems, one line each, with the file and the cure."""
 
@@ -103,16 +106,17 @@ def _audit(store: ShardStore) -> Audit:
     store.index.load()
     # Reverse order of a build, so that the inputs of a listed file exist when their layer is listed.
     names: dict[str, list[str]] = {
-        layer: store.names(layer) for layer in (Layer.SDD, Layer.LEDGER, *reversed(tuple(Layer)[:-2]))
+        layer: store.names(layer)
+        for layer in (*reversed(tuple(OPTIONAL)), Layer.SDD, Layer.LEDGER, *reversed(_MADE_FIRST))
     }
-    places = [(layer, name) for layer in Layer for name in names[layer] if is_shard_name(name)]
+    places = [(layer, name) for layer in FOLDERS for name in names[layer] if is_shard_name(name)]
     known = [_known_file(store, *place) for place in places]
     unknown = [place for place, file in zip(places, known, strict=True) if file is None]
     with ThreadPoolExecutor(_READERS) as readers:
         read = readers.map(lambda place: _inspect(store, *place), unknown)
         results = [each for each in (file or next(read) for file in known) if each is not None]
     store.index.save()
-    files: dict[str, dict[str, ShardFile]] = {layer: {} for layer in Layer}
+    files: dict[str, dict[str, ShardFile]] = {layer: {} for layer in FOLDERS}
     for file in results:
         if isinstance(file, ShardFile):
             files[file.layer][file.shard] = file
@@ -193,14 +197,15 @@ def _name_problems(
 ) -> Iterator[str]:
     """Yield the problems with extra and missing files."""
     layers: Iterable[str] = tuple(Layer)
-    if any(names[layer] for layer in tuple(Layer)[:-2]):
+    if any(names[layer] for layer in _MADE_FIRST):
         own = _own_shards(store, names, files)
     else:  # a copy of sdd/ and perhaps ledger/ alone
         layers = [layer for layer in Layer if names[layer]]
         own = {name for layer in layers for name in names[layer] if is_shard_name(name)}
     finished = _finished_shards(store)
-    for layer in layers:
+    for layer in (*layers, *OPTIONAL):
         yield from (foreign_file_message(store, layer, name) for name in names[layer] if name not in own)
+    for layer in layers:
         for shard in sorted(own - set(names[layer])):
             later = (other for other in _after(layer) if shard in names[other])
             why = next((f"{other}/ has it" for other in later), "a run finished it" if shard in finished else None)
@@ -209,8 +214,10 @@ def _name_problems(
 
 
 def _after(layer: str) -> tuple[str, ...]:
-    """Return the layers that a build writes after `layer`; sdd/ for ledger/, as a build writes both together."""
-    return tuple(Layer)[tuple(Layer).index(layer) + 1 :] or (Layer.SDD,)
+    """Return the folders made from `layer` or a later one; sdd/ for ledger/, as a build writes both together."""
+    layers = tuple(Layer)
+    later = layers[layers.index(layer) + 1 :] or (Layer.SDD,)
+    return *later, *(each for each in OPTIONAL if each in PARENTS and PARENTS[each] in (layer, *later))
 
 
 def _own_shards(
@@ -239,10 +246,9 @@ def _contradiction(file: ShardFile, files: Mapping[str, Mapping[str, ShardFile]]
     if counted != file.rows:
         return f"{file.path} has {file.rows} rows, but its footer counts {counted}: {_CURE}"
     if parent and file.stamp.parent not in (None, parent.stamp.stamp):
-        return (
-            f"{file.path} was made from {parent.layer}/ stamped {file.stamp.parent}, which now is "
-            f"{parent.stamp.stamp}: run the build again, or put back the file that it was made from"
-        )
+        cure = "move it away" if file.layer in OPTIONAL else "put back the file that it was made from"
+        made_from = f"was made from {parent.layer}/ stamped {file.stamp.parent}, which now is {parent.stamp.stamp}"
+        return f"{file.path} {made_from}: run the build again, or {cure}"
     if file.layer == Layer.SDD and ledger and ledger.stamp.stamp != file.stamp.stamp:
         return f"{file.path} is stamped {file.stamp.stamp}, but ledger/ of the same shard {ledger.stamp.stamp}: {_CURE}"
     made_of = listed if file.layer in COMPLETE else ledger if file.layer == Layer.SDD else parent
@@ -289,8 +295,9 @@ def _mismatch_with_others(result: Audit, file: ShardFile) -> str | None:
 
 def _expected_keys(result: Audit, file: ShardFile) -> list[bytes] | None:
     """Return the keys that a file should have; None if no other file determines them."""
-    layer = Layer.URLS if file.layer in COMPLETE else Layer.LEDGER if file.layer == Layer.SDD else PARENTS[file.layer]
-    if file.layer == Layer.URLS or file.shard not in result.files[layer]:
+    own_parent = PARENTS.get(file.layer)
+    layer = Layer.URLS if file.layer in COMPLETE else Layer.LEDGER if file.layer == Layer.SDD else own_parent
+    if layer is None or file.layer == Layer.URLS or file.shard not in result.files[layer]:
         return None
     with result.store.open_file(layer, file.shard) as shard:
         judged = "state" in shard.schema_arrow.names

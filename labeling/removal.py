@@ -24,19 +24,10 @@ from labeling.finish import REMOVED_MARK, with_removed
 from labeling.quality.marks import Audit, audit_names, read_audit
 from labeling.sdd.arrow import Record
 from labeling.sdd.corrections import CORRECTIONS, read_review, write_corrections
-from labeling.sdd.layers import ROWS
+from labeling.sdd.layers import FOLDERS
 from labeling.sdd.lock import shard_lock
 from labeling.sdd.removed import REMOVED, VERDICT, Removal, UrlSet, read_removals, removed_urls, write_removal
-from labeling.sdd.schema import (
-    CONFIRMATIONS,
-    EMBEDDINGS,
-    SIMILAR,
-    Confirmations,
-    Embedding,
-    Entities,
-    Layer,
-    SimilarImage,
-)
+from labeling.sdd.schema import CONFIRMATIONS, EMBEDDINGS, SIMILAR, Entities, Layer
 from labeling.sdd.shards import ShardStore
 from labeling.source_index import SourceIndex, index_path
 
@@ -54,13 +45,8 @@ ORDER: tuple[str, ...] = (
     Layer.IMAGES,
 )
 """Layers in the order in which they are rewritten: each before the one that it was made from."""
-_ROWS: Mapping[str, type] = {
-    MASKS: Entities,
-    CONFIRMATIONS: Confirmations,
-    SIMILAR: SimilarImage,
-    EMBEDDINGS: Embedding,
-}
-"""Row classes of the files that are no layer."""
+_ROWS: Mapping[str, type] = {**FOLDERS, MASKS: Entities}
+"""Row class of each folder of `ORDER`."""
 _EMPTIED_COLUMNS: Mapping[str, str] = {Layer.URLS: "alt_text", Layer.IMAGES: "reason", Layer.LEDGER: "reason"}
 """Column that shows whether a row was removed, in the layers that keep the row."""
 
@@ -167,8 +153,7 @@ def _rewrite(store: ShardStore, layer: str, shard: str, keys: Collection[bytes],
         return
     sweep(store.path(layer, shard))
     stamp = with_removed(former.stamp, removed) if layer in (Layer.SDD, Layer.LEDGER) else former.stamp
-    row = _ROWS.get(layer) or ROWS[Layer(layer)]
-    store.rewrite(layer, shard, row, partial(_changed, layer, keys), stamp=stamp, removed=removed)
+    store.rewrite(layer, shard, _ROWS[layer], partial(_changed, layer, keys), stamp=stamp, removed=removed)
 
 
 def _changed(layer: str, keys: Collection[bytes], record: Record) -> Record | None:

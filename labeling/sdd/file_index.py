@@ -18,7 +18,7 @@ from upath import UPath
 
 from infra.storage import is_local, publish_bytes, storage_path
 from labeling.sdd.footer import Stamp
-from labeling.sdd.schema import Layer
+from labeling.sdd.layers import FOLDERS
 
 log = logging.getLogger(__name__)
 SETTLED_S = 0.1
@@ -60,7 +60,7 @@ class FileIndex:
     def __init__(self, root: UPath) -> None:
         self._root = root
         self._folder = root.path if is_local(root) else None
-        self._files: dict[str, dict[str, IndexedFile]] = {layer: {} for layer in Layer}
+        self._files: dict[str, dict[str, IndexedFile]] = {layer: {} for layer in FOLDERS}
         self._changed: set[str] = set()
         self._loaded: set[str] = set()
 

@@ -41,7 +41,7 @@ from labeling.sdd.arrow import (
 )
 from labeling.sdd.file_index import index_of
 from labeling.sdd.footer import Stamp, stamp_in
-from labeling.sdd.schema import READABLE, VERSION, Layer, State, Verdict
+from labeling.sdd.schema import CONFIRMATIONS, EMBEDDINGS, READABLE, VERSION, Layer, State, Verdict
 from labeling.sdd.seal import seal
 
 R = TypeVar("R")
@@ -57,8 +57,10 @@ PARENTS: dict[str, Layer] = {
     Layer.ENTITIES: Layer.DETECTIONS,
     Layer.SDD: Layer.ENTITIES,
     Layer.LEDGER: Layer.ENTITIES,
+    EMBEDDINGS: Layer.IMAGES,
+    CONFIRMATIONS: Layer.ENTITIES,
 }
-"""The layer that each layer is made from."""
+"""The layer that each layer or optional folder is made from; none for similar/, which is made of several shards."""
 FIRST = "shard-00000"
 """First shard of every dataset."""
 _DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, pa.ArrowTypeError, UnicodeDecodeError)

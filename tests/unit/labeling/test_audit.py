@@ -8,9 +8,9 @@ import pytest
 from labeling.audit import audit, check_contents
 from labeling.config import LabelingConfig
 from labeling.execution.record import record_run
-from labeling.sdd.schema import Caption, Image, Layer, ListedUrl
+from labeling.sdd.schema import Caption, Entities, Image, Layer, ListedUrl
 from labeling.sdd.shards import ShardStore
-from tests.datasets import FOREIGN, NEXT, dataset_of_two, flip, swap
+from tests.datasets import FOREIGN, NEXT, dataset_of_two, flip, swap, write_confirmations
 from tests.factories import SHARD, image, key, listed
 
 OLD = Path(__file__).parents[2] / "golden" / "sdd_version_1"
@@ -77,6 +77,25 @@ def test_deleted_last_layers_are_named_where_a_run_had_finished_them(root):
     assert [problem.split(" is missing")[0] for problem in problems(root)] == [
         f"{root}/{layer}/{NEXT}.parquet" for layer in ("sdd", "ledger")
     ]
+
+
+def test_optional_folders_are_compared_with_the_layers_that_they_are_made_from(root: Path) -> None:
+    kept = {21: (0.8,), 22: (0.9, 0.3), 23: (0.0,)}
+    write_confirmations(root, {key(number): ious for number, ious in kept.items()})
+    assert problems(root) == ()
+    for layer in tuple(Layer)[5:]:
+        (root / layer / f"{NEXT}.parquet").unlink()
+    assert problems(root) == (
+        f"{root}/entities/{NEXT}.parquet is missing, though confirmations/ has it: put it back, or run the build again",
+    )
+
+
+def test_an_optional_file_made_from_another_file_is_named(root: Path) -> None:
+    write_confirmations(root, {key(21): (0.8,), key(22): (0.9, 0.3), key(23): (0.0,)})
+    ShardStore(str(root)).rewrite("entities", NEXT, Entities, lambda record: record, stamp="other")
+    (problem,) = (problem for problem in problems(root) if "confirmations/" in problem)
+    assert problem.startswith(f"{root}/confirmations/{NEXT}.parquet was made from entities/ stamped ")
+    assert problem.endswith("which now is other: run the build again, or move it away")
 
 
 @pytest.mark.parametrize("layer", tuple(Layer))
