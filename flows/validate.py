@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from flows.exit_codes import exit_on_storage_error
 from flows.options import RootArgument
+from labeling.sdd.layers import FOLDERS
 from labeling.sdd.schema import Layer
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 def validate(
     root: RootArgument,
     layer: Annotated[
-        list[Layer] | None, typer.Option("--layer", help="Check this layer; can be repeated.  [default: all]")
+        list[Layer] | None,
+        typer.Option("--layer", help="Check this layer; can be repeated.  [default: all]"),
     ] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Read no images and no checksums: minutes instead of hours.")
@@ -41,7 +43,7 @@ def validate(
 
     with exit_on_storage_error(root):
         refuse_no_dataset(root)
-        scope = Scope(layers=tuple(layer or Layer), pixels=not fast, kept_faults=limit)
+        scope = Scope(layers=tuple(layer or FOLDERS), pixels=not fast, kept_faults=limit)
         findings = _findings(root, scope, workers)
         typer.echo(json.dumps(_as_json(root, findings)) if as_json else _summary(root, findings))
         for fault in () if as_json else findings.faults:
@@ -66,7 +68,7 @@ def _summary(root: str, findings: Findings) -> str:
     from labeling.validation.validate import descriptions
 
     about = descriptions()
-    rows = ", ".join(f"{findings.rows[layer]:,} of {layer}/" for layer in Layer if findings.rows[layer])
+    rows = ", ".join(f"{findings.rows[layer]:,} of {layer}/" for layer in FOLDERS if findings.rows[layer])
     lines = [f"{root}: {findings.shards:,} shards, {len(about)} checks, rows: {rows or 'none'}"]
     lines += [f"{faults:>9,}  {check}: {about[check]}" for check, faults in findings.counts.most_common()]
     return "\n".join([*lines, f"{sum(findings.counts.values()):,} faults" if findings.counts else "no fault"])

@@ -7,30 +7,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from labeling.cleaning.embedding import STORED, EmbedInput
+from labeling.cleaning.label_errors import confirm
 from labeling.config import LabelingConfig, RulesConfig
 from labeling.download.lists.url_list import plan_urls
 from labeling.download.screening.imaging import difference_hash
 from labeling.finish import FinishJob
 from labeling.sdd.arrow import Record
 from labeling.sdd.schema import (
+    CONFIRMATIONS,
+    EMBEDDINGS,
+    SIMILAR,
+    Box,
     Candidate,
     Caption,
+    Confirmations,
     Detection,
     Detections,
+    Embedding,
     Entities,
     Image,
     Layer,
     ListedUrl,
     Noun,
     Nouns,
+    OverlookedBox,
+    SimilarImage,
     State,
     Verdict,
 )
 from labeling.sdd.seal import KEY, PLACEHOLDER, seal
-from labeling.sdd.shards import Refused, ShardStore
+from labeling.sdd.shards import FIRST, Refused, ShardStore
 from tests.factories import CAT, DOG, candidate, image
 
 ROWS_PER_SHARD = 8
@@ -74,6 +85,28 @@ def sound_dataset(root: Path) -> Path:
             listed = [row for row in listed if REFUSED.get(row.list_row, ("",))[0] != layer]
         assert FinishJob(root=str(root), rules=RulesConfig(), layers=LAYERS).make(shard).error is None
     return root
+
+
+def add_optional_folders(root: Path) -> None:
+    """Add what a second detector and a search for similar images leave: one overlooked box an image, and one pair."""
+    store = ShardStore(str(root))
+    box = Box(x0=0, y0=0, x1=20, y1=20)
+    overlooked = (OverlookedBox(label="cat", score=0.5, box=box),)
+    found = [Detection(label="dog", span_start=2, span_end=5, score=0.9, box=box)]
+    for shard in store.shards(Layer.URLS):
+        confirmed = [
+            Confirmations(
+                key=row.key, confirmations=tuple(confirm(each, found) for each in row.candidates), overlooked=overlooked
+            )
+            for row in store.read(Entities, (Layer.ENTITIES,), shard)
+        ]
+        store.write_outcomes(CONFIRMATIONS, shard, confirmed, Confirmations, "confirmations stamp")
+        keys = [row.key for row in store.read(EmbedInput, (Layer.IMAGES,), shard)]
+        embedding = np.array([1, 0], STORED).tobytes()
+        embeddings = [Embedding(key=key, embedding=embedding) for key in keys]
+        store.write_outcomes(EMBEDDINGS, shard, embeddings, Embedding, "embeddings stamp")
+        pair = [SimilarImage(key=keys[1], original=keys[0], shard=shard, cosine=1.0)] if shard == FIRST else []
+        store.write(SIMILAR, shard, pair, SimilarImage, "similar stamp")
 
 
 ROW_CLASSES: Mapping[Layer, type] = dict(zip(LAYERS, (Image, Caption, Nouns, Detections, Entities), strict=True))

@@ -6,19 +6,30 @@ from functools import cached_property
 from typing import Protocol, TypeAlias
 
 from labeling.sdd.arrow import Record, row_of
-from labeling.sdd.schema import Candidate, Detection, Entity, JudgedCandidate, Layer, Mask, Noun
+from labeling.sdd.schema import (
+    CONFIRMATIONS,
+    Candidate,
+    Detection,
+    Entity,
+    JudgedCandidate,
+    Layer,
+    Mask,
+    Noun,
+    OverlookedBox,
+)
 from labeling.validation.faults import Fault
 from labeling.validation.layer_file import LayerFile
 
-Label: TypeAlias = Noun | Detection | Candidate | Entity | JudgedCandidate
-LABELS: Mapping[Layer, tuple[str, type[Label]]] = {
+Label: TypeAlias = Noun | Detection | Candidate | Entity | JudgedCandidate | OverlookedBox
+LABELS: Mapping[str, tuple[str, type[Label]]] = {
     Layer.NOUNS: ("nouns", Noun),
     Layer.DETECTIONS: ("detections", Detection),
     Layer.ENTITIES: ("candidates", Candidate),
     Layer.SDD: ("entities", Entity),
     Layer.LEDGER: ("candidates", JudgedCandidate),
+    CONFIRMATIONS: ("overlooked", OverlookedBox),
 }
-"""Column with the labels of an image, and the class of one, for each layer that has them."""
+"""Column with the labels of an image, and the class of one, for each layer or optional folder that has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +109,17 @@ class ShardContents:
     """All readable files of one shard.
 
     Args:
-        files: files by layer.
+        files: files by layer or optional folder.
         corrections: masks of the shard in corrections/.
     """
 
-    def __init__(self, files: Mapping[Layer, LayerFile], corrections: Sequence[StoredMask] = ()) -> None:
+    def __init__(self, files: Mapping[str, LayerFile], corrections: Sequence[StoredMask] = ()) -> None:
         self.files = files
         self._corrections = corrections
 
     @cached_property
-    def by_key(self) -> Mapping[Layer, Mapping[bytes, Record]]:
-        """Records of each layer by their key."""
+    def by_key(self) -> Mapping[str, Mapping[bytes, Record]]:
+        """Records of each file by their key."""
         return {layer: {record["key"]: record for record in file.records} for layer, file in self.files.items()}
 
     @cached_property

@@ -6,7 +6,7 @@ from itertools import pairwise
 from infra.storage import open_binary
 from labeling.errors import ShardCorrupt
 from labeling.sdd.arrow import optional_names
-from labeling.sdd.layers import OUTCOMES, ROWS
+from labeling.sdd.layers import FOLDERS, HAVE_OUTCOMES, OUTCOMES
 from labeling.sdd.schema import Layer, State
 from labeling.sdd.seal import is_intact
 from labeling.sdd.shards import OUTCOME, ROWS_PER_GROUP
@@ -30,7 +30,7 @@ def schema(file: LayerFile) -> Iterator[Fault]:
     """Check that a file has the columns of its layer, with their types, in their order."""
     expected = file.expected_schema()
     if not file.is_present_version:  # it lacks columns that may be None
-        known = {field.name for field in expected} - set(optional_names(ROWS[file.layer]))
+        known = {field.name for field in expected} - set(optional_names(FOLDERS[file.layer]))
         if missing := known - set(file.schema.names):
             yield file.fault(f"lacks the columns {', '.join(sorted(missing))}")
     elif file.schema != expected:
@@ -86,14 +86,14 @@ def states(file: LayerFile) -> Iterator[Fault]:
             yield file.fault(f"is {reason!r}, though the row is kept", row, "reason")
         elif state != State.KEPT and not reason:
             yield file.fault(f"is empty, though the row is {state}", row, "reason")
-        if file.layer is Layer.LEDGER and record["stage"] not in _DECIDING:
+        if file.layer == Layer.LEDGER and record["stage"] not in _DECIDING:
             yield file.fault(f"{record['stage']!r} is no layer that decides", row, "stage")
 
 
 def payload(file: LayerFile) -> Iterator[Fault]:
     """Check that a kept row has a value in every column that its layer requires."""
-    required = set(file.schema.names) - set(optional_names(ROWS[file.layer])) - set(OUTCOME)
-    for row, record in enumerate(file.records) if file.layer in OUTCOMES else ():
+    required = set(file.schema.names) - set(optional_names(FOLDERS[file.layer])) - set(OUTCOME)
+    for row, record in enumerate(file.records) if file.layer in HAVE_OUTCOMES else ():
         for column in sorted(required & record.keys()) if file.is_kept(record) else ():
             if record[column] is None:
                 yield file.fault("is null, though the row is kept", row, column)

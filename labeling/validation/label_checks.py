@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterator, Mapping
 
 from labeling.sdd.arrow import row_of
 from labeling.sdd.masks import decode_crop, run_lengths
-from labeling.sdd.schema import Box, Candidate, Detection, Entity, JudgedCandidate, Layer, Mask, Noun, Segment
+from labeling.sdd.schema import (
+    Box,
+    Candidate,
+    Detection,
+    Entity,
+    JudgedCandidate,
+    Layer,
+    Mask,
+    Noun,
+    OverlookedBox,
+    Segment,
+)
 from labeling.validation.contents import Label, Masked, ShardContents
 from labeling.validation.faults import Fault
 
@@ -22,7 +33,7 @@ _LARGEST = sys.float_info.max
 def spans_in_caption(shard: ShardContents) -> Iterator[Fault]:
     """Check that the span of a label is inside the caption, and not empty unless the caption is."""
     for label in shard.labels:
-        if isinstance(label.value, JudgedCandidate) or label.caption is None:
+        if isinstance(label.value, JudgedCandidate | OverlookedBox) or label.caption is None:
             continue
         start, end, length = label.value.span_start, label.value.span_end, len(label.caption)
         if not (0 <= start <= end <= length and (start < end or not length)):
@@ -131,7 +142,7 @@ def _ranges(value: Label) -> Mapping[str, tuple[float | None, float, float]]:
     match value:
         case Noun():
             return {}
-        case Detection():
+        case Detection() | OverlookedBox():
             return {"score": (value.score, 0, 1)}
         case Candidate():
             return {"score": (value.score, 0, 1)} | _ranges_of_segmenter(value.segment, "segment.")

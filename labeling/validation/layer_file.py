@@ -1,4 +1,4 @@
-"""One file of a dataset as the checks read it: footer, row groups, and rows without pixels."""
+"""One file of a layer or optional folder as the checks read it: footer, row groups, and rows without pixels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ import pyarrow.parquet as pq
 
 from labeling.sdd.arrow import Record, schema_of
 from labeling.sdd.footer import Stamp
-from labeling.sdd.layers import OUTCOMES, ROWS
-from labeling.sdd.schema import VERSION, Layer, State
+from labeling.sdd.layers import FOLDERS, HAVE_OUTCOMES
+from labeling.sdd.schema import VERSION, State
 from labeling.sdd.shards import ShardStore, outcome_schema_of
 from labeling.validation.faults import Fault
 
 
 @dataclass(frozen=True)
 class LayerFile:
-    """A file of a layer, whose footer is readable."""
+    """A file of a layer or optional folder, whose footer is readable."""
 
     store: ShardStore
-    layer: Layer
+    layer: str
     shard: str
 
     @cached_property
@@ -70,10 +70,10 @@ class LayerFile:
 
     def expected_schema(self) -> pa.Schema:
         """Return the columns and types of the layer in the present version of the format."""
-        return (outcome_schema_of if self.layer in OUTCOMES else schema_of)(ROWS[self.layer])
+        return (outcome_schema_of if self.layer in HAVE_OUTCOMES else schema_of)(FOLDERS[self.layer])
 
     def is_kept(self, record: Record) -> bool:
-        """Return whether the layer kept the image of a row; the rows of urls/ and sdd/ have no state."""
+        """Return whether the layer kept the image of a row; the rows of urls/, sdd/ and similar/ have no state."""
         return bool(record.get("state", State.KEPT) == State.KEPT)
 
     def fault(self, message: str, row: int | None = None, column: str = "") -> Fault:

@@ -29,10 +29,11 @@ _COPIES: Mapping[tuple[Layer, Layer], tuple[str, ...]] = {
 def same_rows(shard: ShardContents) -> Iterator[Fault]:
     """Check that a layer has the rows that the layer before kept.
 
-    The rows of images/ and ledger/ are those of urls/, and the rows of sdd/ are the kept ones of ledger/.
+    The rows of images/ and ledger/ are those of urls/, and the rows of sdd/ are the kept ones of ledger/. Those of
+    embeddings/ are the kept ones of images/, and those of confirmations/ the kept ones of entities/.
     """
     for layer, file in shard.files.items():
-        source = shard.files.get(_SOURCES.get(layer, Layer.URLS))
+        source = shard.files.get(_SOURCES.get(layer, layer))
         if source is None or source is file:
             continue
         expected = {record["key"] for record in source.records if source.is_kept(record)}
@@ -94,7 +95,7 @@ def _read_removed(root: str, names: tuple[str, ...]) -> UrlSet:
     return removed_urls(ShardStore(root)) if names else UrlSet()
 
 
-def _refusals(shard: ShardContents) -> dict[bytes, tuple[Layer, Record]]:
+def _refusals(shard: ShardContents) -> dict[bytes, tuple[str, Record]]:
     """Return the layer that refused each image, with its row there."""
     return {
         record["key"]: (layer, record)

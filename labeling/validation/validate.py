@@ -23,6 +23,7 @@ from labeling.correction.mask_job import MASKS
 from labeling.errors import CorrectionError, LabelingError, QualityError, ShardCorrupt
 from labeling.quality.marks import AUDITS, audit_names, read_audited_images
 from labeling.sdd.corrections import read_corrections, refuse_unknown_images
+from labeling.sdd.layers import FOLDERS
 from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
 from labeling.validation.audit_checks import AUDIT_CHECKS, AuditFile
@@ -34,6 +35,7 @@ from labeling.validation.label_checks import LABEL_CHECKS
 from labeling.validation.layer_file import LayerFile
 from labeling.validation.link_checks import LINK_CHECKS
 from labeling.validation.list_checks import LIST_CHECKS, key_table
+from labeling.validation.optional_checks import OPTIONAL_CHECKS
 from labeling.validation.picture_checks import PICTURE_CHECKS, Picture
 
 T = TypeVar("T")
@@ -47,8 +49,9 @@ _PLACE = re.compile(r"(\w+)/(shard-\d{5,})\.parquet\b")
 class Scope:
     """Part of a dataset that is checked, and of its faults that is kept."""
 
-    layers: tuple[Layer, ...] = tuple(Layer)
-    """Layers whose faults count, beside those of corrections/ and audits/. The others are read where needed."""
+    layers: tuple[str, ...] = tuple(FOLDERS)
+    """Layers and optional folders whose faults count, beside those of corrections/ and audits/. The others are read
+    where needed."""
     pixels: bool = True
     """Whether images are decoded, and files compared with their checksums."""
     kept_faults: int = 20
@@ -65,7 +68,7 @@ class Findings:
     done: int = 0
     """Shards that were checked."""
     rows: Counter[str] = field(default_factory=Counter)
-    """Checked rows by layer."""
+    """Checked rows by layer or optional folder."""
     counts: Counter[str] = field(default_factory=Counter)
     """Faults by check."""
     faults: list[Fault] = field(default_factory=list)
@@ -82,7 +85,7 @@ class Findings:
 
     def add(self, fault: Fault) -> None:
         """Count a fault of the scope's layers, and keep it if it is one of the first of its check."""
-        if fault.layer in set(Layer) and fault.layer not in self.scope.layers:
+        if fault.layer in FOLDERS and fault.layer not in self.scope.layers:
             return
         if self.counts[fault.check] < self.scope.kept_faults:
             self.faults.append(fault)
@@ -158,13 +161,13 @@ DATASET_CHECKS: tuple[Check[Audit], ...] = (complete_files, usable_corrections, 
 """Checks of all files together."""
 
 
-def check_shard(root: str, scope: Scope, shard_layers: tuple[str, Sequence[Layer]]) -> Findings:
+def check_shard(root: str, scope: Scope, shard_layers: tuple[str, Sequence[str]]) -> Findings:
     """Check the files of one shard, whose footers are readable.
 
     Args:
         root: folder of the dataset.
         scope: part of it to check.
-        shard_layers: name of the shard, and the layers that have a file of it.
+        shard_layers: name of the shard, and the layers and optional folders that have a file of it.
     """
     shard, layers = shard_layers
     store, findings = ShardStore(root), Findings(scope)
@@ -176,6 +179,7 @@ def check_shard(root: str, scope: Scope, shard_layers: tuple[str, Sequence[Layer
     contents = ShardContents(sound, _correction_masks(store, shard, findings))
     findings.run(LINK_CHECKS, contents)
     findings.run(LABEL_CHECKS, contents)
+    findings.run(OPTIONAL_CHECKS, contents)
     if scope.pixels:
         for layer in [layer for layer in files if layer in scope.layers]:
             findings.run(BYTE_CHECKS, files[layer])
@@ -222,13 +226,13 @@ def _check_list(files: Audit, findings: Findings) -> None:
         findings.add(Fault(message=message, layer=layer, check=LIST_CHECKS[0].__name__))
 
 
-def _layers_of(files: Audit, shard: str) -> list[Layer]:
-    return [layer for layer in Layer if shard in files.files[layer]]
+def _layers_of(files: Audit, shard: str) -> list[str]:
+    return [layer for layer in FOLDERS if shard in files.files[layer]]
 
 
 def _map(
-    check: Callable[[tuple[str, Sequence[Layer]]], Findings],
-    shards: Sequence[tuple[str, Sequence[Layer]]],
+    check: Callable[[tuple[str, Sequence[str]]], Findings],
+    shards: Sequence[tuple[str, Sequence[str]]],
     workers: int | None,
 ) -> Iterator[Findings]:
     """Check the shards, in processes if there are several workers and shards."""
@@ -250,7 +254,8 @@ def _map(
 
 def descriptions() -> dict[str, str]:
     """Return what each check compares, by its name."""
-    of_rows = (*PREREQUISITES, *FILE_CHECKS, *BYTE_CHECKS, *LIST_CHECKS, *LINK_CHECKS, *LABEL_CHECKS, *PICTURE_CHECKS)
-    checks = (*DATASET_CHECKS, *AUDIT_CHECKS, *of_rows)
+    of_files = (*PREREQUISITES, *FILE_CHECKS, *BYTE_CHECKS, *LIST_CHECKS, *LINK_CHECKS)
+    of_rows = (*LABEL_CHECKS, *OPTIONAL_CHECKS, *PICTURE_CHECKS)
+    checks = (*DATASET_CHECKS, *AUDIT_CHECKS, *of_files, *of_rows)
     lines = {check.__name__: (check.__doc__ or "").split("\n")[0] for check in checks}
     return {name: line.removeprefix("Check that ").removesuffix(".") for name, line in lines.items()}

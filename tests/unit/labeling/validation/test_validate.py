@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco
 
+from labeling.cleaning.embedding import STORED
 from labeling.correction.mask_job import MASKS
 from labeling.quality.marks import Audit, AuditedImage, Mark
 from labeling.sdd.arrow import Record
@@ -21,7 +22,7 @@ from labeling.sdd.shards import ShardStore
 from labeling.validation.validate import Findings, Scope, descriptions, validate
 from tests.datasets import flip
 from tests.factories import DOG
-from tests.sound_dataset import edit, sound_dataset, with_image
+from tests.sound_dataset import add_optional_folders, edit, sound_dataset, with_image
 
 SHARD, NEXT = "shard-00000", "shard-00001"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -32,11 +33,12 @@ OLD = Path(__file__).parents[3] / "golden" / "sdd_version_1"
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
-    """A dataset with a correction, whose mask a person drew, the mask of another one, and an audit."""
+    """A dataset with optional folders, a correction whose mask a person drew, the mask of another one, and an audit."""
     root = sound_dataset(tmp_path_factory.mktemp("sound") / "sdd")
     store, key = ShardStore(str(root)), key_of(root, 0)
     write_corrections(store, "drawn", [moved(key)])
     store.write_outcomes(MASKS, SHARD, [Entities(key=key, candidates=(DOG,))], Entities, "stamp")
+    add_optional_folders(root)
     marked = {"mark": Mark.HIGH_QUALITY, "author": "eve", "made_at": "2026-11-30T12:00:00+00:00"}
     Audit(store, "first", [audited(key, **marked), audited(key_of(root, 2), state="dropped")]).save()
     return root
@@ -92,6 +94,9 @@ def test_a_sound_dataset_has_no_fault(sound: Path) -> None:
         "entities": 6,
         "sdd": 4,
         "ledger": 11,
+        "embeddings": 8,
+        "confirmations": 5,
+        "similar": 1,
     }
 
 
@@ -219,6 +224,20 @@ def damage(name: str) -> Callable[[Path], Any]:
     return lambda root: (root / name).write_bytes(b"damaged")
 
 
+def edit_confirmation(**values: Any) -> Callable[[Path], None]:
+    """Return an edit of the first confirmation of the first shard."""
+    return in_file("confirmations", lambda rows: rows[0]["confirmations"][0].update(values))
+
+
+def edit_embedding(change: Callable[[np.ndarray], np.ndarray], shard: str = SHARD) -> Callable[[Path], None]:
+    """Return an edit of the last embedding of a shard."""
+
+    def edit_rows(rows: list[Record]) -> None:
+        rows[-1]["embedding"] = change(np.frombuffer(rows[-1]["embedding"], STORED)).astype(STORED).tobytes()
+
+    return lambda root: edit(root / "embeddings" / f"{shard}.parquet", edit_rows)
+
+
 BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "usable_audits": (damage("audits/first.parquet"), "audits/first", "is no audit"),
     "audited_images": (edit_audit(key=bytes(16)), "audits/first, row 0, key", f"is no image of {SHARD}"),
@@ -304,6 +323,31 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         f"sdd/{SHARD}, row",
         "entities: is not in the order of box areas",
     ),
+    "confirmations_of_candidates": (
+        in_file("confirmations", lambda rows: rows[0]["confirmations"].clear()),
+        f"confirmations/{SHARD}, row 0, confirmations",
+        "has 0 items, but the image ",
+    ),
+    "numbers_of_confirmations": (
+        edit_confirmation(confirmed_iou=1.5),
+        f"confirmations/{SHARD}, row 0, confirmations[0].confirmed_iou",
+        "1.5 is not between 0 and 1",
+    ),
+    "width_of_embeddings": (
+        edit_embedding(lambda numbers: np.append(numbers, 0), NEXT),
+        f"embeddings/{NEXT}, row 1, embedding",
+        "has 6 bytes, but the first embedding has 4",
+    ),
+    "unit_embeddings": (
+        edit_embedding(lambda numbers: numbers * 2),
+        f"embeddings/{SHARD}, row 5, embedding",
+        "has length 2, not 1",
+    ),
+    "similar_images": (
+        in_file("similar", lambda rows: rows[0].update(shard=NEXT)),
+        f"similar/{SHARD}, row 0, shard",
+        f"'{NEXT}' comes after {SHARD}",
+    ),
     "sha256_of_image": (change_sha256, f"images/{SHARD}, row", "sha256: is not that of the image"),
     "decodable_image": (
         lambda root: edit_row(root, "images", 2, lambda row: with_image(row, row["image"][:-300])),
@@ -357,6 +401,59 @@ def test_masks_of_corrections_are_checked_like_others(root: Path, check: str) ->
     break_it(root)
     (fault,) = findings(root, pixels=False).faults
     assert str(fault).startswith(f"{check}: {message}")
+
+
+def rename(folder: str) -> Callable[[Path], Any]:
+    return lambda root: (root / folder / f"{NEXT}.parquet").rename(root / folder / "shard-00099.parquet")
+
+
+BROKEN_OPTIONAL: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "an unknown key": (
+        in_file("confirmations", lambda rows: rows[-1].update(key=b"\xff" * 16)),
+        f"same_rows: confirmations/{SHARD}, row 2, key: is no kept row of entities/",
+    ),
+    "a disorder": (in_file("embeddings", swap_rows), f"row_order: embeddings/{SHARD}, row 1, key: comes after"),
+    "a missing number": (
+        edit_confirmation(label_quality=None),
+        f"confirmations_of_candidates: confirmations/{SHARD}, row 0, confirmations[0].label_quality: is missing",
+    ),
+    "a box outside": (
+        in_file("confirmations", lambda rows: rows[0]["overlooked"][0]["box"].update(x1=65.0)),
+        f"boxes_in_image: confirmations/{SHARD}, row 0, overlooked[0].box: 0, 0, 65, 20 is not inside the image",
+    ),
+    "a score": (
+        in_file("confirmations", lambda rows: rows[0]["overlooked"][0].update(score=2.0)),
+        f"scores: confirmations/{SHARD}, row 0, overlooked[0].score: 2 is not between 0 and 1",
+    ),
+    "an infinite number": (
+        edit_embedding(lambda numbers: numbers + np.inf),
+        f"unit_embeddings: embeddings/{SHARD}, row 5, embedding: has numbers that are not finite",
+    ),
+    "an image without an embedding": (
+        in_file("similar", lambda rows: rows[0].update(key=bytes(16))),
+        f"similar_images: similar/{SHARD}, row 0, key: has no embedding in embeddings/",
+    ),
+    "an image that is its own original": (
+        in_file("similar", lambda rows: rows[0].update(original=rows[0]["key"])),
+        f"similar_images: similar/{SHARD}, row 0, original: is the image itself",
+    ),
+    "a cosine": (
+        in_file("similar", lambda rows: rows[0].update(cosine=1.1)),
+        f"similar_images: similar/{SHARD}, row 0, cosine: 1.1 is not between -1 and 1",
+    ),
+    "a damaged file": (damage(f"embeddings/{SHARD}.parquet"), f"complete_files: embeddings/{SHARD}: "),
+    "a shard that the list lacks": (rename("similar"), "complete_files: similar/shard-00099: "),
+}
+"""How to break an optional folder in other ways, and the beginning of the message."""
+
+
+@pytest.mark.parametrize("kind", BROKEN_OPTIONAL)
+def test_optional_folders_are_checked_like_layers(root: Path, kind: str) -> None:
+    break_it, message = BROKEN_OPTIONAL[kind]
+    break_it(root)
+    first, *others = map(str, findings(root, pixels=False).faults)
+    assert first.startswith(message), first
+    assert {fault.split(":")[0] for fault in others} <= {"same_rows", "complete_files"}, others
 
 
 def test_damaged_columns_are_reported_and_the_other_files_are_checked(root: Path) -> None:
