@@ -1,13 +1,17 @@
 """Progress, funnel, runs and faults of a dataset folder as text, for `subject-diffusion status` and Prefect."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import typer
 from tqdm import tqdm
 
 from infra.storage import storage_path
 from labeling.audit import Audit, audit, check_contents
+from labeling.errors import LabelingError
 from labeling.execution.record import read_runs
+from labeling.plan.measured import settings_of
+from labeling.sdd.layers import OPTIONAL
 from labeling.sdd.query import FunnelRow, funnel
 from labeling.sdd.schema import Layer, State
 
@@ -44,16 +48,27 @@ def changed_contents(report: Audit) -> list[str]:
 
 
 def progress_table(report: Audit) -> str:
-    """Return a Markdown table of finished shards and of images by state, per layer, counted from the files."""
+    """Return a Markdown table of finished shards and of images by state, per layer, counted from the files.
+
+    Optional folders have a row if they have files, or the settings of the last run ask for them.
+    """
     planned = len(report.files[Layer.URLS])
     lines = ["| layer | shards | " + " | ".join(s.value.replace("_", " ") for s in State) + " |"]
     lines.append("|---|--:|" + "--:|" * len(State))
-    for layer in Layer:
+    for layer in (*Layer, *_optional_folders(report)):
         files = report.files[layer].values()
         counts = {state: sum(file.stamp.counts.get(state, 0) for file in files) for state in State}
         cells = " | ".join(f"{counts[state]:,}" if counts[state] else "" for state in State)
         lines.append(f"| {layer} | {len(files)} of {planned} | {cells} |")
     return "\n".join(lines)
+
+
+def _optional_folders(report: Audit) -> list[str]:
+    """Return the optional folders that have files, or for which the settings of the last run ask."""
+    wanted: tuple[str, ...] = ()
+    with suppress(LabelingError):  # no run, or settings of another version
+        wanted = settings_of(str(report.store.root)).optional_folders
+    return [folder for folder in OPTIONAL if folder in wanted or report.files[folder]]
 
 
 def funnel_text(root: str) -> str:

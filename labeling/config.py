@@ -646,6 +646,12 @@ class LabelingConfig(Config):
         off |= {"embed"} if self.clean.near_duplicate_cosine is None else set()
         return {name: table for name, table in self if isinstance(table, WeightsConfig) and name not in off}
 
+    @property
+    def optional_folders(self) -> tuple[str, ...]:
+        """Optional folders that a build makes: those of `labeling.sdd.layers.OPTIONAL` that settings ask for."""
+        confirmed = ("confirmations",) if self.confirm.enabled else ()
+        return confirmed if self.clean.near_duplicate_cosine is None else (*confirmed, "embeddings", "similar")
+
     @model_validator(mode="after")
     def _refuse_rules_without_second_detector(self) -> Self:
         if self.clean.needs_second_detector and not self.confirm.enabled:
