@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labeling.config import DownloadWorkers, LabelingConfig, Workers
+from labeling.errors import LabelingError
 from labeling.execution.usage import StageUsage
 from labeling.plan.intervals import Interval, Sums, share, total
-from labeling.plan.measured import STAGES, Measured
+from labeling.plan.measured import OPTIONAL_STAGES, STAGES, Measured
 from labeling.sdd.schema import Layer
 
 _HOUR_S = 3600
@@ -53,6 +54,8 @@ class Plan:
     storage: Interval
     bottleneck: str
     """Stage that takes most of the time."""
+    not_counted: tuple[str, ...]
+    """Optional folders of the build whose time and storage are not counted."""
 
     def cost(self, cpu_price: float, gpu_price: float) -> Interval:
         """Return the price of the build, for prices of a CPU-hour and a GPU-hour."""
@@ -66,8 +69,18 @@ def estimate(measured: Measured, config: LabelingConfig, urls: int) -> Plan:
         measured: measurements of the pilot.
         config: settings of the planned build, for its workers, shards and parts.
         urls: length of the list.
+
+    Raises:
+        LabelingError: the settings ask for an optional stage whose times the pilot has not recorded.
     """
-    stages = tuple(_stage_plan(stage, measured, config, urls) for stage in STAGES)
+    optional = [stage for stage in OPTIONAL_STAGES if stage in config.optional_folders]
+    if missing := [stage for stage in optional if not measured.usage[stage].images]:
+        raise LabelingError(
+            f"{measured.root}: no run in runs/ records the times of {', '.join(missing)}, for which the settings ask: "
+            "run a pilot without --from, or switch them off with --set"
+        )
+    order = (*STAGES[:-1], *optional, STAGES[-1])
+    stages = tuple(_stage_plan(stage, measured, config, urls) for stage in order)
     parts = -(-urls // (config.images_per_shard * config.shards_per_part))
     listed = _storage(measured, (Layer.URLS,), config, urls)
     other = measured.other_cpu_s * parts
@@ -84,10 +97,11 @@ def estimate(measured: Measured, config: LabelingConfig, urls: int) -> Plan:
         gpu_s=total([stage.gpu_s for stage in stages]),
         storage=total([*(stage.storage for stage in stages), listed]),
         bottleneck=max(stages, key=lambda stage: stage.wall_s.value).stage,
+        not_counted=tuple(folder for folder in config.optional_folders if folder not in OPTIONAL_STAGES),
     )
 
 
-def _stage_plan(stage: Layer, measured: Measured, config: LabelingConfig, urls: int) -> StagePlan:
+def _stage_plan(stage: str, measured: Measured, config: LabelingConfig, urls: int) -> StagePlan:
     usage = measured.usage[stage]
     workers = _workers(config, stage)
     images = _images(measured, stage, urls)
@@ -98,7 +112,7 @@ def _stage_plan(stage: Layer, measured: Measured, config: LabelingConfig, urls: 
     shards = -(-urls // config.images_per_shard)
     work_s, cpu_s = _work(usage).cost(shards, images), _cpu(usage).cost(shards, images)
     gpus = _gpus_per_worker(config, stage) if usage.gpu_s else 0.0
-    layers = (Layer.SDD, Layer.LEDGER) if stage is Layer.SDD else (stage,)
+    layers = (Layer.SDD, Layer.LEDGER) if stage == Layer.SDD else (stage,)
     return StagePlan(
         stage=stage,
         workers=workers,
@@ -110,7 +124,7 @@ def _stage_plan(stage: Layer, measured: Measured, config: LabelingConfig, urls: 
     )
 
 
-def _images(measured: Measured, stage: Layer, urls: int) -> Interval:
+def _images(measured: Measured, stage: str, urls: int) -> Interval:
     if stage in (Layer.IMAGES, Layer.SDD):
         return Interval(urls, 0.0)
     reached = share(measured.rows[stage], measured.urls)
@@ -127,20 +141,20 @@ def _cpu(usage: StageUsage) -> Sums:
     return Sums(usage.shards, usage.images, usage.cpu_s, usage.images_squared, usage.images_cpu, usage.cpu_squared)
 
 
-def _workers(config: LabelingConfig, stage: Layer) -> int:
+def _workers(config: LabelingConfig, stage: str) -> int:
     workers: Workers | DownloadWorkers = getattr(config.workers, stage)
     return workers.processes if isinstance(workers, DownloadWorkers) else workers.count
 
 
-def _gpus_per_worker(config: LabelingConfig, stage: Layer) -> float:
+def _gpus_per_worker(config: LabelingConfig, stage: str) -> float:
     workers: Workers = getattr(config.workers, stage)
     return 1.0 if workers.gpus is None else workers.gpus
 
 
-def _starts(stage: Layer, usage: StageUsage, config: LabelingConfig, urls: int, workers: int) -> float:
+def _starts(stage: str, usage: StageUsage, config: LabelingConfig, urls: int, workers: int) -> float:
     """Return the processes that start: those of the workers in each part of the list, or one a shard in images/."""
     shards = -(-urls // config.images_per_shard)
-    if stage is Layer.IMAGES:
+    if stage == Layer.IMAGES:
         return shards * usage.starts / usage.shards
     if not usage.starts:
         return 0.0
@@ -148,7 +162,7 @@ def _starts(stage: Layer, usage: StageUsage, config: LabelingConfig, urls: int, 
     return parts * min(workers, config.shards_per_part) + min(workers, rest)
 
 
-def _storage(measured: Measured, layers: Sequence[Layer], config: LabelingConfig, urls: int) -> Interval:
+def _storage(measured: Measured, layers: Sequence[str], config: LabelingConfig, urls: int) -> Interval:
     shards = -(-urls // config.images_per_shard)
     return total([measured.bytes_of_urls[layer].cost(shards, Interval(urls, 0.0)) for layer in layers])
 

@@ -12,10 +12,13 @@ from labeling.errors import LabelingError
 from labeling.execution.record import RecordFile, read_runs
 from labeling.execution.usage import StageUsage
 from labeling.plan.intervals import Sums
-from labeling.sdd.schema import Layer
+from labeling.sdd.schema import CONFIRMATIONS, EMBEDDINGS, Layer
 from labeling.sdd.shards import ShardStore
 
 STAGES = (Layer.IMAGES, Layer.CAPTIONS, Layer.NOUNS, Layer.DETECTIONS, Layer.ENTITIES, Layer.SDD)
+OPTIONAL_STAGES = (CONFIRMATIONS, EMBEDDINGS)
+"""Stages that a plan counts if settings ask for them. The search for similar images is none: its time grows with the
+square of the number of images."""
 _READERS = 16
 
 
@@ -45,7 +48,7 @@ def measure(root: str) -> Measured:
     """
     store = ShardStore(root)
     runs = [run for run in read_runs(store.root) if run.get("usage")]
-    usage: dict[str, StageUsage] = {stage: _sum_of(runs, stage) for stage in STAGES}
+    usage: dict[str, StageUsage] = {stage: _sum_of(runs, stage) for stage in (*STAGES, *OPTIONAL_STAGES)}
     if missing := [stage.value for stage in STAGES if not usage[stage].images]:
         raise LabelingError(
             f"{root}: no run in runs/ records the times of {', '.join(missing)}: give a build of this version, or run "
@@ -54,10 +57,13 @@ def measure(root: str) -> Measured:
     shards = store.shards(Layer.LEDGER)
     if not shards:
         raise LabelingError(f"{root} has no finished shard: resume its build")
-    files = {layer: _files(store, layer, shards) for layer in Layer}
+    folders = (*Layer, *OPTIONAL_STAGES)
+    files = {folder: _files(store, folder, shards) for folder in folders}
     urls = [rows for rows, _ in files[Layer.URLS]]
-    rows: dict[str, int] = {stage: sum(count for count, _ in files[stage]) for stage in STAGES[:-1]}
-    sizes: dict[str, Sums] = {layer: Sums.of(urls, [size for _, size in files[layer]]) for layer in Layer}
+    rows: dict[str, int] = {
+        stage: sum(count for count, _ in files[stage]) for stage in (*STAGES[:-1], *OPTIONAL_STAGES)
+    }
+    sizes: dict[str, Sums] = {folder: Sums.of(urls, [size for _, size in files[folder]]) for folder in folders}
     host = str(runs[-1].get("host", ""))
     return Measured(
         root, host, sum(urls), usage, rows | {Layer.SDD: sum(urls)}, sizes, sum(map(_other_cpu_s, runs)) / _parts(runs)

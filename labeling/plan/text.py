@@ -50,6 +50,10 @@ def _sentences(plan: Plan, cpu_price: float | None, gpu_price: float | None) -> 
     if cpu_price is not None or gpu_price is not None:
         cost = plan.cost(cpu_price or 0.0, gpu_price or 0.0)
         sentences.append(f"Cost at the prices given: {_range(cost)}.")
+    sentences += [
+        f"Not counted: {folder}, whose time grows with the square of the number of images."
+        for folder in plan.not_counted
+    ]
     if math.isinf(plan.cpu_s.half_width):
         sentences.append("The pilot has one shard, so the spread of the times is unknown: run one with more URLs.")
     return sentences

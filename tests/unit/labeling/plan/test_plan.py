@@ -16,6 +16,8 @@ from labeling.plan.estimate import estimate
 from labeling.plan.measured import measure, settings_of
 from labeling.plan.pilot import run_pilot
 from labeling.plan.text import plan_record, plan_text
+from labeling.sdd.schema import Confirmations
+from labeling.sdd.shards import ShardStore
 from tests.factories import SHARD, labelled
 
 LAYERS = ("images", "captions", "nouns", "detections", "entities")
@@ -79,6 +81,32 @@ def test_workers_divide_the_time_and_not_the_cpu_seconds(pilot):
     captions = [next(stage for stage in plan.stages if stage.stage == "captions") for plan in (four, one)]
     assert captions[0].wall_s.value == pytest.approx((2 * 1000 * 10 / 12 + 4 * 10) / 4)
     assert captions[0].cpu_s.value == pytest.approx(captions[1].cpu_s.value + 3 * 4)
+
+
+def test_a_second_detector_is_counted_where_settings_ask_for_it(pilot):
+    asked = config(pilot, confirm={"enabled": True})
+    with pytest.raises(LabelingError, match="records the times of confirmations, for which the settings ask"):
+        estimate(measure(pilot), asked, 1000)
+    store = ShardStore(pilot)
+    found = [Confirmations(key=k, confirmations=(), overlooked=()) for k in store.keys("entities", SHARD)[:6]]
+    store.write_outcomes("confirmations", SHARD, found, Confirmations, "stamp")
+    with record_run(asked, [], shards=2) as record:
+        record.add("confirmations", [report("confirmations", 3, 1.0, on_gpu=False) for _ in range(2)])
+    planned = estimate(measure(pilot), asked, 1000)
+    assert [stage.stage for stage in planned.stages] == [*LAYERS, "confirmations", "sdd"]
+    confirmations = planned.stages[-2]
+    assert confirmations.images.value == pytest.approx(1000 * 6 / 12)
+    assert confirmations.wall_s.value == pytest.approx(2 * 1000 * 6 / 12 + 10)
+    assert [stage.stage for stage in estimate(measure(pilot), config(pilot), 1000).stages] == [*LAYERS, "sdd"]
+
+
+def test_the_search_for_similar_images_is_named_as_not_counted(pilot):
+    with record_run(config(pilot), [], shards=2) as record:
+        record.add("embeddings", [report("embeddings", 5, 1.0, on_gpu=False) for _ in range(2)])
+    planned = estimate(measure(pilot), config(pilot, clean={"near_duplicate_cosine": 0.95}), 1000)
+    assert [stage.stage for stage in planned.stages] == [*LAYERS, "embeddings", "sdd"]
+    assert "Not counted: similar, whose time" in plan_text(planned, None, None)
+    assert "Not counted" not in plan_text(estimate(measure(pilot), config(pilot), 1000), None, None)
 
 
 def test_storage_is_that_of_the_files(pilot, tmp_path):
