@@ -2,7 +2,8 @@
 
 A proportion is the mean over strata, weighted with their sizes: sum(N_h p_h) / N. Its interval is Wilson's for a sample
 of the *effective* size p (1 - p) / Var(p), at which a simple random sample would have the variance of the stratified
-one (Cochran, Sampling Techniques, 1977, Sec. 5.10). One large stratum gives Wilson's interval itself.
+one (Cochran, Sampling Techniques, 1977, Sec. 5.10). One large stratum gives Wilson's interval itself. Where no stratum
+shows spread, the effective size is that of strata with equal variances, 1 / sum((N_h / N)^2 (1 - n_h / N_h) / n_h).
 """
 
 from collections import defaultdict
@@ -45,15 +46,22 @@ class Proportion:
 
 
 def estimate(strata: Iterable[Stratum]) -> tuple[float, float, float]:
-    """Return a proportion with its interval. Strata without marks are left out; 0 to 1 without any marks."""
+    """Return a proportion with its interval, which is a point if all images of the strata are marked.
+
+    Strata without marks are left out; the interval is 0 to 1 without any marks.
+    """
     marked = [stratum for stratum in strata if stratum.marked]
     total = sum(stratum.images for stratum in marked)
     if not total:
         return 0.0, 0.0, 1.0
     value = sum(s.images / total * s.hits / s.marked for s in marked)
     variance = sum((s.images / total) ** 2 * _variance(s) for s in marked)
-    count = sum(stratum.marked for stratum in marked)
-    effective = value * (1 - value) / variance if variance > 0 else count
+    spread = value * (1 - value)
+    if not (spread and variance):
+        spread, variance = 1.0, sum((s.images / total) ** 2 * (1 - s.marked / s.images) / s.marked for s in marked)
+    if not variance:
+        return value, value, value
+    effective = spread / variance
     low, high = wilson_interval(value * effective, effective)
     return value, low, high
 
@@ -81,9 +89,10 @@ def table_6(images: Sequence[AuditedImage]) -> list[Proportion]:
 def _variance(stratum: Stratum) -> float:
     """Return the estimated variance of a stratum's proportion, with the correction for a finite stratum."""
     share, marked = stratum.hits / stratum.marked, stratum.marked
+    unmarked = 1 - marked / stratum.images
     if marked < 2:
-        return 0.25
-    return (1 - marked / stratum.images) * share * (1 - share) / (marked - 1)
+        return unmarked * 0.25
+    return unmarked * share * (1 - share) / (marked - 1)
 
 
 def _proportion(images: Sequence[AuditedImage], state: State, mark: Mark, of: str) -> Proportion:

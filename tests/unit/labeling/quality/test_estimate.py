@@ -20,7 +20,21 @@ def test_one_large_stratum_gives_wilsons_interval():
 def test_strata_are_weighted_with_their_sizes():
     value, low, high = estimate([Stratum(900, 30, 30), Stratum(100, 30, 0)])
     assert value == pytest.approx(0.9)
-    assert (low, high) == wilson_interval(54, 60)  # strata without spread: the size is that of the sample
+    size = 1 / (0.9**2 * (1 - 30 / 900) / 30 + 0.1**2 * (1 - 30 / 100) / 30)  # strata without spread
+    assert (low, high) == pytest.approx(wilson_interval(0.9 * size, size))
+
+
+def test_a_single_image_of_a_small_stratum_does_not_widen_the_interval():
+    alone = estimate([Stratum(10_000, 300, 0)])
+    assert alone[2] < 0.013  # the rule of three: 3.8 / 300
+    assert estimate([Stratum(10_000, 300, 0), Stratum(1, 1, 0)])[2] == pytest.approx(alone[2], rel=1e-3)
+    half = estimate([Stratum(10, 5, 2)])
+    assert estimate([Stratum(10, 5, 2), Stratum(1, 1, 0)])[2] < half[2]
+
+
+def test_a_proportion_of_images_that_are_all_marked_is_counted():
+    assert estimate([Stratum(20, 20, 5), Stratum(1, 1, 0)]) == (pytest.approx(5 / 21),) * 3
+    assert estimate([Stratum(20, 20, 0)]) == (0, 0, 0)
 
 
 def test_the_standard_error_is_that_of_cochrans_formula():
