@@ -67,6 +67,7 @@ def test_facets_search_and_conditions_narrow_the_page(page: Page):
     page.locator("#where").fill("len(labels) = 2")
     page.locator("#where").press("Enter")
     expect(page.locator(".card")).to_have_count(2)
+    assert len(page.locator(".note.error").all_inner_texts()) == 1  # not one for each facet
 
 
 def test_an_image_tells_its_story_and_the_keyboard_goes_on_to_the_next(page: Page):

@@ -31,6 +31,7 @@ async function send(path, body, signal) {
   const response = await fetch(path, { ...options, headers: { "Content-Type": "application/json" }, signal });
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
+  signal?.throwIfAborted();
   const message = answer.error?.message ?? `the server answered ${response.status}`;
   note(message, true);
   throw new Error(message);

@@ -18,16 +18,22 @@ export function show(parent, ...children) {
   return parent;
 }
 
-/** Show a message for some seconds; an error stays longer. */
+/** Show a message for some seconds; an error stays longer. One with the same first line replaces it, as each facet repeats an error. */
 export function note(text, isError = false) {
   const line = element("div", { class: isError ? "note error" : "note" }, text);
-  document.getElementById("notes").append(line);
+  const notes = document.getElementById("notes");
+  for (const shown of [...notes.children].filter((each) => firstLine(each.textContent) === firstLine(text))) shown.remove();
+  notes.append(line);
   setTimeout(() => line.remove(), isError ? 9000 : 3500);
 }
 
 /** Return whether a key press goes to a field in which a person writes. */
 export function isWriting(event) {
   return event.target.closest("input, textarea, select") !== null;
+}
+
+function firstLine(text) {
+  return text.split("\n", 1)[0];
 }
 
 function fill(node, properties, children) {
