@@ -53,7 +53,7 @@ score: setup
 
 # From nothing: the labellers, then the small Stable Diffusion with its judges. A run that was stopped goes on.
 weights: setup
-	for name in sam grounding_dino blip2 latent image_encoder base judge embedder; do \
+	for name in sam grounding_dino blip2 latent image_encoder base judge embedder shape_embedder; do \
 		$(BIN)/python -m miniature.train $$name --out out/weights/$$name --workers 1 && \
 		mkdir -p miniature/weights/$$name && cp -r out/weights/$$name/weights/. miniature/weights/$$name/ || exit 1; \
 	done

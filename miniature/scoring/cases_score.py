@@ -22,7 +22,7 @@ from model.subject_diffusion import SubjectDiffusion
 
 MEANS = frozenset({SIMILARITY, BOX, OUTLINE})
 """Criteria whose figure is a mean; the others are shares of hits."""
-TABLE = Table({"pictures": 9, "subjects": 1, "given": 10}, name_width=10)
+TABLE = Table({"pictures": 9, "subjects": 1, "given": 10}, name_width=13)
 """Table of the figures; `pictures` are generated, or the scenes themselves (`real`)."""
 
 

@@ -31,7 +31,7 @@ def test_all_criteria_are_scored_and_the_scenes_are_an_upper_bound():
     net = SubjectDiffusion.from_pretrained(WEIGHTS / "subject_diffusion").eval().requires_grad_(False)
     found = list(score(net, load_judges(WEIGHTS), SubjectSet.HELD_OUT, PlaceHint.BOX, QUICK, count=3))
     figures = {(one.of["pictures"], one.of["subjects"], one.name): one for one in found}
-    names = (SIMILARITY, RECALL, CLASS_WORD, BACKGROUND, BOX, OUTLINE)
+    names = (SIMILARITY, RECALL, CLASS_WORD, BACKGROUND, BOX, OUTLINE, RECALL_BY_SHAPE)
     assert list(figures) == [(made, n, name) for n in ("1", "2") for made in ("generated", "real") for name in names]
     for name in (SIMILARITY, BOX, OUTLINE):
         assert figures["real", "1", name].value > figures["generated", "1", name].value, "one step draws no subject"
