@@ -18,8 +18,8 @@ class Interval:
     half_width: float
 
     def times(self, factor: float) -> "Interval":
-        """Return the interval of the value times an exact factor."""
-        return Interval(self.value * factor, self.half_width * factor)
+        """Return the interval of the value times an exact factor, 0 times which is exactly 0 however wide it is."""
+        return Interval(self.value * factor, self.half_width * factor if factor else 0.0)
 
     def plus(self, exact: float) -> "Interval":
         """Return the interval of the value plus an exact one."""

@@ -36,6 +36,7 @@ def test_otherwise_all_is_for_the_images(costs):
 
 def test_of_one_shard_the_spread_is_unknown_and_of_none_there_is_no_cost():
     assert Sums.of([10], [5]).cost(1, Interval(20, 0.0)) == Interval(10.0, math.inf)
+    assert Interval(10.0, math.inf).times(0) == Interval(0.0, 0.0)
     assert Sums.of([0, 0], [0, 0]).cost(1, Interval(0, 0.0)) == Interval(0.0, 0.0)
 
 
