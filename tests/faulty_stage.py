@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from infra.config import Config
 from labeling.config import NetworkConfig
+from labeling.errors import BackendWeightsError
 from labeling.sdd.schema import Caption
 from labeling.stages.base import Drop
 from labeling.stages.worker import WORKER_NUMBER
@@ -26,7 +27,8 @@ class FaultyConfig(Config):
     start: str = "well"
     """Behaviour of `setup`: "well", "raises", "dies", "does not fit", or "waits for PATH" until that file exists."""
     results: str = "one each"
-    """Results of a batch: "one each", or "too few", which breaks the contract of a stage."""
+    """Results of a batch: "one each"; "too few", which breaks the contract of a stage; "no weights" raises the error of
+    weights that do not load, and "no weights to prepare" raises it before the batch."""
     device: str = "works"
     """State of the device: "works"; "dies" ends the process at each batch; "is poisoned" raises CUDA's error."""
 
@@ -56,6 +58,8 @@ class FaultyStage:
             time.sleep(0.01)
 
     def prepare(self, row: Address) -> Address:
+        if self.config.results == "no weights to prepare":
+            raise BackendWeightsError("no weights in /nowhere")
         if "unreadable" in row.url:
             raise ValueError("cannot decode")
         return row
@@ -70,6 +74,8 @@ class FaultyStage:
             raise MemoryError("too many rows")
         for row in batch:
             _act(row.url)
+        if self.config.results == "no weights":
+            raise BackendWeightsError("no weights in /nowhere")
         if self.config.results == "too few":
             return []
         return [_outcome(Caption(key=r.key, caption=r.url)) for r in batch]
@@ -90,6 +96,8 @@ class RendezvousStage:
         self.folder.mkdir(exist_ok=True)
 
     def prepare(self, row: Address) -> Address:
+        if self.config.results == "no weights to prepare":
+            raise BackendWeightsError("no weights in /nowhere")
         return row
 
     def process(self, batch: Sequence[Address]) -> list[Caption]:

@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
-from labeling.errors import LabelingError, StageContract
+from labeling.errors import BackendWeightsError, LabelingError, StageContract
 from labeling.execution.messages import Assignment, BatchResult, KeyedRow, Ready, Reply, Request, WorkerError
 from labeling.sdd.schema import State, Verdict
 from labeling.sdd.shards import Refused
 from labeling.stages.base import AnyStage, Drop, Failure
 
 log = logging.getLogger(__name__)
+_NOT_OF_A_ROW = (StageContract, BackendWeightsError)
+"""Errors of a stage that no row causes; a stage may load its weights with the first row that needs them."""
 DEVICE_FAILED = 70
 """Exit code of a process whose device fails every call; only a new process can use the device again."""
 _MEMORY_CURE = "labeling.keep_networks=false keeps one stage's networks in memory at a time"
@@ -63,7 +65,11 @@ class StageRunner:
 
         Raises:
             StageContract: the stage returned another number of results than it got rows.
+            BackendWeightsError: the stage loads weights with the first row that needs them, and cannot.
         """
+        for error in prepared:
+            if isinstance(error, _NOT_OF_A_ROW):
+                raise error
         good = [i for i, p in enumerate(prepared) if not isinstance(p, Exception)]
         results = iter(self._process([rows[i] for i in good], [prepared[i] for i in good]))
         return [
@@ -83,7 +89,7 @@ class StageRunner:
     def _bisect(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow | Drop | Failure]:
         try:
             return self._call_stage(prepared)
-        except StageContract:
+        except _NOT_OF_A_ROW:
             raise
         except Exception as error:
             _exit_if_device_failed(error)
@@ -117,7 +123,8 @@ def serve(pipe: "Connection[Reply, Request]") -> None:
     try:
         assignment.stage.setup()
     except Exception as error:
-        log.exception("%s: the network did not load", assignment.stage.name)
+        if not isinstance(error, LabelingError):  # its message says all that a user needs
+            log.exception("%s: the network did not load", assignment.stage.name)
         cure = f". {_MEMORY_CURE}" if _is_out_of_memory(error) else ""
         pipe.send(WorkerError(f"{type(error).__name__}: {error}{cure}", is_final=isinstance(error, LabelingError)))
         return
@@ -133,7 +140,7 @@ def serve(pipe: "Connection[Reply, Request]") -> None:
             continue
         try:
             outcomes = runner.run(rows, [future.result() for future in futures])
-        except StageContract as error:
+        except _NOT_OF_A_ROW as error:
             pipe.send(WorkerError(str(error), is_final=True))
             return
         before, used = used, time.process_time()

@@ -236,9 +236,17 @@ def test_a_network_that_does_not_load_ends_the_stage(tmp_path, start, says):
     assert ShardStore(str(tmp_path)).stamp("captions", SHARD) is None
 
 
-def test_a_stage_that_returns_too_few_results_ends(tmp_path):
-    job = faulty_job(tmp_path, ["good 1"], config=FaultyConfig(results="too few"))
-    with pytest.raises(StageFailed, match="0 results for 1 images"):
+@pytest.mark.parametrize(
+    ("results", "says"),
+    [
+        ("too few", "0 results for 1 images"),
+        ("no weights", "no weights in /nowhere"),
+        ("no weights to prepare", "no weights in /nowhere"),
+    ],
+)
+def test_an_error_of_the_stage_ends_it_and_fails_no_row(tmp_path, results, says):
+    job = faulty_job(tmp_path, ["good 1"], config=FaultyConfig(results=results))
+    with pytest.raises(StageFailed, match=says):
         run_job(job, [SHARD], Workers(), Executor.HERE)
 
 
