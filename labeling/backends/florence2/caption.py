@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from labeling.backends.florence2.network import load_florence2
+from labeling.backends.florence2.network import load_florence2, prepare_pixels
 from labeling.backends.runtime import torch_device
 from labeling.config import CaptionConfig
 
@@ -33,10 +33,7 @@ class Florence2Captioner:
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
         """Resize and normalise an upright RGB image [H, W, 3] to [3, size, size]."""
-        # A Pillow image, because for an array the processor would have to guess the axis of the channels.
-        batch = self._processor.image_processor(Image.fromarray(image), return_tensors="pt")
-        pixels: Tensor = batch["pixel_values"][0]
-        return pixels
+        return prepare_pixels(self._processor, image)
 
     @torch.inference_mode()
     def caption(self, prepared: Sequence[Tensor]) -> list[str]:

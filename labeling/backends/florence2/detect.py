@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from transformers import Florence2Processor, LogitsProcessor, LogitsProcessorList
 
-from labeling.backends.florence2.network import load_florence2
+from labeling.backends.florence2.network import load_florence2, prepare_pixels
 from labeling.backends.grounding_dino.detect import PreparedImage
 from labeling.backends.runtime import torch_device
 from labeling.backends.selection import keep_boxes
@@ -68,9 +67,7 @@ class Florence2Detector:
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         """Resize and normalise an upright RGB image [H, W, 3]."""
-        # A Pillow image, because for an array the processor would have to guess the axis of the channels.
-        batch = self._processor.image_processor(Image.fromarray(image), return_tensors="pt")
-        return PreparedImage(batch["pixel_values"][0], width_px=image.shape[1], height_px=image.shape[0])
+        return PreparedImage(prepare_pixels(self._processor, image), width_px=image.shape[1], height_px=image.shape[0])
 
     def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
         """Return the boxes of each image's labels, best first."""
