@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -16,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from labeling.backends.pixel_values import input_px, prepare_pixels
 from labeling.backends.runtime import pretrained_source, torch_device, torch_dtype
 from labeling.config import CaptionConfig
 from labeling.errors import BackendWeightsError
@@ -42,11 +42,14 @@ class Blip2Captioner:
         self._net = net.to(self._device)
         self._context = torch.tensor([self._context_ids()], device=self._device)
 
+    @property
+    def input_px(self) -> int | None:
+        """Longer side of a prepared image, in pixels."""
+        return input_px(self._image_processor)
+
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Resize and normalise an upright RGB image [H, W, 3] to [3, size, size]."""
-        # A Pillow image, because for an array the processor would have to guess the axis of the channels.
-        pixels: torch.Tensor = self._image_processor(Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
-        return pixels
+        return prepare_pixels(self._image_processor, image)
 
     @torch.inference_mode()
     def caption(self, prepared: Sequence[torch.Tensor]) -> list[str]:

@@ -38,6 +38,10 @@ class ChatApiCaptioner:
             raise CaptionApiError(f"labeling.caption.api: {error}") from error
         self._pool = ThreadPoolExecutor(config.api.concurrency)
 
+    @property
+    def input_px(self) -> None:
+        """None, as a picture keeps its aspect ratio and up to `api.max_side_px` of its size."""
+
     def prepare(self, image: NDArray[np.uint8]) -> Picture:
         """Shrink an upright RGB image [H, W, 3] to the longest side of the settings, and encode it as JPEG."""
         picture = Image.fromarray(image)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import (
@@ -17,6 +16,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from labeling.backends.pixel_values import prepare_pixels
 from labeling.backends.runtime import pretrained_source, refuse_incomplete, torch_device, torch_dtype
 from labeling.config import EmbedConfig
 from labeling.errors import BackendWeightsError
@@ -45,9 +45,7 @@ class TransformersEmbedder:
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
         """Resize, crop and normalise an upright RGB image [H, W, 3] to [3, size, size]."""
-        # A Pillow image, because for an array the processor would have to guess the axis of the channels.
-        pixels: Tensor = self._processor(Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
-        return pixels
+        return prepare_pixels(self._processor, image)
 
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:

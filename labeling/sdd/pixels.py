@@ -57,7 +57,21 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> 
     with open_image(encoded, max_pixels) as image:
         if reduction > 1:
             _reduce(image, reduction)
-        return np.array(upright_image(image))  # a copy, as Pillow's own pixels are read-only
+        return _pixels_of(upright_image(image))
+
+
+def decode_reduced(encoded: bytes, min_side_px: int) -> NDArray[np.uint8]:
+    """Decode as `decode`, a JPEG at 1/2, 1/4 or 1/8 of its size if its shorter side keeps at least `min_side_px`.
+
+    Raises:
+        UndecodableImage: as `decode`.
+    """
+    with open_image(encoded, MAX_PIXELS) as image:
+        for reduction in (8, 4, 2):
+            if min(image.size) >= reduction * min_side_px:
+                _reduce(image, reduction)
+                break
+        return _pixels_of(upright_image(image))
 
 
 def decode_with_alpha(
@@ -73,9 +87,19 @@ def decode_with_alpha(
     """
     with open_image(encoded, max_pixels) as image:
         if not _is_transparent(image):
-            return np.array(upright_image(image)), None
+            return _pixels_of(upright_image(image)), None
         pixels = np.asarray(upright_image(image, "RGBA"))
     return np.ascontiguousarray(pixels[..., :3]), pixels[..., 3].copy()
+
+
+def _pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """Copy the pixels of an RGB image to an array [H, W, 3], in strips: Pillow's own conversion copies them twice."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def open_image(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:

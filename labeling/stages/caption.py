@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic
 
 from labeling.config import CaptionConfig
-from labeling.sdd.pixels import decode
+from labeling.sdd.pixels import decode, decode_reduced
 from labeling.sdd.schema import Caption, Layer
 from labeling.stages.base import Drop, Failure
 from labeling.stages.networks import Captioner, Prepared
+
+_OVERSAMPLING = 2
+"""Smallest ratio of the sides of an image decoded at reduced size to those of the network's input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +60,19 @@ class CaptionStage(Generic[Prepared]):
     def prepare(self, row: CaptionInput) -> CaptionQuery[Prepared]:
         """Decode and prepare an image that has no caption."""
         given = (row.alt_text or "").strip() if self.config.given else ""
-        return CaptionQuery(row.key, given, None if given else self._network().prepare(decode(row.image)))
+        return CaptionQuery(row.key, given, None if given else self._prepare(row.image))
 
     def process(self, batch: Sequence[CaptionQuery[Prepared]]) -> list[Caption | Drop | Failure]:
         """Caption the images; an empty caption drops its image."""
         images = [row.image for row in batch if row.image is not None]
         written = iter(self._network().caption(images) if images else [])
         return [_outcome(row.key, row.given or next(written)) for row in batch]
+
+    def _prepare(self, encoded: bytes) -> Prepared:
+        captioner = self._network()
+        if self.config.reduced_decoding and captioner.input_px is not None:
+            return captioner.prepare(decode_reduced(encoded, _OVERSAMPLING * captioner.input_px))
+        return captioner.prepare(decode(encoded))
 
     def _network(self) -> Captioner[Prepared]:
         """Return the captioner, which the first call loads."""

@@ -18,6 +18,10 @@ Prepared = TypeVar("Prepared")
 class Captioner(Protocol[Prepared]):
     """Network that describes images."""
 
+    @property
+    def input_px(self) -> int | None:
+        """Longer side, in pixels, of what `prepare` makes of any image; None if it depends on the image."""
+
     def prepare(self, image: NDArray[np.uint8]) -> Prepared:
         """Prepare an upright RGB image [H, W, 3] for the network. Runs on the CPU; thread-safe."""
 

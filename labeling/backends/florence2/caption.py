@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from labeling.backends.florence2.network import load_florence2, prepare_pixels
+from labeling.backends.florence2.network import load_florence2
+from labeling.backends.pixel_values import input_px, prepare_pixels
 from labeling.backends.runtime import torch_device
 from labeling.config import CaptionConfig
 
@@ -31,9 +32,14 @@ class Florence2Captioner:
         )
         self._prompt = self._prompt_ids()
 
+    @property
+    def input_px(self) -> int | None:
+        """Longer side of a prepared image, in pixels."""
+        return input_px(self._processor.image_processor)
+
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
         """Resize and normalise an upright RGB image [H, W, 3] to [3, size, size]."""
-        return prepare_pixels(self._processor, image)
+        return prepare_pixels(self._processor.image_processor, image)
 
     @torch.inference_mode()
     def caption(self, prepared: Sequence[Tensor]) -> list[str]:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Florence2Processor, LogitsProcessor, LogitsProcessorList
 
-from labeling.backends.florence2.network import load_florence2, prepare_pixels
+from labeling.backends.florence2.network import load_florence2
 from labeling.backends.grounding_dino.detect import PreparedImage
+from labeling.backends.pixel_values import prepare_pixels
 from labeling.backends.runtime import torch_device
 from labeling.backends.selection import keep_boxes
 from labeling.config import DetectConfig, FlorenceDetection
@@ -67,7 +68,9 @@ class Florence2Detector:
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         """Resize and normalise an upright RGB image [H, W, 3]."""
-        return PreparedImage(prepare_pixels(self._processor, image), width_px=image.shape[1], height_px=image.shape[0])
+        return PreparedImage(
+            prepare_pixels(self._processor.image_processor, image), width_px=image.shape[1], height_px=image.shape[0]
+        )
 
     def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
         """Return the boxes of each image's labels, best first."""

@@ -1,10 +1,6 @@
-"""Loading of Florence-2 and of its processor, and preparation of images."""
+"""Loading of Florence-2 and of its processor."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 from transformers import AutoConfig, Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
 
 from infra.precision import Precision
@@ -48,11 +44,3 @@ def load_florence2(
             f"them in another size, the first is {lacking[0]!r}: download it again"
         )
     return net.eval().to(device), processor
-
-
-def prepare_pixels(processor: Florence2Processor, image: NDArray[np.uint8]) -> Tensor:
-    """Resize and normalise an upright RGB image [H, W, 3] to [3, size, size]."""
-    # A Pillow image, because for an array the processor would have to guess the axis of the channels.
-    batch = processor.image_processor(Image.fromarray(image), return_tensors="pt")
-    pixels: Tensor = batch["pixel_values"][0]
-    return pixels

@@ -21,6 +21,7 @@ from transformers import BaseImageProcessor
 
 from infra.precision import Precision
 from labeling.backends.grounding_dino.prompt import Prompt, PromptBatch, PromptWriter, collate
+from labeling.backends.pixel_values import prepare_pixels
 from labeling.backends.runtime import torch_dtype
 from labeling.backends.selection import keep_boxes
 from labeling.config import DetectConfig
@@ -41,8 +42,8 @@ class PreparedImage:
 
 def prepare_image(image_processor: BaseImageProcessor, image: NDArray[np.uint8]) -> PreparedImage:
     """Resize and normalise an upright RGB image [H, W, 3] with an image processor of transformers, without padding."""
-    batch = image_processor(images=image, do_pad=False, input_data_format="channels_last", return_tensors="pt")
-    return PreparedImage(batch["pixel_values"][0], width_px=image.shape[1], height_px=image.shape[0])
+    pixels = prepare_pixels(image_processor, image, do_pad=False)
+    return PreparedImage(pixels, width_px=image.shape[1], height_px=image.shape[0])
 
 
 class Network(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labeling.sdd.pixels import UndecodableImage, decode, decode_with_alpha
+from labeling.sdd.pixels import UndecodableImage, decode, decode_reduced, decode_with_alpha
 
 
 def jpeg(width, height, orientation=1, form="JPEG") -> bytes:
@@ -47,6 +47,39 @@ def test_reduced_blocks_begin_at_the_upright_corner(orientation):
 
 def test_a_format_that_cannot_be_reduced_is_whole():
     assert decode(jpeg(40, 30, form="PNG"), reduction=4).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize(("min_side_px", "height"), [(24, 24), (25, 48), (48, 48), (96, 96), (97, 192), (500, 192)])
+def test_a_picture_is_reduced_as_far_as_its_shorter_side_may_shrink(min_side_px, height):
+    assert decode_reduced(jpeg(320, 192), min_side_px).shape[0] == height
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_picture_is_upright(orientation):
+    encoded = jpeg(320, 192, orientation)
+    np.testing.assert_array_equal(decode_reduced(encoded, 48), decode(encoded, reduction=4))
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_formats_without_reduced_decoding_are_decoded_as_ever(form):
+    encoded = jpeg(320, 192, form=form)
+    np.testing.assert_array_equal(decode_reduced(encoded, 24), decode(encoded))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_the_colours_of_other_modes_stay_when_reduced(mode):
+    file = io.BytesIO()
+    Image.open(io.BytesIO(jpeg(320, 192))).convert(mode).save(file, "JPEG", quality=95)
+    whole, reduced = decode(file.getvalue()), decode_reduced(file.getvalue(), 48)
+    assert reduced.shape == (48, 80, 3)
+    assert np.abs(reduced.astype(int) - cv2.resize(whole, (80, 48), interpolation=cv2.INTER_AREA)).mean() < 2
+
+
+def test_a_picture_of_many_strips_is_copied_whole(monkeypatch):
+    encoded = jpeg(317, 190)
+    whole = decode(encoded)
+    monkeypatch.setattr("labeling.sdd.pixels._STRIP_PIXELS", 1000)
+    np.testing.assert_array_equal(decode(encoded), whole)
 
 
 def test_a_truncated_picture_is_refused_when_reduced():

@@ -14,6 +14,8 @@ from tests.factories import jpeg, key
 class WidthCaptioner:
     """Captioner that describes the width of an image."""
 
+    input_px: int | None = 12
+
     def prepare(self, image: np.ndarray) -> int:
         return image.shape[1]
 
@@ -54,6 +56,18 @@ def test_texts_of_the_web_are_no_captions():
     assert loads == 1
 
 
-def test_stamps_of_datasets_without_given_captions_stay():
+def test_a_large_jpeg_is_decoded_at_reduced_size_if_asked_for():
+    found, _ = captions(CaptionConfig(reduced_decoding=True), [None])
+    assert [row.caption for row in found] == ["30 px wide"]  # 24 px is twice the input of the network
+
+
+def test_a_captioner_of_images_of_any_size_gets_them_whole(monkeypatch):
+    monkeypatch.setattr(WidthCaptioner, "input_px", None)
+    found, _ = captions(CaptionConfig(reduced_decoding=True), [None])
+    assert [row.caption for row in found] == ["60 px wide"]
+
+
+def test_stamps_of_datasets_without_later_settings_stay():
     assert CaptionConfig().fingerprint() == "76d05ba8f712"
     assert CaptionConfig(given=True).fingerprint() != CaptionConfig().fingerprint()
+    assert CaptionConfig(reduced_decoding=True).fingerprint() != CaptionConfig().fingerprint()
