@@ -49,6 +49,7 @@ Builder: TypeAlias = Callable[[Any], Any]
 _PLAIN: dict[type, pa.DataType] = {str: pa.string(), bytes: pa.binary(), bool: pa.bool_()}
 
 
+@cache
 def schema_of(row: type) -> pa.Schema:
     """Return the Arrow schema of a dataclass: one column per field, in field order.
 
@@ -121,9 +122,10 @@ def leaf_paths(schema: pa.Schema) -> list[str]:
     return [path for field in schema for path, _ in _leaves(field.name, field.type)]
 
 
-def dictionary_paths(row: type) -> list[str]:
+@cache
+def dictionary_paths(row: type) -> tuple[str, ...]:
     """Return the Parquet column paths of the `Label` fields of dataclass `row`, nested ones included."""
-    return list(_label_paths(row, ""))
+    return tuple(_label_paths(row, ""))
 
 
 def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:

@@ -15,6 +15,7 @@ nouns/.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
@@ -39,7 +41,7 @@ from labeling.sdd.arrow import (
     row_of,
     schema_of,
 )
-from labeling.sdd.file_index import index_of
+from labeling.sdd.file_index import Identity, index_of
 from labeling.sdd.footer import Stamp, stamp_in
 from labeling.sdd.schema import CONFIRMATIONS, EMBEDDINGS, READABLE, VERSION, Layer, State, Verdict
 from labeling.sdd.seal import seal
@@ -93,6 +95,7 @@ class ShardStore:
     def __init__(self, root: str) -> None:
         self.root = storage_path(root)
         self.index = index_of(str(self.root))
+        self._known_formats: dict[tuple[str, Identity], Format] = {}
 
     def path(self, layer: str, shard: str) -> UPath:
         """Return the path of a file, which need not exist."""
@@ -112,10 +115,9 @@ class ShardStore:
         It is the stamp of the first shard of its first list, which later files inherit.
         """
         for layer in Layer:
-            with suppress(FileNotFoundError, ShardCorrupt):
-                with self.open_file(layer, FIRST) as file:
-                    stamp = self.stamp_of(file, layer, FIRST)
-                if inherited := stamp.dataset or (stamp.stamp if layer == Layer.URLS else None):
+            with suppress(ShardCorrupt):
+                stamp = self.stamp(layer, FIRST)
+                if inherited := stamp and (stamp.dataset or (stamp.stamp if layer == Layer.URLS else None)):
                     return inherited
         return None
 
@@ -232,7 +234,19 @@ class ShardStore:
         """
         layout = self._format(layer, shard, row, schema_of(row))
         records = (record_of(r, layout.names) for r in rows)
-        return self._write(layer, shard, records, layout, row, stamp, replace)
+        return self._write(layer, shard, _groups(records, layout.schema), layout, row, stamp, replace)
+
+    def write_table(
+        self, layer: str, shard: str, table: pa.Table, row: type, stamp: str, *, replace: bool = False
+    ) -> dict[str, int]:
+        """Write a table with the columns of `row`, in the order of its keys, as `write` does, in one row group.
+
+        Raises:
+            FileExistsError: the file exists and `replace` is false.
+        """
+        layout = self._format(layer, shard, row, schema_of(row))
+        table = table.rename_columns([layout.names.get(name, name) for name in table.column_names])
+        return self._write(layer, shard, [table.select(layout.schema.names)], layout, row, stamp, replace)
 
     def write_outcomes(
         self, layer: str, shard: str, rows: Iterable[object], row: type, stamp: str, *, replace: bool = False
@@ -244,7 +258,7 @@ class ShardStore:
         """
         layout = self._format(layer, shard, row, outcome_schema_of(row))
         records = (_outcome_record(r, layout.names) for r in rows)
-        return self._write(layer, shard, records, layout, row, stamp, replace)
+        return self._write(layer, shard, _groups(records, layout.schema), layout, row, stamp, replace)
 
     def rewrite(
         self,
@@ -273,16 +287,18 @@ class ShardStore:
         with self.open_file(layer, shard) as file:
             former = self.stamp_of(file, layer, shard)
             layout = Format(file.schema_arrow.remove_metadata(), self._version_of(file, layer, shard), {})
-            groups = (file.read_row_group(group).to_pylist() for group in range(file.num_row_groups))
-            records = (changed for group in groups for record in group if (changed := change(record)) is not None)
+            former_groups = (file.read_row_group(group).to_pylist() for group in range(file.num_row_groups))
+            former_records = (record for group in former_groups for record in group)
+            records = (changed for record in former_records if (changed := change(record)) is not None)
             about = former._replace(stamp=stamp, name=_name(layer, shard), removed=removed)
-            self._publish(layer, shard, records, layout, row, about, replace=True)
+            groups = _groups(records, layout.schema)
+            self._publish(layer, shard, groups, layout, row, about, replace=True)
 
     def _write(
         self,
         layer: str,
         shard: str,
-        records: Iterable[Record],
+        groups: Iterable[pa.Table],
         layout: Format,
         row: type,
         stamp: str,
@@ -293,28 +309,26 @@ class ShardStore:
         about = Stamp(stamp, {}, dataset=dataset, name=_name(layer, shard))
         if parent:
             about = about._replace(parent=parent.stamp, removed=parent.removed)
-        return self._publish(layer, shard, records, layout, row, about, replace)
+        return self._publish(layer, shard, groups, layout, row, about, replace)
 
     def _publish(
         self,
         layer: str,
         shard: str,
-        records: Iterable[Record],
+        groups: Iterable[pa.Table],
         layout: Format,
         row: type,
         about: Stamp,
         replace: bool,
     ) -> dict[str, int]:
-        """Write a file with the footer entries of `about`, and return the counts by state."""
-        counts: dict[str, int] = {}
+        """Write a file of these row groups with the footer entries of `about`, and return the counts by state."""
+        counts: Counter[str] = Counter()
 
         def write(file: IO[bytes]) -> None:
             with _writer(file, layout.schema, row) as writer:
-                for group in _groups(_check_key_order(records, f"{layer}/{shard}")):
-                    writer.write_table(pa.Table.from_pylist(group, schema=layout.schema))
-                    for record in group:
-                        state = str(record.get("state", State.KEPT))
-                        counts[state] = counts.get(state, 0) + 1
+                for group in _check_key_order(groups, f"{layer}/{shard}"):
+                    writer.write_table(group)
+                    counts.update(_count_states(group))
                 entries = about._replace(counts=counts).metadata()
                 writer.add_key_value_metadata(entries | {"version": str(layout.version)})
             seal(file)
@@ -324,10 +338,16 @@ class ShardStore:
 
     def _format(self, layer: str, shard: str, row: type, schema: pa.Schema) -> Format:
         """Return the format of the layer's other files, or the present one if there are none."""
+        first = self.index.identity(layer, FIRST) if shard != FIRST else None
+        if first is not None and (layer, first) in self._known_formats:
+            return self._known_formats[layer, first]
         version, existing = next(self._formats(layer, without=shard), (VERSION, schema))
-        if version == VERSION:
-            return Format(schema, VERSION, {})
-        return Format(existing.remove_metadata(), version, former_names(row) if version == 1 else {})
+        layout = Format(schema, VERSION, {})
+        if version != VERSION:
+            layout = Format(existing.remove_metadata(), version, former_names(row) if version == 1 else {})
+        if first is not None:
+            self._known_formats[layer, first] = layout
+        return layout
 
     def _formats(self, layer: str, without: str = "") -> Iterator[tuple[int, pa.Schema]]:
         """Yield version and schema of the layer's files except one; damaged files are refused when they are read.
@@ -468,16 +488,25 @@ def _writer(file: IO[bytes], schema: pa.Schema, row: type) -> pq.ParquetWriter:
     )
 
 
-def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
+def _groups(records: Iterable[Record], schema: pa.Schema) -> Iterator[pa.Table]:
     iterator = iter(records)
     while group := list(islice(iterator, ROWS_PER_GROUP)):
+        yield pa.Table.from_pylist(group, schema=schema)
+
+
+def _check_key_order(groups: Iterable[pa.Table], name: str) -> Iterator[pa.Table]:
+    last = pa.array([], pa.binary(16))
+    for group in groups:
+        keys = pa.concat_arrays([last, *group["key"].chunks])
+        falls = pc.greater_equal(keys[:-1], keys[1:])
+        if (at := pc.index(falls, True).as_py()) >= 0:
+            before, key = keys[at].as_py(), keys[at + 1].as_py()
+            raise ShardCorrupt(f"{name}: key {key.hex()} comes after {before.hex()}; keys must rise")
+        last = keys[-1:]
         yield group
 
 
-def _check_key_order(records: Iterable[Record], name: str) -> Iterator[Record]:
-    last = b""
-    for record in records:
-        if record["key"] <= last:
-            raise ShardCorrupt(f"{name}: key {record['key'].hex()} comes after {last.hex()}; keys must rise")
-        last = record["key"]
-        yield record
+def _count_states(group: pa.Table) -> Mapping[str, int]:
+    if "state" not in group.column_names:
+        return {State.KEPT.value: group.num_rows}
+    return Counter(group["state"].to_pylist())

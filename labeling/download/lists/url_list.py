@@ -3,25 +3,23 @@
 Rows and occurrences of a URL are numbered over all lists, in their order. So a list that is added at the end changes no
 shard of the lists before it, and its rows with their URLs are duplicates.
 
-The lists are read twice as a stream, and DuckDB numbers the occurrences of each URL on disk, so lists of any length fit
-in memory.
+The lists are read twice as a stream of tables, and DuckDB numbers the occurrences of each URL on disk, so lists of any
+length fit in memory. No row becomes a Python object.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
-import pyarrow as pa
 from pydantic import TypeAdapter
 from upath import UPath
 
 from infra.storage import publish, publish_bytes
 from labeling.config import LabelingConfig, Stale
-from labeling.download.lists.list_reader import list_digest, list_files, read_slices
-from labeling.download.lists.names import key_of, shard_name
-from labeling.download.lists.occurrences import Occurrences, Repeat, count_occurrences
+from labeling.download.lists.list_reader import ROWS_AT_ONCE, list_digest, list_files, read_slices
+from labeling.download.lists.names import shard_name
+from labeling.download.lists.occurrences import count_occurrences
+from labeling.download.lists.planned_rows import PlannedShard, plan_shards, without_removed_texts
 from labeling.errors import BadInput, ShardStale
 from labeling.sdd.removed import UrlSet, removed_urls
 from labeling.sdd.schema import Layer, ListedUrl
@@ -79,15 +77,17 @@ def variants_path(store: ShardStore) -> UPath:
 
 def _write_shards(lists: Sequence[Sequence[UPath]], store: ShardStore, config: LabelingConfig) -> int:
     """Write the missing files of `urls/`; return the number of shards of the lists."""
+    rows = config.images_per_shard
+    rows_at_once = rows * max(1, ROWS_AT_ONCE // rows)
     with count_occurrences([file for files in lists for file in files]) as occurrences:
-        shards, first, removed = 0, 0, removed_urls(store)
+        shards, first, writer = 0, 0, _ShardWriter(store, removed_urls(store), config.stale is Stale.REBUILD)
         for path, files in zip(config.lists, lists, strict=True):
             list_begin = first
-            for table in read_slices(files, config.images_per_shard):
-                piece = _Piece(table, first, path, list_begin)
-                may_replace = config.stale is Stale.REBUILD
-                _write_shard(shard_name(shards), piece, occurrences, store, removed, rebuild=may_replace)
-                shards, first = shards + 1, first + table.num_rows
+            for table in read_slices(files, rows_at_once):
+                for shard in plan_shards(table, first, occurrences, rows):
+                    writer.write(shard_name(shards), shard, path, list_begin)
+                    shards += 1
+                first += table.num_rows
             if first == list_begin:
                 raise BadInput(f"labeling.urls={path!r} has no rows: a list needs at least one URL")
         publish(variants_path(store), occurrences.write_variants, replace=True)
@@ -99,61 +99,40 @@ def _write_shards(lists: Sequence[Sequence[UPath]], store: ShardStore, config: L
     return shards
 
 
-class _Piece(NamedTuple):
-    """Rows of a list that become one shard."""
+@dataclass(frozen=True, slots=True)
+class _ShardWriter:
+    """Writes the planned shards that have no file yet."""
 
-    table: pa.Table
-    first: int
-    """Number of its first row, over all lists."""
-    path: str
-    """The list, as in `labeling.urls`."""
-    list_begin: int
-    """Number of the list's first row, over all lists."""
+    store: ShardStore
+    removed: UrlSet
+    rebuild: bool
+    """Whether to replace files of other rows."""
 
+    def write(self, name: str, shard: PlannedShard, path: str, list_begin: int) -> None:
+        """Write the file of a shard, unless it exists.
 
-def _write_shard(
-    shard: str, piece: _Piece, occurrences: Occurrences, store: ShardStore, removed: UrlSet, *, rebuild: bool
-) -> None:
-    repeats = occurrences.between(piece.first, piece.first + piece.table.num_rows)
-    rows = _planned_rows(piece.table, piece.first, repeats)
-    stamp, former = _stamp(rows, repeats), store.stamp(Layer.URLS, shard)
-    if former and (former.stamp == stamp or (former.stamp == _former_stamp(rows) and not rebuild)):
-        return
-    if former and not rebuild:
-        first = piece.first - piece.list_begin
-        raise ShardStale(
-            f"{store.path(Layer.URLS, shard)} was not planned from the rows {first} to {first + len(rows) - 1} of "
-            f"{piece.path!r}: give a new root, rebuild it with --set labeling.stale=rebuild, or, to add a list to the "
-            'dataset, name it after the lists before it: --set \'labeling.urls=["first.parquet", "second.parquet"]\''
-        )
-    planned = [replace(row, alt_text=None) if row.url in removed else row for row in rows]
-    store.write(Layer.URLS, shard, planned, ListedUrl, stamp, replace=True)
+        Args:
+            name: name of the shard.
+            shard: its rows.
+            path: list that they are from, as in `labeling.urls`.
+            list_begin: number of the list's first row, over all lists.
 
-
-def _planned_rows(table: pa.Table, first: int, repeats: Mapping[int, Repeat]) -> list[ListedUrl]:
-    """Return the rows of a piece of the list that begins with row `first`, in the order of their keys."""
-    rows = []
-    for list_row, record in enumerate(table.to_pylist(), first):
-        record["url"] = record["url"] or ""
-        earlier = repeats[list_row].occurrence if list_row in repeats else 0
-        record |= {"list_row": list_row, "key": key_of(record["url"], earlier)}
-        rows.append(ListedUrl(**record))
-    return sorted(rows, key=lambda row: row.key)
-
-
-def _stamp(rows: Sequence[ListedUrl], repeats: Mapping[int, Repeat]) -> str:
-    """Return a hash of the rows and of the earlier rows with their URLs, which decide whether they are fetched."""
-    earlier = [(row.list_row, repeats[row.list_row].values) for row in rows if row.url and row.list_row in repeats]
-    return _hash(f"{rows!r}{earlier!r}") if earlier else _former_stamp(rows)
-
-
-def _former_stamp(rows: Sequence[ListedUrl]) -> str:
-    """Return the stamp that earlier versions of this program wrote: a hash of the rows alone."""
-    return _hash(repr(rows))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        Raises:
+            ShardStale: the file has other rows, and `rebuild` is false.
+        """
+        former = self.store.stamp(Layer.URLS, name)
+        if former and (former.stamp == shard.stamp or (former.stamp == shard.former_stamp and not self.rebuild)):
+            return
+        if former and not self.rebuild:
+            first = shard.first - list_begin
+            raise ShardStale(
+                f"{self.store.path(Layer.URLS, name)} was not planned from the rows {first} to "
+                f"{first + shard.table.num_rows - 1} of {path!r}: give a new root, rebuild it with "
+                "--set labeling.stale=rebuild, or, to add a list to the dataset, name it after the lists before it: "
+                '--set \'labeling.urls=["first.parquet", "second.parquet"]\''
+            )
+        table = without_removed_texts(shard.table, self.removed)
+        self.store.write_table(Layer.URLS, name, table, ListedUrl, shard.stamp, replace=True)
 
 
 def _plan_path(store: ShardStore) -> UPath:

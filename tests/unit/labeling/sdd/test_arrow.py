@@ -129,7 +129,7 @@ def test_paths_name_every_leaf_and_every_label():
         "filled",
         "pixels",
     ]
-    assert dictionary_paths(Shape) == ["points.list.element.name", "centre.name", "tags.list.element"]
+    assert dictionary_paths(Shape) == ("points.list.element.name", "centre.name", "tags.list.element")
 
 
 @dataclass

@@ -17,6 +17,7 @@ import pytest
 
 from infra.storage import sweep
 from labeling.errors import ShardCorrupt, ShardStale
+from labeling.sdd.arrow import record_of, schema_of
 from labeling.sdd.footer import stamp_in
 from labeling.sdd.schema import (
     Caption,
@@ -110,6 +111,18 @@ def test_only_the_columns_asked_for_are_read(store):
     assert list(store.read(Sizes, ["images"], SHARD)) == [Sizes(key(1), 64)]
     with pytest.raises(ShardCorrupt):
         list(store.read(Image, ["images"], SHARD))
+
+
+def test_a_table_is_written_as_its_rows_are_but_in_one_row_group(store):
+    rows = [listed(n) for n in range(1, 2 * ROWS_PER_GROUP + 3)]
+    table = pa.Table.from_pylist([record_of(row) for row in rows], schema=schema_of(ListedUrl))
+    assert store.write_table("urls", SHARD, table, ListedUrl, "stamp") == {"kept": len(rows)}
+    assert list(store.read(ListedUrl, ["urls"], SHARD)) == rows
+    assert [g.num_rows for g in columns_of(store.path("urls", SHARD))[0]] == [len(rows)]
+    with pytest.raises(ShardCorrupt, match=f"key {key(1).hex()} comes after {key(2).hex()}; keys must rise"):
+        store.write_table("urls", "shard-00001", table.take(pa.array([1, 0, 2])), ListedUrl, "stamp")
+    with pytest.raises(FileExistsError):
+        store.write_table("urls", SHARD, table, ListedUrl, "stamp")
 
 
 def columns_of(path):

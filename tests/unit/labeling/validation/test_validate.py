@@ -100,6 +100,12 @@ def test_a_sound_dataset_has_no_fault(sound: Path) -> None:
     }
 
 
+def test_files_of_the_list_may_have_any_row_groups(root: Path) -> None:
+    """Earlier versions wrote 64 rows a group, this one writes one group a file."""
+    edit(root / "urls" / f"{SHARD}.parquet", rows_per_group=3)
+    assert findings(root).faults == []
+
+
 def test_a_copy_of_the_product_alone_has_no_fault(root: Path) -> None:
     for layer in tuple(Layer)[:6]:
         shutil.rmtree(root / layer)

@@ -10,7 +10,7 @@ import pytest
 
 from infra.storage import publish
 from labeling.config import DownloadConfig, LabelingConfig, Stale
-from labeling.download.lists import url_list
+from labeling.download.lists import planned_rows
 from labeling.download.lists.repeats import repeats_to_fetch
 from labeling.download.lists.url_list import plan_urls, variants_path
 from labeling.download.screening.stage import verdict_of_listing, verdict_of_values
@@ -163,7 +163,7 @@ def test_shards_that_earlier_versions_stamped_are_current_until_they_are_rebuilt
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier_version:
-        earlier_version.setattr(url_list, "_stamp", lambda rows, repeats: url_list._former_stamp(rows))
+        earlier_version.setattr(planned_rows, "_earlier_rows", lambda shard, repeats: [])
         former = shard_stamps(tmp_path, [6.0] * 6)
     Path(variants_path(ShardStore(str(tmp_path / "sdd"))).path).unlink()
     assert shard_stamps(tmp_path, [6.0] * 6) == former

@@ -1,6 +1,8 @@
 """From lists of URLs to planned shards."""
 
 import gzip
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from labeling.errors import BadInput, ShardStale
 from labeling.sdd.schema import ListedUrl
 from labeling.sdd.shards import ShardStore
 
+GOLDEN = Path(__file__).parents[4] / "golden" / "url_stamps.json"
 LAION = {
     "URL": ["http://a.example/1", "http://a.example/2", "http://a.example/1"],
     "TEXT": ["one, with a comma", None, 'three "quoted"\nlines'],
@@ -257,3 +260,43 @@ def test_lists_in_another_order_or_without_the_first_are_refused(tmp_path: Path)
     planned(tmp_path, first, second)
     with pytest.raises(ShardStale, match=r"shard-00001\.parquet has rows that .* no longer has"):
         planned(tmp_path, first)
+
+
+def awkward_list(folder: Path) -> list[Path]:
+    """Lists with values whose text is easily changed, repeated URLs, missing columns and columns that are not read."""
+    texts = [
+        "it's",
+        '"quoted"',
+        "both ' and \"",
+        "back\\slash",
+        "tab\t\r\n\x00\x7f",
+        "café",
+        "日本 🐕",
+        "\u200b\xa0",
+        "",
+        None,
+    ]
+    floats = [0.0, -0.0, 1.0, 0.1, 1e-5, 1e-45, 1e10, 1e16, 3.4e38, math.inf, -math.inf, math.nan, None]
+    count = 300
+    table = {
+        "url": [None if n % 50 == 7 else f"http://a.example/{n % 110}?q='é" for n in range(count)],
+        "TEXT": [texts[n % len(texts)] for n in range(count)],
+        "similarity": pa.array([floats[n % len(floats)] for n in range(count)], pa.float32()),
+        "punsafe": pa.array([floats[-n % len(floats)] for n in range(count)], pa.float64()),
+        "hash": pa.array([[2**63 - 1, -(2**63), None][n % 3] for n in range(count)], pa.int64()),
+        "WIDTH": pa.array([[2**31 - 1, 0, None, -1][n % 4] for n in range(count)], pa.int64()),
+        "exif": [{"tags": [{"name": "it's", "value": n}]} for n in range(count)],
+    }
+    pq.write_table(pa.table(table), folder / "a.parquet", row_group_size=37)
+    numbers = "\n".join(f"http://a.example/{n},{n}.5,{n}e-7," for n in range(100, 130))
+    (folder / "b.csv").write_text(f"URL,AESTHETIC_SCORE,pwatermark,HEIGHT\n{numbers}\n")
+    return [folder / "a.parquet", folder / "b.csv"]
+
+
+@pytest.mark.parametrize("images_per_shard", [7, 64, 1000])
+def test_stamps_are_those_of_earlier_versions(tmp_path: Path, images_per_shard: int) -> None:
+    """Another stamp would make every dataset stale that an earlier version of this program planned."""
+    planned(tmp_path, *awkward_list(tmp_path), images_per_shard=images_per_shard)
+    store = ShardStore(str(tmp_path / "sdd"))
+    stamps = [store.stamp("urls", shard).stamp for shard in store.shards("urls")]
+    assert stamps == json.loads(GOLDEN.read_text())[str(images_per_shard)]
