@@ -334,7 +334,7 @@ class ShardStore:
             seal(file)
 
         publish(self.path(layer, shard), write, replace=replace)
-        return counts
+        return dict(counts)  # `asdict` of a report cannot copy a Counter
 
     def _format(self, layer: str, shard: str, row: type, schema: pa.Schema) -> Format:
         """Return the format of the layer's other files, or the present one if there are none."""
