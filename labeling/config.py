@@ -380,6 +380,10 @@ class DetectConfig(NetworkConfig):
     """Question that finds the nouns (florence2 only)."""
     max_new_tokens: int = Field(default=256, ge=1, le=2048)
     """Longest answer, in tokens; a box has four (florence2 only)."""
+    size_step_px: Count = 1
+    """Step, in pixels, to which one side of a resized image is rounded (grounding_dino_hf, mm_grounding_dino,
+    groundingdino). Only images of one size share a call of the network. Of images of any proportions about 3 of 16 do
+    with 1, which keeps the proportions, and 13 of 16 with 64, which changes them by up to 4 % and so moves boxes."""
     box_threshold: Share = 0.25
     """Lowest score of boxes that are written, 0 to 1. Choice: the released code's 0.25."""
     label_thresholds: dict[str, Share] = Field(default={})
@@ -389,11 +393,12 @@ class DetectConfig(NetworkConfig):
     code's 0.5."""
 
     def _settings_without_effect(self) -> set[str]:
-        of_florence2 = set() if self.backend is DetectorBackend.FLORENCE2 else {"task", "max_new_tokens"}
+        is_florence2 = self.backend is DetectorBackend.FLORENCE2
         return (
             super()._settings_without_effect()
-            | of_florence2
+            | (set() if is_florence2 else {"task", "max_new_tokens"})
             | (set() if self.label_thresholds else {"label_thresholds"})
+            | (set() if self.size_step_px > 1 and not is_florence2 else {"size_step_px"})
         )
 
 

@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeling.config import DetectConfig
-from labeling.stages.networks import DetectedBox
+from labeling.stages.networks import DetectedBox, Resizing
 
 
 class CornerDetector:
     """Detector whose boxes are squares, as high as the image."""
+
+    resizing: Resizing | None = None
 
     def prepare(self, image: NDArray[np.uint8]) -> float:
         return float(image.shape[0])

@@ -7,7 +7,7 @@ module is importable by worker processes.
 import ctypes
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -79,6 +79,22 @@ class FaultyStage:
         if self.config.results == "too few":
             return []
         return [_outcome(Caption(key=r.key, caption=r.url)) for r in batch]
+
+
+class GroupedFaultyStage(FaultyStage):
+    """Faulty stage whose batches hold rows with URLs of one length. Its captions name the URLs of their batch."""
+
+    @property
+    def batch_key(self) -> Callable[[Address], int]:
+        return _length_of_url
+
+    def process(self, batch: Sequence[Address]) -> list[Any]:
+        super().process(batch)
+        return [Caption(key=row.key, caption=" ".join(each.url for each in batch)) for row in batch]
+
+
+def _length_of_url(row: Address) -> int:
+    return len(row.url)
 
 
 class RendezvousStage:

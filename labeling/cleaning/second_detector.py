@@ -10,7 +10,7 @@ from labeling.config import ConfirmConfig, LabelingConfig
 from labeling.sdd.pixels import decode
 from labeling.sdd.schema import CONFIRMATIONS, Candidate, Confirmations, Detection, Noun
 from labeling.stages.detect import detection_of
-from labeling.stages.networks import Detector, Prepared
+from labeling.stages.networks import Detector, Prepared, Resizing
 from labeling.steps import Step, refuse_missing_weights, weights_identity
 
 
@@ -20,6 +20,8 @@ class ConfirmInput:
 
     key: bytes
     image: bytes
+    width_px: int
+    height_px: int
     nouns: tuple[Noun, ...]
     candidates: tuple[Candidate, ...]
 
@@ -54,6 +56,12 @@ class ConfirmStage(Generic[Prepared]):
         """Load the detector."""
         if self.detector is None:
             self.detector = self._load(self.config)
+
+    @property
+    def batch_key(self) -> Resizing | None:
+        """Size of a row's image after resizing; None if all have one size."""
+        assert self.detector is not None, "setup() was not called"
+        return self.detector.resizing
 
     def prepare(self, row: ConfirmInput) -> ConfirmQuery[Prepared]:
         """Decode and prepare an image, if one of its candidates has a mask."""

@@ -20,7 +20,7 @@ from labeling.errors import BackendWeightsError, LabelingError, StageContract
 from labeling.execution.messages import Assignment, BatchResult, KeyedRow, Ready, Reply, Request, WorkerError
 from labeling.sdd.schema import State, Verdict
 from labeling.sdd.shards import Refused
-from labeling.stages.base import AnyStage, Drop, Failure
+from labeling.stages.base import AnyStage, Drop, Failure, GroupedStage
 
 log = logging.getLogger(__name__)
 _NOT_OF_A_ROW = (StageContract, BackendWeightsError)
@@ -129,7 +129,8 @@ def serve(pipe: "Connection[Reply, Request]") -> None:
         pipe.send(WorkerError(f"{type(error).__name__}: {error}{cure}", is_final=isinstance(error, LabelingError)))
         return
     used = time.process_time()
-    pipe.send(Ready(used, _is_on_gpu()))
+    stage = assignment.stage
+    pipe.send(Ready(used, _is_on_gpu(), stage.batch_key if isinstance(stage, GroupedStage) else None))
     runner = StageRunner(stage=assignment.stage, batch_limit=assignment.batch_limit)
     batches: BatchQueue = queue.Queue()
     threading.Thread(target=_receive, args=(pipe, runner, assignment.prepare_threads, batches), daemon=True).start()

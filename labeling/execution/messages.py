@@ -5,8 +5,9 @@ worker -> supervisor   one `Ready`, then a `BatchResult` per batch in the order 
                        exits, a `WorkerError`
 """
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from labeling.stages.base import AnyStage
 
@@ -42,6 +43,8 @@ class Ready:
     """CPU-seconds of the process so far."""
     on_gpu: bool = False
     """Whether its network is on a GPU."""
+    batch_key: Callable[[Any], Hashable] | None = None
+    """Function of a row whose equal values make fast batches (`GroupedStage.batch_key`); None if any rows do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
+from typing import Any
 
 from labeling.config import Workers
 from labeling.errors import StageFailed
@@ -66,6 +67,8 @@ class StageProcess:
     """Processes that have loaded the network so far."""
     start_cpu_s: float = field(default=0.0, init=False)
     """CPU-seconds that they took for it."""
+    batch_key: Callable[[Any], Hashable] | None = field(default=None, init=False)
+    """Function of a row by which the last one wants its batches grouped, as in `Ready`."""
     on_gpu: bool = field(default=False, init=False)
     """Whether the network of the last one is on a GPU."""
     _process: ForkedProcess | None = field(default=None, init=False)
@@ -182,6 +185,7 @@ class StageProcess:
         self.starts += 1
         self.start_cpu_s += message.cpu_s + process.server_cpu_s
         self.on_gpu = message.on_gpu
+        self.batch_key = message.batch_key
 
     def _send_assignment(self) -> None:
         assert self._pipe is not None

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from labeling.errors import StageContract, StageFailed
+from labeling.execution.batches import Batcher, OutcomeOrder
 from labeling.execution.journal import Journal
 from labeling.execution.messages import BatchResult, KeyedRow, WorkerError
 from labeling.execution.process import ProcessDied, StageProcess
@@ -25,7 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ShardPass:
-    """One pass over the rows of a shard. Two batches are in flight, so one is decoded while the other is computed."""
+    """One pass over the rows of a shard. Two batches are in flight, so one is decoded while the other is computed.
+
+    A stage may have its batches of rows of a kind (`labeling.stages.base.GroupedStage`), which are not neighbours.
+    """
 
     process: StageProcess
     journal: Journal
@@ -54,12 +58,15 @@ class ShardPass:
         Raises:
             StageFailed: the process does not start, or exits on every row that it receives.
         """
-        batches = self._batches(rows)
+        order = OutcomeOrder()
+        batches = self._batches(rows, order)
         while True:
-            yield from self._send_batches(batches)
+            for outcome in self._send_batches(batches):
+                yield from order.add(outcome)
             if not self.in_flight:
                 return
-            yield from self._receive()
+            for outcome in self._receive():
+                yield from order.add(outcome)
 
     def skip(self) -> None:
         """Count a row that got its outcome without the process."""
@@ -82,38 +89,40 @@ class ShardPass:
             else:
                 self._send(batch)
 
-    def _batches(self, rows: Iterable[KeyedRow]) -> Iterator[list[KeyedRow]]:
-        """Yield batches of rows in order; a suspect is a batch of its own."""
-        batch: list[KeyedRow] = []
+    def _batches(self, rows: Iterable[KeyedRow], order: OutcomeOrder) -> Iterator[list[KeyedRow]]:
+        """Yield batches of rows; a suspect is a batch of its own. The rows are added to `order` as they are read."""
+        batcher: Batcher | None = None
         for row in rows:
+            order.expect(row)
             if self.journal.is_suspect(row.key):
-                if batch:
-                    yield batch
                 yield [row]
-                batch = []
                 continue
-            batch.append(row)
-            if len(batch) >= self.process.batch_limit:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+            if batcher is None:
+                self._start()  # it tells how rows are grouped
+                batcher = Batcher(self.process.batch_key, lambda: self.process.batch_limit)
+            yield from batcher.add(row)
+        if batcher is not None:
+            yield from batcher.rest()
 
     def _is_suspect(self, batch: list[KeyedRow]) -> bool:
         return len(batch) == 1 and self.journal.is_suspect(batch[0].key)
 
     def _send(self, batch: list[KeyedRow]) -> None:
-        before = time.monotonic()
-        if self.process.pid is None:
-            self.journal.note_loading()
-        self.process.start()
-        self.start_s += time.monotonic() - before
+        self._start()
         self.in_flight.append(batch)
         self._write_journal()
         try:
             self.process.send(batch)
         except ProcessDied as death:
             self._requeue(death)
+
+    def _start(self) -> None:
+        """Start the process unless it runs."""
+        before = time.monotonic()
+        if self.process.pid is None:
+            self.journal.note_loading()
+        self.process.start()
+        self.start_s += time.monotonic() - before
 
     def _receive(self) -> list[KeyedRow]:
         try:

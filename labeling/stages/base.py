@@ -6,9 +6,9 @@ its output file. A stage reads and writes no files and knows neither Ray nor Pre
 retry is safe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from infra.config import Config
 
@@ -61,6 +61,15 @@ class Stage(Protocol[In, Prepared, Out]):
 
     def process(self, batch: Sequence[Prepared]) -> Sequence[Out | Drop | Failure]:
         """Return one result per prepared image of `batch`, in order. May raise; the caller then retries row by row."""
+
+
+@runtime_checkable
+class GroupedStage(Protocol[In]):
+    """Interface of a stage whose network computes some rows together, and others one after the other."""
+
+    @property
+    def batch_key(self) -> Callable[[In], Hashable] | None:
+        """Function of a row whose equal values make fast batches; None if any rows do. Picklable; after `setup`."""
 
 
 AnyStage = Stage[Any, Any, Any]

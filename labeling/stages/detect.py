@@ -8,7 +8,7 @@ from labeling.config import DetectConfig
 from labeling.sdd.pixels import decode
 from labeling.sdd.schema import Box, Detection, Detections, Layer, Noun
 from labeling.stages.base import Drop
-from labeling.stages.networks import DetectedBox, Detector, Prepared
+from labeling.stages.networks import DetectedBox, Detector, Prepared, Resizing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,8 @@ class DetectInput:
 
     key: bytes
     image: bytes
+    width_px: int
+    height_px: int
     nouns: tuple[Noun, ...]
 
 
@@ -45,6 +47,12 @@ class DetectStage(Generic[Prepared]):
         """Load the detector."""
         if self.detector is None:
             self.detector = self._load(self.config)
+
+    @property
+    def batch_key(self) -> Resizing | None:
+        """Size of a row's image after resizing; None if all have one size."""
+        assert self.detector is not None, "setup() was not called"
+        return self.detector.resizing
 
     def prepare(self, row: DetectInput) -> DetectQuery[Prepared]:
         """Decode and prepare an image."""

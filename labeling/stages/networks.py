@@ -62,8 +62,56 @@ class DetectedBox:
     """x0, y0, x1, y1 in pixels of the upright image, clipped to it."""
 
 
+class SizedRow(Protocol):
+    """A row with the size of its image."""
+
+    @property
+    def width_px(self) -> int:
+        """Width of the upright image."""
+
+    @property
+    def height_px(self) -> int:
+        """Height of the upright image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resizing:
+    """Resizing of images that keeps their proportions, as by DETR: to a shorter side, but not beyond a longer one."""
+
+    shortest_px: int
+    """Shorter side after resizing, if the longer one allows it."""
+    longest_px: int
+    """Limit of the longer side."""
+    step_px: int = 1
+    """Step to which the other side is rounded; 1 keeps the proportions."""
+
+    def __call__(self, row: SizedRow) -> tuple[int, int]:
+        """Return height and width of a row's image after resizing."""
+        return self.size_of(row.height_px, row.width_px)
+
+    def size_of(self, height_px: int, width_px: int) -> tuple[int, int]:
+        """Return height and width after resizing; with a step of 1, those of transformers and of DETR."""
+        short, long = sorted((height_px, width_px))
+        limited = self.longest_px * short / long
+        if long / short * self.shortest_px > self.longest_px:
+            own = round(limited), long if round(limited) == short else int(limited * long / short)
+            stepped = self._in_steps(limited, 1, self.shortest_px), self.longest_px
+        else:
+            own = self.shortest_px, int(self.shortest_px * long / short)
+            stepped = self.shortest_px, self._in_steps(own[1], self.shortest_px, self.longest_px)
+        sides = own if self.step_px == 1 else stepped
+        return sides if height_px <= width_px else (sides[1], sides[0])
+
+    def _in_steps(self, side: float, least: int, most: int) -> int:
+        return min(max(round(side / self.step_px) * self.step_px, least), most)
+
+
 class Detector(Protocol[Prepared]):
     """Open-vocabulary detector."""
+
+    @property
+    def resizing(self) -> Resizing | None:
+        """How `prepare` resizes images, of which those of one size are detected together; None if all have one size."""
 
     def prepare(self, image: NDArray[np.uint8]) -> Prepared:
         """Prepare an upright RGB image [H, W, 3] for the network, with its size. Runs on the CPU; thread-safe."""

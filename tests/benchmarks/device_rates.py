@@ -35,7 +35,7 @@ from labeling.backends.sam.predict import SamImage, segment
 from labeling.backends.spacy_tagger import SpacyTagger
 from labeling.config import CaptionConfig, DetectConfig, NounConfig, SegmentConfig
 from labeling.stages.base import AnyStage
-from labeling.stages.networks import DetectedBox, NounPhrase, SegmentedBox
+from labeling.stages.networks import DetectedBox, NounPhrase, Resizing, SegmentedBox
 
 
 @dataclass
@@ -126,6 +126,8 @@ class RecordedTagger:
 
 class RecordedDetector:
     """The pipeline's detector of transformers."""
+
+    resizing: Resizing | None = None
 
     def __init__(self, config: DetectConfig) -> None:
         self.config = config

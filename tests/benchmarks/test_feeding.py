@@ -1,8 +1,11 @@
 """What the networks' inputs cost beside the networks. Results: docs/benchmarks/feeding.md."""
 
+import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,19 @@ from transformers import BlipImageProcessor, GroundingDinoImageProcessor
 
 from labeling.backends.blip2 import Blip2Captioner
 from labeling.backends.grounding_dino.package import PREPROCESSING
+from labeling.backends.load import load_detector
 from labeling.backends.pixel_values import prepare_pixels
-from labeling.config import CaptionConfig, Device
+from labeling.config import CaptionConfig, DetectConfig, Device
+from labeling.execution.batches import Batcher
 from labeling.sdd.pixels import MAX_PIXELS, decode, decode_reduced, open_image, upright_image
+from labeling.sdd.schema import Detection, Detections, Noun
+from labeling.stages.detect import DetectInput, DetectStage
+from labeling.stages.networks import Resizing
 from miniature.world.names import taught_scenes
-from miniature.world.scenes import compose
+from miniature.world.scenes import ScenesConfig, compose
+from miniature.world.serve import jpeg as scene_jpeg
 from tests.benchmarks.pairs import in_turns
-from tests.benchmarks.photographs import enlarged, jpegs, landscape
+from tests.benchmarks.photographs import enlarged, jpegs, landscape, web_sizes
 
 pytestmark = pytest.mark.bench
 IMAGES = 4
@@ -118,6 +127,100 @@ def _pictures() -> Iterator[NDArray[np.uint8]]:
 
 def _captions(captioner: Blip2Captioner, prepared: list[torch.Tensor]) -> list[str]:
     return [text for start in range(0, len(prepared), 16) for text in captioner.caption(prepared[start : start + 16])]
+
+
+@pytest.mark.parametrize(("step_px", "least"), [(1, 0.0), (64, 12.0)])
+def test_images_a_call_of_the_detector(step_px: int, least: float) -> None:
+    """Images of one size in a call, of 16, over a shard of 1,024 images with sizes of the web."""
+    resizing = Resizing(PREPROCESSING["shortest_edge"], PREPROCESSING["longest_edge"], step_px)
+    rows = [Sized(number.to_bytes(16), width, height) for number, (width, height) in enumerate(web_sizes(1024))]
+    neighbours = [rows[start : start + 16] for start in range(0, len(rows), 16)]
+    batcher = Batcher(resizing, lambda: 16)
+    grouped = [batch for row in rows for batch in batcher.add(row)] + list(batcher.rest())
+    before, after = (len(rows) / _calls(batches, resizing) for batches in (neighbours, grouped))
+    print(f"\nsize_step_px={step_px}: {before:.2f} -> {after:.2f} images a call")
+    assert after >= max(before, least)
+
+
+def _calls(batches: Sequence[Sequence[Any]], resizing: Resizing) -> int:
+    return sum(len({resizing(row) for row in batch}) for batch in batches)
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A row of the detector without its image."""
+
+    key: bytes
+    width_px: int
+    height_px: int
+
+
+def test_boxes_of_images_grouped_by_size(tmp_path: Path) -> None:
+    """Boxes of the miniature detector in scenes of many sizes: of neighbours, grouped by size, and in steps.
+
+    The step is as large, relative to the shorter side, as 64 px are to 800.
+    """
+    folder = detector_that_keeps_proportions(tmp_path / "detector")
+    rows = [_row(number, size) for number, size in enumerate(web_sizes(64))]
+    exact, stepped = (detect_stage(folder, step_px) for step_px in (1, 15))
+    before = _boxes(exact, [rows[start : start + 16] for start in range(0, len(rows), 16)])
+    after, rounded = _boxes(exact, _grouped(exact, rows)), _boxes(stepped, _grouped(stepped, rows))
+    apart = 0.0
+    for key, boxes in before.items():
+        assert [box.label for box in after[key]] == [box.label for box in boxes]
+        apart = max([apart, *(abs(a - b) for pair in zip(boxes, after[key], strict=True) for a, b in _numbers(*pair))])
+    count = sum(map(len, before.values()))
+    again = sum(_is_among(box, rounded[key]) for key, boxes in before.items() for box in boxes)
+    print(f"\n{count} boxes: grouped, they are {apart:.1e} apart (px, score); in steps, {again / count:.3f} are found")
+    assert apart <= 1e-2
+
+
+def detector_that_keeps_proportions(folder: Path) -> Path:
+    """The miniature detector, with an image processor that resizes to 192 px, and at most 320 px."""
+    shutil.copytree(MINIATURE / "grounding_dino", folder)
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"]["size"] = {"shortest_edge": 192, "longest_edge": 320}
+    file.write_text(json.dumps(content))
+    return folder
+
+
+def detect_stage(folder: Path, step_px: int) -> DetectStage[Any]:
+    stage = DetectStage(DetectConfig(checkpoint=str(folder), size_step_px=step_px, device=Device.CPU), load_detector)
+    stage.setup()
+    return stage
+
+
+def _row(number: int, size: tuple[int, int]) -> DetectInput:
+    """A scene of a quarter of a size of the web."""
+    width, height = (side // 4 for side in size)
+    scene = compose(number, ScenesConfig(width_px=(width, width), height_px=(height, height)))
+    nouns = tuple(Noun(label=subject.label, span_start=0, span_end=1) for subject in scene.subjects)
+    image = scene_jpeg(scene.image, 90)
+    return DetectInput(key=number.to_bytes(16), image=image, width_px=width, height_px=height, nouns=nouns)
+
+
+def _grouped(stage: DetectStage[Any], rows: Sequence[DetectInput]) -> list[list[Any]]:
+    batcher = Batcher(stage.batch_key, lambda: 16)
+    return [batch for row in rows for batch in batcher.add(row)] + list(batcher.rest())
+
+
+def _boxes(stage: DetectStage[Any], batches: Sequence[Sequence[DetectInput]]) -> dict[bytes, tuple[Detection, ...]]:
+    outcomes = {
+        row.key: outcome
+        for batch in batches
+        for row, outcome in zip(batch, stage.process([stage.prepare(row) for row in batch]), strict=True)
+    }
+    return {key: each.detections if isinstance(each, Detections) else () for key, each in outcomes.items()}
+
+
+def _numbers(first: Detection, second: Detection) -> Iterator[tuple[float, float]]:
+    yield first.score, second.score
+    yield from ((getattr(first.box, side), getattr(second.box, side)) for side in ("x0", "y0", "x1", "y1"))
+
+
+def _is_among(box: Detection, found: Sequence[Detection]) -> bool:
+    return any(box.label == each.label and box.box.iou(each.box) >= 0.9 for each in found)
 
 
 def each(images: list[bytes], function: Callable[[bytes], Any]) -> Callable[[], float]:

@@ -91,7 +91,9 @@ def query(scene: Scene, candidates: tuple[Candidate, ...]) -> ConfirmInput:
     file = io.BytesIO()
     Pillow.fromarray(scene.image).save(file, "PNG")
     words = tuple(Noun(label=word, span_start=0, span_end=1) for word in dict.fromkeys(nouns(scene)))
-    return ConfirmInput(key=key(0), image=file.getvalue(), nouns=words, candidates=candidates)
+    return ConfirmInput(
+        key=key(0), image=file.getvalue(), width_px=64, height_px=48, nouns=words, candidates=candidates
+    )
 
 
 def flagged(planted: list[Planted], kind: str, score: str, limit: float) -> float:

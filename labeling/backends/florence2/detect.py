@@ -25,7 +25,7 @@ from labeling.backends.pixel_values import prepare_pixels
 from labeling.backends.runtime import torch_device
 from labeling.backends.selection import keep_boxes
 from labeling.config import DetectConfig, FlorenceDetection
-from labeling.stages.networks import DetectedBox
+from labeling.stages.networks import DetectedBox, Resizing
 
 _PHRASE = re.compile(r"([^<]+)((?:<loc_\d+>){4,})")
 """A phrase and its boxes, as the processor of transformers finds them."""
@@ -53,6 +53,9 @@ class FoundBox(NamedTuple):
 
 class Florence2Detector:
     """Detector that asks Florence-2 for one noun at a time, for all nouns of an image, or for all objects."""
+
+    resizing: Resizing | None = None
+    """None, as all images have one size."""
 
     def __init__(self, config: DetectConfig) -> None:
         """Load the weights.

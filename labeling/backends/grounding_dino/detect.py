@@ -6,6 +6,8 @@ Choices:
     released code: of two overlapping boxes the one with the higher score stays, even if their labels differ.
     Images share a batch only with images of their own size. Padding to a common size, as the libraries do,
     changes the input of the Swin backbone near the edge, so a result would depend on the other images of the batch.
+    The supervisor therefore sends images of one size together (`Resizing`). `detect.size_step_px` makes sizes equal
+    that are nearly so.
 """
 
 from collections import defaultdict
@@ -25,7 +27,7 @@ from labeling.backends.pixel_values import prepare_pixels
 from labeling.backends.runtime import torch_dtype
 from labeling.backends.selection import keep_boxes
 from labeling.config import DetectConfig
-from labeling.stages.networks import DetectedBox
+from labeling.stages.networks import DetectedBox, Resizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,21 @@ class PreparedImage:
     """Height of the upright image, before resizing."""
 
 
-def prepare_image(image_processor: BaseImageProcessor, image: NDArray[np.uint8]) -> PreparedImage:
+def resizing_of(image_processor: BaseImageProcessor, config: DetectConfig) -> Resizing | None:
+    """Return how an image processor of transformers resizes images; None if it makes all of one size."""
+    size = image_processor.size
+    if not (size.shortest_edge and size.longest_edge):
+        return None
+    return Resizing(size.shortest_edge, size.longest_edge, config.size_step_px)
+
+
+def prepare_image(
+    image_processor: BaseImageProcessor, image: NDArray[np.uint8], resizing: Resizing | None = None
+) -> PreparedImage:
     """Resize and normalise an upright RGB image [H, W, 3] with an image processor of transformers, without padding."""
-    pixels = prepare_pixels(image_processor, image, do_pad=False)
-    return PreparedImage(pixels, width_px=image.shape[1], height_px=image.shape[0])
+    height, width = image.shape[:2]
+    size = resizing.size_of(height, width) if resizing and resizing.step_px > 1 else None
+    return PreparedImage(prepare_pixels(image_processor, image, size, do_pad=False), width_px=width, height_px=height)
 
 
 class Network(Protocol):

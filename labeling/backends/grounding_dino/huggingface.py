@@ -19,7 +19,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetector, prepare_image
+from labeling.backends.grounding_dino.detect import (
+    PreparedImage,
+    PromptedDetector,
+    prepare_image,
+    resizing_of,
+)
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
 from labeling.backends.runtime import pretrained_source, torch_device
 from labeling.config import DetectConfig, DetectorBackend
@@ -44,6 +49,7 @@ class GroundingDinoHfDetector:
         """
         processor, net = _load(config)
         self._image_processor = processor.image_processor
+        self.resizing = resizing_of(self._image_processor, config)
         self._net = net.eval().to(torch_device(config.device))
         writer = PromptWriter(processor.tokenizer, net.config.max_text_len)
         _check_vocabulary(writer, net, config)
@@ -51,7 +57,7 @@ class GroundingDinoHfDetector:
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         """Resize and normalise an image."""
-        return prepare_image(self._image_processor, image)
+        return prepare_image(self._image_processor, image, self.resizing)
 
     def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
         """Return the boxes of each image's labels, best first."""

@@ -35,7 +35,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from labeling.backends.grounding_dino.detect import PreparedImage, PromptedDetector, prepare_image
+from labeling.backends.grounding_dino.detect import (
+    PreparedImage,
+    PromptedDetector,
+    prepare_image,
+    resizing_of,
+)
 from labeling.backends.grounding_dino.prompt import PromptBatch, PromptWriter
 from labeling.backends.runtime import pretrained_source, torch_device
 from labeling.config import DetectConfig
@@ -70,12 +75,13 @@ class GroundingDinoPackageDetector:
         load(self._net, package_weights(config.checkpoint, config.table), config)
         self._net.eval().to(device)
         self._image_processor = GroundingDinoImageProcessor(size=PREPROCESSING)
+        self.resizing = resizing_of(self._image_processor, config)
         writer = PromptWriter(tokenizer, self._net.max_text_len)
         self._prompted = PromptedDetector(self._forward, writer, device, config)
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         """Resize and normalise an image."""
-        return prepare_image(self._image_processor, image)
+        return prepare_image(self._image_processor, image, self.resizing)
 
     def detect(self, prepared: Sequence[PreparedImage], labels: Sequence[Sequence[str]]) -> list[list[DetectedBox]]:
         """Return the boxes of each image's labels, best first."""

@@ -259,7 +259,7 @@ def pixels(count: int) -> list[CaptionInput]:
 
 def tagged(number: int, *labels: str) -> DetectInput:
     nouns = tuple(Noun(label=label, span_start=0, span_end=len(label)) for label in labels)
-    return DetectInput(key=key(number), image=jpeg(number), nouns=nouns)
+    return DetectInput(key=key(number), image=jpeg(number), width_px=64, height_px=48, nouns=nouns)
 
 
 def detected(number: int, box: Box) -> SegmentInput:

@@ -19,7 +19,7 @@ def confirmations(*rows: ConfirmInput) -> list[Confirmations]:
 
 
 def row(number: int, candidates: tuple, encoded: bytes) -> ConfirmInput:
-    return ConfirmInput(key=key(number), image=encoded, nouns=NOUNS, candidates=candidates)
+    return ConfirmInput(key=key(number), image=encoded, width_px=64, height_px=48, nouns=NOUNS, candidates=candidates)
 
 
 def test_each_candidate_has_its_confirmation() -> None:
