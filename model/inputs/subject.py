@@ -56,11 +56,12 @@ class SubjectPictures:
         left, top, width, height = cv2.boundingRect(where)
         inside = np.s_[top : top + height, left : left + width]
         where = where[inside]
-        alone = cv2.copyTo(image[inside], where)
+        # The fourth channel is the mask: resizing both at once takes less time than one after the other.
+        alone = cv2.copyTo(cv2.cvtColor(image[inside], cv2.COLOR_RGB2RGBA), where)
         subject = _resize(_make_square(alone, self.square), self.side_px)
-        rest = cv2.bitwise_not(_resize(_make_square(where, self.square), self.side_px))
+        rest = cv2.bitwise_not(cv2.extractChannel(subject, 3))
         behind = cv2.multiply(self._background(rng), cv2.merge([rest] * 3), scale=1 / 255)
-        picture: NDArray[np.uint8] = cv2.add(subject, behind)
+        picture: NDArray[np.uint8] = cv2.add(cv2.cvtColor(subject, cv2.COLOR_RGBA2RGB), behind)
         return picture
 
     def _background(self, rng: np.random.Generator) -> UInt8[np.ndarray, "_s _s 3"]:
@@ -78,7 +79,7 @@ def _make_square(cut: UInt8[np.ndarray, "_h _w *_c"], pad: bool) -> NDArray[np.u
     if not pad:
         return cut[top : top + side, left : left + side]
     square: NDArray[np.uint8] = cv2.copyMakeBorder(
-        cut, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=(0, 0, 0)
+        cut, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0)
     )
     return square
 

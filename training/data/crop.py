@@ -5,7 +5,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
-from labeling.sdd.pixels import UndecodableImage, decode
+from labeling.sdd.pixels import UndecodableImage
+from training.data.decoding import decode_reduced
 from training.data.errors import PoisonedRow
 from training.data.placement import Square
 
@@ -24,7 +25,7 @@ def decode_picture(encoded: bytes, width_px: int, height_px: int, reduction: int
         PoisonedRow: the picture cannot be decoded, or does not have the size that boxes and masks refer to.
     """
     try:
-        pixels = decode(encoded, reduction=reduction)
+        pixels = decode_reduced(encoded, reduction)
     except UndecodableImage as error:
         raise PoisonedRow(error.reason, str(error)) from error
     sizes = {(-(-height_px // step), -(-width_px // step)) for step in (1, reduction)}
@@ -49,6 +50,8 @@ def crop_square(
     """
     left, top, side = (edge // reduction for edge in square)
     part = pixels[top : top + side, left : left + side]
+    if side == image_px:
+        return part
     method = cv2.INTER_AREA if side > image_px else cv2.INTER_CUBIC
     resized: NDArray[np.uint8] = cv2.resize(part, (image_px, image_px), interpolation=method)
     return resized

@@ -49,12 +49,16 @@ def cell_shares(inside: Spans, square: Square, cells: int) -> Float[np.ndarray, 
     """
     size = square.side / cells
     x, y = (start + size * np.arange(cells + 1) for start in (square.left, square.top))
-    before = np.zeros((cells, len(inside.columns) + 1))
-    np.diff(np.clip(y[:, None], inside.starts, inside.ends), axis=0).cumsum(axis=1, out=before[:, 1:])
+    starts, ends = inside.starts.astype(np.float64), inside.ends.astype(np.float64)
+    top, bottom = max(np.searchsorted(y, starts.min(), "right") - 1, 0), min(np.searchsorted(y, ends.max()), cells)
+    before = np.zeros((bottom - top, len(inside.columns) + 1))
+    edges = np.minimum(np.maximum(y[top : bottom + 1, None], starts), ends)
+    np.diff(edges, axis=0).cumsum(axis=1, out=before[:, 1:])
     column = np.floor(x).astype(np.int64)
     left, right = (np.searchsorted(inside.columns, column, side) for side in ("left", "right"))
     covered = before[:, left] + (x - column) * (before[:, right] - before[:, left])
-    shares: NDArray[np.float32] = (np.diff(covered, axis=1) / size**2).astype(np.float32)
+    shares = np.zeros((cells, cells), np.float32)  # rows above and below the mask stay zero
+    shares[top:bottom] = np.diff(covered, axis=1) / size**2
     return shares
 
 
