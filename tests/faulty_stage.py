@@ -93,6 +93,31 @@ class GroupedFaultyStage(FaultyStage):
         return [Caption(key=row.key, caption=" ".join(each.url for each in batch)) for row in batch]
 
 
+class OverlappedFaultyStage(FaultyStage):
+    """Faulty stage whose rows are completed beside the network, when some of them fail."""
+
+    late_faults: ClassVar[dict[str, str]] = {"fails late": "raise", "dies late": "exit"}
+    batches = 0
+    """Batches that the network has computed."""
+
+    def compute(self, batch: Sequence[Address]) -> list[Any]:
+        self.batches += 1
+        return super().process(batch)
+
+    def finish(self, computed: Any) -> Any:
+        if "too large" in computed.caption:
+            raise MemoryError("no memory beside the network")
+        while "waits for the next batch" in computed.caption and self.batches < 2:  # the batch deadline bounds it
+            time.sleep(0.01)
+        for words, fault in self.late_faults.items():
+            if words in computed.caption:
+                _act(fault)
+        return computed
+
+    def process(self, batch: Sequence[Address]) -> list[Any]:
+        return [self.finish(computed) for computed in self.compute(batch)]
+
+
 def _length_of_url(row: Address) -> int:
     return len(row.url)
 

@@ -1,7 +1,8 @@
 """Work of a worker process, which `labeling.execution.fork_server` starts.
 
-The process receives batches of rows, prepares them ahead in threads, and sends back one outcome per row. It finds a row
-that raises by bisection. A row that crashes or hangs the process is found by the supervisor.
+The process receives batches of rows, prepares them ahead in threads, completes their results behind the network in
+another thread, and sends back one outcome per row. It finds a row that raises by bisection. A row that crashes or hangs
+the process is found by the supervisor.
 """
 
 import logging
@@ -14,13 +15,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from labeling.errors import BackendWeightsError, LabelingError, StageContract
 from labeling.execution.messages import Assignment, BatchResult, KeyedRow, Ready, Reply, Request, WorkerError
 from labeling.sdd.schema import State, Verdict
 from labeling.sdd.shards import Refused
-from labeling.stages.base import AnyStage, Drop, Failure, GroupedStage
+from labeling.stages.base import AnyStage, Drop, Failure, GroupedStage, OverlappedStage
 
 log = logging.getLogger(__name__)
 _NOT_OF_A_ROW = (StageContract, BackendWeightsError)
@@ -44,6 +45,8 @@ class StageRunner:
     process_s: float = 0.0
     """Seconds of the network since the last result."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    network_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the network runs."""
 
     def prepare(self, row: KeyedRow) -> object:
         """Return the prepared row, or the exception that preparing it raised."""
@@ -57,7 +60,11 @@ class StageRunner:
                 self.prepare_s += time.perf_counter() - start
 
     def run(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow]:
-        """Return one outcome per row, whatever the stage raises.
+        """Return one outcome per row, whatever the stage raises: see `compute`."""
+        return self.finish(rows, self.compute(rows, prepared))
+
+    def compute(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[object]:
+        """Run the network; return what `finish` needs for each row, whatever the stage raises.
 
         Args:
             rows: rows of a batch.
@@ -73,12 +80,31 @@ class StageRunner:
         good = [i for i, p in enumerate(prepared) if not isinstance(p, Exception)]
         results = iter(self._process([rows[i] for i in good], [prepared[i] for i in good]))
         return [
-            _failure(row.key, p) if isinstance(p, Exception) else _outcome(row.key, next(results))
+            _failure(row.key, p) if isinstance(p, Exception) else next(results)
             for row, p in zip(rows, prepared, strict=True)
         ]
 
-    def _process(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow | Drop | Failure]:
-        results: list[KeyedRow | Drop | Failure] = []
+    def finish(self, rows: Sequence[KeyedRow], computed: Sequence[object]) -> list[KeyedRow]:
+        """Return one outcome per row from the results of `compute`. Safe beside the `compute` of another batch."""
+        return [self._finish(row.key, result) for row, result in zip(rows, computed, strict=True)]
+
+    def _finish(self, key: bytes, computed: Any) -> KeyedRow:
+        if isinstance(computed, Refused) or not isinstance(self.stage, OverlappedStage):
+            return _outcome(key, computed)
+        try:
+            return _outcome(key, self.stage.finish(computed))
+        except Exception as error:
+            _exit_if_device_failed(error)
+            if not _is_out_of_memory(error):
+                return _failure(key, error)
+        try:
+            with self.network_lock:  # without the memory of the next batch
+                return _outcome(key, self.stage.finish(computed))
+        except Exception as error:
+            return _failure(key, error)
+
+    def _process(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[object]:
+        results: list[object] = []
         start = 0
         while start < len(rows):
             stop = start + self.batch_limit  # an earlier part of the batch may have lowered the limit
@@ -86,7 +112,14 @@ class StageRunner:
             start = stop
         return results
 
-    def _bisect(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[KeyedRow | Drop | Failure]:
+    def take_seconds(self) -> tuple[float, float]:
+        """Return the seconds of preparing and of the network since the last call."""
+        with self.lock:
+            seconds = self.prepare_s, self.process_s
+            self.prepare_s = self.process_s = 0.0
+        return seconds
+
+    def _bisect(self, rows: Sequence[KeyedRow], prepared: Sequence[object]) -> list[object]:
         try:
             return self._call_stage(prepared)
         except _NOT_OF_A_ROW:
@@ -102,12 +135,15 @@ class StageRunner:
                 log.warning(words, self.stage.name, len(rows), half, _MEMORY_CURE)
         return self._bisect(rows[:half], prepared[:half]) + self._bisect(rows[half:], prepared[half:])
 
-    def _call_stage(self, prepared: Sequence[object]) -> list[KeyedRow | Drop | Failure]:
-        start = time.perf_counter()
-        try:
-            results: list[KeyedRow | Drop | Failure] = list(self.stage.process(prepared))
-        finally:
-            self.process_s += time.perf_counter() - start
+    def _call_stage(self, prepared: Sequence[object]) -> list[object]:
+        call = self.stage.compute if isinstance(self.stage, OverlappedStage) else self.stage.process
+        with self.network_lock:
+            start = time.perf_counter()
+            try:
+                results: list[object] = list(call(prepared))
+            finally:
+                with self.lock:
+                    self.process_s += time.perf_counter() - start
         if len(results) != len(prepared):
             raise StageContract(f"{self.stage.name}: {len(results)} results for {len(prepared)} images")
         return results
@@ -128,25 +164,48 @@ def serve(pipe: "Connection[Reply, Request]") -> None:
         cure = f". {_MEMORY_CURE}" if _is_out_of_memory(error) else ""
         pipe.send(WorkerError(f"{type(error).__name__}: {error}{cure}", is_final=isinstance(error, LabelingError)))
         return
-    used = time.process_time()
+    sender = ResultSender(pipe, StageRunner(assignment.stage, assignment.batch_limit))
     stage = assignment.stage
-    pipe.send(Ready(used, _is_on_gpu(), stage.batch_key if isinstance(stage, GroupedStage) else None))
-    runner = StageRunner(stage=assignment.stage, batch_limit=assignment.batch_limit)
+    pipe.send(Ready(sender.used_s, _is_on_gpu(), stage.batch_key if isinstance(stage, GroupedStage) else None))
     batches: BatchQueue = queue.Queue()
-    threading.Thread(target=_receive, args=(pipe, runner, assignment.prepare_threads, batches), daemon=True).start()
-    while True:
-        rows, futures = batches.get()
-        if not rows:
-            _free_gpu_memory()
-            continue
+    receiver = (pipe, sender.runner, assignment.prepare_threads, batches)
+    threading.Thread(target=_receive, args=receiver, daemon=True).start()
+    with ThreadPoolExecutor(1) as finisher:
+        while True:
+            rows, futures = batches.get()
+            if not rows:
+                _free_gpu_memory()
+                continue
+            try:
+                computed = sender.runner.compute(rows, [future.result() for future in futures])
+            except _NOT_OF_A_ROW as error:
+                finisher.shutdown()  # sends the results of earlier batches
+                pipe.send(WorkerError(str(error), is_final=True))
+                return
+            finisher.submit(sender.send, rows, computed)
+
+
+@dataclass
+class ResultSender:
+    """Completes the results of batches, one after the other, and sends them."""
+
+    pipe: "Connection[Reply, Request]"
+    runner: StageRunner
+    used_s: float = field(default_factory=time.process_time)
+    """CPU-seconds of the process when the last result was sent."""
+
+    def send(self, rows: Sequence[KeyedRow], computed: Sequence[object]) -> None:
+        """Send the outcomes of a batch. Ends the process if that fails, as no one reads the exception of a thread."""
         try:
-            outcomes = runner.run(rows, [future.result() for future in futures])
-        except _NOT_OF_A_ROW as error:
-            pipe.send(WorkerError(str(error), is_final=True))
-            return
-        before, used = used, time.process_time()
-        pipe.send(BatchResult(outcomes, runner.batch_limit, runner.prepare_s, runner.process_s, used - before))
-        runner.prepare_s = runner.process_s = 0.0
+            outcomes = self.runner.finish(rows, computed)
+            prepare_s, process_s = self.runner.take_seconds()
+            before, self.used_s = self.used_s, time.process_time()
+            self.pipe.send(BatchResult(outcomes, self.runner.batch_limit, prepare_s, process_s, self.used_s - before))
+        except ConnectionError:
+            os._exit(0)  # the supervisor has ended
+        except BaseException:
+            log.exception("%s: the results of a batch cannot be sent", self.runner.stage.name)
+            os._exit(1)
 
 
 def _receive(pipe: "Connection[Reply, Request]", runner: StageRunner, threads: int, batches: BatchQueue) -> None:

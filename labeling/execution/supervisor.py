@@ -22,11 +22,13 @@ from labeling.sdd.schema import State, Verdict
 from labeling.sdd.shards import Refused
 
 log = logging.getLogger(__name__)
+IN_FLIGHT = 3
+"""Batches that a process has at a time: one is decoded, one is computed, and results of one are completed."""
 
 
 @dataclass
 class ShardPass:
-    """One pass over the rows of a shard. Two batches are in flight, so one is decoded while the other is computed.
+    """One pass over the rows of a shard. `IN_FLIGHT` batches are in flight: decoded, computed, completed.
 
     A stage may have its batches of rows of a kind (`labeling.stages.base.GroupedStage`), which are not neighbours.
     """
@@ -75,8 +77,8 @@ class ShardPass:
             self._write_journal()
 
     def _send_batches(self, batches: Iterator[list[KeyedRow]]) -> Iterator[KeyedRow]:
-        """Send batches until two are in flight; a suspect is sent alone. Yield the outcomes of quarantined rows."""
-        while len(self.in_flight) < 2:
+        """Send batches until enough are in flight; a suspect is sent alone. Yield outcomes of quarantined rows."""
+        while len(self.in_flight) < IN_FLIGHT:
             batch = self.todo.popleft() if self.todo else next(batches, None)
             if batch is None:
                 return
@@ -162,7 +164,7 @@ class ShardPass:
         self.in_flight.clear()
         self.deaths += 1
         self.deaths_without_progress += 1
-        if self.deaths_without_progress > 4 * self.process.workers.batch_size + 2:  # each row of two batches, twice
+        if self.deaths_without_progress > 2 * IN_FLIGHT * self.process.workers.batch_size + 2:  # each row twice
             self.journal.remove()  # the next run must not quarantine rows for these deaths
             raise StageFailed(
                 f"{self.process.stage.name}: the worker process ended {self.deaths_without_progress} times without "

@@ -1,5 +1,6 @@
 """Masks encoded as COCO run lengths, cropped to their bounds: about a kilobyte each, and fast to decode."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -21,7 +22,8 @@ def encode(mask: NDArray[np.bool_]) -> Mask:
         raise ValueError("an empty mask has no bounds")
     x0, y0 = int(xs[0]), int(ys[0])
     crop = mask[y0 : ys[-1] + 1, x0 : xs[-1] + 1]
-    counts: bytes = coco.encode(np.asfortranarray(crop, dtype=np.uint8))["counts"]
+    columns = cv2.transpose(crop.view(np.uint8)).T  # column by column in memory, several times faster than by NumPy
+    counts: bytes = coco.encode(columns)["counts"]
     return Mask(counts=counts, x0=x0, y0=y0, width_px=crop.shape[1], height_px=crop.shape[0])
 
 

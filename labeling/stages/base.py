@@ -14,6 +14,7 @@ from infra.config import Config
 
 In = TypeVar("In", contravariant=True)
 Prepared = TypeVar("Prepared")
+Computed = TypeVar("Computed")
 Out = TypeVar("Out", covariant=True)
 
 
@@ -70,6 +71,20 @@ class GroupedStage(Protocol[In]):
     @property
     def batch_key(self) -> Callable[[In], Hashable] | None:
         """Function of a row whose equal values make fast batches; None if any rows do. Picklable; after `setup`."""
+
+
+@runtime_checkable
+class OverlappedStage(Protocol[In, Computed, Out]):
+    """Interface of a stage that completes its results while its network computes the next batch.
+
+    `process` of such a stage is `compute`, then `finish` for each result.
+    """
+
+    def compute(self, batch: Sequence[In]) -> Sequence[Computed]:
+        """Run the network on prepared images; return what `finish` needs for each. May raise, as `process` may."""
+
+    def finish(self, computed: Computed) -> Out | Drop | Failure:
+        """Complete the result of an image, in a thread beside the network. May raise; out of memory, it is repeated."""
 
 
 AnyStage = Stage[Any, Any, Any]

@@ -3,7 +3,7 @@
 `Prepared` is the type of a backend's preprocessed images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -148,8 +148,12 @@ class Segmenter(Protocol[Prepared]):
     def prepare(self, image: NDArray[np.uint8]) -> Prepared:
         """Prepare an upright RGB image [H, W, 3] for the network, with its size. Runs on the CPU; thread-safe."""
 
-    def segment(self, prepared: Sequence[Prepared], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
-        """Return one mask per box of each image.
+    def segment(
+        self, prepared: Sequence[Prepared], boxes: Sequence[NDArray[np.float32]]
+    ) -> Sequence[Iterable[SegmentedBox]]:
+        """Run the network; return one mask per box of each image.
+
+        The masks of an image may be made while they are iterated over, in any thread.
 
         Args:
             prepared: images.

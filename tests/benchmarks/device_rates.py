@@ -8,7 +8,7 @@ overlaps, and the upscaling and encoding of masks are outside of the clock.
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -173,7 +173,9 @@ class RecordedSegmenter:
     def prepare(self, image: NDArray[np.uint8]) -> SamImage:
         return self.sam.prepare(image)
 
-    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
+    def segment(
+        self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]
+    ) -> list[Iterable[SegmentedBox]]:
         self.recording.places["pixels"] += len(prepared) * self.preprocessing.side_px**2
         self.recording.filled["pixels"] += sum(image.pixels.shape[0] * image.pixels.shape[1] for image in prepared)
         return segment(self, prepared, boxes)

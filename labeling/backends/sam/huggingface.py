@@ -1,6 +1,6 @@
 """Segment Anything by transformers, from its checkpoint folders or hub ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -37,7 +37,9 @@ class SamHfSegmenter:
         """Resize an image for the network."""
         return self.preprocessing.prepare(image)
 
-    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
+    def segment(
+        self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]
+    ) -> list[Iterable[SegmentedBox]]:
         """Return the masks of each image's boxes."""
         return segment(self, prepared, boxes)
 

@@ -1,6 +1,6 @@
 """Segment Anything by the segment-anything package, from the original checkpoint files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -40,7 +40,9 @@ class SegmentAnythingSegmenter:
         """Resize an image for the network."""
         return self.preprocessing.prepare(image)
 
-    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
+    def segment(
+        self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]
+    ) -> list[Iterable[SegmentedBox]]:
         """Return the masks of each image's boxes."""
         return segment(self, prepared, boxes)
 

@@ -7,7 +7,7 @@ Choice: `segment.precision` applies to the image encoder, which does nearly all 
 are always float32: bfloat16 has 8 significant bits, too few for a coordinate among 1,024.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from labeling.backends.side_stream import SideStream
 from labeling.stages.networks import SegmentedBox
 
 Embeddings = TypeVar("Embeddings")
@@ -94,21 +95,48 @@ class Sam(Protocol[Embeddings]):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class FoundMasks:
+    """Masks of an image's boxes, upscaled while they are iterated over: by any thread, a few at a time."""
+
+    image: SamImage
+    logits: Tensor
+    """Mask logits [n, l, l]."""
+    predicted_iou: Tensor
+    """The network's own estimate of each mask's IoU, [n]."""
+    preprocessing: Preprocessing
+    beside: SideStream
+    """Stream of the upscaling on a GPU."""
+
+    def __iter__(self) -> Iterator[SegmentedBox]:
+        """Yield the mask of each box."""
+        at_once = _masks_at_once(self.image, self.preprocessing)
+        for logits, ious in zip(
+            torch.split(self.logits, at_once), torch.split(self.predicted_iou, at_once), strict=True
+        ):
+            with torch.inference_mode(), self.beside.entered():
+                masks = upscale(logits, self.image, self.preprocessing)
+                stable = stability(logits, self.image, self.preprocessing.side_px)
+                scores = ious.tolist(), stable.tolist()
+            yield from map(SegmentedBox, masks, *scores)
+
+
 @torch.inference_mode()
 def segment(
     sam: Sam[Embeddings], images: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]
-) -> list[list[SegmentedBox]]:
-    """Return the masks of each image's boxes; images without boxes are not encoded."""
+) -> list[Iterable[SegmentedBox]]:
+    """Run the network; return the masks of each image's boxes. Images without boxes are not encoded."""
     counts = [len(own) for own in boxes]
     with_boxes = [image for image, count in zip(images, counts, strict=True) if count]
     if not with_boxes:
-        return [[] for _ in images]
+        return [() for _ in images]
     embeddings = sam.encode(sam.preprocessing.batch(with_boxes, sam.device))
     owner = torch.repeat_interleave(torch.arange(len(with_boxes)), torch.tensor([count for count in counts if count]))
     at_input = torch.cat([_at_input(own, image) for own, image in zip(boxes, images, strict=True)]).to(sam.device)
     logits, predicted_iou = _decode(sam, embeddings, owner, at_input)
     own_masks = zip(images, torch.split(logits, counts), torch.split(predicted_iou, counts), strict=True)
-    return [_segmented(image, own, iou, sam.preprocessing) for image, own, iou in own_masks]
+    beside = SideStream(sam.device)
+    return [FoundMasks(image, own, iou, sam.preprocessing, beside) for image, own, iou in own_masks]
 
 
 def upscale(logits: Tensor, image: SamImage, preprocessing: Preprocessing) -> list[NDArray[np.bool_]]:
@@ -118,9 +146,14 @@ def upscale(logits: Tensor, image: SamImage, preprocessing: Preprocessing) -> li
     original SAM 2, whose images have no padding: bilinear to the image, above 0. Beside the masks themselves it holds
     at most `UPSCALE_BYTES` twice, or one mask's logits at both sizes.
     """
-    bytes_each = 4 * max(preprocessing.side_px**2, image.height_px * image.width_px)
-    chunks = torch.split(logits, max(1, UPSCALE_BYTES // bytes_each))
+    chunks = torch.split(logits, _masks_at_once(image, preprocessing))
     return [mask for chunk in chunks for mask in _upscale(chunk, image, preprocessing).cpu().numpy()]
+
+
+def _masks_at_once(image: SamImage, preprocessing: Preprocessing) -> int:
+    """Return the number of masks that are upscaled together."""
+    bytes_each = 4 * max(preprocessing.side_px**2, image.height_px * image.width_px)
+    return max(1, UPSCALE_BYTES // bytes_each)
 
 
 def stability(logits: Tensor, image: SamImage, side_px: int) -> Tensor:
@@ -145,15 +178,6 @@ def _decode(sam: Sam[Embeddings], embeddings: Embeddings, owner: Tensor, boxes: 
     parts = zip(torch.split(owner, BOXES_AT_ONCE), torch.split(boxes, BOXES_AT_ONCE), strict=True)
     decoded = [sam.decode(embeddings, some_owner, some_boxes) for some_owner, some_boxes in parts]
     return torch.cat([logits for logits, _ in decoded]), torch.cat([predicted_iou for _, predicted_iou in decoded])
-
-
-def _segmented(
-    image: SamImage, logits: Tensor, predicted_iou: Tensor, preprocessing: Preprocessing
-) -> list[SegmentedBox]:
-    masks = upscale(logits, image, preprocessing)
-    stable = stability(logits, image, preprocessing.side_px)
-    scores = zip(masks, predicted_iou.tolist(), stable.tolist(), strict=True)
-    return [SegmentedBox(mask, iou, stable) for mask, iou, stable in scores]
 
 
 def _upscale(logits: Tensor, image: SamImage, preprocessing: Preprocessing) -> Tensor:

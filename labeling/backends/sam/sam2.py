@@ -3,7 +3,7 @@
 The published checkpoints describe the network of videos, `sam2_video`. The network of images is a part of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -42,7 +42,9 @@ class Sam2Segmenter:
         """Resize an image for the network."""
         return self.preprocessing.prepare(image)
 
-    def segment(self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]) -> list[list[SegmentedBox]]:
+    def segment(
+        self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]
+    ) -> list[Iterable[SegmentedBox]]:
         """Return the masks of each image's boxes."""
         return segment(self, prepared, boxes)
 

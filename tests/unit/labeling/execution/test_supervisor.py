@@ -19,7 +19,7 @@ from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
 from labeling.steps import Step, chain_stages
 from tests.factories import downloaded, image
-from tests.faulty_stage import FaultyConfig, FaultyStage, GroupedFaultyStage
+from tests.faulty_stage import FaultyConfig, FaultyStage, GroupedFaultyStage, OverlappedFaultyStage
 from tests.processes import PATIENCE_S, wait_until
 
 SHARD = "shard-00000"
@@ -119,24 +119,47 @@ def test_a_network_that_loads_is_shown_as_loading(tmp_path):
     assert look() == Progress(done=2)
 
 
-def grouped_job(root, urls):
-    job = faulty_job(root, urls)
-    (grouped,) = chain_stages([(GroupedFaultyStage(FaultyConfig()), "")])
-    return replace(job, step=grouped)
+def job_of(stage, root, urls):
+    (only,) = chain_stages([(stage(FaultyConfig()), "")])
+    return replace(faulty_job(root, urls), step=only)
 
 
 def test_rows_of_a_kind_share_batches_and_the_file_keeps_their_order(tmp_path):
     urls = ["a", "bb", "c", "dd", "e", "f", "gg", "hh", "i"]
-    assert made(grouped_job(tmp_path, urls)).counts == {"kept": 9}
+    assert made(job_of(GroupedFaultyStage, tmp_path, urls)).counts == {"kept": 9}
     short, long = "a c e f", "bb dd gg hh"
     assert captions(tmp_path) == [short, long, short, long, short, short, long, long, "i"]
 
 
 def test_a_row_that_kills_among_others_of_its_kind_costs_itself_only(tmp_path):
     urls = ["good", "bad one", "exit", "unreadable", "kind", "raise", "more", "good", "and others"]
-    report = made(grouped_job(tmp_path, urls))
+    report = made(job_of(GroupedFaultyStage, tmp_path, urls))
     assert (report.counts, report.deaths) == ({"kept": 6, "quarantined": 1, "failed": 2}, 3)
     assert reasons(tmp_path) == {3: ("quarantined", "crash"), 4: ("failed", "ValueError"), 6: ("failed", "ValueError")}
+
+
+@pytest.mark.parametrize(
+    ("bad", "verdict", "deaths"),
+    [
+        ("fails late", ("failed", "ValueError"), 0),
+        ("too large", ("failed", "MemoryError"), 0),
+        ("dies late", ("quarantined", "crash"), 3),
+        ("raise", ("failed", "ValueError"), 0),
+    ],
+)
+def test_a_row_that_fails_beside_the_network_costs_itself_only(tmp_path, bad, verdict, deaths):
+    urls = [f"good {i}" for i in range(1, 12)]
+    urls[5] = bad
+    report = made(job_of(OverlappedFaultyStage, tmp_path, urls))
+    assert reasons(tmp_path) == {6: verdict}
+    assert captions(tmp_path) == [url for url in urls if url != bad]
+    assert report.deaths == deaths
+
+
+def test_results_are_completed_while_the_network_computes_the_next_batch(tmp_path):
+    urls = ["waits for the next batch", *(f"good {i}" for i in range(7))]
+    report = made(job_of(OverlappedFaultyStage, tmp_path, urls))
+    assert (report.counts, report.deaths) == ({"kept": 8}, 0)
 
 
 def test_neighbouring_rows_that_kill_are_each_found(tmp_path):

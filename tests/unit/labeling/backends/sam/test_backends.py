@@ -79,7 +79,7 @@ def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 def run(segmenter: Segmenter) -> list[list[SegmentedBox]]:
     prepared = [segmenter.prepare(picture(*size, seed=i)) for i, size in enumerate(SIZES)]
     boxes = [random_boxes(*size, count) for size, count in zip(SIZES, COUNTS, strict=True)]
-    return segmenter.segment(prepared, boxes)
+    return [list(own) for own in segmenter.segment(prepared, boxes)]
 
 
 def flat(found: list[list[SegmentedBox]]) -> list[SegmentedBox]:
@@ -313,7 +313,7 @@ def test_batched_equals_single(name: str, request: pytest.FixtureRequest) -> Non
     segmenter: Segmenter = request.getfixturevalue(name)
     for i, (size, count, batched) in enumerate(zip(SIZES, COUNTS, run(segmenter), strict=True)):
         prepared = segmenter.prepare(picture(*size, seed=i))
-        single = segmenter.segment([prepared], [random_boxes(*size, count)])[0]
+        single = list(segmenter.segment([prepared], [random_boxes(*size, count)])[0])
         assert len(single) == len(batched) == count
         for a, b in zip(single, batched, strict=True):
             assert a.mask.shape == b.mask.shape == size
@@ -335,7 +335,7 @@ def test_more_boxes_than_are_decoded_together(
 def test_images_without_boxes_have_no_masks(name: str, request: pytest.FixtureRequest) -> None:
     segmenter: Segmenter = request.getfixturevalue(name)
     prepared = [segmenter.prepare(picture(50, 60))] * 2
-    assert segmenter.segment(prepared, [random_boxes(50, 60, 0)] * 2) == [[], []]
+    assert list(map(list, segmenter.segment(prepared, [random_boxes(50, 60, 0)] * 2))) == [[], []]
 
 
 # Precision

@@ -113,7 +113,7 @@ def test_embeddings_are_those_of_the_network_itself(sam2: Sam2Segmenter) -> None
 
 def test_batched_equals_single(sam2: Sam2Segmenter) -> None:
     for i, (size, count, batched) in enumerate(zip(SIZES, COUNTS, run(sam2), strict=True)):
-        single = sam2.segment([sam2.prepare(picture(*size, seed=i))], [random_boxes(*size, count)])[0]
+        single = list(sam2.segment([sam2.prepare(picture(*size, seed=i))], [random_boxes(*size, count)])[0])
         assert len(single) == len(batched) == count
         for a, b in zip(single, batched, strict=True):
             assert a.mask.shape == b.mask.shape == size
