@@ -8,7 +8,7 @@ positions, D width, h heads, d width of a head.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -51,6 +51,17 @@ class AdapterInputs:
     """Keys and values of the tokens for each adapter; empty unless they were projected in advance."""
     latent_size: tuple[int, int] = (1, 1)
     """Rows and columns of the latent, or their proportions. Only a position code needs them."""
+
+    def without_first(self, images: int) -> "AdapterInputs":
+        """Return the inputs of all but the first `images` images."""
+        return replace(
+            self,
+            tokens=self.tokens[images:],
+            bias=None if self.bias is None else self.bias[images:],
+            gate=None if self.gate is None else self.gate[images:],
+            patch_centres=None if self.patch_centres is None else self.patch_centres[images:],
+            keys_values=tuple((keys[images:], values[images:]) for keys, values in self.keys_values),
+        )
 
 
 def fourier(boxes: Float[Tensor, "B R 4"], order: FourierOrder = FourierOrder.BY_COORDINATE) -> Float[Tensor, "B R _l"]:

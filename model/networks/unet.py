@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from jaxtyping import Float, Num
 from torch import Tensor, nn
@@ -119,6 +120,17 @@ class SubjectUNet(Network):
     def adapters(self) -> Iterator[SubjectAdapter]:
         """Return the adapters, in the order of their `index`."""
         return (module for module in self.base.modules() if isinstance(module, SubjectAdapter))
+
+    def layers_before_text(self) -> tuple[nn.Module, ...]:
+        """Return the layers before the first cross-attention that take time; their outputs do not depend on the text.
+
+        There are none if the first block has no cross-attention.
+        """
+        first = self.base.down_blocks[0]
+        if not isinstance(first, CrossAttnDownBlock2D):
+            return ()
+        block = first.attentions[0].transformer_blocks[0]
+        return (first.resnets[0], block.attn1, *((block.fuser,) if self.settings.use_adapter else ()))
 
     def gates(self) -> dict[str, float]:
         """Return tanh(gamma) of each adapter by the name of its block in the UNet."""

@@ -1,7 +1,8 @@
 """Guided denoising with any diffusers scheduler, and the interpolation of Eq. 4.
 
 A step evaluates all branches of guidance in one batch. The conditions of a branch never change, so the keys and values
-of text and image tokens are projected once for every layer, before the first step.
+of text and image tokens are projected once for every layer, before the first step. The first two branches differ in
+their text alone, so the layers before it compute one of them (`model/sampling/shared_rows.py`).
 
 Axes: B images, C latent channels, H W rows and columns of the latent, T text tokens, D width.
 """
@@ -21,6 +22,7 @@ from model.sampling.attention import MapCollector
 from model.sampling.config import Interpolation, Phase
 from model.sampling.guidance import Branch
 from model.sampling.schedulers import Scheduler
+from model.sampling.shared_rows import share_first_rows
 
 Denoiser = Callable[[Float[Tensor, "B C H W"], float], Float[Tensor, "B C H W"]]
 """Function that predicts the noise of a latent at a timestep, `num_train_timesteps` - 1 down to 0."""
@@ -70,6 +72,8 @@ class GuidedDenoiser:
         self._coefficients = coefficients
         self._rescale = rescale
         self._maps = maps
+        branches = list(coefficients)
+        self._shares_rows = len(branches) > 1 and branches[0].has_image == branches[1].has_image
         self._conditions = unet.project_keys_values(
             _cast(concatenate_conditions(conditions), unet.base.conv_in.weight.dtype)
         )
@@ -80,7 +84,8 @@ class GuidedDenoiser:
         rows = z_t.to(self._conditions.text.dtype).repeat(len(branches), 1, 1, 1)
         timesteps = torch.full((len(rows),), t, device=rows.device)
         recorder = None if self._maps is None else self._maps.recorder(len(rows))
-        predictions = self._unet(rows, timesteps, self._conditions, recorder).chunk(len(branches))
+        with share_first_rows(self._unet, len(z_t) if self._shares_rows else 0):
+            predictions = self._unet(rows, timesteps, self._conditions, recorder).chunk(len(branches))
         if self._maps is not None and recorder is not None:
             self._maps.add(recorder)
         by_branch = dict(zip(branches, predictions, strict=True))

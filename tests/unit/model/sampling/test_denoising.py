@@ -20,6 +20,7 @@ from model.sampling.denoising import (
     GuidedDenoiser,
     SamplingProgress,
     branch_conditions,
+    combine_branches,
     concatenate_conditions,
     initial_noise,
     interpolate_denoisers,
@@ -148,7 +149,7 @@ def test_branches_without_weight_are_not_run(unet: SubjectUNet, text: float, ima
 
 
 def test_adapters_do_not_run_for_the_branch_without_an_image(unet: SubjectUNet) -> None:
-    adapter = next(unet.adapters())
+    *_, adapter = unet.adapters()
     seen: list[int] = []
     handle = adapter.S.to_q.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
     try:
@@ -156,6 +157,30 @@ def test_adapters_do_not_run_for_the_branch_without_an_image(unet: SubjectUNet) 
     finally:
         handle.remove()
     assert seen == [4]
+
+
+@pytest.mark.parametrize("null", list(NullBranches))
+@pytest.mark.parametrize("coefficients", [Guidance().subject_coefficients(), Guidance().text_coefficients()])
+def test_layers_before_the_text_run_once_for_branches_that_differ_in_text(
+    unet: SubjectUNet, coefficients: dict[Branch, float], null: NullBranches
+) -> None:
+    given, z_t = conditions(2), torch.randn(2, 4, SIDE, SIDE)
+    branches = [branch_conditions(branch, given, empty_text(), null) for branch in coefficients]
+    denoise = GuidedDenoiser(unet, branches, coefficients)
+    seen: list[int] = []
+    first, *_, last = unet.blocks()
+    handles = [b.attn1.to_q.register_forward_hook(lambda _, args, __: seen.append(len(args[0]))) for b in (first, last)]
+    try:
+        shared = denoise(z_t, 3)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert seen == [2 * len(branches) - 2, 2 * len(branches)]
+    all_rows = z_t.repeat(len(branches), 1, 1, 1)
+    projected = unet.project_keys_values(concatenate_conditions(branches))
+    together = unet(all_rows, torch.full((len(all_rows),), 3.0), projected).chunk(len(branches))
+    expected = combine_branches(dict(zip(coefficients, together, strict=True)), coefficients)
+    assert (shared - expected).abs().max() <= 1e-5 * expected.abs().max()  # kernels round by the size of their batch
 
 
 def test_null_branches_do_not_depend_on_dropped_conditions() -> None:
