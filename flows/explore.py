@@ -12,6 +12,7 @@ from flows.exit_codes import exit_on_storage_error
 from flows.options import ConfigOption, RootArgument, SetOption
 from infra.config import load
 from infra.logs import setup_logs
+from infra.storage import refuse_unwritable, storage_path
 
 if TYPE_CHECKING:
     from labeling.stages.networks import Segmenter
@@ -56,8 +57,9 @@ def explore(
 
     with exit_on_storage_error(root):
         refuse_no_dataset(root)
+        cache = cache or default_cache()
+        refuse_unwritable(storage_path(cache), "--cache")
         with listen(host, port) as listener:
-            cache = cache or default_cache()
             session = DatasetSession(root, cache, QueryLimits(memory=memory, timeout_s=timeout))
             pictures = Pictures(session.store, cache)
             proposals = MaskProposals(pictures, _segmenter_loader(config, set_))

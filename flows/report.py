@@ -6,6 +6,7 @@ import typer
 
 from flows.exit_codes import exit_on_storage_error
 from flows.options import RootArgument
+from infra.storage import refuse_unwritable, storage_path
 
 
 def report(
@@ -32,5 +33,6 @@ def report(
     from labeling.report.runs import Prices
 
     with exit_on_storage_error(root):
+        refuse_unwritable(storage_path(out).parent, "--out")
         write_report(root, out, against, ReportOptions(images, per_reason, memory_mb, Prices(cpu_price, gpu_price)))
         typer.echo(out)

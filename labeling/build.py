@@ -40,6 +40,7 @@ from labeling.execution.run import ShardJob, gpus_per_node, run_job, torch_threa
 from labeling.finish import FinishJob, finish_stamp, stamp_of_settings
 from labeling.removal import finish_removals, pending_removals
 from labeling.sdd.corrections import NO_CORRECTIONS, Corrections, read_corrections, refuse_unknown_images
+from labeling.sdd.layers import FOLDERS
 from labeling.sdd.membership import refuse_other_datasets, refuse_unlisted_files
 from labeling.sdd.schema import CONFIRMATIONS, EMBEDDINGS, SIMILAR, Layer, State
 from labeling.sdd.shards import ShardStore
@@ -107,7 +108,7 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
     index = ShardStore(config.root).index
     index.load()
     shards = runner.submit("plan", plan_urls, config).result()
-    refuse_unlisted_files(ShardStore(config.root))
+    refuse_unlisted_files(ShardStore(config.root), FOLDERS)
     finish_pending_removals(ShardStore(config.root))
     refuse_stale(config, steps, shards)
     corrections = read_corrections(ShardStore(config.root))

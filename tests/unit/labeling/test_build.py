@@ -202,11 +202,20 @@ def test_a_record_holds_no_credentials(here):
     assert "5ec4e7" not in str(record)
 
 
-@pytest.mark.parametrize("name", ["x.parquet", "shard-00099.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sdd/x.parquet",
+        "sdd/shard-00099.parquet",
+        "confirmations/x.parquet",
+        "embeddings/x.parquet",
+        "similar/x.parquet",
+    ],
+)
 def test_a_foreign_file_is_named_before_any_work(closed_port, here, name):
-    (here / "sdd" / "sdd").mkdir(parents=True)
-    (here / "sdd" / "sdd" / name).write_text("not ours")
-    with pytest.raises(ShardCorrupt, match=f"{here}/sdd/sdd/{name} is not a shard of this dataset"):
+    (here / "sdd" / name).parent.mkdir(parents=True)
+    (here / "sdd" / name).write_text("not ours")
+    with pytest.raises(ShardCorrupt, match=f"{here}/sdd/{name} is not a shard of this dataset"):
         build(closed_port, Calls("download"))
     assert records(here / "sdd") == []
 
