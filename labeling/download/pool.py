@@ -1,7 +1,7 @@
-"""Runs img2dataset's pool of processes in a separate process: `python -m labeling.download.pool`.
+"""Runs the pool of processes that download: `python -m labeling.download.pool`.
 
-If one of the pool's processes is killed, the pool waits forever for its shard. Here the whole pool can be killed then,
-and started again with the shards that are left.
+The pool has a process of its own, as img2dataset's Reader imports much that a build does not need. If one of the pool's
+processes is killed, the whole pool ends, and starts again with the shards that are left.
 """
 
 import contextlib
@@ -12,13 +12,12 @@ import pickle
 import subprocess
 import sys
 import threading
-import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
-from infra.imports import without_wandb
 from infra.logs import setup_logs
 from labeling.download.shard_download import ShardDownload, read_tasks
-from labeling.download.work_files import has_report
 from labeling.errors import StageFailed
 from labeling.sdd.schema import Layer
 from labeling.sdd.shards import ShardStore
@@ -26,8 +25,6 @@ from labeling.sdd.shards import ShardStore
 log = logging.getLogger(__name__)
 POLL_S = 0.2
 """Seconds between two checks of the processes and of the stop event."""
-GRACE_S = 5.0
-"""Seconds in which the pool may end by itself after the last report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +84,21 @@ def _exit_with_caller() -> None:
     os._exit(1)
 
 
-def _exit_with_worker(store: ShardStore, job: PoolJob) -> None:
-    """End this process when one of the pool's was killed, as img2dataset would wait for its shard forever."""
-    seen: set[multiprocessing.process.BaseProcess] = set()
-    while True:
-        seen |= set(multiprocessing.active_children())
-        if any(child.exitcode for child in seen):
-            if all(has_report(store, shard, job.download.run) for shard in job.shards):
-                time.sleep(GRACE_S)  # the pool is done and terminates its processes; this one is about to end
-            log.warning("%s: a process of the pool was killed; its shard starts again", Layer.IMAGES)
-            os._exit(1)
-        time.sleep(POLL_S)
-
-
 def _main() -> None:
     job: PoolJob = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_exit_with_caller, daemon=True).start()
     _hide_torch()
-    with without_wandb():
-        from img2dataset.distributor import multiprocessing_distributor
-
-    store = ShardStore(job.download.root)
-    tasks = list(read_tasks(store, job.shards, job.download.run))
-    threading.Thread(target=_exit_with_worker, args=(store, job), daemon=True).start()
-    multiprocessing_distributor(job.processes, job.download, tasks, len(tasks), 0)
+    tasks = list(read_tasks(ShardStore(job.download.root), job.shards, job.download.run))
+    # img2dataset's own distributor ends each process after five shards, and waits forever for one that is killed.
+    with ProcessPoolExecutor(job.processes, multiprocessing.get_context("spawn")) as pool:
+        try:
+            list(pool.map(job.download, tasks))
+        except BrokenProcessPool:
+            log.warning("%s: a process of the pool was killed; its shard starts again", Layer.IMAGES)
+            os._exit(1)
 
 
 if __name__ == "__main__":
     setup_logs()
     _main()
-    os._exit(0)  # the threads above still run, and an ordinary exit would wait for them
+    os._exit(0)  # the thread above still runs, and an ordinary exit would wait for it

@@ -28,6 +28,7 @@ from labeling.download.screening.stage import ScreenStage
 from labeling.download.spool import Spool, remove_spool
 from labeling.download.work_files import add_former_stamp, lists_folder, write_report
 from labeling.errors import StageFailed
+from labeling.execution.forked import ForkServer
 from labeling.execution.journal import Journal, journal_path
 from labeling.execution.process import StageProcess
 from labeling.execution.report import ShardReport, failure_report
@@ -45,7 +46,7 @@ MAX_ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True)
 class ShardDownload:
-    """Makes the file of a shard; img2dataset's distributors call it in their processes."""
+    """Makes the file of a shard; the pool and img2dataset's Ray distributor call it in their processes."""
 
     root: str
     config: DownloadConfig
@@ -60,7 +61,7 @@ class ShardDownload:
     """As in `ImageCollector`."""
 
     def __call__(self, task: Task) -> tuple[bool, Task]:
-        """Return whether the shard was made, and the task: the result that the distributors expect."""
+        """Return whether the shard was made, and the task: the result that img2dataset's distributors expect."""
         _set_up_pool_process()
         store, shard = ShardStore(self.root), shard_name(task[0])
         try:
@@ -84,7 +85,8 @@ class ShardDownload:
         if journal.attempts > MAX_ATTEMPTS:
             raise StageFailed(f"started {MAX_ATTEMPTS} times without finishing; see {journal.path}")
         image_shard = ImageShard(store, shard, _read_rows(task), stamp_prefix)
-        with self._collector(store, image_shard, journal) as collector:
+        with _screener(self.config) as screener, self._collector(store, image_shard, journal, screener) as collector:
+            starts, screener_start_cpu_s = screener.starts, screener.start_cpu_s
             if former and is_current:
                 add_former_stamp(store, shard, former.stamp)
                 counts = image_shard.retry(collector)
@@ -100,18 +102,40 @@ class ShardDownload:
             seconds=seconds,
             start_s=collector.start_s,
             cpu_s=collector.screening_cpu_s + time.process_time() - start_cpu_s,
-            start_cpu_s=collector.screener.start_cpu_s,
-            starts=collector.screener.starts,
+            start_cpu_s=screener.start_cpu_s - screener_start_cpu_s,
+            starts=screener.starts - starts,
         )
 
     @contextlib.contextmanager
-    def _collector(self, store: ShardStore, shard: ImageShard, journal: Journal) -> Iterator[ImageCollector]:
-        stage, batch_size = ScreenStage(self.config), SCREENER_WORKERS.batch_size
-        screener = StageProcess(stage, SCREENER_WORKERS, torch_threads=1, batch_limit=batch_size)
-        with Spool.open(store.root, shard.shard, shard.stamp_prefix) as spool, contextlib.closing(screener):
+    def _collector(
+        self, store: ShardStore, shard: ImageShard, journal: Journal, screener: StageProcess
+    ) -> Iterator[ImageCollector]:
+        with Spool.open(store.root, shard.shard, shard.stamp_prefix) as spool:
             fetch = Fetcher(self.config).fetch
             repeats, excluded = self.repeats_to_fetch, self.exclusions
             yield ImageCollector(fetch, self.config, self.workers, journal, spool, screener, repeats, excluded)
+
+
+@contextlib.contextmanager
+def _screener(config: DownloadConfig) -> Iterator[StageProcess]:
+    """Yield the process that screens bodies. One of the pool keeps it for its next shards."""
+    if multiprocessing.parent_process() is None:  # a Ray worker, which may wait for long after its last shard
+        screener = _new_screener(config)
+        with contextlib.closing(screener.server), contextlib.closing(screener):
+            yield screener
+    else:
+        screener = _kept_screener(config)
+        screener.batch_limit = SCREENER_WORKERS.batch_size  # big images lower it
+        yield screener
+
+
+def _new_screener(config: DownloadConfig) -> StageProcess:
+    server = ForkServer([ScreenStage.__module__])
+    batch_size = SCREENER_WORKERS.batch_size
+    return StageProcess(ScreenStage(config), SCREENER_WORKERS, torch_threads=1, batch_limit=batch_size, server=server)
+
+
+_kept_screener = functools.cache(_new_screener)
 
 
 def read_tasks(store: ShardStore, shards: Iterable[str], run: str) -> Iterator[Task]:
@@ -145,7 +169,7 @@ def _read_rows(task: Task) -> list[ListedUrl]:
 
 @functools.cache
 def _set_up_pool_process() -> None:
-    """Set up logging once per process of img2dataset's pool, and end the process with the one that started it."""
+    """Set up logging once per process of the pool, and end the process with the one that started it."""
     parent = multiprocessing.parent_process()
     if parent is None:  # a Ray worker
         return

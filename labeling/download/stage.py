@@ -1,13 +1,13 @@
-"""Makes `images/`: img2dataset distributes the shards, and this package fetches and screens them.
+"""Makes `images/`: img2dataset cuts and distributes the list, and this package fetches and screens the images.
 
-img2dataset's Reader cuts the planned list into shards, and its distributors (multiprocessing, Ray) call a
-`ShardDownload` for each in their processes. docs/notes/download.md lists the parts that are not used, and the traps in
-those that are. img2dataset is imported in functions, as it imports Ray, pandas and OpenCV.
+img2dataset's Reader cuts the planned list into shards. A pool of processes, or img2dataset's Ray distributor, calls a
+`ShardDownload` for each. docs/notes/download.md lists the parts that are not used, and the traps in those that are.
+img2dataset is imported in functions, as it imports Ray, pandas and OpenCV.
 
-    build -> `python -m labeling.download.pool` -> img2dataset's pool of processes      labeling.executor=here
-    build -> img2dataset's Ray tasks                                               labeling.executor=ray
+    build -> `python -m labeling.download.pool` -> its pool of processes      labeling.executor=here
+    build -> img2dataset's Ray tasks                                          labeling.executor=ray
 
-Distributors return nothing of use, so each shard leaves a report in work/images/.
+img2dataset's distributor returns nothing of use, so each shard leaves a report in work/images/.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ from labeling.sdd.shards import ShardStore
 
 log = logging.getLogger(__name__)
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 20
-"""Times in a row that img2dataset's processes may end without a finished shard before the stage fails."""
+"""Times in a row that the processes may end without a finished shard before the stage fails."""
 
 
 def download_shards(

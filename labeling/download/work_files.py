@@ -28,11 +28,6 @@ def lists_folder(store: ShardStore, run: str) -> UPath:
     return _folder(store) / f"lists-{run}"
 
 
-def has_report(store: ShardStore, shard: str, run: str) -> bool:
-    """Return whether the shard has a report of this run."""
-    return _report_path(store, shard, run).exists()
-
-
 def write_report(store: ShardStore, report: ShardReport, run: str) -> None:
     """Write the report of a shard."""
     _report_path(store, report.shard, run).write_text(json.dumps(asdict(report)))

@@ -1,4 +1,4 @@
-"""The download through img2dataset's reader, spool and distributors: many processes, any of which may be killed."""
+"""The download with its pool, spool, and img2dataset's reader and Ray tasks: processes that may be killed anywhere."""
 
 import os
 import subprocess
@@ -98,6 +98,7 @@ def test_a_list_becomes_shards_of_images_and_a_second_run_does_nothing(
         ("shard-00001", {"kept": 36, "not_downloaded": 4}, False),
         ("shard-00002", {"kept": 18, "not_downloaded": 2}, False),
     ]
+    assert sum(report.starts for report in reports) <= 2, "two processes screen the bodies of all shards"
     assert_all_there(config, site, 100)
     assert sorted(p.suffix for p in (Path(config.root) / "work/images").iterdir()) == [".lock"] * 3, "nothing is left"
     assert list((Path(config.root) / "work/runs").iterdir()) == []
@@ -162,7 +163,7 @@ def assert_refused_only_without_retry(config: LabelingConfig, former: str, shard
 
 
 def pool_of(process: psutil.Process) -> list[psutil.Process]:
-    """The processes of img2dataset's pool: grandchildren of `process`, without multiprocessing's resource tracker."""
+    """The processes of the pool: grandchildren of `process`, without multiprocessing's resource tracker."""
     found = process.children(recursive=True)
     return [p for p in found if p.is_running() and "spawn_main" in " ".join(p.cmdline()) and p.ppid() != process.pid]
 
@@ -200,7 +201,7 @@ def test_a_deleted_file_whose_server_is_down_is_not_made_without_its_images(tmp_
 
 @pytest.mark.slow
 def test_killed_workers_cost_no_url(tmp_path: Path, site: Site, processes: Processes) -> None:
-    """First one of the pool, whose shard img2dataset would wait for; then the pool's own parent."""
+    """First one of the pool, then the pool's own parent."""
     site.pages["*"] = slowly(0.3)
     config = config_of(tmp_path, site, 160)
     driver = start(config, processes)
