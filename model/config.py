@@ -261,6 +261,9 @@ class DeparturesConfig(Config):
     adapter learns sooner."""
     location_shapes: LocationShapes = LocationShapes()
     """Shapes that mark a subject in training. The paper and the released code use one shape for all."""
+    train_unet: bool = False
+    """Training of all weights of the UNet. The paper trains conv_in, the keys and values of cross-attention and the
+    adapters, and freezes the rest, which a base that has seen few pictures cannot afford."""
 
 
 class ModelConfig(Config):

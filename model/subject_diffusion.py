@@ -200,14 +200,20 @@ class SubjectDiffusion(nn.Module):
         self.unet.base.register_to_config(sample_size=image_px // self.latent_downsampling)
 
     def trained_parts(self) -> Mapping[str, nn.ModuleList]:
-        """Return the trained parts by their names in App. A; perceptrons are a part of their own."""
+        """Return the trained parts by their names in App. A; perceptrons are a part of their own.
+
+        With `DeparturesConfig.train_unet`, the UNet is one part with all that it contains.
+        """
         cross_attention = [block.attn2 for block in self.unet.blocks()]
         perceptrons = [self.text_encoder.subject_mlp, self.subject_tokens]
-        return {
-            "text encoder": nn.ModuleList([self.text_encoder.clip]),
+        unet = {
             "conv_in": nn.ModuleList([self.unet.base.conv_in]),
             "adapters": nn.ModuleList(self.unet.adapters()),
             "cross-attention K, V": nn.ModuleList([p for attn in cross_attention for p in (attn.to_k, attn.to_v)]),
+        }
+        return {
+            "text encoder": nn.ModuleList([self.text_encoder.clip]),
+            **({"UNet": nn.ModuleList([self.unet])} if self.config.departures.train_unet else unet),
             "perceptrons": nn.ModuleList([part for part in perceptrons if part is not None]),
         }
 

@@ -59,6 +59,14 @@ def test_trainable_is_exactly_app_a_s_list(build):
     assert sum(parts.values()) == sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
+def test_the_whole_unet_may_be_trained(build):
+    net = build(departures={"train_unet": True})
+    frozen = {name.partition(".")[0] for name, weight in net.named_parameters() if not weight.requires_grad}
+    assert frozen == {"vae", "image_encoder"}
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in net.trained_parts().items()}
+    assert sum(parts.values()) == count(net, trained=True)
+
+
 def test_everything_trained_gets_a_gradient_and_nothing_else_does(build):
     net = open_gates(build(adapter_feed_forward=True, drop=NEVER, **PADDED))
     loss(net, small_batch(net.prompts, ["dog", "cat"], ["bird", None])).total.backward()
