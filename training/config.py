@@ -118,6 +118,9 @@ class TrainingConfig(Config):
     """Seed of new adapters, of the order of rows and their augmentation, and of noise, timesteps and dropped
     conditions."""
 
+    start: str | None = None
+    """Folder of a trained model, as `export` writes it, from whose weights training starts; None starts with the base
+    and new adapters."""
     steps: Steps = 300_000
     """Number of optimiser steps (App. A)."""
     optimizer: OptimizerConfig = OptimizerConfig()

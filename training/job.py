@@ -36,7 +36,7 @@ from training.errors import CheckpointError, TrainingError
 from training.loop import train
 from training.monitoring.evaluation import MakeEvaluator, load_evaluations
 from training.monitoring.samples import read_sample_rows
-from training.network import load_network
+from training.network import load_network, start_from
 
 log = logging.getLogger(__name__)
 LOCK = "job.lock"
@@ -94,6 +94,8 @@ def run_worker(launch: Launch, worker: Worker) -> None:
     evaluations = load_evaluations(launch.job, launch.make_evaluator, worker)
     torch.manual_seed(config.seed)  # so that all workers create the same new adapters
     net = load_network(launch.job.model, config.data)
+    if config.start is not None:
+        start_from(net, Path(config.start))
     mean = net.image_encoder.mean.flatten().tolist()
     cache = open_cache(launch.job, plan, net)
     read = partial(load_batches, plan, config.data, launch.job.model, net.prompts, mean, cache=cache)

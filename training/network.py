@@ -1,9 +1,19 @@
-"""Loads the network that a job trains: the base with new adapters, for images of the size in the data settings."""
+"""Loads the network that a job trains: the base with new adapters, for images of the size in the data settings.
+
+Its trained weights may start from those of a trained model.
+"""
+
+from pathlib import Path
+
+import torch
 
 from model.config import ModelConfig
 from model.subject_diffusion import SubjectDiffusion
 from training.data.config import DataConfig
 from training.errors import TrainingError
+
+_HALF_PRECISION = 2e-3
+"""Difference of a weight that may come from rounding to half precision, absolute and relative."""
 
 
 def load_network(model: ModelConfig, data: DataConfig) -> SubjectDiffusion:
@@ -21,3 +31,29 @@ def load_network(model: ModelConfig, data: DataConfig) -> SubjectDiffusion:
             raise TrainingError(f"training.data.{name}={setting}, but that of {part} is {size}: set it to {size}")
     net.set_image_size(data.image_px)
     return net
+
+
+@torch.no_grad()
+def start_from(net: SubjectDiffusion, folder: Path) -> None:
+    """Copy the trained weights of a model's folder to the weights that `net` trains.
+
+    Raises:
+        TrainingError: the model has other weights to train, or was trained from another base.
+        ModelWeightsError: the folder holds no model, or a part of it is missing.
+    """
+    theirs = dict(SubjectDiffusion.from_pretrained(folder).named_parameters())
+    for name, weight in net.named_parameters():
+        other = theirs.get(name)
+        if other is None or other.shape != weight.shape:
+            found = "lacks it" if other is None else f"has the shape {tuple(other.shape)}"
+            raise TrainingError(
+                f"training.start={folder}: this job has the weight {name} {tuple(weight.shape)}, and that model "
+                f"{found}. Set `model` as in its settings.json"
+            )
+        if weight.requires_grad:
+            weight.copy_(other)
+        elif not torch.allclose(weight, other, rtol=_HALF_PRECISION, atol=_HALF_PRECISION):
+            raise TrainingError(
+                f"training.start={folder} was trained from another base than {net.config.base}: {name} differs, and "
+                "this job does not train it. Set model.base to that model's base, or model.departures.train_unet=true"
+            )

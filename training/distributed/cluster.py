@@ -29,7 +29,8 @@ def with_absolute_paths(job: TrainingJob) -> TrainingJob:
     """Return the job with absolute paths. Relative ones refer to the folder of the launch, not to the workers'."""
     training, model = job.training, job.model
     data = training.data.model_copy(update={"dataset": str(storage_path(training.data.dataset))})
-    training = training.model_copy(update={"data": data, "out": _whole(training.out)})
+    start = None if training.start is None else _whole(training.start)
+    training = training.model_copy(update={"data": data, "out": _whole(training.out), "start": start})
     folders = {name: getattr(model, name) for name in ("base", "image_encoder")}
     local: dict[str, object] = {
         name: _whole(given) for name, given in folders.items() if Path(given).expanduser().is_dir()
