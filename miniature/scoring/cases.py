@@ -1,14 +1,14 @@
 """Test cases of a trained model: subjects given in one pose and requested in another, on a named background."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from miniature.scoring.score_options import SubjectSet
 from miniature.training.pictures import SCENES, ScenePicture, draw_alone, pool, scene_picture
-from miniature.world.names import labelled_names
+from miniature.world.names import tuning_names
 from miniature.world.scenes import Pool
 from miniature.world.sprites import Sprite
 from model.inputs.layout import RelativeBox
@@ -55,15 +55,23 @@ def sprites_of(asked: SubjectSet) -> list[Sprite]:
     """Return the sprites of a set, in the order of the list; at least `COUNT`."""
     if asked is SubjectSet.HELD_OUT:
         return pool(Pool.HELD_OUT)
-    taught = set(labelled_names())
-    return [sprite for sprite in pool(Pool.TRAINED) if sprite.name not in taught][:COUNT]
+    tuning = set(tuning_names())
+    return [sprite for sprite in pool(Pool.TRAINED) if sprite.name in tuning]
 
 
 def cases(subjects: int, asked: SubjectSet = SubjectSet.HELD_OUT) -> Iterator[Case]:
-    """Yield cases of one or two subjects; each of the first `COUNT` sprites is the first subject of one case."""
+    """Yield cases of one to three subjects; each of the first `COUNT` sprites is the first subject of one case."""
     ours = sprites_of(asked)[:COUNT]
     for index, first in enumerate(ours):
         yield _case((SEED, subjects, index), (first, *_others(ours, index, subjects - 1)))
+
+
+def exchange_references(case: Case) -> Case:
+    """Return the case of two subjects with the reference of each in place of the other's; words and places stay."""
+    one, other = case.subjects
+    pairs = ((one, other), (other, one))
+    subjects = tuple(replace(at, sprite=shown.sprite, image=shown.image, mask=shown.mask) for at, shown in pairs)
+    return replace(case, subjects=subjects)
 
 
 def _others(ours: Sequence[Sprite], index: int, count: int) -> list[Sprite]:

@@ -1,4 +1,4 @@
-"""Selects the sprites that the captioner and the detector learn: some of every class word, none that is held out."""
+"""Selects the sprites that the networks learn, none of which is held out."""
 
 from collections import Counter
 from functools import cache
@@ -7,6 +7,8 @@ from miniature.world.scenes import ScenesConfig
 from miniature.world.sprites import sprites
 
 PER_CLASS = 7
+TUNING = 60
+"""Number of sprites on which settings of the generator are chosen."""
 
 
 @cache
@@ -24,3 +26,17 @@ def labelled_names() -> tuple[str, ...]:
 def taught_scenes() -> ScenesConfig:
     """Return settings of scenes that contain only subjects that the captioner and the detector have learned."""
     return ScenesConfig(names=labelled_names())
+
+
+@cache
+def tuning_names() -> tuple[str, ...]:
+    """Return the trained sprites that no dataset contains, so that settings can be chosen on them."""
+    taught = set(labelled_names())
+    return tuple(s.name for s in sprites() if not s.held_out and s.name not in taught)[:TUNING]
+
+
+@cache
+def subject_names() -> tuple[str, ...]:
+    """Return the sprites that datasets with true labels contain: all trained ones but those of `tuning_names`."""
+    kept = set(tuning_names())
+    return tuple(s.name for s in sprites() if not s.held_out and s.name not in kept)
