@@ -145,7 +145,9 @@ def cases(
 ) -> None:
     """Score a model by all criteria of the ablations: similarity, R@1, class word, background, box and outline.
 
-    On the subjects of `score subjects`, one and two in a picture, given boxes as from a user.
+    On the subjects of `score subjects`, one to three in a picture as far as the model takes them, given boxes as
+    from a user. Two are also drawn with their references exchanged. With `--given nothing` the model places one
+    subject itself, and the subject is searched for in the picture.
     """
     import torch
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from miniature.networks.judge import Judge
 from miniature.scoring.figures import Figure, Table, share_of_hits
 from miniature.training.judge import word_hits
-from miniature.training.pictures import SCENES, SIDE_PX, ScenePicture, pixels, scene_picture
+from miniature.training.pictures import SCENES, ScenePicture, pixels, scene_picture, shrink
 
 _SEED = 777
 _BATCH = 32
@@ -48,15 +48,13 @@ def load_base(folder: Path) -> StableDiffusionPipeline:
 def generate(
     pipeline: StableDiffusionPipeline, captions: Sequence[str], steps: int, guidance: float
 ) -> list[NDArray[np.uint8]]:
-    """Sample a picture of each caption, RGB, [64, 64, 3], with noise that depends on its index alone."""
+    """Sample a picture of each caption, square and RGB, with noise that depends on its index alone."""
     pictures: list[NDArray[np.uint8]] = []
     for first in range(0, len(captions), _BATCH):
         batch = list(captions[first : first + _BATCH])
         noise = [torch.Generator().manual_seed(_SEED + first + i) for i in range(len(batch))]
         images = pipeline(
             batch,
-            height=SIDE_PX,
-            width=SIDE_PX,
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=noise,
@@ -71,7 +69,7 @@ def judge_pictures(
     judge: Judge, images: Sequence[NDArray[np.uint8]], scenes: Sequence[ScenePicture]
 ) -> dict[str, list[list[bool]]]:
     """Return for each picture whether it shows the scene's place, and whether it shows each subject's class word."""
-    place, word = judge(pixels(images))
+    place, word = judge(pixels([shrink(image) for image in images]))
     places, words = [], []
     for place_logits, word_logits, one in zip(place, word, scenes, strict=True):
         places.append([judge.places[int(place_logits.argmax())] == one.scene.background])
@@ -104,10 +102,10 @@ def score(
 
 
 def write_sheet(images: Sequence[NDArray[np.uint8]], path: Path, columns: int = 8) -> None:
-    """Write up to 64 pictures side by side, at twice their size, in the order of their captions."""
+    """Write up to 64 pictures side by side, in the order of their captions."""
     kept = list(images[:64])
     kept += [np.full_like(kept[0], 255)] * (-len(kept) % columns)
     rows = [np.concatenate(kept[i : i + columns], axis=1) for i in range(0, len(kept), columns)]
-    sheet = np.concatenate(rows, axis=0).repeat(2, axis=0).repeat(2, axis=1)
+    sheet = np.concatenate(rows, axis=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), sheet[..., ::-1])

@@ -18,7 +18,7 @@ from miniature.scoring.place_fidelity import load_sam, place_fidelity
 from miniature.scoring.score_options import SubjectSet
 from miniature.scoring.subject_score import recall_hits, subject_embeddings
 from miniature.training.embedder import crop
-from miniature.training.pictures import pixels
+from miniature.training.pictures import pixels, shrink
 
 SIMILARITY, RECALL, RECALL_BY_SHAPE = "similarity", "R@1", "R@1 by shape"
 CLASS_WORD, BACKGROUND, BOX, OUTLINE = "class word", "background", "box IoU", "outline IoU"
@@ -81,7 +81,7 @@ def case_scores(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Se
 
     Args:
         judges: networks.
-        pictures: RGB images [64, 64, 3], one for each case.
+        pictures: square RGB images, one for each case.
         asked: cases.
     """
     hits = judge_pictures(judges.judge, pictures, [case.picture for case in asked])
@@ -104,7 +104,7 @@ def _similarities(
     recognizer: Recognizer, pictures: Sequence[NDArray[np.uint8]], asked: Sequence[Case]
 ) -> list[list[float]]:
     crops = [
-        crop(picture, case.picture.box(index))
+        crop(shrink(picture), case.picture.box(index))
         for picture, case in zip(pictures, asked, strict=True)
         for index in range(len(case.subjects))
     ]

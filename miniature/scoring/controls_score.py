@@ -25,7 +25,7 @@ from miniature.scoring.figures import Figure, Table, mean_by_image, share_of_hit
 from miniature.scoring.score_options import Control, SubjectSet
 from miniature.scoring.subject_score import recall_hits, subject_embeddings
 from miniature.training.embedder import crop
-from miniature.training.pictures import SIDE_PX, draw_alone, pixels
+from miniature.training.pictures import draw_alone, pixels, shrink
 from model.inputs.reference import Subject
 from model.pipeline import SubjectDiffusionOutput, SubjectDiffusionPipeline
 from model.sampling.denoising import seeded_generators
@@ -102,8 +102,7 @@ def _score_into_photos(setup: Setup) -> Iterator[Figure]:
         )
         assert isinstance(result, SubjectDiffusionOutput)
         image = np.asarray(result.images[0])
-        shrunk = np.asarray(cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8)
-        hits.append([_best(setup, shrunk, scene.picture.box(0)) == subject.sprite.name])
+        hits.append([_best(setup, shrink(image), scene.picture.box(0)) == subject.sprite.name])
         kept.append([bool((image == photo)[_outside(there, photo.shape[:2])].all())])
     of = {"control": "into a photo", "setting": "box"}
     yield share_of_hits(of, "R@1", hits)
@@ -133,7 +132,7 @@ def _with_photos(one: TargetSubject, count: int) -> Subject:
 def _generate(
     setup: Setup, make: Callable[[TargetSubject], Subject] = _subject, first_seed: int = 0, **given: Any
 ) -> Pictures:
-    """Return a picture of each case, RGB [64, 64, 3]."""
+    """Return a picture of each case, RGB."""
     pictures: Pictures = []
     for first in range(0, len(setup.cases), _BATCH):
         part = setup.cases[first : first + _BATCH]
@@ -163,7 +162,7 @@ def _recall(control: str, setting: str, setup: Setup, repeated: Sequence[Picture
 def _likeness(control: str, setting: str, setup: Setup, pictures: Pictures) -> Iterator[Figure]:
     """Yield similarity to the subject, R@1, and the shares of right backgrounds and class words."""
     of = {"control": control, "setting": setting}
-    crops = [crop(picture, case.picture.box(0)) for picture, case in zip(pictures, setup.cases, strict=True)]
+    crops = [crop(shrink(picture), case.picture.box(0)) for picture, case in zip(pictures, setup.cases, strict=True)]
     with torch.no_grad():
         vectors = setup.embedder(pixels(crops))
     own = [float(v @ setup.looks[c.subjects[0].sprite.name]) for v, c in zip(vectors, setup.cases, strict=True)]

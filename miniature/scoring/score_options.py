@@ -33,7 +33,9 @@ class PlaceHint(StrEnum):
     BOX = "box"
     """The bounds only; the outline of the reference is fitted into them."""
     FILLED_BOX = "filled box"
-    """The bounds only, with the whole box marked; no model here was trained with such marks."""
+    """The bounds only, with the whole box marked."""
+    NOTHING = "nothing"
+    """No place: the model chooses. For one subject, and for models that were trained with unmarked subjects."""
 
 
 class LeftOut(StrEnum):

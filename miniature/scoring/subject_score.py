@@ -25,11 +25,11 @@ from torch import Tensor
 
 from miniature.networks.judge import Embedder, Judge
 from miniature.scoring.base_score import judge_pictures
-from miniature.scoring.cases import COUNT, Case, cases, sprites_of
+from miniature.scoring.cases import COUNT, Case, TargetSubject, cases, sprites_of
 from miniature.scoring.figures import Figure, Table, share_of_hits
 from miniature.scoring.score_options import WITHOUT, LeftOut, PlaceHint, ScoreOptions, SubjectSet
 from miniature.training.embedder import Pairs, crop
-from miniature.training.pictures import SIDE_PX, pixels
+from miniature.training.pictures import pixels, shrink
 from miniature.world.sprites import Sprite
 from model.config import LocationMask
 from model.inputs.batch import ImageFeatures, SubjectBatch
@@ -53,12 +53,10 @@ def make_batch(
     encoder, side = net.image_encoder, net.latent_side
     pictures = SubjectPictures(net.config.subject, encoder.side_px, encoder.mean.flatten().tolist(), training=False)
     cut = np.stack([[pictures(s.image, s.mask, rng) for s in case.subjects] for case in asked])
-    outlines = given is PlaceHint.OUTLINE
-    inputs = [
-        [LayoutInput(s.label, s.mask, s.box, s.place if outlines else None) for s in case.subjects] for case in asked
-    ]
+    inputs = [[_layout_input(subject, given) for subject in case.subjects] for case in asked]
+    layout = Layout.FREE if given is PlaceHint.NOTHING else Layout.GIVEN
     marks = LocationMask.BOX if given is PlaceHint.FILLED_BOX else LocationMask.MASK
-    places = [choose_places(row, Layout.GIVEN, (side, side), rng, marks) for row in inputs]
+    places = [choose_places(row, layout, (side, side), rng, marks) for row in inputs]
     boxes = torch.tensor([[place.bounds for place in row] for row in places])
     return SubjectBatch(
         prompts=net.prompts([Prompt(case.prompt, [s.label for s in case.subjects]) for case in asked]),
@@ -70,6 +68,12 @@ def make_batch(
     )
 
 
+def _layout_input(subject: TargetSubject, given: PlaceHint) -> LayoutInput:
+    box = None if given is PlaceHint.NOTHING else subject.box
+    place = subject.place if given is PlaceHint.OUTLINE else None
+    return LayoutInput(subject.label, subject.mask, box, place)
+
+
 @torch.no_grad()
 def generate(
     net: SubjectDiffusion,
@@ -79,7 +83,7 @@ def generate(
     given: PlaceHint = PlaceHint.OUTLINE,
     seeds: Sequence[int] | None = None,
 ) -> list[NDArray[np.uint8]]:
-    """Sample a picture of each case, RGB [64, 64, 3].
+    """Sample a picture of each case, RGB, of the size that the model makes.
 
     Args:
         without: conditions to leave out; CLS is replaced by zeros.
@@ -135,7 +139,7 @@ def recall_hits(
     """Return for each picture whether each subject is most similar to the requested one, among those of `looks`."""
     names, vectors = list(looks), torch.stack(list(looks.values()))
     crops = [
-        crop(image, case.picture.box(i))
+        crop(shrink(image), case.picture.box(i))
         for image, case in zip(images, asked, strict=True)
         for i in range(len(case.subjects))
     ]
@@ -169,15 +173,16 @@ def score(
 
 
 def draw_sheet(made: Sequence[NDArray[np.uint8]], asked: Sequence[Case], columns: int = 10) -> NDArray[np.uint8]:
-    """Return up to 60 pictures in a grid at twice their size, each below its references."""
-    tiles = [np.concatenate([*_references(case), image]) for image, case in zip(made, asked, strict=True)][:60]
+    """Return up to 60 pictures in a grid, each below its references."""
+    tiles = [
+        np.concatenate([*_references(case, image.shape[0]), image]) for image, case in zip(made, asked, strict=True)
+    ][:60]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    return np.concatenate(rows).repeat(2, axis=0).repeat(2, axis=1)
+    return np.concatenate(rows)
 
 
-def _references(case: Case) -> list[NDArray[np.uint8]]:
+def _references(case: Case, side_px: int) -> list[NDArray[np.uint8]]:
     images = [np.where(s.mask[..., None], s.image, np.uint8(255)) for s in case.subjects]
-    return [
-        np.asarray(cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8) for image in images
-    ]
+    size = (side_px, side_px)
+    return [np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8) for image in images]

@@ -30,13 +30,24 @@ def test_all_criteria_are_scored_and_the_scenes_are_an_upper_bound():
     found = list(score(net, load_judges(WEIGHTS), SubjectSet.HELD_OUT, PlaceHint.BOX, QUICK, count=3))
     figures = {(one.of["pictures"], one.of["subjects"], one.name): one for one in found}
     names = (SIMILARITY, RECALL, CLASS_WORD, BACKGROUND, BOX, OUTLINE, RECALL_BY_SHAPE)
-    assert list(figures) == [(made, n, name) for n in ("1", "2") for made in ("generated", "real") for name in names]
+    of_each = [(made, n, name) for n in ("1", "2") for made in ("generated", "real") for name in names]
+    assert list(figures) == [*of_each, ("exchanged", "2", RECALL)]
     for name in (SIMILARITY, BOX, OUTLINE):
         assert figures["real", "1", name].value > figures["generated", "1", name].value, "one step draws no subject"
     assert [figures["real", n, SIMILARITY].count for n in ("1", "2")] == [3, 6]
     assert [figures["real", n, BACKGROUND].count for n in ("1", "2")] == [3, 3]
     assert figures["real", "2", BACKGROUND].value == 1
     assert len({len(line) for line in TABLE.text(found).splitlines()[1:]}) == 1
+
+
+def test_a_subject_without_a_place_is_searched_for():
+    net = SubjectDiffusion.from_pretrained(WEIGHTS / "subject_diffusion").eval().requires_grad_(False)
+    found = list(score(net, load_judges(WEIGHTS), SubjectSet.HELD_OUT, PlaceHint.NOTHING, QUICK, count=3))
+    figures = {(one.of["pictures"], one.name): one.value for one in found}
+    names = (RECALL, RECALL_BY_SHAPE, CLASS_WORD, BACKGROUND)
+    assert list(figures) == [(made, name) for made in ("generated", "real") for name in names]
+    assert figures["real", RECALL] == figures["real", BACKGROUND] == 1
+    assert figures["generated", RECALL] < 1, "one step draws no subject"
 
 
 def test_an_embedder_without_colours_ranks_the_subjects_too(tmp_path: Path):

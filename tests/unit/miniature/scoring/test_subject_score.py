@@ -10,8 +10,9 @@ import torch
 from miniature.networks import base, image_encoder, latent
 from miniature.networks.judge import load_embedder
 from miniature.networks.text import tokenizer
-from miniature.scoring.cases import COUNT, cases, sprites_of
+from miniature.scoring.cases import COUNT, cases, exchange_references, sprites_of
 from miniature.scoring.score_options import SAMPLING, WITHOUT, LeftOut, PlaceHint, SubjectSet
+from miniature.scoring.search import recall_hits_anywhere
 from miniature.scoring.subject_score import draw_sheet, gallery, generate, make_batch, recall_hits
 from miniature.world.names import labelled_names
 from miniature.world.scenes import phrases
@@ -60,7 +61,7 @@ def test_settings_are_chosen_on_subjects_that_are_not_reported_and_that_no_datas
     assert not untaught & (held_out | set(labelled_names()))
 
 
-@pytest.mark.parametrize("subjects", [1, 2])
+@pytest.mark.parametrize("subjects", [1, 2, 3])
 def test_a_prompt_calls_each_subject_by_a_word_of_its_own(subjects: int) -> None:
     for case in cases(subjects):
         labels = [wanted.label for wanted in case.subjects]
@@ -75,6 +76,23 @@ def test_a_reference_is_not_what_is_wanted() -> None:
         (wanted,) = case.subjects
         outlines = [_filled(mask) for mask in (wanted.mask, wanted.place)]
         assert (outlines[0] != outlines[1]).mean() > 0.005
+
+
+def test_references_are_exchanged_and_words_and_places_stay() -> None:
+    case = next(iter(cases(2)))
+    exchanged = exchange_references(case)
+    for one, other, at in zip(case.subjects, reversed(case.subjects), exchanged.subjects, strict=True):
+        assert (at.label, at.box, at.place is one.place) == (one.label, one.box, True)
+        assert (at.sprite, at.image is other.image, at.mask is other.mask) == (other.sprite, True, True)
+    assert exchanged.prompt == case.prompt
+
+
+def test_a_subject_is_found_anywhere_in_its_own_picture_only() -> None:
+    asked = list(cases(1))[:4]
+    embedder, sprites = load_embedder(WEIGHTS / "embedder"), sprites_of(SubjectSet.HELD_OUT)
+    looks = {sprite.name: look for sprite, look in zip(sprites, gallery(embedder, sprites), strict=True)}
+    pictures = [case.picture.image for case in [*asked[:3], asked[0]]]
+    assert recall_hits_anywhere(embedder, looks, pictures, asked) == [[True], [True], [True], [False]]
 
 
 def test_the_embedder_finds_the_subjects_of_each_picture() -> None:
@@ -107,7 +125,7 @@ def test_boxes_and_masks_are_at_one_place(net: SubjectDiffusion) -> None:
 
 def test_a_box_alone_is_marked_by_the_outline_of_the_reference_or_as_a_whole(net: SubjectDiffusion) -> None:
     asked, rng = list(cases(1))[:6], np.random.default_rng(0)
-    outline, box, filled = (make_batch(net, asked, rng, given) for given in PlaceHint)
+    outline, box, filled, nothing = (make_batch(net, asked, rng, given) for given in PlaceHint)
     assert torch.equal(filled.boxes, outline.boxes)
     assert (box.boxes[..., :2] >= outline.boxes[..., :2] - 1e-6).all()
     assert (box.boxes[..., 2:] <= outline.boxes[..., 2:] + 1e-6).all()
@@ -117,6 +135,8 @@ def test_a_box_alone_is_marked_by_the_outline_of_the_reference_or_as_a_whole(net
     assert not any(torch.equal(one, other) for one, other in zip(box.masks, outline.masks, strict=True))
     assert (filled.masks.sum((2, 3)) > box.masks.sum((2, 3))).all()
     assert set(filled.masks.unique().tolist()) == {0.0, 1.0}
+    assert not nothing.masks.any()
+    assert nothing.boxes.unique(dim=0).tolist() == [[[0.0, 0.0, 1.0, 1.0]]]
 
 
 def test_each_condition_that_is_left_out_changes_the_picture(net: SubjectDiffusion) -> None:
@@ -139,7 +159,7 @@ def test_with_all_left_out_no_picture_knows_its_subject(net: SubjectDiffusion) -
 def test_a_sheet_shows_references_above_pictures(net: SubjectDiffusion) -> None:
     asked = list(cases(2))[:3]
     made = [np.full((64, 64, 3), 9, np.uint8)] * 3
-    assert draw_sheet(made, asked, columns=2).shape == (2 * 2 * 3 * 64, 2 * 2 * 64, 3)
+    assert draw_sheet(made, asked, columns=2).shape == (2 * 3 * 64, 2 * 64, 3)
 
 
 def test_the_committed_model_keeps_the_base_that_it_was_trained_from() -> None:
