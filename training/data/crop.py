@@ -5,8 +5,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
-from labeling.sdd.pixels import UndecodableImage
-from training.data.decoding import decode_reduced
+from labeling.sdd.pixels import UndecodableImage, decode
 from training.data.errors import PoisonedRow
 from training.data.placement import Square
 
@@ -25,7 +24,7 @@ def decode_picture(encoded: bytes, width_px: int, height_px: int, reduction: int
         PoisonedRow: the picture cannot be decoded, or does not have the size that boxes and masks refer to.
     """
     try:
-        pixels = decode_reduced(encoded, reduction)
+        pixels = decode(encoded, reduction=reduction)
     except UndecodableImage as error:
         raise PoisonedRow(error.reason, str(error)) from error
     sizes = {(-(-height_px // step), -(-width_px // step)) for step in (1, reduction)}
