@@ -1,13 +1,16 @@
-"""A small latent space: diffusers' `AutoencoderKL`, 64 px to 16 x 16 x 16, in its real folder layout.
+"""A small latent space of 16 x 16 positions: diffusers' `AutoencoderKL`, in its real folder layout.
 
-Its encoder is a fixed linear code: the orthogonal PCA of 4 x 4 patches, partly whitened, exact to rounding. The class
+Its encoder is a fixed linear code: the orthogonal PCA of square patches, partly whitened, exact to rounding. The class
 can represent it because silu(x) - silu(-x) = x, so pairs of channels with opposite signs pass the last activation
 unchanged, and because two large constants of opposite signs dominate the statistics of a group norm. The decoder starts
-from two least-squares fits and is then trained. It cannot represent the transposed PCA: upsampling repeats pixels and
-convolutions treat all places alike, so a constant latent decodes to one colour, never to a 4 x 4 pattern. The variance
-of the posterior is practically zero.
+from one least-squares fit for each doubling and is then trained. It cannot represent the transposed PCA: upsampling
+repeats pixels and convolutions treat all places alike, so a constant latent decodes to one colour, never to a pattern.
+The variance of the posterior is practically zero.
+
+Axes: C channels of the latent, P side of a patch in pixels, S side of a picture in pixels.
 """
 
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -18,25 +21,50 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SIDE_PX, PATCH_PX, CHANNELS = 64, 4, 16
-WIDTH, GROUPS = 48, 4
-ARCHITECTURE: dict[str, object] = {
-    "sample_size": SIDE_PX,
-    "block_out_channels": (WIDTH,) * 3,
-    "down_block_types": ("DownEncoderBlock2D",) * 3,
-    "up_block_types": ("UpDecoderBlock2D",) * 3,
-    "layers_per_block": 0,
-    "latent_channels": CHANNELS,
-    "norm_num_groups": GROUPS,
-    "mid_block_add_attention": False,
-    "scaling_factor": 1.0,
-}
-"""Settings of the class: the encoder's blocks have no resnet, the decoder's have one each."""
+from infra.config import Config
+from infra.ranges import Count, Pixels
+
+GROUPS = 4
+
+
+class LatentShape(Config):
+    """Sizes of an autoencoder."""
+
+    side_px: Pixels = 64
+    """Side of a picture in pixels."""
+    patch_px: Count = 4
+    """Side of the patch that a position stands for, in pixels; a power of two."""
+    channels: Count = 16
+    """Numbers of a position, a multiple of the 4 groups of the norms."""
+    width: Count = 48
+    """Channels of the layers, a multiple of 4 and at least 2 * channels + 8: a group of them holds its numbers twice,
+    and two constants."""
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings of the class: the encoder's blocks have no resnet, the decoder's have one each."""
+        levels = self.patch_px.bit_length()
+        return {
+            "sample_size": self.side_px,
+            "block_out_channels": (self.width,) * levels,
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "layers_per_block": 0,
+            "latent_channels": self.channels,
+            "norm_num_groups": GROUPS,
+            "mid_block_add_attention": False,
+            "scaling_factor": 1.0,
+        }
+
+
+SHAPE = LatentShape()
+"""The shape of the committed base."""
 WHITENING = 0.5
 """Exponent of the standard deviation by which a channel is divided: 0 keeps PCA's scale, 1 makes all channels equal."""
 _CONSTANT = 256.0
-_GROUP = WIDTH // GROUPS
 _LOG_VARIANCE = -20.0
+_FITTED_POSITIONS = 1_600_000
+"""Largest number of positions that a convolution of the decoder is fitted to."""
 
 
 class _Affine(Protocol):
@@ -44,11 +72,22 @@ class _Affine(Protocol):
     bias: Tensor
 
 
-def build(seed: int) -> AutoencoderKL:
+def shape_of(vae: AutoencoderKL) -> LatentShape:
+    """Return the sizes of an autoencoder that `build` made."""
+    widths = vae.config.block_out_channels
+    return LatentShape(
+        side_px=vae.config.sample_size,
+        patch_px=1 << len(widths) - 1,
+        channels=vae.config.latent_channels,
+        width=widths[0],
+    )
+
+
+def build(seed: int, shape: LatentShape = SHAPE) -> AutoencoderKL:
     """Return the autoencoder before `fit`, in float32; its resnets are identities."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = AutoencoderKL(**ARCHITECTURE)
+        vae = AutoencoderKL(**shape.settings)
     for name, module in vae.named_modules():
         if name.endswith("conv2"):
             nn.init.zeros_(module.weight)
@@ -57,25 +96,27 @@ def build(seed: int) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def fit(vae: AutoencoderKL, images: Float[Tensor, "N 3 64 64"]) -> None:
+def fit(vae: AutoencoderKL, images: Float[Tensor, "N 3 S S"]) -> None:
     """Compute the encoder's code and the decoder's initial weights from images in [-1, 1]; more images fit better."""
-    patches = F.unfold(images, PATCH_PX, stride=PATCH_PX).transpose(1, 2).flatten(0, 1)
+    shape = shape_of(vae)
+    patches = F.unfold(images, shape.patch_px, stride=shape.patch_px).transpose(1, 2).flatten(0, 1)
     mean = patches.mean(0)
     variances, directions = torch.linalg.eigh((patches - mean).T.double() @ (patches - mean).double() / len(patches))
-    stds = variances.flip(0)[:CHANNELS].sqrt()
+    stds = variances.flip(0)[: shape.channels].sqrt()
     scales = stds**WHITENING
     scales *= (stds / scales).square().mean().sqrt()  # the latent has standard deviation 1 over all channels
-    code = (directions.flip(1)[:, :CHANNELS] / scales).T.float()
+    code = (directions.flip(1)[:, : shape.channels] / scales).T.float()
     _write_encoder(vae, code, -code @ mean)
     _fit_decoder(vae, images)
 
 
 def encoder_code(vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
-    """Return the rows of the linear code, [16, 48], and its offsets, [16], of an encoder that `fit` wrote."""
-    pixels = torch.eye(3 * PATCH_PX**2).reshape(-1, 3, PATCH_PX, PATCH_PX)
-    probes = torch.cat([torch.zeros(1, 3, PATCH_PX, PATCH_PX), pixels]).repeat(1, 1, SIDE_PX // PATCH_PX, 16)
+    """Return the rows of the linear code, [C, 3 P P], and its offsets, [C], of an encoder that `fit` wrote."""
+    side = shape_of(vae).patch_px
+    pixels = torch.eye(3 * side**2).reshape(-1, 3, side, side)
+    probes = torch.cat([torch.zeros(1, 3, side, side), pixels]).repeat(1, 1, 5, 5)
     with torch.no_grad():
-        means = vae.encode(probes).latent_dist.mean[..., 8, 8]
+        means = vae.encode(probes).latent_dist.mean[..., 2, 2]
     return (means[1:] - means[0]).T, means[0]
 
 
@@ -85,50 +126,69 @@ def save(vae: AutoencoderKL, folder: Path) -> None:
 
 
 def _write_encoder(vae: AutoencoderKL, code: Tensor, offset: Tensor) -> None:
-    encoder = vae.encoder
-    _clear(encoder.conv_in, *(block.downsamplers[0].conv for block in encoder.down_blocks[:2]), encoder.conv_out)
+    encoder, shape = vae.encoder, shape_of(vae)
+    halvings = [block.downsamplers[0].conv for block in encoder.down_blocks[:-1]]
+    _clear(encoder.conv_in, *halvings, encoder.conv_out)
     for colour in range(3):
         encoder.conv_in.weight[colour, colour, 1, 1] = 1.0
-    halves, quarters = (block.downsamplers[0].conv for block in encoder.down_blocks[:2])
-    for colour in range(3):  # 2 x 2 pixels become channels
-        for y in range(2):
-            for x in range(2):
-                halves.weight[4 * colour + 2 * y + x, colour, y, x] = 1.0
-    # code [16, colour, Y, y, X, x] for row 2 Y + y of the patch, in the channel order of the first convolution
-    taps = code.reshape(CHANNELS, 3, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(CHANNELS, 12, 2, 2)
-    per_group = CHANNELS // GROUPS
-    for channel in range(CHANNELS):
+    *unshuffles, coding = halvings
+    for step, conv in enumerate(unshuffles):  # 2 x 2 positions become channels
+        for channel in range(3 * 4**step):
+            for y in range(2):
+                for x in range(2):
+                    conv.weight[4 * channel + 2 * y + x, channel, y, x] = 1.0
+    taps = _last_taps(code)
+    per_group = shape.channels // GROUPS
+    for channel in range(shape.channels):
         group, place = divmod(channel, per_group)
-        first = group * _GROUP + 2 * place
+        first = group * (shape.width // GROUPS) + 2 * place
         for index, sign in ((first, 1.0), (first + 1, -1.0)):
-            quarters.weight[index, :12, :2, :2] = sign * taps[channel]
-            quarters.bias[index] = sign * offset[channel]
+            coding.weight[index, : taps.shape[1], :2, :2] = sign * taps[channel]
+            coding.bias[index] = sign * offset[channel]
             encoder.conv_out.weight[channel, index, 1, 1] = sign
     for group in range(GROUPS):
-        _make_norm_identity(quarters, encoder.conv_norm_out, group)
+        _make_norm_identity(coding, encoder.conv_norm_out, group)
     _set_identity(vae.quant_conv)
-    vae.quant_conv.weight[CHANNELS:] = 0.0
-    vae.quant_conv.bias[CHANNELS:] = _LOG_VARIANCE
+    vae.quant_conv.weight[shape.channels :] = 0.0
+    vae.quant_conv.bias[shape.channels :] = _LOG_VARIANCE
+
+
+def _last_taps(code: Tensor) -> Tensor:
+    """Return the code, [C, 3 P P], as a kernel of 2 x 2 on the channels that the convolutions before it make."""
+    channels, values = code.shape
+    bits = math.isqrt(values // 3).bit_length() - 1
+    by_bit = code.reshape(channels, 3, *(2,) * (2 * bits))  # rows, then columns, each from the highest bit
+    rows, columns = range(2 + bits - 1, 1, -1), range(2 + 2 * bits - 1, 1 + bits, -1)
+    pairs = [axis for pair in zip(rows, columns, strict=True) for axis in pair]  # the lowest bit first
+    return by_bit.permute(0, 1, *pairs).reshape(channels, 3 * 4 ** (bits - 1), 2, 2)
 
 
 def _fit_decoder(vae: AutoencoderKL, images: Tensor) -> None:
-    """Fit a convolution from the latent to blocks of 2 x 2 pixels, then one from latent and blocks to the image."""
-    latents = vae.encode(images).latent_dist.mean
-    decoder = vae.decoder
-    halves, whole = (block.upsamplers[0].conv for block in decoder.up_blocks[:2])
+    """Fit a convolution for each doubling, from all that is known to the pixels of each position."""
+    features = vae.encode(images).latent_dist.mean
+    decoder, shape = vae.decoder, shape_of(vae)
+    *doublings, last = [block.upsamplers[0].conv for block in decoder.up_blocks[:-1]]
     _set_identity(vae.post_quant_conv)
-    decoder.conv_in.weight[:CHANNELS], decoder.conv_in.bias[:CHANNELS] = 0.0, 0.0
-    for channel in range(CHANNELS):
-        decoder.conv_in.weight[channel, channel, 1, 1] = 1.0
-    wide = _upsample(latents)
-    _regress(halves, wide, F.pixel_unshuffle(images, 2))
-    carried = slice(12, 12 + CHANNELS)
-    halves.weight[carried], halves.bias[carried] = 0.0, 0.0
-    for channel in range(CHANNELS):
-        halves.weight[12 + channel, channel, 1, 1] = 1.0
-    guessed = F.conv2d(wide, halves.weight[: 12 + CHANNELS, :CHANNELS], halves.bias[: 12 + CHANNELS], padding=1)
-    _regress(whole, _upsample(guessed), images)
-    _write_colour_pairs(whole, decoder)
+    _carry(decoder.conv_in, 0, shape.channels)
+    for step, conv in enumerate(doublings):
+        wide = _upsample(features)
+        pixels = F.pixel_unshuffle(images, shape.patch_px >> (step + 1))
+        _regress(conv, wide, pixels)
+        inputs, known = features.shape[1], pixels.shape[1]
+        carried = min(inputs, shape.width - known)
+        _carry(conv, known, carried)
+        kernel, offsets = conv.weight[: known + carried, :inputs], conv.bias[: known + carried]
+        features = torch.cat([F.conv2d(part, kernel, offsets, padding=1) for part in torch.split(wide, 16)])
+    _regress(last, _upsample(features), images)
+    _write_colour_pairs(last, decoder)
+
+
+def _carry(conv: _Affine, first: int, count: int) -> None:
+    """Let `count` outputs of a convolution, from the output `first` on, repeat its first inputs."""
+    carried = slice(first, first + count)
+    conv.weight[carried], conv.bias[carried] = 0.0, 0.0
+    for channel in range(count):
+        conv.weight[first + channel, channel, 1, 1] = 1.0
 
 
 def _write_colour_pairs(whole: _Affine, decoder: Decoder) -> None:
@@ -141,22 +201,25 @@ def _write_colour_pairs(whole: _Affine, decoder: Decoder) -> None:
             whole.weight[index], whole.bias[index] = sign * colours[colour], sign * offsets[colour]
             decoder.conv_out.weight[colour, index, 1, 1] = sign
     _make_norm_identity(whole, decoder.conv_norm_out, 0)
-    decoder.up_blocks[2].resnets[0].norm1.weight[:_GROUP] = decoder.conv_norm_out.weight[:_GROUP]
+    group = len(decoder.conv_norm_out.weight) // GROUPS
+    decoder.up_blocks[-1].resnets[0].norm1.weight[:group] = decoder.conv_norm_out.weight[:group]
 
 
 def _make_norm_identity(before: _Affine, norm: _Affine, group: int) -> None:
     """Make `norm` the identity on a group of the outputs of `before`, whose last two channels become the constants."""
-    last = (group + 1) * _GROUP
+    size = len(norm.weight) // GROUPS
+    last = (group + 1) * size
     for index, sign in ((last - 2, 1.0), (last - 1, -1.0)):
         before.weight[index], before.bias[index] = 0.0, sign * _CONSTANT
-    norm.weight[last - _GROUP : last] = _CONSTANT * (2 / _GROUP) ** 0.5
+    norm.weight[last - size : last] = _CONSTANT * (2 / size) ** 0.5
 
 
 def _regress(conv: _Affine, inputs: Tensor, targets: Tensor) -> None:
     """Fit a 3 x 3 convolution by least squares, from the first channels of its input to the first of its output."""
     n_in, n_out = inputs.shape[1], targets.shape[1]
+    used = max(1, _FITTED_POSITIONS // (inputs.shape[2] * inputs.shape[3]))
     products = torch.zeros(9 * n_in + 1, 9 * n_in + 1 + n_out, dtype=torch.float64)
-    for image, target in zip(torch.split(inputs, 8), torch.split(targets, 8), strict=True):
+    for image, target in zip(torch.split(inputs[:used], 4), torch.split(targets[:used], 4), strict=True):
         windows = F.unfold(image, 3, padding=1).transpose(1, 2).flatten(0, 1)
         windows = torch.cat([windows, torch.ones(len(windows), 1)], dim=1)
         products += windows.T @ torch.cat([windows, target.flatten(2).transpose(1, 2).flatten(0, 1)], dim=1)

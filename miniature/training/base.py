@@ -16,17 +16,18 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from infra.config import Config
 from infra.ranges import Count, Seed, Share, ShareBelowOne
-from miniature.networks.base import SCHEDULER, Base, build, save
-from miniature.networks.latent import PATCH_PX
+from miniature.networks.base import HEADS, SCHEDULER, Base, build, save
+from miniature.networks.latent import SHAPE, LatentShape, encoder_code, shape_of
 from miniature.networks.text import tokenizer
 from miniature.training.average import Average
-from miniature.training.pictures import SCENES, SIDE_PX, pixels, pool, scene_picture
+from miniature.training.pictures import SCENES, pool, scene_pixels
 from miniature.training.train import Phase, Task
-from miniature.world.scenes import Pool, Scene, phrases
+from miniature.world.scenes import Pool, Scene, compose, phrases
 from miniature.world.sprites import LIST
 from model.objective.noise import NoiseSchedule
 
@@ -86,6 +87,8 @@ class BaseConfig(Config):
 
     seed: Seed
     """Seed of weights and data."""
+    heads: tuple[Count, Count, Count] = HEADS
+    """Attention heads of each resolution, from the highest."""
     latent: Path = Path("out/weights/latent/weights")
     """Folder of the autoencoder. Only its encoder is used for training."""
     commonest: CommonestConfig
@@ -107,28 +110,30 @@ class BaseBatch(NamedTuple):
     """Pictures with their captions."""
 
     images: Tensor
-    """Pixels in [-1, 1], [B, 3, 64, 64]."""
+    """Pixels in [-1, 1], [B, 3, S, S]."""
     token_ids: Tensor
     """Token ids of the captions, some of which are empty, [B, T]."""
     covered: Tensor
-    """Share of each cell of the latent that subjects cover, 0 to 1, [B, 16, 16]."""
+    """Share of each position of the latent that subjects cover, 0 to 1, [B, 16, 16]."""
 
 
 class CaptionedPictures:
     """Training data: pictures of scenes with their captions."""
 
-    def __init__(self, tokens: CLIPTokenizer, commonest: CommonestConfig, no_caption: float) -> None:
-        self.tokens, self.share, self.no_caption = tokens, commonest.share, no_caption
+    def __init__(
+        self, tokens: CLIPTokenizer, commonest: CommonestConfig, no_caption: float, shape: LatentShape = SHAPE
+    ) -> None:
+        self.tokens, self.share, self.no_caption, self.shape = tokens, commonest.share, no_caption, shape
         self.common = COMMONEST.model_copy(update={"names": commonest.names})
 
     def __call__(self, seed: Sequence[int], size: int) -> BaseBatch:
         """Return a batch."""
         rng = np.random.default_rng([*seed, 1])
         dropped, common = rng.random(size) < self.no_caption, rng.random(size) < self.share
-        scenes = [scene_picture((*seed, i), self.common if is_common else SCENES) for i, is_common in enumerate(common)]
-        texts = ["" if drop else one.scene.caption for drop, one in zip(dropped, scenes, strict=True)]
-        covered = torch.from_numpy(np.stack([_covered(one.scene) for one in scenes]))
-        return BaseBatch(pixels([one.image for one in scenes]), token_ids(self.tokens, texts), covered)
+        scenes = [compose((*seed, i), self.common if is_common else SCENES) for i, is_common in enumerate(common)]
+        texts = ["" if drop else scene.caption for drop, scene in zip(dropped, scenes, strict=True)]
+        covered = torch.from_numpy(np.stack([_covered(scene, self.shape) for scene in scenes]))
+        return BaseBatch(scene_pixels(scenes, self.shape.side_px), token_ids(self.tokens, texts), covered)
 
 
 class DenoisingTask:
@@ -137,11 +142,13 @@ class DenoisingTask:
     name = "everything"
 
     def __init__(self, net: Base, tokens: CLIPTokenizer, vae: AutoencoderKL, config: BaseConfig) -> None:
-        self.net, self.vae, self.noise = net, vae, NoiseSchedule(SCHEDULER)
+        self.net, self.noise, shape = net, NoiseSchedule(SCHEDULER), shape_of(vae)
+        code, self._offset = encoder_code(vae)
+        self._code = code.reshape(-1, 3, shape.patch_px, shape.patch_px) * vae.config.scaling_factor
         self.phase = config.everything
         self.heads = Average(net, self.phase.average_decay)
-        self.data = CaptionedPictures(tokens, config.commonest, self.phase.no_caption)
-        self._validation = _held_out_batch(tokens, (config.seed, 999), config.validation_scenes)
+        self.data = CaptionedPictures(tokens, config.commonest, self.phase.no_caption, shape)
+        self._validation = _held_out_batch(tokens, (config.seed, 999), config.validation_scenes, shape.side_px)
 
     def loss(self, batch: BaseBatch) -> dict[str, Tensor]:
         """Return the error of the predicted velocity, and update the running average."""
@@ -166,10 +173,9 @@ class DenoisingTask:
         """Replace the weights of the last step by the average."""
         self.heads.copy_to(self.net)
 
-    @torch.no_grad()
     def _latents(self, images: Tensor) -> Tensor:
-        latents: Tensor = self.vae.encode(images).latent_dist.mean * self.vae.config.scaling_factor
-        return latents
+        """Apply the linear code of the autoencoder, which takes a thirtieth of the time of its encoder."""
+        return F.conv2d(images, self._code, self._offset, stride=self._code.shape[-1])
 
     def _error(self, net: Base, z_0: Tensor, eps: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         condition = net.text_encoder(ids).last_hidden_state
@@ -177,19 +183,19 @@ class DenoisingTask:
         return (predicted - self.noise.target(z_0, eps, t)).square()
 
 
-def _covered(scene: Scene) -> NDArray[np.float32]:
-    """Return the share of each cell of the latent that subjects cover, [16, 16]."""
+def _covered(scene: Scene, shape: LatentShape) -> NDArray[np.float32]:
+    """Return the share of each position of the latent that subjects cover, [16, 16]."""
     union = np.any([subject.mask for subject in scene.subjects], axis=0).astype(np.float32)
-    side = SIDE_PX // PATCH_PX
+    side = shape.side_px // shape.patch_px
     shares: NDArray[np.float32] = cv2.resize(union, (side, side), interpolation=cv2.INTER_AREA)
     return shares
 
 
-def _held_out_batch(tokens: CLIPTokenizer, seed: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
+def _held_out_batch(tokens: CLIPTokenizer, seed: Sequence[int], size: int, side_px: int) -> tuple[Tensor, Tensor]:
     """Return pictures and token ids of scenes of held-out sprites, called by their class words."""
     config = SCENES.model_copy(update={"pool": Pool.HELD_OUT, "class_word_share": 1.0})
-    scenes = [scene_picture((*seed, i), config) for i in range(size)]
-    return pixels([one.image for one in scenes]), token_ids(tokens, [one.scene.caption for one in scenes])
+    scenes = [compose((*seed, i), config) for i in range(size)]
+    return scene_pixels(scenes, side_px), token_ids(tokens, [scene.caption for scene in scenes])
 
 
 def token_ids(tokens: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
@@ -205,8 +211,8 @@ class Training:
     def __init__(self, config: BaseConfig) -> None:
         self.config = config
         self.tokens = tokenizer(phrases())
-        self.net = build(self.tokens, config.seed)
         self.vae = AutoencoderKL.from_pretrained(config.latent).float().requires_grad_(False)
+        self.net = build(self.tokens, config.seed, shape_of(self.vae), config.heads)
 
     def tasks(self) -> list[tuple[Phase, Task[BaseBatch]]]:
         """Return the phase with its task."""

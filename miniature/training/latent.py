@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from infra.config import Config
 from infra.ranges import Count, Seed
-from miniature.networks.latent import build, fit, save
-from miniature.training.pictures import SCENES, pixels, scene_picture
+from miniature.networks.latent import SHAPE, LatentShape, build, fit, save
+from miniature.training.pictures import SCENES, scene_pixels
 from miniature.training.train import Phase, Task
-from miniature.world.scenes import Pool
+from miniature.world.scenes import Pool, compose
 
 _CODE = {"encoder.": 0.0, "quant_conv.": 0.0}
 HELD_OUT = SCENES.model_copy(update={"pool": Pool.HELD_OUT})
@@ -25,6 +25,8 @@ class LatentConfig(Config):
 
     seed: Seed
     """Seed of weights and data."""
+    shape: LatentShape = SHAPE
+    """Sizes of the autoencoder."""
     decoder: Phase
     """The only phase, which trains the decoder."""
     fitted_scenes: Count = 384
@@ -41,11 +43,14 @@ class Settings(Config):
 
 
 class Scenes:
-    """Training data: pictures of scenes, [B, 3, 64, 64] in [-1, 1]."""
+    """Training data: pictures of scenes, [B, 3, S, S] in [-1, 1]."""
+
+    def __init__(self, side_px: int = SHAPE.side_px) -> None:
+        self.side_px = side_px
 
     def __call__(self, seed: Sequence[int], size: int) -> Tensor:
         """Return a batch."""
-        return pixels([scene_picture((*seed, i)).image for i in range(size)])
+        return scene_pixels([compose((*seed, i), SCENES) for i in range(size)], self.side_px)
 
 
 class DecoderTask:
@@ -54,9 +59,9 @@ class DecoderTask:
     name = "decoder"
 
     def __init__(self, net: AutoencoderKL, config: LatentConfig) -> None:
-        self.net, self.heads, self.data = net, nn.Module(), Scenes()
-        images = [scene_picture((config.seed, 999, i), HELD_OUT).image for i in range(config.validation_scenes)]
-        self._validation = pixels(images)
+        self.net, self.heads, self.data = net, nn.Module(), Scenes(config.shape.side_px)
+        scenes = [compose((config.seed, 999, i), HELD_OUT) for i in range(config.validation_scenes)]
+        self._validation = scene_pixels(scenes, config.shape.side_px)
 
     def loss(self, batch: Tensor) -> dict[str, Tensor]:
         """Return the mean squared error of the pixels."""
@@ -86,8 +91,8 @@ class Training:
 
     def __init__(self, config: LatentConfig) -> None:
         self.config = config
-        self.net = build(config.seed)
-        fit(self.net, Scenes()((config.seed, 998), config.fitted_scenes))
+        self.net = build(config.seed, config.shape)
+        fit(self.net, Scenes(config.shape.side_px)((config.seed, 998), config.fitted_scenes))
 
     def tasks(self) -> list[tuple[Phase, Task[Tensor]]]:
         """Return the phase with its task."""

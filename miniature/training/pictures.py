@@ -45,15 +45,20 @@ class ScenePicture:
         return Box(x0=box.x0 * shrunk, y0=box.y0 * shrunk, x1=box.x1 * shrunk, y1=box.y1 * shrunk)
 
 
+def scene_pixels(scenes: Sequence[Scene], side_px: int) -> Tensor:
+    """Return the images of scenes at a size, at most that of `SCENES`: [B, 3, side, side] in [-1, 1]."""
+    return pixels([shrink(scene.image, side_px) for scene in scenes])
+
+
 def scene_picture(seed: Sequence[int], scenes: ScenesConfig = SCENES) -> ScenePicture:
     """Compose the scene of `seed` and shrink it."""
     scene = compose(seed, scenes)
     return ScenePicture(scene, shrink(scene.image))
 
 
-def shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink a composed image to [64, 64, 3]."""
-    return np.asarray(cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8)
+def shrink(image: NDArray[np.uint8], side_px: int = SIDE_PX) -> NDArray[np.uint8]:
+    """Shrink a square picture, by default to the size that judges see, [64, 64, 3]."""
+    return np.asarray(cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def pixels(images: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -71,7 +71,7 @@ def test_words_have_the_same_numbers_each_time(tokens: CLIPTokenizer) -> None:
 
 
 def test_the_model_takes_it_as_any_base(net: SubjectDiffusion, tokens: CLIPTokenizer) -> None:
-    assert net.unet.latent_channels == latent.CHANNELS
+    assert net.unet.latent_channels == latent.SHAPE.channels
     assert (net.image_encoder.side_px, net.image_encoder.patches, net.image_encoder.width) == (64, 256, 128)
     assert (net.noise.prediction, float(net.noise.alphas_cumprod[-1])) == ("v_prediction", 0.0)
     longest = sorted((sprite.name for sprite in sprites()), key=lambda name: -len(tokens.tokenize(name)))[:4]
@@ -103,15 +103,34 @@ def test_a_picture_passes_the_models_own_latent(net: SubjectDiffusion, unseen: T
 
 def test_the_encoder_is_the_linear_code_and_it_keeps_28_db(vae: Any, unseen: Tensor) -> None:
     code, offset = latent.encoder_code(vae)
-    patches = F.unfold(unseen, latent.PATCH_PX, stride=latent.PATCH_PX).transpose(1, 2)
+    patches = F.unfold(unseen, latent.SHAPE.patch_px, stride=latent.SHAPE.patch_px).transpose(1, 2)
     coded = patches @ code.T + offset
     with torch.no_grad():
         encoded = vae.encode(unseen).latent_dist.mean.flatten(2).transpose(1, 2)
     assert float((coded - encoded).abs().max()) < 0.02
     overlaps = (code / code.norm(dim=1, keepdim=True)) @ (code / code.norm(dim=1, keepdim=True)).T
-    assert float((overlaps - torch.eye(latent.CHANNELS)).abs().max()) < 0.02
+    assert float((overlaps - torch.eye(latent.SHAPE.channels)).abs().max()) < 0.02
     decoded = F.fold(((coded - offset) @ torch.linalg.pinv(code).T).transpose(1, 2), 64, 4, stride=4)
     assert psnr_db(decoded, unseen) > 28.0
+
+
+def test_a_latent_of_larger_patches_is_a_linear_code_too(tokens: CLIPTokenizer) -> None:
+    shape = latent.LatentShape(side_px=32, patch_px=8, channels=32, width=72)
+    net = latent.build(1, shape)
+    images = Scenes(32)((1, 3), 24)
+    latent.fit(net, images)
+    assert latent.shape_of(net) == shape
+    code, offset = latent.encoder_code(net)
+    with torch.no_grad():
+        encoded = net.encode(images).latent_dist.mean
+        decoded = net.decode(encoded).sample
+    assert encoded.shape == (24, 32, 4, 4)
+    coded = F.conv2d(images, code.reshape(32, 3, 8, 8), offset, stride=8)
+    assert float((coded - encoded).abs().max()) < 0.02
+    assert psnr_db(decoded, images) > 20.0
+    unet = base.build(tokens, 1, shape, heads=(4, 4, 4)).unet
+    assert (unet.config.in_channels, unet.config.out_channels, unet.config.sample_size) == (32, 32, 4)
+    assert [block.attn1.heads for block in unet.mid_block.attentions[0].transformer_blocks] == [4]
 
 
 def test_the_decoder_starts_near_it(vae: Any, unseen: Tensor) -> None:

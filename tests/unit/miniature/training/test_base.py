@@ -134,7 +134,8 @@ def test_cells_are_covered_as_far_as_subjects_cover_them() -> None:
     for i in range(4):
         scene = pictures.scene_picture((*SEED, i)).scene
         seen = np.any([subject.mask for subject in scene.subjects], axis=0)
-        assert base._covered(scene) == pytest.approx(seen.reshape(16, 8, 16, 8).mean(axis=(1, 3)), abs=1e-6)
+        shares = seen.reshape(16, 8, 16, 8).mean(axis=(1, 3))
+        assert base._covered(scene, latent_network.SHAPE) == pytest.approx(shares, abs=1e-6)
 
 
 def test_a_crop_is_the_square_around_the_box() -> None:
