@@ -428,8 +428,6 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
 
     def _resolve_layout(self, layout: Layout | str) -> Layout:
         chosen = parse_choice(Layout, layout, "layout")
-        if chosen is Layout.AUTO and Layout.FREE in self.layouts:
-            return Layout.FREE
         if chosen not in self.layouts:
             raise ValueError(
                 "layout='free', but this model was trained with a mark for every subject "

@@ -50,8 +50,7 @@ class Layout(StrEnum):
     (`model.departures.location_shapes.nothing`)."""
     AUTO = "auto"
     """`given` for a subject with a box or mask; otherwise `detected`, if it is the only subject and its box has a size
-    that occurs in training; otherwise centred in its proportions, several subjects from left to right. The pipeline
-    takes `free` instead where the model allows it."""
+    that occurs in training; otherwise centred in its proportions, several subjects from left to right."""
 
 
 @dataclass(frozen=True)

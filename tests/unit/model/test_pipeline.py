@@ -207,11 +207,9 @@ def test_a_model_that_was_trained_with_boxes_and_without_marks_takes_both(
     assert result.bounds == result.boxes
     outlined = varied("a photo", [placed], generator=seeds(1), marks="mask")
     assert outlined.bounds != outlined.boxes
-    free = varied("a photo", [subject()], generator=seeds(1))
+    free = varied("a photo", [subject()], generator=seeds(1), layout="free")
     assert free.boxes == [((0.0, 0.0, 1.0, 1.0),)]
-    detected = generate(varied, "a photo", subject(), layout="detected")
-    assert apart(arrays(free.images)[0], generate(varied, "a photo", subject(), layout="free")) == 0
-    assert apart(arrays(free.images)[0], detected) > 0
+    assert apart(arrays(free.images)[0], generate(varied, "a photo", subject())) > 0
     with pytest.raises(ValueError, match="layout='free', but this model was trained with a mark for every subject"):
         generate(pipeline, "a photo", subject(), layout="free")
 
