@@ -316,8 +316,8 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
             interpolation: Eq. 4, or its alpha: share of the schedule, from its end, that uses the text alone.
             layout: rule that places subjects without box or mask: given, detected, random, free or auto.
             marks: how a box is marked: `mask` by the subject's outline fitted into it, `box` as a whole; by default as
-                in training, and `box` for a model that was trained with both. A model that was trained with masks alone
-                paints a filled box as a tile of the subject's colours, so `box` causes a warning with such a model.
+                `model.location_mask`. A model that was trained with masks alone paints a filled box as a tile of the
+                subject's colours, so `box` causes a warning with such a model.
             image: photo to generate into; boxes and places are then shares of the photo.
             mask_image: region of the photo to generate, of its size; by default the boxes of the subjects.
             feather_px: width of the border around the region in which photo and image blend, in pixels of the photo.
@@ -438,8 +438,6 @@ class SubjectDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
     def _resolve_marks(self, marks: LocationMask | str | None) -> LocationMask:
         settings = self.unet.settings
         trained, knows_boxes = settings.location_mask, settings.departures.location_shapes.box > 0
-        if knows_boxes and marks is None:
-            return LocationMask.BOX
         chosen = trained if marks is None else parse_choice(LocationMask, marks, "marks")
         if chosen is LocationMask.MASK and trained is LocationMask.BOX:
             raise ValueError("marks='mask', but this model takes whole boxes (model.location_mask='box'): leave it out")
