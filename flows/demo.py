@@ -139,7 +139,7 @@ def draw_committed_model(file: Path) -> None:
     subjects = [case.subjects[0] for case in list(cases(1))[:_SUBJECTS]]
     lines = [_draw_line(pipeline, subject, seed) for seed, subject in enumerate(subjects)]
     draw_grid(_PLACES, lines).save(file)
-    typer.echo(f"\nThe committed model, trained for two hours: unseen subjects in new scenes:  {file}")
+    typer.echo(f"\nThe committed model, trained for three hours: unseen subjects in new scenes:  {file}")
 
 
 def _draw_line(pipeline: SubjectDiffusionPipeline, subject: TargetSubject, seed: int) -> Line:

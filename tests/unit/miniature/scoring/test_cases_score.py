@@ -30,8 +30,8 @@ def test_all_criteria_are_scored_and_the_scenes_are_an_upper_bound():
     found = list(score(net, load_judges(WEIGHTS), SubjectSet.HELD_OUT, PlaceHint.BOX, QUICK, count=3))
     figures = {(one.of["pictures"], one.of["subjects"], one.name): one for one in found}
     names = (SIMILARITY, RECALL, CLASS_WORD, BACKGROUND, BOX, OUTLINE, RECALL_BY_SHAPE)
-    of_each = [(made, n, name) for n in ("1", "2") for made in ("generated", "real") for name in names]
-    assert list(figures) == [*of_each, ("exchanged", "2", RECALL)]
+    one, two, three = ([(made, n, name) for made in ("generated", "real") for name in names] for n in "123")
+    assert list(figures) == [*one, *two, ("exchanged", "2", RECALL), *three]
     for name in (SIMILARITY, BOX, OUTLINE):
         assert figures["real", "1", name].value > figures["generated", "1", name].value, "one step draws no subject"
     assert [figures["real", n, SIMILARITY].count for n in ("1", "2")] == [3, 6]
