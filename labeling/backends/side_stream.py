@@ -14,9 +14,9 @@ class SideStream:
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Mark the end of the batch, whose last work has been queued. A no-op on other devices than CUDA's."""
+        """Mark the end of the batch, whose last work has been queued. Other devices than CUDA's have no stream."""
         is_cuda = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device, priority=-1) if is_cuda else None  # type: ignore[no-untyped-call]  # of torch
+        self._stream = _high_priority_stream(device) if is_cuda else None
         self._computed = torch.cuda.current_stream(device).record_event() if is_cuda else None
 
     @contextmanager
@@ -28,3 +28,7 @@ class SideStream:
         self._stream.wait_event(self._computed)
         with torch.cuda.stream(self._stream):
             yield
+
+
+def _high_priority_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]  # torch annotates no constructor

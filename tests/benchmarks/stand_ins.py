@@ -39,31 +39,31 @@ _WORDS = detection_vocabulary(phrases())
 
 
 def gpu_s(stage: str) -> float:
-    """Seconds of an H100 for an image."""
+    """Return the seconds of an H100 for an image."""
     return A100_S[stage] / H100_FACTOR
 
 
-class SlowedCaption(CaptionConfig):
-    """Settings of the captioner's stand-in."""
+class Slowed(Config):
+    """Settings of a stand-in."""
 
     slowdown: float = 1.0
     """Multiple of the H100's seconds that the stand-in sleeps."""
 
 
-class SlowedDetect(DetectConfig):
+class SlowedCaption(CaptionConfig, Slowed):
+    """Settings of the captioner's stand-in."""
+
+
+class SlowedDetect(DetectConfig, Slowed):
     """Settings of the detector's stand-in."""
 
-    slowdown: float = 1.0
 
-
-class SlowedSegment(SegmentConfig):
+class SlowedSegment(SegmentConfig, Slowed):
     """Settings of the segmenter's stand-in."""
 
-    slowdown: float = 1.0
 
-
-def _compute(stage: str, images: int, config: Config) -> None:
-    time.sleep(images * gpu_s(stage) * config.slowdown)  # type: ignore[attr-defined]  # one of the classes above
+def _compute(stage: str, images: int, config: Slowed) -> None:
+    time.sleep(images * gpu_s(stage) * config.slowdown)
 
 
 class StandInCaptioner:
