@@ -180,7 +180,7 @@ def test_layers_before_the_text_run_once_for_branches_that_differ_in_text(
     projected = unet.project_keys_values(concatenate_conditions(branches))
     together = unet(all_rows, torch.full((len(all_rows),), 3.0), projected).chunk(len(branches))
     expected = combine_branches(dict(zip(coefficients, together, strict=True)), coefficients)
-    assert (shared - expected).abs().max() <= 1e-5 * expected.abs().max()  # kernels round by the size of their batch
+    assert (shared - expected).abs().max() <= 5e-6 * expected.abs().max()  # kernels round by the size of their batch
 
 
 def test_null_branches_do_not_depend_on_dropped_conditions() -> None:
