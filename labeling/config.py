@@ -287,8 +287,8 @@ class CaptionConfig(NetworkConfig):
     """Floating-point format of the network; the Q-Former of BLIP-2 stays in float32 (blip2, florence2)."""
     reduced_decoding: bool = False
     """Whether large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, at which both sides are still at least twice
-    those of the network's input (blip2, florence2). It takes a half to a quarter of the processor time, and changes
-    pixels by 0.2 to 0.4 of 255 levels in the mean and about one caption in twenty."""
+    those of the network's input (blip2, florence2). It takes a third to two thirds of the processor time, and
+    changes pixels by 0.2 to 0.4 of 255 levels in the mean and about one caption in twenty."""
 
     @property
     def runs_here(self) -> bool:

@@ -1,4 +1,4 @@
-"""Selects the sprites that the networks learn, none of which is held out."""
+"""Names the sprites that the labelling networks learn, that datasets show, and that settings are chosen on."""
 
 from collections import Counter
 from functools import cache
