@@ -21,6 +21,7 @@ from flows.serving.limits import Limits
 from tests.pictures import huge_png, picture
 from tests.processes import PATIENCE_S, wait_until
 from tests.serving import TAXI, as_bytes, data_url, get, images_of, make_service, running
+from tests.shipped_model import MAX_SUBJECTS
 
 GENERATIONS = "/v1/images/generations"
 TAXI_SUBJECT = {"label": "vehicle", "image": data_url(TAXI.read_bytes())}
@@ -227,8 +228,8 @@ def test_the_client_of_openai_works(url):
     photo = as_bytes(Image.new("RGB", (64, 64), "navy"))
     edited = client.images.edit(image=photo, prompt="a vehicle", extra_body={"subjects": subjects, "steps": 1})
     assert edited.data[0].b64_json
-    with pytest.raises(openai.BadRequestError, match="this model takes 2"):
-        client.images.generate(prompt="x", extra_body={"subjects": [TAXI_SUBJECT] * 3})
+    with pytest.raises(openai.BadRequestError, match=f"this model takes {MAX_SUBJECTS}"):
+        client.images.generate(prompt="x", extra_body={"subjects": [TAXI_SUBJECT] * (MAX_SUBJECTS + 1)})
 
 
 def test_the_description_has_every_field_and_examples(url):

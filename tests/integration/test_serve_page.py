@@ -28,6 +28,7 @@ from model.pipeline import Subject
 from tests.chromium import CHROMIUM, MISSING, chromium
 from tests.processes import PATIENCE_S
 from tests.serving import TAXI, data_url, images_of, make_service, running
+from tests.shipped_model import MAX_SUBJECTS
 
 SIZE = (1320, 1180)
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING)
@@ -208,7 +209,7 @@ def test_mistakes_are_explained(page: Page, tmp_path: Path) -> None:
     page.locator("input[type=file]").first.set_input_files([tmp_path / "cat.png"])
     expect(page.locator("#status")).to_contain_text("cat.png cannot be used as an image")
     page.locator("input[type=file]").first.set_input_files([TAXI] * 9)
-    expect(page.locator("#status")).to_contain_text("this model takes 2 subjects: remove one first")
+    expect(page.locator("#status")).to_contain_text(f"this model takes {MAX_SUBJECTS} subjects: remove one first")
     page.locator("#prompt textarea").fill("a vehicle " * 1000)
     page.locator("#steps input[type=number]").fill("1")
     page.locator("#generate").click()

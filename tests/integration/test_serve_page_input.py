@@ -17,8 +17,9 @@ from flows.serving.page_events import PageEvents
 from flows.serving.page_session import Slot
 from tests.pictures import huge_png, picture
 from tests.serving import TAXI, as_bytes, make_service
+from tests.shipped_model import MAX_SUBJECTS
 
-EMPTY = (None, None)
+EMPTY = (None,) * MAX_SUBJECTS
 ALL = {"xmin": 0, "ymin": 0, "xmax": 4000, "ymax": 4000}
 """A box around everything, beyond the edges of every picture."""
 
@@ -40,7 +41,7 @@ def status(events: PageEvents, updates: Updates) -> str:
 
 def upload(events: PageEvents, *files: Path) -> tuple[tuple[Slot | None, ...], str]:
     """The subjects after an upload, and the status."""
-    updates = asyncio.run(events.subjects.add([str(file) for file in files], EMPTY, "", ""))
+    updates = asyncio.run(events.subjects.add([str(file) for file in files], EMPTY, *[""] * MAX_SUBJECTS))
     return updates[events.components.subjects], status(events, updates)
 
 
@@ -113,7 +114,7 @@ def test_a_picture_of_one_pixel_is_not_cut_out_and_this_is_explained(events: Pag
 def test_more_pictures_than_the_model_takes_are_refused(events: PageEvents) -> None:
     slots, text = upload(events, *[TAXI] * 9)
     assert None not in slots
-    assert "this model takes 2 subjects: remove one first" in text
+    assert f"this model takes {MAX_SUBJECTS} subjects: remove one first" in text
 
 
 def test_prompts_may_be_empty_or_long(events: PageEvents) -> None:

@@ -18,6 +18,7 @@ from flows.cli import app
 from flows.generation.generator import DEFAULT_MODEL, Generator
 from flows.generation.job import parse_job
 from flows.generation.png import read_png
+from tests.shipped_model import MAX_SUBJECTS
 
 TAXI = DEFAULT_MODEL.parents[2] / "docs" / "pictures" / "taxi.png"
 SNOW = ("--prompt", "a vehicle in the snow", "--steps", "2")
@@ -287,7 +288,11 @@ def nothing(folder: Path) -> None:
         (["--subject", "taxi.png"], nothing, "--subject taxi.png: give FILE:LABEL"),
         (["--subject", "opaque.png:cat"], nothing, "opaque.png has no transparency around 'cat', and cannot be cut"),
         (["--subject", "taxi.png:cat", "--mask", "mask.png"], nothing, "mask of 'cat' is 8x8, its picture 256x256"),
-        (["--subject", "taxi.png:vehicle"] * 9, nothing, "9 subjects, but this model takes 2: give fewer"),
+        (
+            ["--subject", "taxi.png:vehicle"] * 9,
+            nothing,
+            f"9 subjects, but this model takes {MAX_SUBJECTS}: give fewer",
+        ),
         (["--subject", "taxi.png:cat", "--box", "0,0,1.5,1"], nothing, "subjects.0.box.2: Input should be less"),
         (["--subject", "taxi.png:cat", "--box", "0.5,0,0.2,1"], nothing, "does not lie in the image"),
         (["--text-guidance", "nan"], nothing, "text_guidance: Input should be a finite number (got nan)"),

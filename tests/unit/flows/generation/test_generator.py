@@ -16,6 +16,7 @@ from flows.generation.job import GenerationJob, parse_job
 from flows.generation.provenance import identify_model
 from model.errors import ModelWeightsError, PromptError
 from model.pipeline import Subject, SubjectDiffusionPipeline
+from tests.shipped_model import MAX_SUBJECTS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # diffusers' schedulers on numpy 2
@@ -205,7 +206,10 @@ def test_threads_take_turns(generator: Generator, taxi: Path) -> None:
         ({"layout": "given"}, "'vehicle' has no box"),
         ({"photo": {"image": "taxi.png"}}, "no region: give mask_image, or a box"),
         ({"photo": {"image": "taxi.png", "region": "small.png"}}, "small.png is missing"),
-        ({"subjects": [{"label": "vehicle", "images": "taxi.png"}] * 9}, "9 subjects, but this model takes 2"),
+        (
+            {"subjects": [{"label": "vehicle", "images": "taxi.png"}] * 9},
+            f"9 subjects, but this model takes {MAX_SUBJECTS}",
+        ),
     ],
 )
 def test_a_value_that_the_model_does_not_take_is_refused(
