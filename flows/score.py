@@ -146,8 +146,8 @@ def cases(
     """Score a model by all criteria of the ablations: similarity, R@1, class word, background, box and outline.
 
     On the subjects of `score subjects`, one to three in a picture as far as the model takes them, given boxes as
-    from a user. Two are also drawn with their references exchanged. With `--given nothing` the model places one
-    subject itself, and the subject is searched for in the picture.
+    from a user. Two are also drawn with their references exchanged. With `--given auto` the pipeline's default layout
+    places one subject, with `--given nothing` the model itself; the subject is searched for in the picture.
     """
     import torch
 

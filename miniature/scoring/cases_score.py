@@ -27,7 +27,7 @@ from miniature.scoring.case_scores import (
 )
 from miniature.scoring.cases import Case, cases, exchange_references
 from miniature.scoring.figures import Figure, Table, mean_by_image, share_of_hits
-from miniature.scoring.score_options import PlaceHint, SubjectSet
+from miniature.scoring.score_options import WITHOUT_PLACE, PlaceHint, SubjectSet
 from miniature.scoring.search import recall_hits_anywhere
 from miniature.scoring.subject_score import generate, recall_hits
 from model.sampling.config import SamplingConfig
@@ -49,8 +49,8 @@ def score(
 
     Two subjects are also generated with their references exchanged.
     """
-    if given is PlaceHint.NOTHING:
-        yield from _score_without_places(net, judges, list(islice(cases(1, asked), count)), sampling)
+    if given in WITHOUT_PLACE:
+        yield from _score_without_places(net, judges, list(islice(cases(1, asked), count)), sampling, given)
         return
     for subjects in range(1, 1 + min(MOST_SUBJECTS, net.config.max_subjects)):
         requests = list(islice(cases(subjects, asked), count))
@@ -63,16 +63,16 @@ def score(
 
 
 def _score_without_places(
-    net: SubjectDiffusion, judges: Judges, requests: Sequence[Case], sampling: SamplingConfig
+    net: SubjectDiffusion, judges: Judges, requests: Sequence[Case], sampling: SamplingConfig, given: PlaceHint
 ) -> Iterator[Figure]:
-    """Yield the figures of pictures whose subjects the model places."""
+    """Yield the figures of pictures whose subjects the layout or the model places."""
     made = {
-        "generated": generate(net, requests, sampling, given=PlaceHint.NOTHING),
+        "generated": generate(net, requests, sampling, given=given),
         "real": [case.picture.image for case in requests],
     }
     recognizers = {RECALL: judges.appearance, RECALL_BY_SHAPE: judges.shape}
     for pictures, images in made.items():
-        of = {"pictures": pictures, "subjects": "1", "given": PlaceHint.NOTHING.value * (pictures == "generated")}
+        of = {"pictures": pictures, "subjects": "1", "given": given.value * (pictures == "generated")}
         for name, one in recognizers.items():
             if one is not None:
                 yield share_of_hits(of, name, recall_hits_anywhere(one.embedder, one.looks, images, requests))

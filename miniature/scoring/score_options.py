@@ -34,8 +34,14 @@ class PlaceHint(StrEnum):
     """The bounds only; the outline of the reference is fitted into them."""
     FILLED_BOX = "filled box"
     """The bounds only, with the whole box marked."""
+    AUTO = "auto"
+    """No place: the default layout of the pipeline chooses one. For one subject."""
     NOTHING = "nothing"
     """No place: the model chooses. For one subject, and for models that were trained with unmarked subjects."""
+
+
+WITHOUT_PLACE = frozenset({PlaceHint.AUTO, PlaceHint.NOTHING})
+"""Hints that leave the place of the subject open."""
 
 
 class LeftOut(StrEnum):

@@ -27,7 +27,7 @@ from miniature.networks.judge import Embedder, Judge
 from miniature.scoring.base_score import judge_pictures
 from miniature.scoring.cases import COUNT, Case, TargetSubject, cases, sprites_of
 from miniature.scoring.figures import Figure, Table, share_of_hits
-from miniature.scoring.score_options import WITHOUT, LeftOut, PlaceHint, ScoreOptions, SubjectSet
+from miniature.scoring.score_options import WITHOUT, WITHOUT_PLACE, LeftOut, PlaceHint, ScoreOptions, SubjectSet
 from miniature.training.embedder import Pairs, crop
 from miniature.training.pictures import pixels, shrink
 from miniature.world.sprites import Sprite
@@ -42,6 +42,7 @@ from model.subject_diffusion import SubjectDiffusion
 
 _BATCH = 20
 _GALLERY_POSES = 6
+_LAYOUTS = {PlaceHint.AUTO: Layout.AUTO, PlaceHint.NOTHING: Layout.FREE}
 TABLE = Table({"pictures": 9, "subjects": 1, "given": 10, "without": 9}, name_width=10)
 """Table of the figures; `pictures` are generated or real, `without` is the condition that was left out."""
 
@@ -54,7 +55,7 @@ def make_batch(
     pictures = SubjectPictures(net.config.subject, encoder.side_px, encoder.mean.flatten().tolist(), training=False)
     cut = np.stack([[pictures(s.image, s.mask, rng) for s in case.subjects] for case in asked])
     inputs = [[_layout_input(subject, given) for subject in case.subjects] for case in asked]
-    layout = Layout.FREE if given is PlaceHint.NOTHING else Layout.GIVEN
+    layout = _LAYOUTS.get(given, Layout.GIVEN)
     marks = LocationMask.BOX if given is PlaceHint.FILLED_BOX else LocationMask.MASK
     places = [choose_places(row, layout, (side, side), rng, marks) for row in inputs]
     boxes = torch.tensor([[place.bounds for place in row] for row in places])
@@ -69,7 +70,7 @@ def make_batch(
 
 
 def _layout_input(subject: TargetSubject, given: PlaceHint) -> LayoutInput:
-    box = None if given is PlaceHint.NOTHING else subject.box
+    box = None if given in WITHOUT_PLACE else subject.box
     place = subject.place if given is PlaceHint.OUTLINE else None
     return LayoutInput(subject.label, subject.mask, box, place)
 

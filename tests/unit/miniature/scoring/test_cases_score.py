@@ -3,6 +3,8 @@
 from itertools import islice
 from pathlib import Path
 
+import pytest
+
 from miniature.networks import base
 from miniature.networks.judge import Embedder, save_embedder
 from miniature.scoring.case_scores import (
@@ -40,12 +42,14 @@ def test_all_criteria_are_scored_and_the_scenes_are_an_upper_bound():
     assert len({len(line) for line in TABLE.text(found).splitlines()[1:]}) == 1
 
 
-def test_a_subject_without_a_place_is_searched_for():
+@pytest.mark.parametrize("given", [PlaceHint.AUTO, PlaceHint.NOTHING])
+def test_a_subject_without_a_place_is_searched_for(given: PlaceHint):
     net = SubjectDiffusion.from_pretrained(WEIGHTS / "subject_diffusion").eval().requires_grad_(False)
-    found = list(score(net, load_judges(WEIGHTS), SubjectSet.HELD_OUT, PlaceHint.NOTHING, QUICK, count=3))
+    found = list(score(net, load_judges(WEIGHTS), SubjectSet.HELD_OUT, given, QUICK, count=3))
     figures = {(one.of["pictures"], one.name): one.value for one in found}
     names = (RECALL, RECALL_BY_SHAPE, CLASS_WORD, BACKGROUND)
     assert list(figures) == [(made, name) for made in ("generated", "real") for name in names]
+    assert {one.of["given"] for one in found} == {given.value, ""}
     assert figures["real", RECALL] == figures["real", BACKGROUND] == 1
     assert figures["generated", RECALL] < 1, "one step draws no subject"
 

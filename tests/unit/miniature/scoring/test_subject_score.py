@@ -125,7 +125,7 @@ def test_boxes_and_masks_are_at_one_place(net: SubjectDiffusion) -> None:
 
 def test_a_box_alone_is_marked_by_the_outline_of_the_reference_or_as_a_whole(net: SubjectDiffusion) -> None:
     asked, rng = list(cases(1))[:6], np.random.default_rng(0)
-    outline, box, filled, nothing = (make_batch(net, asked, rng, given) for given in PlaceHint)
+    outline, box, filled, auto, nothing = (make_batch(net, asked, rng, given) for given in PlaceHint)
     assert torch.equal(filled.boxes, outline.boxes)
     assert (box.boxes[..., :2] >= outline.boxes[..., :2] - 1e-6).all()
     assert (box.boxes[..., 2:] <= outline.boxes[..., 2:] + 1e-6).all()
@@ -135,6 +135,8 @@ def test_a_box_alone_is_marked_by_the_outline_of_the_reference_or_as_a_whole(net
     assert not any(torch.equal(one, other) for one, other in zip(box.masks, outline.masks, strict=True))
     assert (filled.masks.sum((2, 3)) > box.masks.sum((2, 3))).all()
     assert set(filled.masks.unique().tolist()) == {0.0, 1.0}
+    assert auto.masks.flatten(1).any(1).all()
+    assert (auto.boxes != outline.boxes).any(-1).all(), "the layout knows nothing of the scene's places"
     assert not nothing.masks.any()
     assert nothing.boxes.unique(dim=0).tolist() == [[[0.0, 0.0, 1.0, 1.0]]]
 
