@@ -10,13 +10,14 @@ from flows.generation.errors import GenerationError
 from infra.config import SettingsError
 from infra.redaction import redact
 from labeling.errors import LabelingError
-from miniature.errors import AblationError, WorldError
+from miniature.errors import AblationError, FolderError, WorldError
 from model.errors import ModelError
 from training.errors import TrainingError
 
 EXPECTED: tuple[type[Exception], ...] = (
     AblationError,
     EvaluationError,
+    FolderError,
     GenerationError,
     SettingsError,
     LabelingError,

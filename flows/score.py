@@ -19,8 +19,15 @@ EmbedderOption = Annotated[Path, typer.Option("--embedder", help="Folder of the 
 SubjectsOption = Annotated[
     SubjectSet, typer.Option("--asked", help="Subjects: held_out for figures, untaught for choosing settings.")
 ]
+GivenOption = Annotated[
+    PlaceHint, typer.Option("--given", help="Information about a subject's place that the model gets.")
+]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of PyTorch.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for pictures and figures.json.")]
+WeightsOption = Annotated[
+    Path, typer.Option("--weights", help="Folder of judge, embedder, sam, and shape_embedder if it is there.")
+]
+WEIGHTS = Path("miniature/weights")
 JUDGE, EMBEDDER = Path("miniature/weights/judge"), Path("miniature/weights/embedder")
 
 
@@ -90,9 +97,7 @@ def subjects(
     judge: JudgeOption = JUDGE,
     embedder: EmbedderOption = EMBEDDER,
     asked: SubjectsOption = SubjectSet.HELD_OUT,
-    given: Annotated[
-        PlaceHint, typer.Option(help="Information about a subject's place that the model gets.")
-    ] = PlaceHint.OUTLINE,
+    given: GivenOption = PlaceHint.OUTLINE,
     without: Annotated[
         list[LeftOut] | None, typer.Option(help="Conditions that are left out; may be repeated.  [default: each]")
     ] = None,
@@ -131,14 +136,9 @@ def subjects(
 @app.command()
 def cases(
     model: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
-    weights: Annotated[
-        Path,
-        typer.Option(help="Folder of judge, embedder, sam, and shape_embedder if it is there."),
-    ] = Path("miniature/weights"),
+    weights: WeightsOption = WEIGHTS,
     asked: SubjectsOption = SubjectSet.HELD_OUT,
-    given: Annotated[PlaceHint, typer.Option(help="Information about a subject's place that the model gets.")] = (
-        PlaceHint.BOX
-    ),
+    given: GivenOption = PlaceHint.BOX,
     count: Annotated[int, typer.Option(min=1, max=60, help="Cases with one subject, and with two.")] = 60,
     threads: ThreadsOption = 1,
     out: OutOption = None,
@@ -203,6 +203,78 @@ def controls(
     if out:
         write_json(figures, out / "figures.json")
         draw(pipeline, figures, asked, out)
+
+
+@app.command()
+def folder(
+    pictures: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of cut-outs, in PNG files.")],
+    model: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
+    words: Annotated[Path, typer.Option(help="TOML file with the sub-folders of each class word.")],
+    weights: WeightsOption = WEIGHTS,
+    count: Annotated[int, typer.Option(min=2, help="Number of subjects, which are ranked against each other.")] = 40,
+    threads: ThreadsOption = 1,
+    out: OutOption = None,
+) -> None:
+    """Score a model on a folder of cut-outs that nothing here was made for, such as Tux Paint's stamps.
+
+    Each cut-out is a reference, and is requested in a box by the public pipeline. From each class word in turn, the
+    next file by the hash of its name is taken. `--out` gets a contact sheet.
+    """
+    import torch
+
+    from miniature.scoring.case_scores import load_judges_of
+    from miniature.scoring.cases_score import TABLE
+    from miniature.scoring.figures import write_json
+    from miniature.scoring.folder_score import score
+    from miniature.scoring.folder_subjects import choose_subjects
+    from model.pipeline import SubjectDiffusionPipeline
+
+    torch.set_num_threads(threads)
+    with exit_on_expected_error(OSError):
+        subjects = choose_subjects(pictures, words, count)
+        pipeline = SubjectDiffusionPipeline.from_pretrained(model)
+        judges = load_judges_of(weights, subjects)
+    figures = []
+    typer.echo(TABLE.head)
+    for figure in score(pipeline, judges, pictures, subjects, out):
+        typer.echo(TABLE.line(figure))
+        figures.append(figure)
+    if out:
+        write_json(figures, out / "figures.json")
+
+
+@app.command()
+def distance(
+    model: Annotated[Path, typer.Argument(help="Folder of an exported model.")],
+    judge: JudgeOption = JUDGE,
+    asked: SubjectsOption = SubjectSet.HELD_OUT,
+    given: GivenOption = PlaceHint.BOX,
+    count: Annotated[int, typer.Option(min=4, help="Pictures of each set.")] = 606,
+    threads: ThreadsOption = 1,
+    out: OutOption = None,
+) -> None:
+    """Score how far a model's pictures of one subject are, as a set, from real scenes: KID on the judge's features.
+
+    Compare values of the same number of pictures only; a quarter of an hour on one core.
+    """
+    import torch
+
+    from miniature.networks.judge import load_judge
+    from miniature.scoring.distance_score import TABLE, score
+    from miniature.scoring.figures import write_json
+    from model.subject_diffusion import SubjectDiffusion
+
+    torch.set_num_threads(threads)
+    with exit_on_expected_error(OSError):
+        net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
+        network = load_judge(judge)
+    figures = []
+    typer.echo(TABLE.head)
+    for figure in score(net, network, asked, given, SAMPLING, count):
+        typer.echo(TABLE.line(figure))
+        figures.append(figure)
+    if out:
+        write_json(figures, out / "figures.json")
 
 
 @app.command()

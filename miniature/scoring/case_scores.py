@@ -1,7 +1,8 @@
 """Scores of the pictures of a model, case by case: subjects, class words, backgrounds and boxes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from miniature.scoring.base_score import judge_pictures
 from miniature.scoring.cases import Case
 from miniature.scoring.place_fidelity import load_sam, place_fidelity
 from miniature.scoring.score_options import SubjectSet
-from miniature.scoring.subject_score import recall_hits, subject_embeddings
+from miniature.scoring.subject_score import gallery, recall_hits, subject_embeddings
 from miniature.training.embedder import crop
 from miniature.training.pictures import pixels, shrink
+from miniature.world.sprites import Sprite
 
 SIMILARITY, RECALL, RECALL_BY_SHAPE = "similarity", "R@1", "R@1 by shape"
 CLASS_WORD, BACKGROUND, BOX, OUTLINE = "class word", "background", "box IoU", "outline IoU"
@@ -48,7 +50,12 @@ class Judges:
 
 
 def load_judges(weights: Path, asked: SubjectSet = SubjectSet.HELD_OUT) -> Judges:
-    """Load the networks of a folder, and embed the subjects of a set.
+    """Load the networks of a folder, and embed the subjects of a set; as `load_judges_of`."""
+    return _load_judges(weights, partial(subject_embeddings, asked=asked))
+
+
+def load_judges_of(weights: Path, subjects: Sequence[Sprite]) -> Judges:
+    """Load the networks of a folder, and embed subjects among which to rank.
 
     The folder holds `judge`, `embedder`, `sam`, and may hold `shape_embedder`.
 
@@ -56,18 +63,23 @@ def load_judges(weights: Path, asked: SubjectSet = SubjectSet.HELD_OUT) -> Judge
         OSError: the folder lacks judge or embedder.
         LabelingError: it lacks SAM.
     """
+    names = [sprite.name for sprite in subjects]
+    return _load_judges(weights, lambda embedder: dict(zip(names, gallery(embedder, subjects), strict=True)))
+
+
+def _load_judges(weights: Path, embed: Callable[[Embedder], dict[str, Tensor]]) -> Judges:
     shape = weights / "shape_embedder"
     return Judges(
         load_judge(weights / "judge"),
-        _load_recognizer(weights / "embedder", asked),
-        _load_recognizer(shape, asked) if shape.exists() else None,
+        _load_recognizer(weights / "embedder", embed),
+        _load_recognizer(shape, embed) if shape.exists() else None,
         load_sam(weights / "sam"),
     )
 
 
-def _load_recognizer(folder: Path, asked: SubjectSet) -> Recognizer:
+def _load_recognizer(folder: Path, embed: Callable[[Embedder], dict[str, Tensor]]) -> Recognizer:
     embedder = load_embedder(folder)
-    return Recognizer(embedder, subject_embeddings(embedder, asked))
+    return Recognizer(embedder, embed(embedder))
 
 
 def case_scores(judges: Judges, pictures: Sequence[NDArray[np.uint8]], asked: Sequence[Case]) -> CaseScores:

@@ -10,7 +10,7 @@ from miniature.scoring.score_options import SubjectSet
 from miniature.training.pictures import SCENES, ScenePicture, draw_alone, pool, scene_picture
 from miniature.world.names import tuning_names
 from miniature.world.scenes import Pool
-from miniature.world.sprites import Sprite
+from miniature.world.sprites import Sprite, sprites
 from model.inputs.layout import RelativeBox
 
 COUNT = 60
@@ -63,7 +63,9 @@ def cases(subjects: int, asked: SubjectSet = SubjectSet.HELD_OUT) -> Iterator[Ca
     """Yield cases of one to three subjects; each of the first `COUNT` sprites is the first subject of one case."""
     ours = sprites_of(asked)[:COUNT]
     for index, first in enumerate(ours):
-        yield _case((SEED, subjects, index), (first, *_others(ours, index, subjects - 1)))
+        wanted = {sprite.name for sprite in (first, *_others(ours, index, subjects - 1))}
+        # The draws depend on the order of the members, which is that of the list.
+        yield make_case((SEED, subjects, index), [sprite for sprite in sprites() if sprite.name in wanted])
 
 
 def exchange_references(case: Case) -> Case:
@@ -86,11 +88,11 @@ def _others(ours: Sequence[Sprite], index: int, count: int) -> list[Sprite]:
     return chosen[1:]
 
 
-def _case(seed: tuple[int, ...], wanted: Sequence[Sprite]) -> Case:
-    names, count = tuple(sprite.name for sprite in wanted), len(wanted)
-    of_these = {"pool": Pool.ALL, "names": names, "subjects": (count, count), "class_word_share": 1.0}
-    scenes = SCENES.model_copy(update=of_these)
-    drawn = (scene_picture((*seed, attempt), scenes) for attempt in range(_TRIES))  # a draw may lack room for all
+def make_case(seed: tuple[int, ...], members: Sequence[Sprite]) -> Case:
+    """Return the case that requests all `members`, in a scene of its own."""
+    count = len(members)
+    scenes = SCENES.model_copy(update={"subjects": (count, count), "class_word_share": 1.0})
+    drawn = (scene_picture((*seed, attempt), scenes, members) for attempt in range(_TRIES))  # may lack room for all
     one = next(s for s in drawn if len(s.scene.subjects) == count)
     rng = np.random.default_rng(seed)
     return Case(one, tuple(_target_subject(one, index, rng) for index in range(count)))

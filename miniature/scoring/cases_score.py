@@ -55,8 +55,8 @@ def score(
     for subjects in range(1, 1 + min(MOST_SUBJECTS, net.config.max_subjects)):
         requests = list(islice(cases(subjects, asked), count))
         generated = generate(net, requests, sampling, given=given)
-        yield from _figures("generated", given.value, judges, generated, requests)
-        yield from _figures("real", "", judges, [case.picture.image for case in requests], requests)
+        yield from figures_of("generated", given.value, judges, generated, requests)
+        yield from figures_of("real", "", judges, [case.picture.image for case in requests], requests)
         if subjects == 2:
             exchanged = [exchange_references(case) for case in requests]
             yield _follows_references(judges, generate(net, exchanged, sampling, given=given), exchanged, given)
@@ -88,9 +88,18 @@ def _follows_references(
     return share_of_hits({"pictures": "exchanged", "subjects": "2", "given": given.value}, RECALL, hits)
 
 
-def _figures(
+def figures_of(
     pictures: str, given: str, judges: Judges, images: Sequence[NDArray[np.uint8]], requests: Sequence[Case]
 ) -> Iterator[Figure]:
+    """Yield the figures of pictures of the cases, all of which have the same number of subjects.
+
+    Args:
+        pictures: word for the pictures in the table.
+        given: word for what was given in the table.
+        judges: networks.
+        images: square RGB images, one for each case.
+        requests: cases.
+    """
     of = {"pictures": pictures, "subjects": str(len(requests[0].subjects)), "given": given}
     scores: CaseScores = case_scores(judges, images, requests)
     for name, values in scores.items():

@@ -132,11 +132,29 @@ def _with_photos(one: TargetSubject, count: int) -> Subject:
 def _generate(
     setup: Setup, make: Callable[[TargetSubject], Subject] = _subject, first_seed: int = 0, **given: Any
 ) -> Pictures:
-    """Return a picture of each case, RGB."""
+    return generate_by_pipeline(setup.pipeline, setup.cases, make, first_seed, **given)
+
+
+def generate_by_pipeline(
+    pipeline: SubjectDiffusionPipeline,
+    asked: Sequence[Case],
+    make: Callable[[TargetSubject], Subject],
+    first_seed: int = 0,
+    **given: Any,
+) -> Pictures:
+    """Return a picture of each case, RGB, by the public pipeline.
+
+    Args:
+        pipeline: the model.
+        asked: cases.
+        make: converts a case's subject to the pipeline's.
+        first_seed: seed of the first picture; the next ones follow.
+        given: further arguments of the pipeline.
+    """
     pictures: Pictures = []
-    for first in range(0, len(setup.cases), _BATCH):
-        part = setup.cases[first : first + _BATCH]
-        result = setup.pipeline(
+    for first in range(0, len(asked), _BATCH):
+        part = asked[first : first + _BATCH]
+        result = pipeline(
             [case.prompt for case in part],
             [[make(subject) for subject in case.subjects] for case in part],
             generator=seeded_generators(range(first_seed + first, first_seed + first + len(part))),

@@ -66,8 +66,8 @@ def crop(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 def lone_scene(seed: Sequence[int], sprite: Sprite) -> ScenePicture:
     """Compose the scene of `seed` with `sprite` as its only subject."""
-    only_it = {"names": (sprite.name,), "subjects": (1, 1), "pool": Pool.ALL}
-    return scene_picture([int(part) for part in seed], SCENES.model_copy(update=only_it))
+    one = SCENES.model_copy(update={"subjects": (1, 1)})
+    return scene_picture([int(part) for part in seed], one, (sprite,))
 
 
 class Pairs:

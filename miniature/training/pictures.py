@@ -50,9 +50,9 @@ def scene_pixels(scenes: Sequence[Scene], side_px: int) -> Tensor:
     return pixels([shrink(scene.image, side_px) for scene in scenes])
 
 
-def scene_picture(seed: Sequence[int], scenes: ScenesConfig = SCENES) -> ScenePicture:
-    """Compose the scene of `seed` and shrink it."""
-    scene = compose(seed, scenes)
+def scene_picture(seed: Sequence[int], scenes: ScenesConfig = SCENES, members: Sequence[Sprite] = ()) -> ScenePicture:
+    """Compose the scene of `seed` and shrink it; `members` as for `compose`."""
+    scene = compose(seed, scenes, members)
     return ScenePicture(scene, shrink(scene.image))
 
 

@@ -150,8 +150,17 @@ class Scene:
     """Subjects from left to right."""
 
 
-def compose(seed: Seed, config: ScenesConfig = ScenesConfig()) -> Scene:  # noqa: B008  # frozen
+def compose(
+    seed: Seed,
+    config: ScenesConfig = ScenesConfig(),  # noqa: B008  # frozen
+    members: Sequence[Sprite] = (),
+) -> Scene:
     """Compose the scene of `seed` with the settings `config`.
+
+    Args:
+        seed: source of all random draws.
+        config: appearance of the scene.
+        members: sprites that may be subjects, instead of those that `config` selects; they need not be in the list.
 
     Raises:
         ValueError: `config` names an unknown sprite or background, or no sprite of the pool.
@@ -161,7 +170,7 @@ def compose(seed: Seed, config: ScenesConfig = ScenesConfig()) -> Scene:  # noqa
     places = BACKGROUNDS | UNTAUGHT
     background = places[_check_name(str(rng.choice(config.backgrounds)), places, "background")]
     image = background.draw(rng, height, width).astype(np.float32)
-    placed, owner = _arrange(rng, image, config)
+    placed, owner = _arrange(rng, image, members or _pool(config.pool, config.names), config)
     image *= rng.uniform(*config.scene_light)
     labels = _labels(rng, placed, config)
     subjects = sorted(
@@ -232,10 +241,9 @@ def paint(image: NDArray[np.float32], layer: Layer, shadow: float = 0.0) -> None
 
 
 def _arrange(
-    rng: np.random.Generator, image: NDArray[np.float32], config: ScenesConfig
+    rng: np.random.Generator, image: NDArray[np.float32], pool: Sequence[Sprite], config: ScenesConfig
 ) -> tuple[list[Sprite], NDArray[np.int8]]:
-    """Paint subjects on `image`. Return them and, for each pixel, the index of the visible one or -1."""
-    pool = _pool(config.pool, config.names)
+    """Paint subjects of `pool` on `image`. Return them and, for each pixel, the index of the visible one or -1."""
     count = min(int(rng.integers(*config.subjects, endpoint=True)), len(pool))
     owner = np.full(image.shape[:2], -1, np.int8)
     placed: list[Sprite] = []
