@@ -125,9 +125,9 @@ def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine_text()
+        return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine_text()
+    return names[0] if names else platform.machine()
 
 
 def _cell(value: float | None, unit: int, form: str) -> str:
