@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: all setup lint docs test test-slow bench rehearsal demo score weights miniature miniature-marks clean-demo
+.PHONY: all setup lint docs test test-slow bench bench-compare rehearsal demo score weights miniature miniature-marks clean-demo
 
 all: lint test
 
@@ -36,8 +36,15 @@ test: setup
 test-slow: setup
 	$(BIN)/pytest -m slow
 
+# Figures are appended to docs/benchmarks/history.jsonl, from which the page is drawn. Options: make bench OPTIONS="-k loader"
 bench: setup
-	$(BIN)/pytest tests/benchmarks -m bench -s
+	$(BIN)/pytest tests/benchmarks -m bench -s --history docs/benchmarks/history.jsonl $(OPTIONS); status=$$?; \
+		$(BIN)/python -m tests.benchmarks.history && exit $$status
+
+# The working tree against BASE, in turns: fails on a ratio below .95. make bench-compare BASE=main OPTIONS="-k samples_per_core"
+BASE ?= main
+bench-compare: setup
+	$(BIN)/python -m tests.benchmarks.compare $(BASE) $(OPTIONS)
 
 # The whole chain in the published sizes with random weights: what it needs of this machine. A run that was stopped goes on.
 # Options: make rehearsal OPTIONS="--fresh --image-px 512"

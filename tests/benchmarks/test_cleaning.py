@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from labeling.cleaning.near_hashes import Hashes, earliest_similar
+from tests.benchmarks.history import Better, Kind, Recorder
 
 pytestmark = pytest.mark.bench
 HASHES = 1_000_000
@@ -36,7 +37,7 @@ def with_copies(hashes: Hashes, rng: np.random.Generator) -> Hashes:
     return np.concatenate([hashes, copies])
 
 
-def test_a_million_hashes_in_two_minutes() -> None:
+def test_a_million_hashes_in_two_minutes(record: Recorder) -> None:
     rng = np.random.default_rng(0)
     hashes = with_copies(smooth_hashes(HASHES - COPIES, rng), rng)
     start, start_cpu = time.perf_counter(), time.process_time()
@@ -48,8 +49,8 @@ def test_a_million_hashes_in_two_minutes() -> None:
         (np.bitwise_count(few ^ one) <= BITS).any()
     pairwise = (time.perf_counter() - start) * (HASHES / ALL_PAIRS) ** 2
     false = found[: HASHES - COPIES].mean()
-    print(f"\n{HASHES:,} hashes in {seconds:.1f} s ({cpu_seconds:.1f} s of one core)")
-    print(f"pair by pair about {pairwise / 3600:.1f} h")
-    print(f"planted copies found: {found[-COPIES:].mean():.4f}; others called duplicates: {false:.4%}")
+    record("search among a million hashes", cpu_seconds, "CPU s")
+    record("ratio to comparing all pairs, extrapolated", pairwise / seconds, better=Better.MORE)
+    record("share of others called duplicates", false, kind=Kind.COUNTED)
     assert found[-COPIES:].all()
     assert seconds < 120

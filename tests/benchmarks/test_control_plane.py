@@ -20,6 +20,7 @@ from labeling.execution.processes import StageProcesses
 from labeling.execution.run import _run_on_ray, run_job
 from labeling.sdd.file_index import index_of
 from labeling.steps import chain_stages, steps_of
+from tests.benchmarks.history import Better
 from tests.benchmarks.many_shards import finished_dataset
 from tests.benchmarks.pairs import cpu_seconds_of, in_turns, wall_seconds_of
 from tests.factories import downloaded, image
@@ -30,7 +31,7 @@ WORKERS = Workers()
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_finished_stage_on_ray_starts_no_workers(tmp_path):
+def test_a_finished_stage_on_ray_starts_no_workers(tmp_path, record):
     """Baseline: a pool of actors whatever is finished. Its workers import neither PyTorch nor weights."""
     shards = [f"shard-{number:05d}" for number in range(8)]
     for number, shard in enumerate(shards):
@@ -43,7 +44,8 @@ def test_a_finished_stage_on_ray_starts_no_workers(tmp_path):
         partial(wall_seconds_of, partial(_run_on_ray, job, shards, workers)),
         partial(wall_seconds_of, partial(run_job, job, shards, workers, Executor.RAY)),
     )
-    print(f"\na finished stage on Ray, 8 shards: with a pool {before:.2f} s, without {after:.4f} s")
+    print(f"\na finished stage on Ray, 8 shards, with a pool: {before:.2f} s")
+    record("a finished stage on Ray, 8 shards", after, "s")
     assert after.median < before.median / 20
 
 
@@ -52,7 +54,7 @@ SIZES = [int(size) for size in os.environ.get("SHARDS", "1000").split(",")]
 
 
 @pytest.mark.parametrize("shards", SIZES)
-def test_status_and_a_finished_run_cost_little_a_shard(tmp_path, shards):
+def test_status_and_a_finished_run_cost_little_a_shard(tmp_path, shards, record):
     """Baseline: every footer is opened, as without an index. The index is loaded from its file each time."""
     config, steps = finished_dataset(tmp_path / "sdd", shards)
     index = Path(config.root) / "work" / "index"
@@ -69,7 +71,8 @@ def test_status_and_a_finished_run_cost_little_a_shard(tmp_path, shards):
         cost(function, with_index=False)
         without, known = (partial(cost, function, with_index=with_index) for with_index in (False, True))
         before, after, _ = in_turns(without, known, pairs=5 if shards < 5000 else 1)
-        print(f"\n{name}, {shards} shards, CPU ms a shard: without the index {before:.3f}, with it {after:.3f}")
+        print(f"\n{name}, {shards} shards, without the index: {before:.3f} CPU ms a shard")
+        record(f"{name}, {shards} shards", after, "CPU ms a shard")
         assert after.median <= most
 
 
@@ -77,7 +80,7 @@ PARTS = 2
 """Parts of the list, in each of which every stage runs."""
 
 
-def test_networks_start_once_a_run():
+def test_networks_start_once_a_run(record):
     """Baseline: an interpreter for each stage and part, which imports what its network needs. Networks of the demo."""
     steps = steps_of(load(DemoExperiment, "demo").labeling)
 
@@ -102,7 +105,7 @@ def test_networks_start_once_a_run():
         processes.close()
 
     before, after, ratio = in_turns(partial(cpu_seconds_of, start_apart), partial(cpu_seconds_of, start_together))
-    print(
-        f"\nstarts of 4 networks in {PARTS} parts, CPU s: apart {before:.1f}, together {after:.1f}, ratio {ratio:.1f}"
-    )
+    print(f"\nstarts of 4 networks in {PARTS} parts, apart: {before:.1f} CPU s")
+    record(f"starts of 4 networks in {PARTS} parts", after, "CPU s")
+    record("starts apart over together", ratio, better=Better.MORE)
     assert ratio.median >= 2

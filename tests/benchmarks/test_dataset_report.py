@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.history import Recorder
 from tests.synthetic import synthetic_dataset
 
 pytestmark = pytest.mark.bench
@@ -20,20 +21,22 @@ GROWTH = 1.2
 """Largest ratio of the CPU time per row of the larger dataset to that of the smaller one."""
 
 
-def measure(folder: Path, rows: int) -> tuple[float, float, float]:
+def measure(folder: Path, rows: int, record: Recorder) -> tuple[float, float, float]:
     """Return CPU-seconds, peak MiB of the process and of Arrow for a report of `rows` URLs."""
     root = synthetic_dataset(folder / str(rows), rows)
     command = [sys.executable, "-m", "tests.benchmarks.report_memory", str(root), str(folder / "report.html")]
     wall_s, cpu_s, peak_mib, arrow_mib = map(
         float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     )
-    print(f"\n{rows:,} URLs: {wall_s:.1f} s, {cpu_s:.1f} CPU-seconds, {peak_mib:,.0f} MiB, of Arrow {arrow_mib:.1f}")
+    print(f"\n{rows:,} URLs: {wall_s:.1f} s; of Arrow {arrow_mib:.1f} MiB")
+    record(f"report of {rows:,} URLs", cpu_s, "CPU s")
+    record(f"peak memory at {rows:,} URLs", peak_mib, "MiB")
     return cpu_s, peak_mib, arrow_mib
 
 
-def test_cost_per_row_does_not_grow_and_memory_is_bounded(tmp_path: Path) -> None:
+def test_cost_per_row_does_not_grow_and_memory_is_bounded(tmp_path: Path, record: Recorder) -> None:
     sizes = (*ROWS, *map(int, os.environ.get("REPORT_ROWS", "").split()))
-    found = {rows: measure(tmp_path, rows) for rows in sizes}
+    found = {rows: measure(tmp_path, rows, record) for rows in sizes}
     assert max(peak_mib for _, peak_mib, _ in found.values()) <= MEMORY_MIB
     assert max(arrow_mib for *_, arrow_mib in found.values()) <= ARROW_MIB
     per_row = [cpu_s / rows for rows, (cpu_s, *_) in found.items()]

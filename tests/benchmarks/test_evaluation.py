@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import pytest
@@ -18,6 +17,8 @@ from evaluation.encoders.dino import DinoEncoder, load_dino
 from evaluation.encoders.preprocess import decode_image
 from evaluation.encoders.specs import DINO_VITS16
 from tests.benchmarks.embedding_memory import SIZE
+from tests.benchmarks.history import Recorder
+from tests.benchmarks.pairs import Spread
 from tests.original_dino import random_tensors
 
 pytestmark = pytest.mark.bench
@@ -52,7 +53,7 @@ def seconds(run: Callable[[], object]) -> tuple[float, float]:
 
 
 def test_embedding_files_costs_little_more_than_the_network(
-    dino: DinoEncoder, paths: list[Path], tmp_path: Path
+    dino: DinoEncoder, paths: list[Path], tmp_path: Path, record: Recorder
 ) -> None:
     torch.set_num_threads(1)
     batches = torch.stack([dino.prepare(decode_image(path.read_bytes())) for path in paths]).split(BATCH)
@@ -63,20 +64,21 @@ def test_embedding_files_costs_little_more_than_the_network(
         whole = seconds(lambda cache=cache: embed_files([dino], paths, cache, batch_size=BATCH, threads=1))
         ratios.append((whole[0] / bare[0], whole[1] / bare[1]))
     known = seconds(lambda: embed_files([dino], paths, cache))
-    wall, cpu = (median(ratio) for ratio in zip(*ratios[1:], strict=True))  # the first pair warms up
-    print(f"\nembed_files over the bare network: {wall:.3f} of wall time, {cpu:.3f} of CPU time")
-    print("pairs, wall/CPU:", ", ".join(f"{ratio[0]:.2f}/{ratio[1]:.2f}" for ratio in ratios[1:]))
-    print(f"CPU: network {1000 * bare[1] / IMAGES:.1f} ms an image, from the cache {1000 * known[1] / IMAGES:.1f} ms")
-    assert wall <= 1.1
+    wall, cpu = (Spread(ratio) for ratio in zip(*ratios[1:], strict=True))  # the first pair warms up
+    record("embed_files over the bare network, wall time", wall)
+    record("embed_files over the bare network, CPU time", cpu)
+    record("an image whose embedding is cached", 1000 * known[1] / IMAGES, "CPU ms")
+    assert wall.median <= 1.1
 
 
-def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path, record: Recorder) -> None:
     command = [sys.executable, "-m", "tests.benchmarks.embedding_memory", str(tmp_path)]
     few, many = (
         float(subprocess.run([*command, str(count)], capture_output=True, text=True, check=True).stdout)
         for count in (1_000, 10_000)
     )
     each_bytes = (many - few) * 2**20 / 9_000
-    print(f"\npeak memory: 1,000 images {few:.0f} MiB, 10,000 images {many:.0f} MiB: {each_bytes:.0f} bytes an image")
+    print(f"\npeak memory: 1,000 images {few:.0f} MiB, 10,000 images {many:.0f} MiB")
+    record("memory that grows with each image", each_bytes, "bytes")
     print(f"an embedding is {4 * SIZE} bytes, the rest its path and digest; an input of the network 12,288")
     assert each_bytes < 8_000

@@ -38,13 +38,13 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.monotonic() - start
 
 
-def test_rows_are_browsed(root):
+def test_rows_are_browsed(root, record):
     """Baseline: the second page. A page in the middle costs as much, because rows before it are not read."""
     cache = root.parent / "cache"
     limits = QueryLimits(timeout_s=TIMEOUT_S)
-    print(f"\nfirst start, with the index: {seconds(lambda: DatasetSession(str(root), cache, limits)):.1f} s")
-    print(f"second start: {seconds(lambda: DatasetSession(str(root), cache, limits)):.1f} s")
-    print(f"index: {sum(path.stat().st_size for path in cache.rglob('*.duckdb')) / 1e6:.0f} MB")
+    record("first start, with the index", seconds(lambda: DatasetSession(str(root), cache, limits)), "s")
+    record("second start", seconds(lambda: DatasetSession(str(root), cache, limits)), "s")
+    print(f"\nindex: {sum(path.stat().st_size for path in cache.rglob('*.duckdb')) / 1e6:.0f} MB")
     session = DatasetSession(str(root), cache, limits)
     browser = Browser(session)
     first = browser.page(EVERYTHING, None, 60)
@@ -67,8 +67,8 @@ def test_rows_are_browsed(root):
     }
     times = {name: seconds(step) for name, step in steps.items()}
     for name, each in times.items():
-        print(f"{name}: {each:.2f} s")
+        record(name, each, "s")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory: {peak_mib:,.0f} MiB")
+    record("peak memory", peak_mib, "MiB")
     assert peak_mib <= MEMORY_MIB
     assert times["page in the middle"] < 3 * times["second page"] + 0.2

@@ -30,6 +30,7 @@ from labeling.stages.networks import Resizing
 from miniature.world.names import taught_scenes
 from miniature.world.scenes import ScenesConfig, compose
 from miniature.world.serve import jpeg as scene_jpeg
+from tests.benchmarks.history import Better, Kind, Recorder
 from tests.benchmarks.pairs import in_turns
 from tests.benchmarks.photographs import enlarged, jpegs, landscape, web_sizes
 
@@ -72,7 +73,7 @@ def one_thread():
 
 @pytest.mark.parametrize("megapixels", [2, 12])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_decode_and_prepare(network: str, megapixels: int) -> None:
+def test_decode_and_prepare(network: str, megapixels: int, record: Recorder) -> None:
     """CPU time an image: by Pillow's copies and those of transformers, and now. The result is the same to the bit."""
     images = jpegs([landscape(megapixels)] * IMAGES)
     before, after = NETWORKS[network]
@@ -82,12 +83,14 @@ def test_decode_and_prepare(network: str, megapixels: int) -> None:
         each(images, lambda image: before(decode_by_pillow(image))), each(images, lambda image: after(decode(image)))
     )
     size = sum(map(len, images)) / len(images) / 1e6
-    print(f"\n{network}, {megapixels} MP ({size:.1f} MB): {figures[0]:.1f} -> {figures[1]:.1f} ms; {figures[2]:.2f}x")
+    print(f"\n{network}, {megapixels} MP ({size:.1f} MB), by Pillow and transformers: {figures[0]:.1f} CPU ms")
+    record(f"{network}, {megapixels} MP: an image", figures[1], "CPU ms")
+    record(f"{network}, {megapixels} MP: by Pillow and transformers over ours", figures[2], better=Better.MORE)
     assert figures[2].median >= 1.0
 
 
 @pytest.mark.parametrize(("megapixels", "most_ms"), [(2, 8), (12, 30)])
-def test_reduced_decoding_for_the_captioner(megapixels: int, most_ms: float) -> None:
+def test_reduced_decoding_for_the_captioner(megapixels: int, most_ms: float, record: Recorder) -> None:
     """CPU-seconds an image with `labeling.caption.reduced_decoding` off and on."""
     images = jpegs([landscape(megapixels)] * IMAGES)
     prepare = NETWORKS["captioner"][1]
@@ -95,7 +98,8 @@ def test_reduced_decoding_for_the_captioner(megapixels: int, most_ms: float) -> 
         each(images, lambda image: prepare(decode(image))),
         each(images, lambda image: prepare(decode_reduced(image, 2 * 224))),
     )
-    print(f"\nreduced decoding, {megapixels} MP: {figures[0]:.1f} -> {figures[1]:.1f} ms; {figures[2]:.2f}x")
+    record(f"reduced decoding, {megapixels} MP: an image", figures[1], "CPU ms")
+    record(f"whole over reduced decoding, {megapixels} MP", figures[2], better=Better.MORE)
     assert figures[1].median <= most_ms
 
 
@@ -130,7 +134,7 @@ def _captions(captioner: Blip2Captioner, prepared: list[torch.Tensor]) -> list[s
 
 
 @pytest.mark.parametrize(("step_px", "least"), [(1, 0.0), (64, 12.0)])
-def test_images_a_call_of_the_detector(step_px: int, least: float) -> None:
+def test_images_a_call_of_the_detector(step_px: int, least: float, record: Recorder) -> None:
     """Images of one size in a call, of 16, over a shard of 1,024 images with sizes of the web."""
     resizing = Resizing(PREPROCESSING["shortest_edge"], PREPROCESSING["longest_edge"], step_px)
     rows = [Sized(number.to_bytes(16), width, height) for number, (width, height) in enumerate(web_sizes(1024))]
@@ -138,7 +142,8 @@ def test_images_a_call_of_the_detector(step_px: int, least: float) -> None:
     batcher = Batcher(resizing, lambda: 16)
     grouped = [batch for row in rows for batch in batcher.add(row)] + list(batcher.rest())
     before, after = (len(rows) / _calls(batches, resizing) for batches in (neighbours, grouped))
-    print(f"\nsize_step_px={step_px}: {before:.2f} -> {after:.2f} images a call")
+    print(f"\nsize_step_px={step_px}, neighbours: {before:.2f} images a call")
+    record(f"images a call, size_step_px={step_px}", after, better=Better.MORE, kind=Kind.COUNTED)
     assert after >= max(before, least)
 
 

@@ -29,6 +29,7 @@ from miniature.networks.vocabulary import caption_vocabulary, detection_vocabula
 from miniature.untrained import write_networks
 from miniature.world.scenes import ScenesConfig, phrases
 from miniature.world.serve import WorldConfig, world_server, write_world
+from tests.benchmarks.history import Better
 from tests.benchmarks.pipeline import Run, run_pipeline
 
 pytestmark = pytest.mark.bench
@@ -94,7 +95,7 @@ def run_bare(config: LabelingConfig, batch_sizes: dict[str, int]) -> tuple[float
     return float(said[-2]), float(said[-1])
 
 
-def test_the_networks_are_kept_busy(folder):
+def test_the_networks_are_kept_busy(folder, record):
     """Sum of the stages' bare forward times ÷ wall time on the same cores; loading the networks reported beside it."""
     config = settings(folder, "larger")
     run = download_and_run(config)
@@ -102,13 +103,16 @@ def test_the_networks_are_kept_busy(folder):
     ratio = network / (run.wall - run.starts)
     print(f"\nbare forward {network:.1f} s ÷ pipeline {run.wall - run.starts:.1f} s = {ratio:.3f}")
     print(f"loading networks {run.starts:.1f} s; decoding {run.prepare:.1f} thread s (alone {prepare:.1f} s)")
-    print(f"rules, ledger and their files {run.finish:.2f} s = {run.finish / (run.wall - run.starts):.2%} of wall time")
+    record("bare forward over pipeline", ratio, better=Better.MORE)
+    print(
+        f"\nrules, ledger and their files {run.finish:.2f} s = {run.finish / (run.wall - run.starts):.2%} of wall time"
+    )
     assert ratio >= 0.90
     assert run.finish / (run.wall - run.starts) <= 0.03
 
 
 @pytest.mark.parametrize("networks", ["small", "larger"])
-def test_faster_than_one_image_at_a_time(folder, networks):
+def test_faster_than_one_image_at_a_time(folder, networks, record):
     """Against the released tool's manner: one process, one image at a time, nothing overlapped, the same networks."""
     config = settings(folder, networks)
     config = config.model_copy(update={"root": f"{config.root}-ours"})
@@ -127,11 +131,12 @@ def test_faster_than_one_image_at_a_time(folder, networks):
     starts = run.starts / CORES
     ratio = (network + prepare) / (run.wall - starts)
     print(f"\n{networks}: one at a time {network + prepare:.1f} s ÷ pipeline {run.wall - starts:.1f} s = {ratio:.2f}")
+    record("one image at a time over pipeline", ratio, better=Better.MORE)
     if networks == "small":
         assert ratio >= 1.5
 
 
-def test_cropped_masks_decode_faster():
+def test_cropped_masks_decode_faster(record):
     """Full-frame COCO RLE against ours: medians over blobs in 1024 px pictures whose boxes pass the rules."""
     rng = np.random.default_rng(0)
     yy, xx = np.mgrid[:1024, :1024]
@@ -143,7 +148,8 @@ def test_cropped_masks_decode_faster():
         pairs.append((coco.encode(np.asfortranarray(mask, dtype=np.uint8)), masks.encode(mask)))
     full = np.median([_seconds(coco.decode, whole) for whole, _ in pairs])
     crop = np.median([_seconds(masks.decode_crop, cropped) for _, cropped in pairs])
-    print(f"\nfull frame {full * 1e3:.3f} ms ÷ cropped {crop * 1e3:.3f} ms = {full / crop:.1f}")
+    record("a cropped mask", crop * 1e3, "ms")
+    record("full frame over cropped", full / crop, better=Better.MORE)
     assert full / crop >= 10
 
 
@@ -156,7 +162,7 @@ def _seconds(function, argument) -> float:
     return best
 
 
-def test_memory_of_a_worker_does_not_grow(folder):
+def test_memory_of_a_worker_does_not_grow(folder, record):
     """Peak memory of the process that holds the segmenter and of its supervisor, over 50 shards."""
     config = settings(folder, "small")
     config = config.model_copy(update={"root": f"{config.root}-memory", "images_per_shard": 2})
@@ -166,6 +172,8 @@ def test_memory_of_a_worker_does_not_grow(folder):
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     peaks = [tuple(map(int, line.split())) for line in said]
     print(f"\nshards {len(peaks)}; MiB of supervisor and network after 10: {peaks[9]}, after 50: {peaks[-1]}")
+    for process, peak_mib in zip(("supervisor", "network"), peaks[-1], strict=True):
+        record(f"peak memory of the {process}", peak_mib, "MiB")
     assert len(peaks) == 50
     for early, late in zip(peaks[9], peaks[-1], strict=True):
         assert late <= early * 1.05

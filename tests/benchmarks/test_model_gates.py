@@ -8,10 +8,10 @@ otherwise, with attention-plus-feed-forward adapters on both sides.
 """
 
 import functools
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,9 @@ from model.sampling.guidance import Branch, Guidance
 from model.sampling.schedulers import make_scheduler
 from model.weights.bases import STABLE_DIFFUSION_2_BASE as BASE
 from model.weights.folders import random_parts
+from tests.benchmarks.history import Better, Kind, Recorder
 from tests.benchmarks.naive import TRAINED, MapKeeper, NaiveModel, NaiveUNet, our_names
+from tests.benchmarks.pairs import cpu_seconds_of, in_turns
 
 pytestmark = pytest.mark.bench
 
@@ -63,10 +65,20 @@ MARKS = {
 SPEEDUPS = {torch.float32: 1.2, torch.bfloat16: 1.4}
 
 
-def check_gate(gate: str, figure: float) -> None:
-    """Print the figure, and fail if it exceeds its gate."""
-    print(f"\n{gate}: {figure:.3g} (at most {MARKS[gate]:g})", end="")
-    assert figure <= MARKS[gate]
+CheckGate = Callable[[str, float], None]
+
+
+@pytest.fixture
+def check_gate(record: Recorder) -> CheckGate:
+    """Records a figure, and fails if it exceeds its gate."""
+
+    def check(gate: str, figure: float) -> None:
+        is_difference = " apart " in gate or " more " in gate
+        record(gate, figure, kind=Kind.TOLERANCE if is_difference else Kind.COUNTED)
+        print(f" (at most {MARKS[gate]:g})", end="")
+        assert figure <= MARKS[gate]
+
+    return check
 
 
 # C1, C3: whole steps
@@ -115,7 +127,7 @@ def test_counts_of_the_naive_baseline_are_those_counted_independently() -> None:
     assert baseline(fused=False, subjects=4).saved_bytes / 2**30 == pytest.approx(50.9, abs=0.05)
 
 
-def test_flops_of_a_step() -> None:
+def test_flops_of_a_step(check_gate: CheckGate) -> None:
     budget = training_budget(OURS, IMAGES, SUBJECTS)
     check_gate("C1 FLOPs of a step, online", budget.flops() / naive_flops())
     check_gate("C1 FLOPs of a step, latents cached", budget.flops(cached_latents=True) / naive_flops())
@@ -123,7 +135,7 @@ def test_flops_of_a_step() -> None:
     check_gate("C1 FLOPs of a step, latents and image features cached", cached / naive_flops())
 
 
-def test_bytes_kept() -> None:
+def test_bytes_kept(check_gate: CheckGate) -> None:
     plain, naive = unet_cost(OURS, IMAGES, SUBJECTS), baseline(fused=False)
     check_gate("C3 bytes kept", plain.saved_bytes / naive.saved_bytes)
     activations = unet_cost(OURS, IMAGES, SUBJECTS, Recompute.ACTIVATIONS)
@@ -160,7 +172,7 @@ def adapter_with_weights_of(layer: GatedSelfAttentionDense, width: int, heads: i
 
 
 @pytest.mark.parametrize("subjects", [2, 4])
-def test_flops_of_the_adapters(subjects: int) -> None:
+def test_flops_of_the_adapters(subjects: int, check_gate: CheckGate) -> None:
     ours = theirs = 0
     for width, heads, side, count in BLOCKS:
         x = torch.empty(1, side * side, width, device="meta")
@@ -173,7 +185,7 @@ def test_flops_of_the_adapters(subjects: int) -> None:
 
 
 @pytest.mark.parametrize(("width", "heads", "side"), [block[:3] for block in BLOCKS[1:]])
-def test_the_adapter_is_gligens(width: int, heads: int, side: int) -> None:
+def test_the_adapter_is_gligens(width: int, heads: int, side: int, check_gate: CheckGate) -> None:
     layer = gligen(width, heads)
     adapter = adapter_with_weights_of(layer, width, heads)
     x, objects = torch.randn(1, side * side, width), torch.randn(1, PATCHES * SUBJECTS, WIDTH)
@@ -198,7 +210,7 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
 # C4: the loss on the attention maps
 
 
-def test_cost_of_the_map_loss() -> None:
+def test_cost_of_the_map_loss(check_gate: CheckGate) -> None:
     on, off = (unet_cost(OURS, IMAGES, SUBJECTS, maps=maps) for maps in (True, False))
     check_gate("C4 bytes more for the map loss", on.saved_bytes / off.saved_bytes - 1)
     check_gate("C4 FLOPs more for the map loss", on.flops / off.flops - 1)
@@ -242,7 +254,7 @@ def map_from_log_sum_exp(attn: Attention, x: Tensor, text: Tensor, entities: Ten
     return entities @ maps.mean(dim=0, keepdim=True).transpose(1, 2)
 
 
-def test_gradients_of_the_maps() -> None:
+def test_gradients_of_the_maps(check_gate: CheckGate) -> None:
     wanted = layer_gradient(eager_map)
     check_gate("C4 gradients apart from the eager form's", relative_difference(layer_gradient(recorded_map), wanted))
     assert relative_difference(layer_gradient(map_from_log_sum_exp), wanted) > 0.1
@@ -252,7 +264,7 @@ def test_gradients_of_the_maps() -> None:
 
 
 @pytest.mark.parametrize("subjects", [2, 4])
-def test_flops_of_a_sampling_step(subjects: int) -> None:
+def test_flops_of_a_sampling_step(subjects: int, check_gate: CheckGate) -> None:
     net = build_on_meta(lambda: NaiveUNet(BASE), torch.bfloat16)
     naive = inference_flops(lambda: net(*tensors(3, subjects, torch.device("meta"), torch.bfloat16)))
     check_gate(f"C5 FLOPs of a sampling step, {subjects} subjects", sampling_budget(OURS, subjects).step / naive)
@@ -321,23 +333,24 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return Pair(naive, ours.to(memory_format=torch.channels_last))
 
 
-def test_step_on_the_cpu(pair: Pair) -> None:
-    """CPU seconds of a step of the UNet with the map loss: one image, the smallest of three, alternating."""
+def test_step_on_the_cpu(pair: Pair, record: Recorder) -> None:
+    """CPU seconds of a step of the UNet with the map loss: one image, the medians of five pairs."""
     dtype = pair.naive.unet.dtype
-    seconds: dict[str, list[float]] = {"naive": [], "ours": []}
     predictions: dict[str, Tensor] = {}
-    for _ in range(3):
-        for name, step in {"naive": naive_step, "ours": our_step}.items():
-            start = time.process_time()
-            predictions[name] = step(pair)
-            seconds[name].append(time.process_time() - start)
-    speedup = min(seconds["naive"]) / min(seconds["ours"])
-    print(f"\nC8 {dtype}, CPU seconds {seconds}: {speedup:.2f} times faster (at least {SPEEDUPS[dtype]})", end="")
+
+    def seconds_of(name: str, step: Callable[[Pair], Tensor]) -> float:
+        return cpu_seconds_of(lambda: predictions.update({name: step(pair)}))
+
+    before, after, ratio = in_turns(partial(seconds_of, "naive", naive_step), partial(seconds_of, "ours", our_step))
+    print(f"\nC8 {dtype}, N: {before:.1f} CPU s", end="")
+    record("C8 step on the CPU", after, "CPU s")
+    record("C8 N over ours", ratio, better=Better.MORE)
+    print(f" (at least {SPEEDUPS[dtype]:g})", end="")
     assert relative_difference(predictions["ours"], predictions["naive"]) < (1e-4 if dtype is torch.float32 else 0.1)
-    assert speedup >= SPEEDUPS[dtype]
+    assert ratio.median >= SPEEDUPS[dtype]
 
 
-def test_cached_keys_and_values_change_nothing(pair: Pair) -> None:
+def test_cached_keys_and_values_change_nothing(pair: Pair, check_gate: CheckGate) -> None:
     if pair.naive.unet.dtype is not torch.float32:
         pytest.skip("checked in float32 only")
     given = conditions(1, torch.device("cpu"))

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.benchmarks.history import Better
 from tests.factories import finished
 from tests.unit.training.data.conftest import some_rows
 from training.monitoring.metrics import read_metrics
@@ -73,10 +74,13 @@ def train_workers(driver: int) -> list[psutil.Process]:
     return [process for process in below if "RayTrainWorker" in " ".join(process.cmdline()[:1])]
 
 
-def test_a_second_worker_and_memory(dataset, tmp_path):
+def test_a_second_worker_and_memory(dataset, tmp_path, record):
     one, two = (watched(dataset, tmp_path / str(workers), workers) for workers in (1, 2))
     ratio = two.images_per_s / one.images_per_s
     print(f"\n{two.images_per_s:.1f} images/s of two workers ÷ {one.images_per_s:.1f} of one = {ratio:.2f}")
     second, last = (float(np.median(part)) for part in np.array_split(one.resident_mib, 4)[1::2])
     print(f"a worker: {second:.0f} MiB in the second quarter, {last:.0f} in the last = {last / second:.3f}")
+    record("images of two workers", two.images_per_s, "1/s", better=Better.MORE)
+    record("two workers over one", ratio, better=Better.MORE)
+    record("memory of a worker", last, "MiB")
     assert last <= 1.03 * second
