@@ -178,7 +178,7 @@ def test_flops_of_the_adapters(subjects: int, check_gate: CheckGate) -> None:
         x = torch.empty(1, side * side, width, device="meta")
         objects = torch.empty(1, PATCHES * subjects, WIDTH, device="meta")
         layer = build_on_meta(functools.partial(gligen, width, heads))
-        adapter = build_on_meta(functools.partial(SubjectAdapter, 0, width, heads, width, WIDTH, 1.0, True))
+        adapter = build_on_meta(functools.partial(SubjectAdapter, 0, width, heads, width, WIDTH, OURS))
         theirs += count * inference_flops(functools.partial(layer, x, objects))
         ours += count * inference_flops(functools.partial(adapter, x, AdapterInputs(objects)))
     check_gate(f"C2 FLOPs of the adapters, {subjects} subjects", ours / theirs)
