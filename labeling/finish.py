@@ -132,7 +132,7 @@ class FinishJob:
             store.write(Layer.SDD, shard, rows, SddRow, stamp, replace=True)
             rows_of_ledger = _ledger_rows(store, shard, self.layers, judgement)
             counts = store.write(Layer.LEDGER, shard, rows_of_ledger, LedgerRow, stamp, replace=True)
-            _log_corrections(shard, judgement.images)
+            _log_corrections(shard, judgement)
         seconds, cpu_s = time.monotonic() - start, time.thread_time() - start_thread_s
         return ShardReport(stage=Layer.SDD, shard=shard, counts=counts, seconds=seconds, cpu_s=cpu_s)
 
@@ -197,14 +197,16 @@ def _refuse_other_settings(store: ShardStore, layer: str, shard: str, stamp: str
         store.has(layer, shard, stamp)
 
 
-def _log_corrections(shard: str, images: Mapping[bytes, JudgedImage]) -> None:
-    """Log the number of corrections by outcome, and name those that could not be applied."""
+def _log_corrections(shard: str, judgement: Judgement) -> None:
+    """Log the number of corrections by outcome, and name those that could not be applied or break a rule."""
     outcomes: Counter[str] = Counter()
-    for key, image in images.items():
+    for key, image in judgement.images.items():
         for each in image.corrections or ():
             outcomes[each.outcome] += 1
             if each.outcome not in (Outcome.APPLIED, Outcome.SUPERSEDED):
                 log.warning("correction of %s, %s (%s): %s", key.hex(), each.label, each.review, each.outcome)
+    for key, label, broken in judgement.left_out:
+        log.warning("%s: the corrected %r is not in sdd/, it breaks %s", key.hex(), label, ", ".join(broken))
     if outcomes:
         counts = ", ".join(f"{number} {outcome.replace('_', ' ')}" for outcome, number in outcomes.items())
         log.info("%s: corrections: %s", shard, counts)

@@ -65,6 +65,15 @@ NOT_JUDGED = JudgedImage(None, None, ())
 """Columns of the ledger for an image that the rules did not judge."""
 
 
+class LeftOutEntity(NamedTuple):
+    """An entity of a person that breaks a rule, so `sdd/` does not have it."""
+
+    key: bytes
+    label: str
+    broken: tuple[str, ...]
+    """Names of the rules."""
+
+
 @dataclass
 class Judgement:
     """Verdicts of the rules on the images of one shard, collected while its `sdd/` is written."""
@@ -81,6 +90,8 @@ class Judgement:
     """What the second detector found on the images, by key; an image on which it failed is missing."""
     images: dict[bytes, JudgedImage] = field(default_factory=dict)
     verdicts: dict[bytes, Verdict] = field(default_factory=dict)
+    left_out: list[LeftOutEntity] = field(default_factory=list)
+    """Entities that a person moved, relabelled or added and that break a rule."""
 
     def rows_of(self, labelled: Iterator[Labelled]) -> Iterator[SddRow]:
         """Judge the images and yield the rows of those that keep an entity."""
@@ -125,6 +136,11 @@ class Judgement:
         broken = [
             self._broken(each, by_networks, image)
             for each, by_networks in zip(corrected.candidates, [*broken, *more], strict=True)
+        ]
+        self.left_out += [
+            LeftOutEntity(image.key, each.candidate.label, names)
+            for each, names in zip(corrected.candidates, broken, strict=True)
+            if each.is_corrected and not each.is_removed and names
         ]
         return [each.candidate for each in corrected.candidates], broken, corrected.corrections
 

@@ -131,6 +131,14 @@ def test_corrections_change_their_entities_and_nothing_else(store):
     assert outcomes == [(action, "applied", "eve", "first") for action in ("moved", "relabelled", "added")]
 
 
+def test_a_corrected_entity_that_breaks_a_rule_is_named(store, caplog):
+    changes = [of(22, Action.ADDED, label="fox", box=THIN), of(22, Action.MOVED, DOG, box=BOX)]
+    write_corrections(store, "first", [*changes, of(23, Action.REMOVED, CAT)])
+    build(store)
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"{key(22).hex()}: the corrected 'fox' is not in sdd/, it breaks aspect_ratio"]
+
+
 def test_without_its_corrections_a_shard_is_as_before(store):
     before = contents(store)
     write_corrections(store, "first", [of(23, Action.REMOVED, CAT)])
