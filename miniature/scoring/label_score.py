@@ -34,18 +34,19 @@ from labeling.steps import steps_of
 from miniature.scoring.figures import Figure, Table, mean_by_image, share_by_image
 from miniature.scoring.true_layers import image_truths, run_on_truth, true_candidates, true_detections
 from miniature.training.matching import match_boxes, match_words
-from miniature.world.backgrounds import BACKGROUNDS, UNTAUGHT
+from miniature.world.backgrounds import BACKGROUNDS, PATTERNS, UNTAUGHT
 from miniature.world.scenes import Pool, Scene, ScenesConfig, compose
 from miniature.world.serve import TrueSubject, Truth, WorldConfig, jpeg, scene_truth
 
 MIN_MASK_IOU = 0.75
 TRAINED, HELD_OUT = "trained", "held out"
-TAUGHT_PLACES, UNTAUGHT_PLACES = "taught", "untaught"
+TAUGHT_PLACES, UNTAUGHT_PLACES, PATTERN_PLACES = "taught", "untaught", "patterns"
 UNTAUGHT_SEED = 20262
 TABLE = Table({"stage": 10, "input": 5, "sprites": 8, "backgrounds": 8}, name_width=17)
 """Table of the figures. `input` is "built" if a stage ran on the output of the stages before it, "true" if it ran on
 the truth. `sprites` is `HELD_OUT` for scenes with a held-out sprite, otherwise `TRAINED`. `backgrounds` is
-`TAUGHT_PLACES` or `UNTAUGHT_PLACES`: whether the networks were trained on the scenes' backgrounds."""
+`TAUGHT_PLACES` if the networks were trained on the scenes' backgrounds, otherwise `UNTAUGHT_PLACES` or, for the
+backgrounds of `PATTERNS`, `PATTERN_PLACES`."""
 RowT = TypeVar("RowT", Nouns, Detections, Entities, "Product")
 
 
@@ -127,13 +128,19 @@ def score_stages(config: LabelingConfig, truth: dict[str, Truth], scoring: Path)
 
 
 def score_untaught(segmenter: SegmentConfig, scenes: int) -> list[Figure]:
-    """Return the figures of masks from true boxes, in `scenes` scenes of held-out subjects on untaught backgrounds."""
+    """Return the figures of masks from true boxes, in scenes of held-out subjects on backgrounds of no training.
+
+    There are `scenes` scenes on those of `UNTAUGHT`, and as many on those of `PATTERNS`.
+    """
     stage = SegmentStage(segmenter, load_segmenter)
     stage.setup()
-    config = ScenesConfig(pool=Pool.HELD_OUT, backgrounds=tuple(UNTAUGHT))
-    composed = (compose((UNTAUGHT_SEED, index), config) for index in range(scenes))
-    tallies = [(HELD_OUT, _true_box_masks(stage, scene)) for scene in composed]
-    return _figures("masks", "true", tallies, UNTAUGHT_PLACES)
+    figures = []
+    for places, backgrounds in ((UNTAUGHT_PLACES, UNTAUGHT), (PATTERN_PLACES, PATTERNS)):
+        config = ScenesConfig(pool=Pool.HELD_OUT, backgrounds=tuple(backgrounds))
+        composed = (compose((UNTAUGHT_SEED, index), config) for index in range(scenes))
+        tallies = [(HELD_OUT, _true_box_masks(stage, scene)) for scene in composed]
+        figures += _figures("masks", "true", tallies, places)
+    return figures
 
 
 def _true_box_masks(stage: SegmentStage[SamImage], scene: Scene) -> Tally:

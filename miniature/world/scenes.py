@@ -22,8 +22,9 @@ from pydantic import Field
 from infra.config import Config
 from infra.ranges import Count, Factor, Pixels, Share, ShareBelowOne
 from labeling.sdd.schema import Box
-from miniature.world.backgrounds import BACKGROUNDS, UNTAUGHT
+from miniature.world.backgrounds import BACKGROUNDS, PATTERNS, UNTAUGHT, Background
 from miniature.world.sprites import SIDES_PX, Sprite, cutout, outline, sprites
+from miniature.world.textures import TEXTURES, draw_texture
 
 Seed = int | Sequence[int]
 _TRIES = 15
@@ -55,6 +56,9 @@ class ScenesConfig(Config):
     """Names of the sprites of the pool that may be subjects; empty allows all of them."""
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
     """Nouns of the backgrounds to use."""
+    texture_share: Share = 0.0
+    """Share of scenes, 0 to 1, on one of the textures of `textures.py`, which are for training, instead of a
+    background."""
     box_share: tuple[Share, Share] = (0.03, 0.5)
     """Share of the image that a subject's whole box covers, 0 to 1, log-uniform. The upper end is for one subject and
     decreases with the square root of their number."""
@@ -167,8 +171,7 @@ def compose(
     """
     rng = np.random.default_rng(seed)
     height, width = (int(rng.integers(*side, endpoint=True)) for side in (config.height_px, config.width_px))
-    places = BACKGROUNDS | UNTAUGHT
-    background = places[_check_name(str(rng.choice(config.backgrounds)), places, "background")]
+    background = _background(rng, config)
     image = background.draw(rng, height, width).astype(np.float32)
     placed, owner = _arrange(rng, image, members or _pool(config.pool, config.names), config)
     image *= rng.uniform(*config.scene_light)
@@ -238,6 +241,14 @@ def paint(image: NDArray[np.float32], layer: Layer, shadow: float = 0.0) -> None
     patch = image[layer.window]
     patch *= 1 - layer.rgba[..., 3:] / 255
     patch += layer.rgba[..., :3]
+
+
+def _background(rng: np.random.Generator, config: ScenesConfig) -> Background:
+    if config.texture_share and rng.random() < config.texture_share:  # scenes without textures draw no number for them
+        number = int(rng.integers(TEXTURES))
+        return Background("pattern", "before the pattern", lambda _, height, width: draw_texture(number, height, width))
+    places = BACKGROUNDS | UNTAUGHT | PATTERNS
+    return places[_check_name(str(rng.choice(config.backgrounds)), places, "background")]
 
 
 def _arrange(

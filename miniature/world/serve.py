@@ -64,8 +64,8 @@ class WorldConfig(Config):
     """Share of rows, 0 to 1, that fail a default threshold of the download. It applies independently to each of three
     columns: AESTHETIC_SCORE below 5, `punsafe` above 0.5, `pwatermark` above 0.8."""
     untaught_scenes: int = Field(default=0, ge=0, le=100_000)
-    """Number of scenes of held-out subjects on untaught backgrounds on which the score of labels measures masks. The
-    score composes them; they are not part of the world."""
+    """Number of scenes of held-out subjects on untaught backgrounds on which the score of labels measures masks, for
+    each of the two sets of such backgrounds. The score composes them; they are not part of the world."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

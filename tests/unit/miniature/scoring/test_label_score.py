@@ -201,13 +201,18 @@ def test_a_right_entity_of_a_subject_that_breaks_a_rule_counts_against_all_subje
     assert value(figures, "end to end", "precision, any") == 1.0
 
 
-def test_masks_are_scored_on_untaught_backgrounds() -> None:
+def test_masks_are_scored_on_both_sets_of_untaught_backgrounds() -> None:
     segmenter = SegmentConfig(checkpoint="miniature/weights/sam", precision=Precision.FLOAT32)
-    iou, over = sorted(score_untaught(segmenter, scenes=3), key=lambda figure: figure.name)
-    assert (iou.name, over.name) == ("iou", "over 0.75")
-    assert iou.of == over.of == {"stage": "masks", "input": "true", "sprites": HELD_OUT, "backgrounds": "untaught"}
-    assert 0.5 < iou.value < 1.0
-    assert iou.count == over.count > 0
+    figures = score_untaught(segmenter, scenes=3)
+    named = sorted((f.of["backgrounds"], f.name) for f in figures)
+    assert named == [(places, name) for places in ("patterns", "untaught") for name in ("iou", "over 0.75")]
+    for figure in figures:
+        expected = {"stage": "masks", "input": "true", "sprites": HELD_OUT, "backgrounds": figure.of["backgrounds"]}
+        assert figure.of == expected
+        assert figure.count > 0
+        if figure.name == "iou":
+            assert 0.5 < figure.value < 1.0
+    assert len({f.value for f in figures if f.name == "iou"}) == 2
 
 
 def test_a_stage_runs_on_its_true_input(downloaded: ShardStore, truth: dict[str, Truth], tmp_path: Path) -> None:

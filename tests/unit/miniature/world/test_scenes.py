@@ -1,5 +1,6 @@
 """Scenes: the same for a seed, and the truth is what is seen."""
 
+import hashlib
 import itertools
 import re
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from miniature.world.backgrounds import BACKGROUNDS, UNTAUGHT
+from miniature.world.backgrounds import BACKGROUNDS, PATTERNS, UNTAUGHT
 from miniature.world.scenes import Pool, Pose, Scene, ScenesConfig, compose, paint, phrases, pose, render
 from miniature.world.sprites import sprites
 
@@ -242,9 +243,9 @@ def test_phrases_hold_every_word_of_every_caption() -> None:
         assert set(scene.caption.replace(",", "").split()) <= words
 
 
-@pytest.mark.parametrize("noun", [*BACKGROUNDS, *UNTAUGHT])
+@pytest.mark.parametrize("noun", [*BACKGROUNDS, *UNTAUGHT, *PATTERNS])
 def test_a_background_has_its_size_and_is_not_flat(noun: str) -> None:
-    background = (BACKGROUNDS | UNTAUGHT)[noun]
+    background = (BACKGROUNDS | UNTAUGHT | PATTERNS)[noun]
     drawn = background.draw(np.random.default_rng(0), 90, 140)
     assert drawn.shape == (90, 140, 3)
     assert drawn.std(axis=(0, 1)).min() > 2
@@ -254,6 +255,26 @@ def test_a_background_has_its_size_and_is_not_flat(noun: str) -> None:
 
 
 def test_an_untaught_background_is_drawn_only_where_it_is_named() -> None:
-    assert not set(UNTAUGHT) & {*BACKGROUNDS, *ScenesConfig().backgrounds}
-    assert not set(UNTAUGHT) & set(itertools.chain.from_iterable(phrase.split() for phrase in phrases()))
-    assert compose(0, ScenesConfig(backgrounds=("mosaic",))).background == "mosaic"
+    untaught = {*UNTAUGHT, *PATTERNS}
+    assert len(untaught) == len(UNTAUGHT) + len(PATTERNS)
+    assert not untaught & {*BACKGROUNDS, *ScenesConfig().backgrounds}
+    assert not untaught & set(itertools.chain.from_iterable(phrase.split() for phrase in phrases()))
+    for noun in ("mosaic", "plaid"):
+        assert compose(0, ScenesConfig(backgrounds=(noun,))).background == noun
+
+
+def test_a_share_of_scenes_is_on_textures() -> None:
+    assert not any(scene.background == "pattern" for scene in scenes(60))
+    mixed = [scene.background for scene in scenes(200, texture_share=0.6, subjects=(1, 1))]
+    assert 0.5 < mixed.count("pattern") / len(mixed) < 0.7
+    assert {*mixed} == {"pattern", *BACKGROUNDS}
+    (one,) = scenes(1, texture_share=1.0)
+    assert one.caption.endswith(" before the pattern")
+
+
+def test_scenes_of_a_seed_stay_what_they_were() -> None:
+    """Networks and worlds are of these scenes; the digest is that of the scenes before there were textures."""
+    digest = hashlib.sha256()
+    for scene in scenes(12, backgrounds=(*BACKGROUNDS, *UNTAUGHT)):
+        digest.update(scene.image.tobytes() + scene.caption.encode())
+    assert digest.hexdigest()[:16] == "cb96a1c8498bddc8"
