@@ -139,6 +139,7 @@ class StandInSegmenter:
     def segment(
         self, prepared: Sequence[SamImage], boxes: Sequence[NDArray[np.float32]]
     ) -> Sequence[Iterable[SegmentedBox]]:
-        self._preprocessing.batch(prepared, torch.device("cpu"))
+        for image in prepared:  # a GPU gets these copies, and normalises and pads them itself
+            torch.tensor(image.pixels)
         _compute("entities", len(prepared), self._config)
         return [DrawnMasks(image, own) for image, own in zip(prepared, boxes, strict=True)]
