@@ -23,29 +23,41 @@ from tests.benchmarks.pairs import cpu_seconds_of, in_turns
 pytestmark = pytest.mark.bench
 ROWS = int(os.environ.get("ROWS", "100000"))
 """Rows of the list."""
+ROWS_AT_ONCE = 1_000_000
+"""Rows of a list to make at once."""
 WORDS = ["a", "photo", "of", "the", "dog", "vintage", "poster", "canvas", "print", "stock", "café", "it's"]
 
 
-def write_list(path: Path) -> None:
+def write_list(path: Path, rows: int = ROWS) -> None:
     """Write a list with the columns and sizes of LAION-Aesthetics; two rows in a hundred repeat a URL."""
     rng = np.random.default_rng(0)
-    ids = np.where(rng.random(ROWS) < 0.02, rng.integers(0, ROWS, ROWS), np.arange(ROWS)).tolist()
+    writer = None
+    for first in range(0, rows, ROWS_AT_ONCE):
+        table = pa.table(make_rows(rng, first, min(ROWS_AT_ONCE, rows - first), rows))
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+def make_rows(rng: np.random.Generator, first: int, count: int, of: int) -> dict[str, object]:
+    """Return the columns of `count` rows from number `first` of a list of `of` rows."""
+    ids = np.where(rng.random(count) < 0.02, rng.integers(0, of, count), np.arange(first, first + count)).tolist()
     names = [hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in ids]
-    table = {
+    return {
         "URL": [
             f"https://cdn{i % 1000}.shop-{i % 50021}.example.com/media/catalog/{n[:2]}/{n}.jpg"
             for i, n in zip(ids, names, strict=True)
         ],
-        "TEXT": [" ".join(WORDS[i] for i in row) for row in rng.integers(0, len(WORDS), (ROWS, 9)).tolist()],
-        "WIDTH": rng.integers(200, 4000, ROWS),
-        "HEIGHT": rng.integers(200, 4000, ROWS),
-        "hash": rng.integers(-(2**63), 2**63 - 1, ROWS),
-        "similarity": rng.random(ROWS, np.float32),
-        "punsafe": rng.random(ROWS, np.float32) ** 8,
-        "pwatermark": rng.random(ROWS, np.float32),
-        "AESTHETIC_SCORE": 5 + 2 * rng.random(ROWS, np.float32),
+        "TEXT": [" ".join(WORDS[i] for i in row) for row in rng.integers(0, len(WORDS), (count, 9)).tolist()],
+        "WIDTH": rng.integers(200, 4000, count),
+        "HEIGHT": rng.integers(200, 4000, count),
+        "hash": rng.integers(-(2**63), 2**63 - 1, count),
+        "similarity": rng.random(count, np.float32),
+        "punsafe": rng.random(count, np.float32) ** 8,
+        "pwatermark": rng.random(count, np.float32),
+        "AESTHETIC_SCORE": 5 + 2 * rng.random(count, np.float32),
     }
-    pq.write_table(pa.table(table), path)
 
 
 def plan_by_rows(urls: str, root: Path) -> None:
