@@ -7,7 +7,9 @@ import io
 import re
 import warnings
 
+import cv2
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
@@ -93,7 +95,16 @@ def decode_with_alpha(
 
 
 def _pixels_of(image: Image.Image) -> NDArray[np.uint8]:
-    """Copy the pixels of an RGB image to an array [H, W, 3], in strips: Pillow's own conversion copies them twice."""
+    """Copy the pixels of an RGB image to an array [H, W, 3]: Pillow's own conversion copies them twice."""
+    try:
+        stored = pa.array(image)  # without a copy: four bytes a pixel, as Pillow stores them
+    except ValueError:  # larger images are in several blocks
+        return _pixels_by_strips(image)
+    four_channels = np.frombuffer(stored.flatten().buffers()[1], np.uint8).reshape(image.height, image.width, 4)
+    return np.asarray(cv2.cvtColor(four_channels, cv2.COLOR_RGBA2RGB))
+
+
+def _pixels_by_strips(image: Image.Image) -> NDArray[np.uint8]:
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):

@@ -110,6 +110,14 @@ def test_the_transparent_colour_of_a_palette_is_kept():
     assert alpha.tolist() == [[255, 0], [0, 255]]
 
 
+@pytest.mark.parametrize("side", [64, 2300])
+def test_pixels_are_pillows_whether_it_stores_them_in_one_block_or_in_several(side):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).resize((side, side + 3)).save(file, "PNG", compress_level=1)
+    np.testing.assert_array_equal(decode(file.getvalue()), np.array(Image.open(file)))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_an_opaque_picture_has_no_alpha(mode):
     file = io.BytesIO()
