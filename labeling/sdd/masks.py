@@ -1,5 +1,7 @@
 """Masks encoded as COCO run lengths, cropped to their bounds: about a kilobyte each, and fast to decode."""
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +41,11 @@ def decode_crop(mask: Mask) -> NDArray[np.bool_]:
     return inside.repeat(lengths).reshape(mask.width_px, mask.height_px).T
 
 
+@lru_cache(maxsize=16)  # a training sample needs those of each of its masks twice
 def run_lengths(counts: bytes) -> NDArray[np.int32]:
     """Unpack COCO's compressed counts: the pixels of each run, column by column, the first run outside the mask.
+
+    The array is read-only, because calls share it.
 
     Each character above "0" holds five bits, the lowest first. Bit 32 marks that another character follows, and bit 16
     of the last character is the sign. From the third run on, numbers are differences to the run two before.
@@ -58,6 +63,7 @@ def run_lengths(counts: bytes) -> NDArray[np.int32]:
         longer = longer[characters[longer] > before]
     runs[1::2].cumsum(out=runs[1::2])
     runs[2::2].cumsum(out=runs[2::2])
+    runs.setflags(write=False)
     return runs
 
 
