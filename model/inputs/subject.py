@@ -58,9 +58,21 @@ class SubjectPictures:
         where = where[inside]
         # The fourth channel is the mask: resizing both at once takes less time than one after the other.
         alone = cv2.copyTo(cv2.cvtColor(image[inside], cv2.COLOR_RGB2RGBA), where)
-        subject = _resize(_make_square(alone, self.square), self.side_px)
+        return self.on_background(_resize(_make_square(alone, self.square), self.side_px), rng)
+
+    def on_background(
+        self, subject: UInt8[np.ndarray, "_s _s 4"], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "_s _s 3"]:
+        """Return the picture of a subject before its background.
+
+        Args:
+            subject: RGB, black around the subject, and the share of each pixel that the subject covers, 0 to 255.
+            rng: source of the random background.
+        """
         rest = cv2.bitwise_not(cv2.extractChannel(subject, 3))
-        behind = cv2.multiply(self._background(rng), cv2.merge([rest] * 3), scale=1 / 255)
+        behind = cv2.merge([rest] * 3)  # on white
+        if self.photographs or self.colour != WHITE:
+            behind = cv2.multiply(self._background(rng), behind, scale=1 / 255)
         picture: NDArray[np.uint8] = cv2.add(cv2.cvtColor(subject, cv2.COLOR_RGBA2RGB), behind)
         return picture
 

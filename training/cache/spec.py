@@ -12,6 +12,7 @@ from model.config import SubjectConfig
 from model.subject_diffusion import SubjectDiffusion
 from training.config import TrainingJob
 from training.data.cached import Cache, verify_cache
+from training.data.config import AugmentationConfig, CutoutResampling
 from training.data.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def cache_identity(job: TrainingJob, net: SubjectDiffusion) -> str:
     if data.cache.features:
         inputs |= {
             "subject_px": data.subject_px,
-            "augmentation": data.augmentation.model_dump(mode="json"),
+            "augmentation": _augmentation_settings(data.augmentation),
             "subject": _subject_settings(job.model.subject),
             "patch_tokens": job.model.patch_tokens,
             "image_encoder": _weights_id(net.image_encoder.visual, net.image_encoder.settings),
@@ -64,6 +65,12 @@ def _subject_settings(config: SubjectConfig) -> dict[str, object]:
     Old caches have no `fill_cavities`; at its default it is left out, so that their stamps stay valid.
     """
     return config.model_dump(mode="json", exclude=None if config.fill_cavities else {"fill_cavities"})
+
+
+def _augmentation_settings(config: AugmentationConfig) -> dict[str, object]:
+    """Return the settings of the augmentation; `resampling` as `_subject_settings` treats `fill_cavities`."""
+    is_default = config.resampling is CutoutResampling.TWO_STEPS
+    return config.model_dump(mode="json", exclude={"resampling"} if is_default else None)
 
 
 def _weights_id(network: nn.Module, settings: Mapping[str, object]) -> str:

@@ -20,6 +20,10 @@ _MAX_SCALE = 2
 """Largest size of a cut-out before augmentation, as a multiple of its final size; more would only cost time."""
 _FROM_FRAME = np.array([[1, 0, -1], [0, 1, -1], [0, 0, 1]], np.float64)
 """Transform from the coordinates of a framed picture to those of the picture."""
+_FROM_CENTRES = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], np.float64)
+"""Transform from coordinates that are 0 at the centre of the first pixel to those that are 0 at its corner."""
+_AFFINE = 1e-9
+"""Largest perspective of a transform that counts as affine, per pixel."""
 
 
 class Cutout(NamedTuple):
@@ -64,6 +68,45 @@ def augment(cut: Cutout, config: AugmentationConfig, rng: np.random.Generator) -
     mask = cv2.extractChannel(warped, 3) >= 128
     pixels = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
     return Cutout(pixels, mask) if mask.any() else cut
+
+
+def warp_to_square(
+    cut: Cutout, config: AugmentationConfig, rng: np.random.Generator, side_px: int, pad: bool
+) -> UInt8[np.ndarray, "_s _s 4"]:
+    """Return the subject moved as by `augment`, by one bilinear warp to a square that it fills.
+
+    Args:
+        side_px: side of the square.
+        pad: whether the square has the subject's longer side, or cuts it off at its shorter one.
+
+    Returns:
+        RGB, black around the subject, and the share of each pixel that the subject covers, 0 to 255.
+    """
+    corners = _draw_corners(cut.mask.shape, config, rng)
+    transform = cv2.getPerspectiveTransform(_corners(cut.mask.shape), corners)
+    outline = cv2.perspectiveTransform(_outline(cut.mask)[None], transform)[0]
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    scale = side_px / float((high - low).max() if pad else (high - low).min())
+    left, top = scale * (low + high) / 2 - side_px / 2
+    # OpenCV's coordinates are those of the centres of pixels.
+    to_square = np.array([[scale, 0, -left - 0.5], [0, scale, -top - 0.5], [0, 0, 1]]) @ transform @ _FROM_CENTRES
+    where = cut.mask.view(np.uint8) * np.uint8(255)
+    alone = cv2.copyTo(cv2.merge([*cv2.split(cut.pixels), where]), where)
+    is_affine = bool(np.abs(to_square[2, :2]).max() < _AFFINE)
+    if is_affine:
+        warped: NDArray[np.uint8] = cv2.warpAffine(alone, to_square[:2] / to_square[2, 2], (side_px, side_px))
+        return warped
+    warped = cv2.warpPerspective(alone, to_square, (side_px, side_px))
+    return warped
+
+
+def _outline(mask: Bool[np.ndarray, "_h _w"]) -> Float[np.ndarray, "_n 2"]:
+    """Return corners of pixels, x and y, whose hull is that of the mask: of each column's first and last pixel."""
+    x = np.flatnonzero(mask.any(axis=0))
+    columns = mask[:, x]
+    tops, bottoms = columns.argmax(axis=0), len(mask) - columns[::-1].argmax(axis=0)
+    points = np.stack([[x, x + 1, x, x + 1], [tops, tops, bottoms, bottoms]], axis=-1)
+    return points.reshape(-1, 2).astype(np.float64)
 
 
 def _add_frame(cut: Cutout) -> UInt8[np.ndarray, "_h _w 4"]:

@@ -13,9 +13,9 @@ from jaxtyping import Float, UInt8
 
 from labeling.sdd.schema import Entity
 from model.inputs.subject import SubjectPictures
-from training.data.config import DataConfig
+from training.data.config import CutoutResampling, DataConfig
 from training.data.crop import actual_reduction, choose_reduction, crop_square, decode_picture
-from training.data.cutouts import augment, cut_out, fill_mask_cavities
+from training.data.cutouts import Cutout, augment, cut_out, fill_mask_cavities, warp_to_square
 from training.data.errors import PoisonedRow
 from training.data.placement import Offsets, Square, crop_offsets, draw_square, draw_subjects
 from training.data.rows import TrainingRow
@@ -89,13 +89,19 @@ class PictureMaker:
     ) -> UInt8[np.ndarray, "R _s _s 3"]:
         pictures = []
         for index in chosen:
-            rng = self._rng(row, epoch, 1 + index)
             cut = cut_out(pixels, reduction, row.entities[index].mask, self._subjects.side_px)
             if self._subjects.fill_cavities:
                 cut = fill_mask_cavities(cut)
-            cut = augment(cut, self._config.augmentation, rng)
-            pictures.append(self._subjects(cut.pixels, cut.mask, rng))
+            pictures.append(self._picture(cut, self._rng(row, epoch, 1 + index)))
         return np.stack(pictures)
+
+    def _picture(self, cut: Cutout, rng: np.random.Generator) -> UInt8[np.ndarray, "_s _s 3"]:
+        subjects, augmentation = self._subjects, self._config.augmentation
+        if augmentation.resampling is CutoutResampling.ONE_STEP:
+            warped = warp_to_square(cut, augmentation, rng, subjects.side_px, pad=subjects.square)
+            return subjects.on_background(warped, rng)
+        cut = augment(cut, augmentation, rng)
+        return subjects(cut.pixels, cut.mask, rng)
 
     def _rng(self, row: TrainingRow, epoch: int, *more: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, epoch, int.from_bytes(row.key, "big"), *more])

@@ -17,9 +17,9 @@ from tests.factories import finished
 from tests.small_model import IMAGE_PX, open_gates, small_config
 from tests.unit.training.data.conftest import some_rows
 from training.cache.job import make_cache
-from training.cache.spec import _subject_settings, cache_identity, open_cache
+from training.cache.spec import _augmentation_settings, _subject_settings, cache_identity, open_cache
 from training.config import TrainingJob
-from training.data.config import AugmentationConfig, CacheConfig, DataConfig
+from training.data.config import AugmentationConfig, CacheConfig, CutoutResampling, DataConfig
 from training.data.errors import CacheError, DatasetError
 from training.data.loader import LoadedBatch, load_batches
 from training.data.plan import read_plan
@@ -211,6 +211,7 @@ def test_that_of_other_settings_is_stale(with_cache, net):
         with_cache(plain, training={"seed": 1}),
         with_cache(plain, max_subjects=1),
         with_cache(full, augmentation=AugmentationConfig(flip=0)),
+        with_cache(full, augmentation=AugmentationConfig(resampling=CutoutResampling.ONE_STEP)),
         with_cache(CacheConfig(name="plain", features=True)),
     ]
     for job in others:
@@ -233,6 +234,7 @@ def test_a_setting_newer_than_caches_counts_only_where_it_is_not_the_default(wit
     filled = job.model.model_copy(update={"subject": SubjectConfig(fill_cavities=True)})
     assert cache_identity(job.model_copy(update={"model": filled}), net) != cache_identity(job, net)
     assert _subject_settings(SubjectConfig()) == {"background": "white", "backgrounds": None, "square": True}
+    assert "resampling" not in _augmentation_settings(AugmentationConfig())
 
 
 @pytest.mark.parametrize("part", ["vae", "image_encoder"])

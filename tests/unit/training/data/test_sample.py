@@ -12,7 +12,7 @@ from labeling.sdd.schema import Box, Mask
 from model.config import ModelConfig, SubjectConfig
 from model.inputs.subject import SubjectPictures
 from tests.factories import entity, key, sdd_row
-from training.data.config import AugmentationConfig, DataConfig
+from training.data.config import AugmentationConfig, CutoutResampling, DataConfig
 from training.data.errors import PoisonedRow
 from training.data.sample import SampleMaker
 
@@ -139,6 +139,25 @@ def test_cavities_of_masks_are_filled_where_the_settings_say_so(prompts):
         subjects = SubjectPictures(model.subject, 28, (0.5, 0.5, 0.5), training=True)
         pictures.append(SampleMaker(config(), model, prompts, subjects, seed=0)(one, 0, 1).subject_images[0])
     assert is_colour(pictures[0], (255, 255, 255)).mean() > is_colour(pictures[1], (255, 255, 255)).mean() + 0.1
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_one_warp_shows_nearly_what_two_steps_show(prompts, square):
+    """Flipped, turned and in perspective, enlarged and reduced, on the background and nowhere else."""
+    slanted = np.zeros((SIZE[1], SIZE[0]), bool)
+    slanted[10:50, 8:40] = np.tri(40, 32, 4, dtype=bool)
+    first = dataclasses.replace(row().entities[0], mask=masks.encode(slanted))
+    one = dataclasses.replace(row(), entities=(first, row().entities[1]))
+    subjects = SubjectPictures(SubjectConfig(square=square), 28, (0.5, 0.5, 0.5), training=True)
+    pictures = []
+    for resampling in CutoutResampling:
+        of = config(augmentation=AugmentationConfig(resampling=resampling))
+        maker = SampleMaker(of, ModelConfig(), prompts, subjects, seed=0)
+        pictures.append(np.stack([maker(one, epoch, 2).subject_images for epoch in range(20)]).astype(int))
+    differences = np.abs(pictures[0] - pictures[1]).mean((2, 3, 4))
+    assert 0 < differences.mean() < 6
+    assert differences.max() < 15
+    assert np.abs(pictures[0] - pictures[1][:, :, :, ::-1]).mean() > 20
 
 
 def test_mirroring_mirrors(make):
