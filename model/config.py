@@ -185,10 +185,15 @@ class DropConfig(Config):
     """Probability of an empty prompt and a zero location mask, with the adapters on (released code)."""
     all: Share = 0.05
     """Probability of dropping text, image and layout together. Choice: App. A is silent."""
+    fixed_rows: bool = False
+    """Whether a fixed number of the last rows of each batch is always without image: as many as `image` and `all` drop
+    on average, rounded down. The other rows get the rest of these probabilities. Rows are in random order, so each
+    image is dropped as often as before. Adapters compute nothing for these rows: in a batch of 12, for one. Needs
+    `model.null_branches = "adapter_off"`."""
 
     @model_validator(mode="after")
     def _check_sum(self) -> "DropConfig":
-        if (total := sum(self.model_dump().values())) > 1:
+        if (total := self.text + self.image + self.layout + self.text_and_layout + self.all) > 1:
             raise ValueError(
                 f"model.drop: the probabilities add up to {total:g}; the events exclude each other, so lower them to "
                 f"at most 1"
@@ -361,6 +366,11 @@ class ModelConfig(Config):
             raise ValueError(
                 "model.attention_downsampling=[] leaves Eq. 2 without layers: name some, or set "
                 "model.use_attention_control=false"
+            )
+        if self.drop.fixed_rows and self.null_branches is not NullBranches.ADAPTER_OFF:
+            raise ValueError(
+                'model.drop.fixed_rows skips adapters, but model.null_branches="zero_tokens" runs them on zeros: set '
+                'model.null_branches="adapter_off", or model.drop.fixed_rows=false'
             )
         if self.departures.location_shapes.are_varied and self.location_mask is not LocationMask.MASK:
             raise ValueError(

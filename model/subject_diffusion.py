@@ -428,9 +428,12 @@ class SubjectDiffusion(nn.Module):
         assert conditions.location_mask is not None
         no_location = (dropped.layout | dropped.image)[:, None, None, None]
         adapter = conditions.adapter
+        if adapter is not None:
+            adapter = adapter.without_last(dropped.last_without_image)
+            adapter = self._drop_image(adapter, ~dropped.image[: len(adapter.tokens)])
         return replace(
             conditions,
-            adapter=None if adapter is None else self._drop_image(adapter, ~dropped.image),
+            adapter=adapter,
             location_mask=conditions.location_mask.masked_fill(no_location, 0.0),
         )
 

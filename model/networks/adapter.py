@@ -54,13 +54,20 @@ class AdapterInputs:
 
     def without_first(self, images: int) -> "AdapterInputs":
         """Return the inputs of all but the first `images` images."""
+        return self._of(slice(images, None))
+
+    def without_last(self, images: int) -> "AdapterInputs":
+        """Return the inputs of all but the last `images` images, for which adapters then compute nothing."""
+        return self._of(slice(len(self.tokens) - images))
+
+    def _of(self, images: slice) -> "AdapterInputs":
         return replace(
             self,
-            tokens=self.tokens[images:],
-            bias=None if self.bias is None else self.bias[images:],
-            gate=None if self.gate is None else self.gate[images:],
-            patch_centres=None if self.patch_centres is None else self.patch_centres[images:],
-            keys_values=tuple((keys[images:], values[images:]) for keys, values in self.keys_values),
+            tokens=self.tokens[images],
+            bias=None if self.bias is None else self.bias[images],
+            gate=None if self.gate is None else self.gate[images],
+            patch_centres=None if self.patch_centres is None else self.patch_centres[images],
+            keys_values=tuple((keys[images], values[images]) for keys, values in self.keys_values),
         )
 
 

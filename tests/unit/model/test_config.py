@@ -61,6 +61,7 @@ def test_there_is_an_ablation_for_each_row_of_table_3():
         ({"attention_downsampling": ()}, "leaves Eq. 2 without layers"),
         ({"subject": {"background": "random"}}, "backgrounds to a folder"),
         ({"drop": {"text": 0.5, "all": 0.6}}, "add up to 1.2"),
+        ({"drop": {"fixed_rows": True}, "null_branches": "zero_tokens"}, "model.drop.fixed_rows skips adapters"),
         ({"max_subjects": 0}, "max_subjects"),
     ],
 )

@@ -1,5 +1,6 @@
 """The whole model of Fig. 3: its trained parts, its size, and the effect of each input."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import open_clip
@@ -12,7 +13,8 @@ from infra.config import load
 from model.config import DropConfig, ModelConfig
 from model.inputs.batch import ABSENT, ImageFeatures, SubjectBatch
 from model.networks.attention_maps import MapRecorder
-from model.objective.drop import DropMasks
+from model.networks.unet import Conditions
+from model.objective.drop import DropMasks, draw_drops
 from model.subject_diffusion import SubjectDiffusion, TrainingLoss
 from tests.small_model import LATENT, open_gates, small_batch, small_config
 from tests.unit.model.test_config import CONFIGS, Model
@@ -329,6 +331,35 @@ def test_no_image_is_what_the_sampler_leaves_out(build):
     sampled = replace(given, adapter=None, location_mask=torch.zeros(1, 1, *size))
     z_t, t = torch.randn(1, 4, *size), torch.tensor([500])
     assert torch.equal(net.unet(z_t, t, trained), net.unet(z_t, t, sampled))
+
+
+def test_adapters_skip_the_last_rows_without_image_with_the_same_gradients(build):
+    net = open_gates(build(drop=DropConfig(image=0.4, all=0.2, fixed_rows=True), adapter_feed_forward=True))
+    batch = features_of(net, small_batch(net.prompts, *[["dog", "cat"]] * 4))
+    rows: set[int] = set()
+    for adapter in net.unet.adapters():
+        adapter.S.register_forward_pre_hook(lambda module, inputs: rows.add(len(inputs[0])))
+    skipped = gradients(net, batch, net._drop)
+    assert rows == {2}
+    rows.clear()
+    computed = gradients(net, batch, lambda given, dropped: net._drop(given, replace(dropped, last_without_image=0)))
+    assert rows == {4}
+    for name, gradient in computed.items():
+        assert torch.allclose(skipped[name], gradient, rtol=1e-4, atol=1e-6), name
+
+
+def gradients(net: SubjectDiffusion, batch: SubjectBatch, drop: Callable[..., Conditions]) -> dict[str, Tensor]:
+    """Return the loss, and its gradients, where `drop` takes conditions away that are drawn as in training."""
+    net.zero_grad()
+    generator = torch.Generator().manual_seed(0)
+    dropped = draw_drops(len(batch.boxes), net.config.drop, torch.device("cpu"), generator)
+    l_m = net.location_mask(batch.boxes, batch.masks, batch.present, (LATENT, LATENT))
+    conditions = net.conditions(batch.prompts, batch.image_features, batch.boxes, batch.present, l_m)
+    z_t = torch.randn(len(l_m), 4, LATENT, LATENT, generator=generator)
+    total = net.unet(z_t, torch.full((len(l_m),), 500), drop(conditions, dropped)).square().mean()
+    total.backward()
+    weights = {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
+    return weights | {"loss": total.detach()}
 
 
 @torch.no_grad()
