@@ -7,6 +7,7 @@ All ratios are to N, the naive baseline of `tests/benchmarks/naive.py`, at 12 im
 otherwise, with attention-plus-feed-forward adapters on both sides.
 """
 
+import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable
@@ -18,12 +19,14 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import GatedSelfAttentionDense
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from model.config import ModelConfig, Recompute
+from model.config import DropConfig, ModelConfig, Recompute
 from model.cost.budget import sampling_budget, training_budget, unet_cost
-from model.cost.count import Cost, build_on_meta, inference_flops, training_cost
+from model.cost.count import Cost, _GpuAttention, build_on_meta, inference_flops, training_cost
+from model.cost.recompute import enable_recompute
 from model.networks.adapter import AdapterInputs, SubjectAdapter
 from model.networks.attention_maps import MapRecorder, RecordedAttention
 from model.networks.unet import Conditions, SubjectUNet
@@ -36,6 +39,7 @@ from model.weights.folders import random_parts
 from tests.benchmarks.history import Better, Kind, Recorder
 from tests.benchmarks.naive import TRAINED, MapKeeper, NaiveModel, NaiveUNet, our_names
 from tests.benchmarks.pairs import cpu_seconds_of, in_turns
+from tests.benchmarks.peak_bytes import PeakBytes
 
 pytestmark = pytest.mark.bench
 
@@ -45,6 +49,9 @@ MARKS = {
     "C1 FLOPs of a step, online": 0.97,
     "C1 FLOPs of a step, latents cached": 0.75,
     "C1 FLOPs of a step, latents and image features cached": 0.62,
+    "FLOPs of a cached step with fixed_rows, 12 images of 2": 0.98,
+    "FLOPs of a cached step with fixed_rows, 12 images of 4": 0.98,
+    "FLOPs of a cached step with fixed_rows, 20 images of 2": 0.98,
     "C2 FLOPs of the adapters, 2 subjects": 0.87,
     "C2 FLOPs of the adapters, 4 subjects": 0.76,
     "C2 adapter, output apart from GLIGEN's": 1e-6,
@@ -135,6 +142,17 @@ def test_flops_of_a_step(check_gate: CheckGate) -> None:
     check_gate("C1 FLOPs of a step, latents and image features cached", cached / naive_flops())
 
 
+@pytest.mark.parametrize(("images", "subjects"), [(12, 2), (12, 4), (20, 2)])
+def test_flops_of_a_step_whose_adapters_skip_rows_without_image(
+    images: int, subjects: int, check_gate: CheckGate
+) -> None:
+    """With `drop.fixed_rows`, a twelfth or a tenth of the adapters is not computed."""
+    config = OURS.model_copy(update={"drop": DropConfig(fixed_rows=True)})
+    budgets = [training_budget(each, images, subjects) for each in (config, OURS)]
+    skipped, computed = (budget.flops(cached_latents=True, cached_features=True) for budget in budgets)
+    check_gate(f"FLOPs of a cached step with fixed_rows, {images} images of {subjects}", skipped / computed)
+
+
 def test_bytes_kept(check_gate: CheckGate) -> None:
     plain, naive = unet_cost(OURS, IMAGES, SUBJECTS), baseline(fused=False)
     check_gate("C3 bytes kept", plain.saved_bytes / naive.saved_bytes)
@@ -147,6 +165,48 @@ def test_bytes_kept(check_gate: CheckGate) -> None:
     feed_forwards = unet_cost(OURS, IMAGES, SUBJECTS, Recompute.FEED_FORWARDS)
     check_gate("C3 bytes kept, feed-forwards recomputed", feed_forwards.saved_bytes / naive.saved_bytes)
     check_gate("C3 FLOPs more for them", feed_forwards.flops / plain.flops - 1)
+
+
+@pytest.mark.parametrize("keeps_maps", [False, True], ids=["no_maps", "maps"])
+def test_full_checkpointing_of_diffusers(keeps_maps: bool, record: Recorder) -> None:
+    """Peak of forward and backward and FLOPs of the UNet's part with `enable_gradient_checkpointing()`.
+
+    With maps, it is S with its processors, which keep the maps of the recomputation until the end of the step.
+    """
+    net = build_on_meta(lambda: NaiveUNet(BASE, fused=True), torch.bfloat16)
+    if not keeps_maps:
+        net.unet.set_attn_processor(AttnProcessor2_0())
+    net.unet.enable_gradient_checkpointing(_checkpoint_on_a_gpu)
+    inputs = tensors(IMAGES, SUBJECTS, torch.device("meta"), torch.bfloat16)
+    record_peak(net, lambda: net(*inputs), record)
+
+
+@pytest.mark.parametrize("mode", Recompute)
+def test_peak_of_ours(mode: Recompute, record: Recorder) -> None:
+    net = build_on_meta(lambda: SubjectUNet(UNet2DConditionModel(**BASE.unet), OURS), torch.bfloat16)
+    for name, weight in net.named_parameters():
+        weight.requires_grad_(any(part in name for part in TRAINED))
+    enable_recompute(net, mode)
+    latent, t, text, tokens = tensors(IMAGES, SUBJECTS, torch.device("meta"), torch.bfloat16)
+    conditions = Conditions(text, AdapterInputs(tokens), latent[:, 4:])
+    record_peak(net, lambda: net(latent[:, :4], t, conditions), record)
+
+
+def record_peak(net: nn.Module, forward: Callable[[], Tensor], record: Recorder) -> None:
+    """Record FLOPs of an image, and the most bytes that live at once, without weights, with gradients."""
+    flops = training_cost(forward, net.parameters()).flops
+    net.zero_grad(set_to_none=True)
+    with PeakBytes([*net.parameters(), *net.buffers()]) as live, _GpuAttention():
+        torch.autograd.backward(forward().float().sum())
+    record("FLOPs of an image", flops / IMAGES / 1e12, "TFLOP", kind=Kind.COUNTED)
+    record("peak of forward and backward", live.peak / 2**30, "GiB", kind=Kind.COUNTED)
+
+
+def _checkpoint_on_a_gpu(function: Callable[..., object], *inputs: object) -> object:
+    """Checkpoint as diffusers does; the recomputation runs the same attention as the forward pass."""
+    return checkpoint(
+        function, *inputs, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _GpuAttention())
+    )
 
 
 # C2: the adapter
