@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,8 @@ from labeling.sdd.picture import contact_sheet, read_sheet_rows
 from labeling.sdd.query import connect
 from miniature.scoring.cases import TargetSubject, cases
 from miniature.scoring.label_score import TABLE, score_labels
-from miniature.scoring.score_options import SAMPLING
-from miniature.scoring.subject_score import draw_sheet, generate
+from miniature.scoring.score_options import SAMPLING, PlaceHint
+from miniature.scoring.subject_score import generate
 from miniature.scoring.true_layers import read_truth
 from miniature.world.names import labelled_names
 from miniature.world.serve import METADATA, TRUTH, WorldConfig, world_server, write_world
@@ -36,6 +38,7 @@ from training.export import export
 from training.job import run as train
 from training.monitoring.grid import Line, draw_grid
 from training.monitoring.metrics import read_metrics
+from training.network import load_initial_network
 
 log = logging.getLogger(__name__)
 QUERIES = {
@@ -43,12 +46,11 @@ QUERIES = {
     "Rules of App. B.1 that candidates broke": "FROM broken_rules",
     "Boxes per image": "FROM boxes_per_image",
 }
-_SAMPLES = 20
 _SUBJECTS = 8
-"""Subjects in the picture of the committed model."""
+"""Subjects in the pictures of the trained and of the committed model."""
 _PLACES = ("in the snow", "on the grass", "by the wall")
 _CELL_PX = 128
-"""Side of an image in that picture; the model's images have 64 px."""
+"""Side of an image in those pictures; the model's images have 64 px."""
 
 
 def demo(experiment: DemoExperiment, scenes: int, seed: int, labels_only: bool) -> None:
@@ -112,7 +114,7 @@ def draw_labels(root: str) -> None:
 
 
 def train_and_sample(job: TrainingJob) -> None:
-    """Start or resume training, export the model, and draw subjects that were not in its training data."""
+    """Start or resume training, export the model, and draw subjects that no network has seen, before and after it."""
     out = Path(job.training.out)
     checkpoints = Checkpoints(out, job.training.keep, Worker())
     train(job, LATEST if checkpoints.latest() else None, local=True, make_evaluator=evaluator_maker(job))
@@ -123,20 +125,37 @@ def train_and_sample(job: TrainingJob) -> None:
     last = checkpoints.latest()
     assert last is not None
     export(last, model)
-    net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
-    requests = list(cases(1))[:_SAMPLES]
-    Image.fromarray(draw_sheet(generate(net, requests, SAMPLING), requests)).save(pictures)
+    steps = metrics[-1]["step"]
+    nets = {"before": load_initial_network(job), f"after {steps} steps": SubjectDiffusion.from_pretrained(model)}
+    draw_unseen_subjects(nets).save(pictures)
     typer.echo(
-        f"The model of these {metrics[-1]['step']} steps:  {model}\n"
-        f"Its images of unseen subjects, which it has not learned to draw yet, each below its reference:  {pictures}"
+        f"The model of these {steps} steps:  {model}\n"
+        f"Images of unseen subjects, given a box each, before and after the training:  {pictures}"
     )
+
+
+def draw_unseen_subjects(nets: Mapping[str, SubjectDiffusion]) -> Image.Image:
+    """Draw unseen subjects in boxes by several networks, from the same noise.
+
+    Args:
+        nets: the networks, by the headings of their columns.
+    """
+    requests = list(islice(cases(1), _SUBJECTS))
+    columns = [
+        generate(net.eval().requires_grad_(False), requests, SAMPLING, given=PlaceHint.BOX) for net in nets.values()
+    ]
+    lines = [
+        _line(case.subjects[0], case.prompt, [Image.fromarray(image) for image in images])
+        for case, *images in zip(requests, *columns, strict=True)
+    ]
+    return draw_grid(list(nets), lines)
 
 
 def draw_committed_model(file: Path) -> None:
     """Draw unseen subjects in new scenes by the committed model, from their cut-outs and the prompts alone."""
     pipeline = SubjectDiffusionPipeline.from_pretrained(DEFAULT_MODEL)
     pipeline.set_progress_bar_config(disable=True)
-    subjects = [case.subjects[0] for case in list(cases(1))[:_SUBJECTS]]
+    subjects = [case.subjects[0] for case in islice(cases(1), _SUBJECTS)]
     lines = [_draw_line(pipeline, subject, seed) for seed, subject in enumerate(subjects)]
     draw_grid(_PLACES, lines).save(file)
     typer.echo(f"\nThe committed model, trained for three hours: unseen subjects in new scenes:  {file}")
@@ -150,9 +169,14 @@ def _draw_line(pipeline: SubjectDiffusionPipeline, subject: TargetSubject, seed:
         generator=seeded_generators([seed] * len(_PLACES)),
     )
     assert isinstance(result, SubjectDiffusionOutput)
-    images = [image.resize((_CELL_PX, _CELL_PX), Image.Resampling.BICUBIC) for image in result.images]
+    assert isinstance(result.images, list)
+    return _line(subject, "", result.images)
+
+
+def _line(subject: TargetSubject, caption: str, images: Sequence[Image.Image]) -> Line:
+    cells = [image.resize((_CELL_PX, _CELL_PX), Image.Resampling.BICUBIC) for image in images]
     reference = np.where(subject.mask[..., None], subject.image, np.uint8(255))
-    return Line(reference[None], [subject.label], "", images)
+    return Line(reference[None], [subject.label], caption, cells)
 
 
 def _with_article(label: str) -> str:

@@ -14,6 +14,7 @@ from infra.ranges import (
     Rate,
     RateOrZero,
     Seed,
+    Share,
     ShareBelowOne,
     Steps,
     StepsOrZero,
@@ -121,6 +122,9 @@ class TrainingConfig(Config):
     start: str | None = None
     """Folder of a trained model, as `export` writes it, from whose weights training starts; None starts with the base
     and new adapters."""
+    start_share: Share = 1.0
+    """Share of the way from the base and new adapters (0) to the weights of `start` (1) at which training starts: the
+    weights are interpolated."""
     steps: Steps = 300_000
     """Number of optimiser steps (App. A)."""
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from infra.lock import file_lock
 from infra.logs import setup_logs
 from infra.ray_cluster import join_cluster
@@ -36,7 +34,7 @@ from training.errors import CheckpointError, TrainingError
 from training.loop import train
 from training.monitoring.evaluation import MakeEvaluator, load_evaluations
 from training.monitoring.samples import read_sample_rows
-from training.network import load_network, start_from
+from training.network import load_initial_network
 
 log = logging.getLogger(__name__)
 LOCK = "job.lock"
@@ -92,10 +90,7 @@ def run_worker(launch: Launch, worker: Worker) -> None:
     config = launch.job.training
     plan = read_plan(config.data, config.seed)  # before the networks, which may take minutes to load
     evaluations = load_evaluations(launch.job, launch.make_evaluator, worker)
-    torch.manual_seed(config.seed)  # so that all workers create the same new adapters
-    net = load_network(launch.job.model, config.data)
-    if config.start is not None:
-        start_from(net, Path(config.start))
+    net = load_initial_network(launch.job)
     mean = net.image_encoder.mean.flatten().tolist()
     cache = open_cache(launch.job, plan, net)
     read = partial(load_batches, plan, config.data, launch.job.model, net.prompts, mean, cache=cache)

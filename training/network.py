@@ -9,11 +9,27 @@ import torch
 
 from model.config import ModelConfig
 from model.subject_diffusion import SubjectDiffusion
+from training.config import TrainingJob
 from training.data.config import DataConfig
 from training.errors import TrainingError
 
 _HALF_PRECISION = 2e-3
 """Difference of a weight that may come from rounding to half precision, absolute and relative."""
+
+
+def load_initial_network(job: TrainingJob) -> SubjectDiffusion:
+    """Load the network of step 0, the same in all workers; it seeds PyTorch's global generator.
+
+    Raises:
+        TrainingError: as `load_network` and `start_from`.
+        ModelWeightsError: as `load_network` and `start_from`.
+    """
+    config = job.training
+    torch.manual_seed(config.seed)  # so that all workers create the same new adapters
+    net = load_network(job.model, config.data)
+    if config.start is not None:
+        start_from(net, Path(config.start), config.start_share)
+    return net
 
 
 def load_network(model: ModelConfig, data: DataConfig) -> SubjectDiffusion:
@@ -34,8 +50,16 @@ def load_network(model: ModelConfig, data: DataConfig) -> SubjectDiffusion:
 
 
 @torch.no_grad()
-def start_from(net: SubjectDiffusion, folder: Path) -> None:
-    """Copy the trained weights of a model's folder to the weights that `net` trains.
+def start_from(net: SubjectDiffusion, folder: Path, share: float = 1.0) -> None:
+    """Move the weights that `net` trains towards those of a model's folder, in place.
+
+    Weights between those of a base and of a model that was trained from it are weights of models between the two
+    (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+
+    Args:
+        net: the base with new adapters.
+        folder: folder of a trained model.
+        share: share of the way, 0 to 1; 1 copies the weights.
 
     Raises:
         TrainingError: the model has other weights to train, or was trained from another base.
@@ -51,7 +75,7 @@ def start_from(net: SubjectDiffusion, folder: Path) -> None:
                 f"{found}. Set `model` as in its settings.json"
             )
         if weight.requires_grad:
-            weight.copy_(other)
+            weight.lerp_(other, share)
         elif not torch.allclose(weight, other, rtol=_HALF_PRECISION, atol=_HALF_PRECISION):
             raise TrainingError(
                 f"training.start={folder} was trained from another base than {net.config.base}: {name} differs, and "

@@ -3,11 +3,14 @@
 import pytest
 
 from flows.demo import DemoExperiment, demo, with_taught_subjects
+from flows.generation.generator import DEFAULT_MODEL
 from infra.config import SettingsError, load
 from miniature.training.pictures import SCENES
 from miniature.world.names import labelled_names
 from model.config import ModelConfig
+from model.subject_diffusion import SubjectDiffusion
 from training.config import TrainingJob
+from training.network import load_initial_network, load_network
 
 
 @pytest.mark.parametrize("name", ["demo", "score", "miniature", "miniature_exact"])
@@ -56,3 +59,13 @@ def test_the_scored_world_has_no_refused_rows_and_some_held_out_subjects():
     world = load(DemoExperiment, "score").world
     assert world.low_share == 0
     assert world.held_out_share > 0.1
+
+
+def test_the_demos_training_starts_between_the_base_and_the_committed_model():
+    job = load(TrainingJob, "demo")
+    start = dict(load_initial_network(job).named_parameters())
+    base = dict(load_network(job.model, job.training.data).named_parameters())
+    committed = dict(SubjectDiffusion.from_pretrained(DEFAULT_MODEL).named_parameters())
+    name = "unet.base.conv_out.weight"
+    way = (start[name] - base[name]).norm() / (committed[name] - base[name]).norm()
+    assert way.item() == pytest.approx(0.667, abs=1e-3)

@@ -30,6 +30,18 @@ def test_trained_weights_are_copied(job, tmp_path):
         assert torch.equal(weight, theirs[name] if weight.requires_grad else before[name]), name
 
 
+def test_training_can_start_between_the_base_and_the_model(job, tmp_path):
+    trained = changed(load_network(job().model, job().training.data))
+    trained.save_pretrained(tmp_path / "model")
+    net = load_network(job().model, job().training.data)
+    before = {name: weight.clone() for name, weight in net.named_parameters()}
+    start_from(net, tmp_path / "model", share=0.25)
+    theirs = dict(trained.named_parameters())
+    for name, weight in net.named_parameters():
+        expected = 0.75 * before[name] + 0.25 * theirs[name] if weight.requires_grad else before[name]
+        torch.testing.assert_close(weight, expected)
+
+
 def test_a_model_with_other_networks_is_refused(job, tmp_path):
     other = job().model.model_copy(update={"use_adapter": False})
     load_network(other, job().training.data).save_pretrained(tmp_path / "model")
