@@ -1,8 +1,9 @@
-"""Training of SAM, which finds the mask of a box: the whole network, then on crowded scenes, then only the decoder.
+"""Training of SAM, which finds the mask of a box: first the whole network, finally on scenes with textures.
 
-The first phase also predicts a map of all subjects, the second one a map that separates subjects. Scenes pass through
-the ordinary preprocessing: the longest side at 192 px, padding on the right and below. Boxes are jittered to imitate
-the detector's.
+Its phases are the whole network, the same on crowded scenes, the decoder, and the whole network on textures, first at
+one learning rate, then while the rate falls. The first phase also predicts a map of all subjects, the crowded and the
+textured one a map that separates subjects. Scenes pass through the ordinary preprocessing: the longest side at 192 px,
+padding on the right and below. Boxes are jittered to imitate the detector's.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from torch.nn import functional as F
 from transformers import SamModel
 
 from infra.config import Config
-from infra.ranges import Count, Factor, Seed, Share
+from infra.ranges import Count, Factor, Seed, Share, ShareBelowOne
 from labeling.backends.sam.predict import Preprocessing
 from miniature.networks.sam import SIZES, architecture, save
+from miniature.training.average import Average
 from miniature.training.train import Phase, Task
 from miniature.world.scenes import Scene, ScenesConfig, compose
 
@@ -27,6 +29,10 @@ PREPROCESSING = Preprocessing(side_px=SIZES.image_px)
 SCENES = ScenesConfig(width_px=(160, 256), height_px=(160, 256))
 CROWDED = SCENES.model_copy(update={"subjects": (3, 6)})
 """Scenes with many touching subjects: most errors after the first phase include parts of a neighbouring subject."""
+TEXTURED = SCENES.model_copy(update={"subjects": (2, 6), "texture_share": 0.6})
+"""The same on textures, so that the network separates subjects from backgrounds that it has never seen."""
+_BORDER_CELLS = 9
+"""Reach of the border between subjects, in cells of the mask: width of the squares that touch both."""
 
 
 class SamPhase(Phase):
@@ -40,6 +46,14 @@ class SamPhase(Phase):
     owner_weight: Factor = 0.0
     """Weight of the loss of an auxiliary head by which each cell of a subject predicts the subject's box; 0 turns it
     off. Unlike the map of all subjects, it trains the image encoder to separate touching subjects."""
+    border_weight: Factor = 0.0
+    """Weight of the cross-entropy in cells near both the subject and another one; 0 turns it off."""
+    exact_share: Share = 0.0
+    """Share of boxes, 0 to 1, that are not jittered. The edges of an exact box tell which of two overlapping subjects
+    it is about."""
+    average_decay: ShareBelowOne = 0.0
+    """Decay per step of a running average of the weights, which is validated and is the phase's result; 0 turns it off.
+    With a constant learning rate, the result after any step is that of a phase that ends there."""
 
 
 class SamConfig(Config):
@@ -53,6 +67,10 @@ class SamConfig(Config):
     """Phase that trains the whole network on crowded scenes."""
     decoder: SamPhase
     """Phase that trains the decoder."""
+    textured: SamPhase
+    """Phase that trains the whole network on crowded scenes, most of them on textures."""
+    settled: SamPhase
+    """Phase that goes on with the same scenes while the learning rate falls."""
     jitter: Share = 0.08
     """Largest shift of each side of a box, as a share of the box's side; 0 uses exact boxes."""
     validation_scenes: Count = 120
@@ -74,8 +92,8 @@ class SamData:
     centre of the box of the cell's subject, and the box's sides, in shares of the input; NaN in cells without subject.
     """
 
-    def __init__(self, boxes: int, jitter: float, scenes: ScenesConfig = SCENES) -> None:
-        self.boxes, self.jitter, self.scenes = boxes, jitter, scenes
+    def __init__(self, boxes: int, jitter: float, scenes: ScenesConfig = SCENES, exact_share: float = 0.0) -> None:
+        self.boxes, self.jitter, self.scenes, self.exact_share = boxes, jitter, scenes, exact_share
 
     def __call__(self, seed: Sequence[int], size: int) -> dict[str, Tensor]:
         """Return a batch."""
@@ -98,7 +116,10 @@ class SamData:
         subjects = [scene.subjects[i] for i in chosen]
         boxes = np.array([(s.box.x0, s.box.y0, s.box.x1, s.box.y1) for s in subjects])
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-        boxes = boxes + rng.uniform(-self.jitter, self.jitter, boxes.shape) * sides
+        shifts = rng.uniform(-self.jitter, self.jitter, boxes.shape) * sides
+        if self.exact_share:
+            shifts[rng.random(len(boxes)) < self.exact_share] = 0
+        boxes = boxes + shifts
         height, width = scene.image.shape[:2]
         clipped = boxes.clip(0, (width, height, width, height)) * (SIZES.image_px / max(height, width))
         return clipped.astype(np.float32), np.stack([at_mask_size(s.mask) for s in subjects])
@@ -141,20 +162,27 @@ class SamTask:
     ) -> None:
         self.name, self.net, self.phase = name, net, phase
         self.frozen = phase.rates.get("vision_encoder") == 0.0
-        self.heads: nn.Module = nn.Conv2d(SIZES.embedding_channels, 16 * (5 if phase.owner_weight else 1), 1)
-        self.data = SamData(phase.boxes, config.jitter, scenes)
+        self.maps = nn.Conv2d(SIZES.embedding_channels, 16 * (5 if phase.owner_weight else 1), 1)
+        self.average = Average(net, phase.average_decay) if phase.average_decay else None
+        self.heads: nn.Module = nn.ModuleList([self.maps, self.average]) if self.average else self.maps
+        self.data = SamData(phase.boxes, config.jitter, scenes, phase.exact_share)
         self._seed, self._scenes, self._exact = config.seed, config.validation_scenes, SamData(4, 0.0)
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the losses of masks, predicted IoU and auxiliary maps."""
+        """Return the losses of masks, predicted IoU and auxiliary maps, and update the running average."""
+        if self.average:
+            self.average.update(self.net)
         with torch.set_grad_enabled(not self.frozen):
             features = self.net.vision_encoder(batch["pixels"]).last_hidden_state
         out = self.net(image_embeddings=features, input_boxes=batch["boxes"], multimask_output=False)
         logits, predicted = out.pred_masks[:, :, 0], out.iou_scores[:, :, 0]
         terms = mask_terms(logits, batch["masks"], batch["boxes"])
         terms["iou"] = 0.2 * F.mse_loss(predicted, iou(logits > 0, batch["masks"] > 0.5))
+        if self.phase.border_weight:
+            border = border_term(logits, batch["masks"], batch["subjects"])
+            terms["border"] = self.phase.border_weight * border
         if self.phase.map_weight and not self.frozen:
-            maps = F.pixel_shuffle(self.heads(features), 4)
+            maps = F.pixel_shuffle(self.maps(features), 4)
             terms["map"] = self.phase.map_weight * F.binary_cross_entropy_with_logits(maps[:, 0], batch["subjects"])
             if self.phase.owner_weight:
                 owned = ~batch["owners"].isnan()
@@ -163,16 +191,23 @@ class SamTask:
 
     def validate(self) -> dict[str, float]:
         """Return the mean IoU at mask size, from exact boxes, and the share of masks with an IoU of at least .75."""
-        overlaps = []
+        overlaps, net = [], self.average.average if self.average else self.net
         for i in range(0, self._scenes, 40):
             batch = self._exact((self._seed, 999, i), min(40, self._scenes - i))
-            out = self.net(pixel_values=batch["pixels"], input_boxes=batch["boxes"], multimask_output=False)
+            out = net(pixel_values=batch["pixels"], input_boxes=batch["boxes"], multimask_output=False)
             overlaps.append(iou(out.pred_masks[:, :, 0] > 0, batch["masks"] > 0.5).flatten())
         ious = torch.cat(overlaps)
         return {"mask_iou": float(ious.mean()), "over_75": float((ious >= 0.75).float().mean())}
 
     def finish(self) -> None:
-        """Do nothing: all trained weights are in the network."""
+        """Replace the weights of the last step by the average, if there is one."""
+        if self.average:
+            self.average.copy_to(self.net)
+
+
+def _without_average(phase: SamPhase) -> SamPhase:
+    """Return the phase with rate 0 for the running average, which no optimiser trains."""
+    return phase.model_copy(update={"rates": phase.rates | {"1.average.": 0.0}})
 
 
 def mask_terms(logits: Tensor, masks: Tensor, boxes: Tensor) -> dict[str, Tensor]:
@@ -192,6 +227,27 @@ def mask_terms(logits: Tensor, masks: Tensor, boxes: Tensor) -> dict[str, Tensor
     return {"in_box": in_box.mean(), "dice": dice.mean(), "everywhere": entropy.mean()}
 
 
+def border_term(logits: Tensor, masks: Tensor, subjects: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the cells near both the subject of the box and another subject; 0 without such.
+
+    Args:
+        logits: logits of the masks, [B, K, h, w].
+        masks: true shares of the cells, [B, K, h, w].
+        subjects: shares of the cells that any subject covers, [B, h, w].
+    """
+    others = (subjects[:, None] - masks > 0.5).float()
+    near_both = _spread(masks) * _spread(others)
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    return (entropy * near_both).sum() / near_both.sum().clamp(min=1)
+
+
+def _spread(cells: Tensor) -> Tensor:
+    """Return 1 in the cells [B, K, h, w] near one that is more than half covered, otherwise 0."""
+    width, padding = _BORDER_CELLS, _BORDER_CELLS // 2
+    across = F.max_pool2d(cells, (1, width), stride=1, padding=(0, padding))  # one axis at a time: four times as fast
+    return (F.max_pool2d(across, (width, 1), stride=1, padding=(padding, 0)) > 0.5).float()
+
+
 def _near(boxes: Tensor, side: int) -> Tensor:
     """Return 1 in the cells [B, K, side, side] within the box enlarged by 30 %, otherwise 0."""
     centres = (torch.arange(side) + 0.5) * (SIZES.image_px / side)
@@ -206,7 +262,7 @@ def iou(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 class Training:
-    """Recipe: the whole network, then on crowded scenes, then the decoder with a frozen image encoder."""
+    """Recipe: the whole network, also on crowded scenes; the decoder with a frozen encoder; all on textures, twice."""
 
     def __init__(self, config: SamConfig) -> None:
         self.config = config
@@ -221,6 +277,8 @@ class Training:
             (config.everything, SamTask("everything", self.net, config, config.everything)),
             (config.crowded, SamTask("crowded", self.net, config, config.crowded, CROWDED)),
             (config.decoder, SamTask("decoder", self.net, config, config.decoder)),
+            (_without_average(config.textured), SamTask("textured", self.net, config, config.textured, TEXTURED)),
+            (config.settled, SamTask("settled", self.net, config, config.settled, TEXTURED)),
         ]
 
     def save(self, folder: Path) -> None:

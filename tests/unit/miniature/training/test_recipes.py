@@ -15,7 +15,8 @@ from miniature.networks.sam import SIZES as SAM
 from miniature.networks.vocabulary import caption_vocabulary, detection_vocabulary
 from miniature.training import blip2, grounding_dino, sam
 from miniature.training.boxes import IGNORED, NO_OWNER, SIDES, box_terms, cell_centres, cell_owners, peaks, priors
-from miniature.training.train import Phase, train
+from miniature.training.train import Phase, optimisers, train
+from miniature.world.backgrounds import PATTERNS, UNTAUGHT
 from miniature.world.names import labelled_names
 from miniature.world.scenes import Scene, ScenesConfig, compose, phrases
 from miniature.world.sprites import sprites
@@ -42,8 +43,10 @@ def test_250_names_and_no_held_out_one() -> None:
     held_out = {s.name for s in sprites() if s.held_out}
     assert len(set(labelled_names())) == len(labelled_names()) >= 250
     assert not held_out & set(labelled_names())
-    for config in (sam.SCENES, grounding_dino.SCENES, grounding_dino.CROWDED, blip2.SCENES, blip2.CROWDED):
+    shown = (sam.SCENES, sam.TEXTURED, grounding_dino.SCENES, grounding_dino.CROWDED, blip2.SCENES, blip2.CROWDED)
+    for config in shown:
         assert not held_out & {s.sprite.name for scene in scenes(config) for s in scene.subjects}
+        assert not {*UNTAUGHT, *PATTERNS} & {*config.backgrounds}
 
 
 def test_sams_masks_lie_in_its_boxes() -> None:
@@ -80,11 +83,60 @@ def test_mask_terms_are_least_for_the_truth() -> None:
     assert total(right.roll(8, -1)) > total(right) + 1
 
 
+def test_a_share_of_sams_boxes_is_exact() -> None:
+    boxes = {share: sam.SamData(40, 0.08, exact_share=share)(SEED, SIZE)["boxes"] for share in (0.0, 0.5, 1.0)}
+    exact = sam.SamData(40, 0.0)(SEED, SIZE)["boxes"]
+    assert [float((b == exact).all(-1).float().mean()) for b in boxes.values()] == pytest.approx([0, 0.5, 1], abs=0.15)
+    first, before = boxes[0.5][0], boxes[0.0][0]
+    jittered = (first != exact[0]).any(-1)
+    assert torch.equal(first[jittered], before[jittered])
+
+
+def test_the_border_term_sees_cells_near_both_subjects_alone() -> None:
+    mine, other = torch.zeros(1, 1, 96, 96), torch.zeros(1, 1, 96, 96)
+    mine[..., 20:40, 20:40], other[..., 20:40, 40:60] = 1, 1
+    both = (mine + other)[:, 0]
+    right = 20 * mine - 10
+
+    def term(logits: Tensor) -> float:
+        return float(sam.border_term(logits, mine, both))
+
+    assert term(right) < 0.001
+    far, near = right.clone(), right.clone()
+    far[..., 20:40, 20:30], near[..., 30, 38] = -10, -10
+    far[..., 20:40, 50:60] = 10
+    assert term(far) == pytest.approx(term(right), abs=1e-6)
+    assert term(near) > 0.01
+    assert float(sam.border_term(right, mine, mine[:, 0])) == 0
+
+
+def sam_config(phase: sam.SamPhase, **phases: sam.SamPhase) -> sam.SamConfig:
+    names = ("everything", "crowded", "decoder", "textured", "settled")
+    return sam.SamConfig(seed=5, validation_scenes=2, **{name: phases.get(name, phase) for name in names})
+
+
+def test_the_textured_phase_of_sam_ends_with_the_average_of_its_steps() -> None:
+    averaged = sam.SamPhase(steps=1, learning_rate=1e-3, average_decay=0.9)
+    phase, task = sam.Training(sam_config(averaged)).tasks()[3]
+    before = task.net.mask_decoder.iou_token.weight.detach().clone()
+    trained = {p for optimiser in optimisers(task, phase) for group in optimiser.param_groups for p in group["params"]}
+    assert not trained & {*task.heads[1].parameters()}  # type: ignore[index]  # the maps and the average
+    batch = task.data(SEED, 1)
+    for _ in range(2):
+        task.loss(batch)
+        with torch.no_grad():
+            task.net.mask_decoder.iou_token.weight += 1.0
+    task.finish()
+    moved = task.net.mask_decoder.iou_token.weight - before
+    assert torch.allclose(moved, torch.full_like(moved, 1 - 2 / 11), atol=1e-5)  # the second update has a share of 9/11
+
+
 def test_a_recipe_runs_to_a_folder_that_its_backend_loads_the_same_each_time(tmp_path: Path) -> None:
     short = sam.SamPhase(steps=2, batch_size=2, learning_rate=1e-3, muon_rate=1e-3)
     frozen = short.model_copy(update={"rates": {"vision_encoder": 0.0}})
     crowded = short.model_copy(update={"owner_weight": 1.0})
-    config = sam.SamConfig(seed=5, everything=short, crowded=crowded, decoder=frozen, validation_scenes=2)
+    textured = crowded.model_copy(update={"border_weight": 1.0, "exact_share": 0.5, "average_decay": 0.5})
+    config = sam_config(short, crowded=crowded, decoder=frozen, textured=textured)
     figures = []
     for name in ("one", "same"):
         figures.append(train(sam.Training(config), config.seed, tmp_path / name))
