@@ -1,8 +1,9 @@
-"""Import of libraries without optional packages that this project does not use."""
+"""Import of libraries without what this project does not use of them."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import ModuleType
 
 
@@ -21,3 +22,25 @@ def without_wandb() -> Iterator[None]:
         yield
     finally:
         del sys.modules["wandb"]
+
+
+@contextmanager
+def without_package_code(name: str) -> Iterator[None]:
+    """Import modules of a package inside the block without its `__init__`, unless that has been imported already.
+
+    The `__init__` of img2dataset imports all its modules, and with them Ray and albumentations.
+
+    Args:
+        name: name of an installed package.
+    """
+    if name in sys.modules:
+        yield
+        return
+    spec = find_spec(name)
+    assert spec is not None, f"{name} is a requirement"
+    sys.modules[name] = ModuleType(name)
+    sys.modules[name].__path__ = list(spec.submodule_search_locations or ())
+    try:
+        yield
+    finally:
+        del sys.modules[name]

@@ -1,7 +1,7 @@
 """Runs the pool of processes that download: `python -m labeling.download.pool`.
 
-The pool has a process of its own, as img2dataset's Reader imports much that a build does not need. If one of the pool's
-processes is killed, the whole pool ends, and starts again with the shards that are left.
+The pool has a process of its own, which ends with all others if one of them is killed, and starts again with the shards
+that are left. img2dataset's Reader, and pandas, which it imports, stay out of the process of the build.
 """
 
 import contextlib
@@ -44,7 +44,6 @@ def run_pool(job: PoolJob, stop: threading.Event) -> None:
     """
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "NO_ALBUMENTATIONS_UPDATE": "1",
         "TQDM_DISABLE": "1",
     }
     process = subprocess.Popen(
@@ -69,14 +68,6 @@ def run_pool(job: PoolJob, stop: threading.Event) -> None:
             process.stdin.close()
 
 
-def _hide_torch() -> None:
-    """Make `import torch` fail: webdataset, which img2dataset imports for tar files, would import it.
-
-    Without torch webdataset works as well, and each process saves 470 MB and half of its start.
-    """
-    sys.modules["torch"] = None  # type: ignore[assignment]  # None makes an import fail; the stub has modules only
-
-
 def _exit_with_caller() -> None:
     """End this process when its standard input is closed."""
     while os.read(sys.stdin.fileno(), 1):
@@ -87,7 +78,6 @@ def _exit_with_caller() -> None:
 def _main() -> None:
     job: PoolJob = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_exit_with_caller, daemon=True).start()
-    _hide_torch()
     tasks = list(read_tasks(ShardStore(job.download.root), job.shards, job.download.run))
     # img2dataset's own distributor ends each process after five shards, and waits forever for one that is killed.
     with ProcessPoolExecutor(job.processes, multiprocessing.get_context("spawn")) as pool:

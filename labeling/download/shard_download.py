@@ -15,7 +15,7 @@ from typing import TypeAlias
 import fsspec
 import pyarrow as pa
 
-from infra.imports import without_wandb
+from infra.imports import without_package_code
 from infra.logs import setup_logs
 from infra.storage import sweep
 from labeling.config import DownloadConfig, DownloadWorkers
@@ -140,7 +140,7 @@ _kept_screener = functools.cache(_new_screener)
 
 def read_tasks(store: ShardStore, shards: Iterable[str], run: str) -> Iterator[Task]:
     """Yield the shards as img2dataset's Reader cuts them: one from each planned file."""
-    with without_wandb():
+    with without_package_code("img2dataset"):
         from img2dataset.reader import Reader
 
     for shard in shards:
