@@ -105,6 +105,8 @@ def test_a_slower_working_tree_fails_with_the_name_of_the_benchmark(repository: 
 
 def test_counted_figures_are_compared_once_and_a_subset_is_chosen(repository: Path) -> None:
     (repository / "count.txt").write_text("99")
+    (repository / "newer.py").write_text("")
+    (repository / "tests/benchmarks/test_newer.py").write_text("import newer  # which the commit lacks")
     compared = compare(repository, "-k", "count")
     assert compared.returncode == 0, compared.stderr
     assert (repository.parent / "runs.txt").read_text().split() == ["count", "count"]
