@@ -83,9 +83,17 @@ def test_a_bad_file_is_named_with_the_cure(events: PageEvents, tmp_path: Path, n
         assert "Subject 1 is not cut out" in generate(events, slots)[1]
 
 
+def taxi_on_grey() -> Image.Image:
+    """A picture in which any segmenter of the miniature world marks something."""
+    taxi = Image.open(TAXI).convert("RGBA")
+    background = Image.new("RGBA", taxi.size, "dimgray")
+    background.alpha_composite(taxi)
+    return background.convert("RGB")
+
+
 UNUSUAL_FILES = {
     "cmyk.jpg": as_bytes(picture("RGB").convert("CMYK"), "JPEG"),
-    "16 bits.png": as_bytes(Image.fromarray((np.arange(1600, dtype=np.uint16) * 40).reshape(40, 40)), "PNG"),
+    "16 bits.png": as_bytes(Image.fromarray(np.asarray(taxi_on_grey().convert("L")).astype(np.uint16) * 257), "PNG"),
     "animated.gif": as_bytes(picture("RGB"), "GIF", save_all=True, append_images=[Image.new("RGB", (40, 40))]),
 }
 
@@ -103,7 +111,7 @@ def test_an_unusual_file_is_used_after_a_box_was_drawn(events: PageEvents, tmp_p
 
 
 def test_a_picture_of_one_pixel_is_not_cut_out_and_this_is_explained(events: PageEvents, tmp_path: Path) -> None:
-    Image.new("RGB", (1, 1), "red").save(tmp_path / "opaque.png")
+    Image.new("RGB", (1, 1), "white").save(tmp_path / "opaque.png")  # nothing stands out in it
     slots, text = upload(events, tmp_path / "opaque.png")
     assert "opaque.png: the detector found no 'opaque'" in text
     updates = asyncio.run(events.subjects.cutter_of(0)(slots, {"boxes": [ALL]}, "thing"))
