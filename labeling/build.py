@@ -34,9 +34,10 @@ from labeling.execution.gpus import gpu_share
 from labeling.execution.network_job import NetworkJob
 from labeling.execution.processes import StageProcesses
 from labeling.execution.progress import ProgressCounter, show_progress
+from labeling.execution.ray_pools import RayPools, Reserved, gpus_per_node, resources_per_node, stages_to_keep
 from labeling.execution.record import RunRecord, record_run
 from labeling.execution.report import ShardReport
-from labeling.execution.run import ShardJob, gpus_per_node, run_job, torch_threads
+from labeling.execution.run import ShardJob, run_job, torch_threads
 from labeling.finish import FinishJob, finish_stamp, stamp_of_settings
 from labeling.removal import finish_removals, pending_removals
 from labeling.sdd.corrections import NO_CORRECTIONS, Corrections, read_corrections, refuse_unknown_images
@@ -116,9 +117,10 @@ def build(config: LabelingConfig, runner: TaskRunner, steps: Sequence[Step] | No
     stop = threading.Event()
     modules = backend_modules(step.stage.config for step in all_steps)
     processes = StageProcesses(modules, keep=config.keep_networks)
-    with record_run(config, steps, len(shards)) as record, closing(processes):
+    pools = RayPools(_stages_to_keep(config, all_steps))
+    with record_run(config, steps, len(shards)) as record, closing(processes), closing(pools):
         try:
-            _make_parts(config, runner, steps, shards, corrections, record, stop, processes)
+            _make_parts(config, runner, steps, shards, corrections, record, stop, processes, pools)
         except BaseException:  # an interrupt too
             stop.set()  # for tasks that run in parallel
             raise
@@ -144,6 +146,7 @@ def _make_parts(
     record: RunRecord,
     stop: threading.Event,
     processes: StageProcesses,
+    pools: RayPools,
 ) -> None:
     confirm, embed = confirm_step(config, steps), embed_step(config)
     parts = [shards[i : i + config.shards_per_part] for i in range(0, len(shards), config.shards_per_part)]
@@ -155,7 +158,7 @@ def _make_parts(
             download = runner.submit(f"download, part {n + 1}", download_part, config, parts[n], stop)
         for step in steps:
             name = f"{step.stage.name}, part {n}"
-            future = runner.submit(name, label_part, config, step, part, record.name, stop, processes)
+            future = runner.submit(name, label_part, config, step, part, record.name, stop, processes, pools)
             record.add(step.stage.name, future.result())
         corrected = {shard: corrections[shard] for shard in part if shard in corrections}
         if corrected:
@@ -163,7 +166,7 @@ def _make_parts(
             runner.submit(name, mask_corrections, config, steps, corrected, record.name, stop, processes).result()
         if confirm:
             name = f"{confirm.stage.name}, part {n}"
-            future = runner.submit(name, label_part, config, confirm, part, record.name, stop, processes)
+            future = runner.submit(name, label_part, config, confirm, part, record.name, stop, processes, pools)
             record.add(confirm.stage.name, future.result())
         duplicates = NO_DUPLICATES
         if config.clean.finds_duplicates:
@@ -171,7 +174,7 @@ def _make_parts(
             so_far = shards[: n * config.shards_per_part]
             if embed:
                 name = f"{embed.stage.name}, part {n}"
-                future = runner.submit(name, label_part, config, embed, part, record.name, stop, processes)
+                future = runner.submit(name, label_part, config, embed, part, record.name, stop, processes, pools)
                 record.add(embed.stage.name, future.result())
                 name = f"{SIMILAR}, part {n}"
                 future = runner.submit(name, find_similar_images, config, layers, so_far, part, stop)
@@ -225,6 +228,7 @@ def label_part(
     run: str,
     stop: threading.Event | None = None,
     processes: StageProcesses | None = None,
+    pools: RayPools | None = None,
 ) -> list[ShardReport]:
     """Make the files of one stage for these shards.
 
@@ -235,6 +239,7 @@ def label_part(
         run: name of the run.
         stop: event by which another thread ends the work.
         processes: processes of the run; None to end those of the stage with it. Workers on Ray have their own.
+        pools: workers of the run on Ray; None to end those of the stage with it.
     """
     workers: Workers = getattr(config.workers, step.stage.name)
     job = NetworkJob(
@@ -246,7 +251,7 @@ def label_part(
         replace=_may_replace(config),
         processes=processes if config.executor is Executor.HERE else None,
     )
-    return _run(config, job, step.stage.name, step.reads[-1], shards, workers, stop)
+    return _run(config, job, step.stage.name, step.reads[-1], shards, workers, stop, pools=pools)
 
 
 def mask_corrections(
@@ -320,6 +325,20 @@ def refuse_missing_gpus(config: LabelingConfig, steps: Sequence[Step]) -> None:
         for step in steps:
             workers: Workers = getattr(config.workers, step.stage.name)
             gpu_share(step.stage.name, step.device, workers, workers.count, available)
+
+
+def _stages_to_keep(config: LabelingConfig, steps: Sequence[Step]) -> frozenset[str]:
+    """Return the stages whose workers on Ray outlive a part of the list."""
+    if config.executor is not Executor.RAY or not config.keep_networks:
+        return frozenset()
+    cpus, gpus = resources_per_node()
+    networks = {}
+    for step in steps:
+        workers: Workers = getattr(config.workers, step.stage.name)
+        share = gpu_share(step.stage.name, step.device, workers, workers.count, gpus_per_node())
+        networks[step.stage.name] = Reserved(workers.count * workers.cpus, workers.count * share, workers.cpus)
+    others = [Reserved(each.count * each.cpus, 0.0, each.cpus) for each in (config.workers.similar, config.workers.sdd)]
+    return stages_to_keep(networks, others, cpus, gpus)
 
 
 def refuse_stale(config: LabelingConfig, steps: Sequence[Step], shards: Sequence[str]) -> None:
@@ -418,13 +437,14 @@ def _run(
     workers: Workers,
     stop: threading.Event | None,
     nothing: str = "nothing to do",
+    pools: RayPools | None = None,
 ) -> list[ShardReport]:
     """Make the files of these shards, and log what was made; `nothing` where the files have no rows."""
     store = ShardStore(config.root)
     start = time.monotonic()
     counter = ProgressCounter(store, layer, shards, partial(job.expected_stamp, store))
     with show_progress(layer, _count_rows(store, parent, shards), counter.count):
-        reports = run_job(job, shards, workers, config.executor, stop)
+        reports = run_job(job, shards, workers, config.executor, stop, pools)
     log.info("%s: %s in %.1f s", layer, _summary(reports) or nothing, time.monotonic() - start)
     return _require_files(store, layer, reports)
 

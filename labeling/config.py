@@ -618,9 +618,9 @@ class LabelingConfig(Config):
     executor: Executor = Executor.HERE
     """System that runs the worker processes."""
     keep_networks: bool = True
-    """Whether worker processes on this machine keep their networks from one part of the list to the next: all networks
-    are then in memory at once, on a GPU too. `false` needs memory for those of one stage only, and loads them for each
-    part. On Ray each part loads them again."""
+    """Whether worker processes keep their networks from one part of the list to the next: all networks are then in
+    memory at once, on a GPU too. `false` needs memory for those of one stage only, and loads them for each part. On
+    Ray, stages keep the workers whose CPUs and GPUs the cluster can spare while all others and a download run."""
     stale: Stale = Stale.REFUSE
     """Treatment of files that other settings made."""
     download: DownloadConfig = DownloadConfig()

@@ -1,47 +1,32 @@
 """Runs a job over shards, in threads of this process or on a Ray cluster. The code per shard is the same.
 
-Ray gets names of shards and returns short reports; no pixels cross its object store. Its retries, its exit code and
-the number of its reports are not trusted: only the files at the end count (docs/notes/crash-safety.md).
+Ray's retries and the number of its reports are not trusted: only the files at the end count
+(docs/notes/crash-safety.md).
 """
 
-import json
 import logging
 import os
 import queue
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import asdict
-from typing import Any, Protocol, Self, TypeAlias
+from contextlib import closing, nullcontext, suppress
+from typing import Protocol, TypeAlias
 
-from infra.ray_cluster import join_cluster
-from labeling.config import Device, Executor, Workers
+from labeling.config import Executor, Workers
 from labeling.errors import LabelingError, StageFailed
-from labeling.execution.gpus import gpu_share
+from labeling.execution.ray_pools import RayJob, RayPools
 from labeling.execution.report import ShardReport, raise_failures
 from labeling.sdd.shards import ShardStore
-from labeling.stages.worker import RESERVED_GPUS
 
 log = logging.getLogger(__name__)
 ShardQueue: TypeAlias = "queue.SimpleQueue[str]"
 POLL_S = 0.2
 """Seconds between two checks of the stop event."""
-NO_PROGRESS_S = 7 * 24 * 3600
-"""Ray's own timeout, longer than any shard: the batch deadline ends a process that hangs."""
 
 
-class ShardJob(Protocol):
+class ShardJob(RayJob, Protocol):
     """Job that makes the files of one layer. It is pickled before its first shard."""
-
-    @property
-    def name(self) -> str:
-        """Layer that the job makes."""
-
-    @property
-    def device(self) -> Device | None:
-        """Device setting of the network; None for a job without one."""
 
     @property
     def root(self) -> str:
@@ -52,12 +37,6 @@ class ShardJob(Protocol):
 
     def report_of_finished(self, store: ShardStore, shard: str) -> ShardReport | None:
         """Return the report of a shard whose file exists with the expected stamp; None where there is work to do."""
-
-    def make(self, shard: str) -> ShardReport:
-        """Make the shard's file unless it exists; never raises."""
-
-    def for_worker(self, number: int) -> Self:
-        """Return a copy for the `number`th worker of this machine, from 0."""
 
     def close(self) -> None:
         """End the processes that the job has started."""
@@ -72,6 +51,7 @@ def run_job(
     workers: Workers,
     executor: Executor,
     stop: threading.Event | None = None,
+    pools: RayPools | None = None,
 ) -> list[ShardReport]:
     """Make the missing files of `shards`; return one report for each. No worker starts where none is missing.
 
@@ -81,6 +61,7 @@ def run_job(
         workers: settings of the workers.
         executor: where they run.
         stop: event by which another thread ends the work of this process; work on Ray ends with this process only.
+        pools: workers on Ray that may outlive the job; None to end them with it.
 
     Raises:
         StageFailed: a file could not be made; the message is the first error.
@@ -92,7 +73,8 @@ def run_job(
     if executor is Executor.HERE:
         reports = _run_locally(job, todo, workers, stop or threading.Event())
     else:
-        reports = _run_on_ray(job, todo, workers)
+        with nullcontext(pools) if pools else closing(RayPools()) as on_ray:
+            reports = on_ray.make(job, todo, workers)
     by_shard |= {report.shard: report for report in reports}
     raise_failures(by_shard.values())
     if missing := [shard for shard in shards if shard not in by_shard]:
@@ -148,65 +130,3 @@ def _make_from_queue(job: ShardJob, todo: ShardQueue, stop: threading.Event) -> 
         reports.append(job.make(shard))
     job.close()
     return reports
-
-
-def _run_on_ray(job: ShardJob, shards: Sequence[str], workers: Workers) -> list[ShardReport]:
-    """Make the shards in a fixed pool of Ray actors, each of which supervises a process with the network."""
-    import ray
-    import ray.data
-
-    join_cluster()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_options.verbose_progress = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_S
-    count = min(workers.count, len(shards))
-    pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1)
-    gpus = gpu_share(job.name, job.device, workers, count, gpus_per_node())
-    numbers = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_WorkerNumbers).remote()
-    rows = (
-        ray.data.from_items(list(shards), override_num_blocks=len(shards))
-        .map(_RayWorker, fn_constructor_args=(job, numbers), compute=pool, num_cpus=workers.cpus, num_gpus=gpus)
-        .take_all()
-    )
-    return [ShardReport(**json.loads(row["report"])) for row in rows]
-
-
-class _WorkerNumbers:
-    """Numbers the workers of each node from 0; runs as an actor of its own."""
-
-    def __init__(self) -> None:
-        self.next_numbers: Counter[str] = Counter()
-
-    def next(self, node: str) -> int:
-        """Return the number of another worker on the node."""
-        self.next_numbers[node] += 1
-        return self.next_numbers[node] - 1
-
-
-class _RayWorker:
-    """Job in a Ray actor.
-
-    Args:
-        job: job to copy for this worker.
-        numbers: handle of the `_WorkerNumbers` actor.
-    """
-
-    def __init__(self, job: ShardJob, numbers: Any) -> None:
-        import ray
-
-        context = ray.get_runtime_context()
-        os.environ[RESERVED_GPUS] = ",".join(context.get_accelerator_ids()["GPU"])
-        self.job = job.for_worker(ray.get(numbers.next.remote(context.get_node_id())))
-
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        return {"report": json.dumps(asdict(self.job.make(row["item"])))}
-
-
-def gpus_per_node() -> list[int]:
-    """Return the number of GPUs of each node of the Ray cluster; join or start the cluster."""
-    import ray
-
-    join_cluster()
-    return [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]

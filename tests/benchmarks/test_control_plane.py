@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from labeling.config import Executor, Workers
 from labeling.execution.network_job import NetworkJob
 from labeling.execution.process import StageProcess
 from labeling.execution.processes import StageProcesses
-from labeling.execution.run import _run_on_ray, run_job
+from labeling.execution.ray_pools import RayPools
+from labeling.execution.run import run_job
 from labeling.sdd.file_index import index_of
 from labeling.steps import chain_stages, steps_of
 from tests.benchmarks.history import Better
@@ -40,8 +42,13 @@ def test_a_finished_stage_on_ray_starts_no_workers(tmp_path, record):
     workers = Workers(count=2)
     job = NetworkJob(step=step, root=str(tmp_path), workers=workers, run="run", torch_threads=1)
     run_job(job, shards, workers, Executor.HERE)
+
+    def with_a_pool() -> None:
+        with closing(RayPools()) as pools:
+            pools.make(job, shards, workers)
+
     before, after, _ = in_turns(
-        partial(wall_seconds_of, partial(_run_on_ray, job, shards, workers)),
+        partial(wall_seconds_of, with_a_pool),
         partial(wall_seconds_of, partial(run_job, job, shards, workers, Executor.RAY)),
     )
     print(f"\na finished stage on Ray, 8 shards, with a pool: {before:.2f} s")

@@ -52,6 +52,7 @@ def settings(tmp_path_factory) -> Iterator[Path]:
         [labeling]
         urls = "{urls}"
         images_per_shard = 50
+        shards_per_part = 4
         caption.checkpoint = "{folder}/networks/blip2"
         detect.checkpoint = "{folder}/networks/grounding_dino"
         segment.checkpoint = "{folder}/networks/sam"
@@ -74,7 +75,7 @@ def undisturbed(settings, driver, tmp_path_factory) -> ShardStore:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
-    with ray_head() as env:
+    with ray_head(cpus=6) as env:  # so many that workers are kept from part to part
         yield env
 
 
@@ -141,7 +142,7 @@ def kill_a_worker(pid: int, rng: random.Random) -> int:
     A download is `labeling.download` and the processes that it spawns (img2dataset's pool), without their resource
     tracker, which works on nothing. Not Ray's own processes: with them its only node would end.
     """
-    marks = ("execution.fork_server", "labeling.download", "spawn_main", "ray::MapWorker", "ray::ray_download")
+    marks = ("execution.fork_server", "labeling.download", "spawn_main", "ray::_RayWorker", "ray::ray_download")
     candidates = [p for p in psutil.process_iter(["pid", "ppid", "cmdline", "environ"]) if _is_ours(p, pid, marks)]
     if not candidates:
         return 0

@@ -1,6 +1,7 @@
 """The same job on Ray: actors supervise the processes that hold the networks."""
 
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -9,6 +10,7 @@ from labeling.build import label_part, refuse_missing_gpus, with_absolute_paths
 from labeling.config import CaptionConfig, Executor, LabelingConfig, StageWorkers, Workers
 from labeling.errors import DeviceError, StageFailed
 from labeling.execution.network_job import NetworkJob
+from labeling.execution.ray_pools import RayPools
 from labeling.execution.run import run_job
 from labeling.sdd.schema import Caption
 from labeling.sdd.shards import ShardStore
@@ -48,6 +50,22 @@ def test_each_bad_row_costs_itself_and_each_shard_is_made_once(dataset):
     faulty.lock = threading.Lock()  # no worker could unpickle it
     again = run_job(faulty, shards, WORKERS, Executor.RAY)
     assert [(r.shard, r.counts, r.reused) for r in again] == [(r.shard, r.counts, True) for r in reports]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(("kept", "starts_later"), [({"captions"}, 0), ((), 1)], ids=["kept", "not kept"])
+def test_a_kept_worker_starts_its_network_once(tmp_path, kept, starts_later):
+    for n, shard in enumerate(SHARDS[:2]):
+        downloaded(tmp_path, [image(i, b"", f"good {n}-{i}") for i in range(1, 4)], shard)
+    one = Workers(batch_deadline_s=PATIENCE_S)
+    (step,) = chain_stages([(FaultyStage(FaultyConfig()), "")])
+    with closing(RayPools(kept)) as pools:
+        starts = []
+        for shard in SHARDS[:2]:
+            part = NetworkJob(step=step, root=str(tmp_path), workers=one, run="run", torch_threads=1)
+            (report,) = run_job(part, [shard], one, Executor.RAY, pools=pools)
+            starts.append(report.starts)
+        assert starts == [1, starts_later]
 
 
 @pytest.mark.usefixtures("ray_cluster")
