@@ -1,7 +1,8 @@
 """`subject-diffusion score`: the figures of the miniature world's labels, base and small model."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from flows.options import SetOption
 from infra.config import load
 from miniature.scoring.score_options import SAMPLING, Control, LeftOut, PlaceHint, ScoreOptions, SubjectSet
 from model.sampling.guidance import Guidance
+
+if TYPE_CHECKING:
+    from miniature.scoring.figures import Figure, Table
 
 app = typer.Typer(
     help="Score labels, a base or a model in the miniature world.", no_args_is_help=True, rich_markup_mode="markdown"
@@ -114,7 +118,6 @@ def subjects(
     import torch
 
     from miniature.networks.judge import load_embedder, load_judge
-    from miniature.scoring.figures import write_json
     from miniature.scoring.subject_score import TABLE, score
     from model.subject_diffusion import SubjectDiffusion
 
@@ -124,13 +127,7 @@ def subjects(
         networks = load_judge(judge), load_embedder(embedder)
         sampling = SAMPLING.model_copy(update={"guidance": Guidance(text=text, image=image)})
     options = ScoreOptions(asked, given, without or tuple(LeftOut), sampling)
-    figures = []
-    typer.echo(TABLE.head)
-    for figure in score(net, *networks, options, out):
-        typer.echo(TABLE.line(figure))
-        figures.append(figure)
-    if out:
-        write_json(figures, out / "figures.json")
+    _print_and_keep(TABLE, score(net, *networks, options, out), out)
 
 
 @app.command()
@@ -153,20 +150,13 @@ def cases(
 
     from miniature.scoring.case_scores import load_judges
     from miniature.scoring.cases_score import TABLE, score
-    from miniature.scoring.figures import write_json
     from model.subject_diffusion import SubjectDiffusion
 
     torch.set_num_threads(threads)
     with exit_on_expected_error(OSError):
         net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
         judges = load_judges(weights, asked)
-    figures = []
-    typer.echo(TABLE.head)
-    for figure in score(net, judges, asked, given, SAMPLING, count):
-        typer.echo(TABLE.line(figure))
-        figures.append(figure)
-    if out:
-        write_json(figures, out / "figures.json")
+    _print_and_keep(TABLE, score(net, judges, asked, given, SAMPLING, count), out)
 
 
 @app.command()
@@ -188,20 +178,14 @@ def controls(
     from miniature.networks.judge import load_embedder, load_judge
     from miniature.scoring.control_pictures import draw
     from miniature.scoring.controls_score import TABLE, score
-    from miniature.scoring.figures import write_json
     from model.pipeline import SubjectDiffusionPipeline
 
     torch.set_num_threads(threads)
     with exit_on_expected_error(OSError):
         pipeline = SubjectDiffusionPipeline.from_pretrained(model)
         networks = load_judge(judge), load_embedder(embedder)
-    figures = []
-    typer.echo(TABLE.head)
-    for figure in score(pipeline, *networks, asked, only or list(Control)):
-        typer.echo(TABLE.line(figure))
-        figures.append(figure)
+    figures = _print_and_keep(TABLE, score(pipeline, *networks, asked, only or list(Control)), out)
     if out:
-        write_json(figures, out / "figures.json")
         draw(pipeline, figures, asked, out)
 
 
@@ -224,7 +208,6 @@ def folder(
 
     from miniature.scoring.case_scores import load_judges_of
     from miniature.scoring.cases_score import TABLE
-    from miniature.scoring.figures import write_json
     from miniature.scoring.folder_score import score
     from miniature.scoring.folder_subjects import choose_subjects
     from model.pipeline import SubjectDiffusionPipeline
@@ -234,13 +217,7 @@ def folder(
         subjects = choose_subjects(pictures, words, count)
         pipeline = SubjectDiffusionPipeline.from_pretrained(model)
         judges = load_judges_of(weights, subjects)
-    figures = []
-    typer.echo(TABLE.head)
-    for figure in score(pipeline, judges, pictures, subjects, out):
-        typer.echo(TABLE.line(figure))
-        figures.append(figure)
-    if out:
-        write_json(figures, out / "figures.json")
+    _print_and_keep(TABLE, score(pipeline, judges, pictures, subjects, out), out)
 
 
 @app.command()
@@ -261,20 +238,13 @@ def distance(
 
     from miniature.networks.judge import load_judge
     from miniature.scoring.distance_score import TABLE, score
-    from miniature.scoring.figures import write_json
     from model.subject_diffusion import SubjectDiffusion
 
     torch.set_num_threads(threads)
     with exit_on_expected_error(OSError):
         net = SubjectDiffusion.from_pretrained(model).eval().requires_grad_(False)
         network = load_judge(judge)
-    figures = []
-    typer.echo(TABLE.head)
-    for figure in score(net, network, asked, given, SAMPLING, count):
-        typer.echo(TABLE.line(figure))
-        figures.append(figure)
-    if out:
-        write_json(figures, out / "figures.json")
+    _print_and_keep(TABLE, score(net, network, asked, given, SAMPLING, count), out)
 
 
 @app.command()
@@ -298,3 +268,17 @@ def baselines(
     typer.echo(TABLE.text(figures))
     if out:
         write_json(figures, out / "figures.json")
+
+
+def _print_and_keep(table: "Table", figures: "Iterable[Figure]", out: Path | None) -> "list[Figure]":
+    """Print figures as they are computed; with `out`, also write them to a file of that folder."""
+    from miniature.scoring.figures import write_json
+
+    kept = []
+    typer.echo(table.head)
+    for figure in figures:
+        typer.echo(table.line(figure))
+        kept.append(figure)
+    if out:
+        write_json(kept, out / "figures.json")
+    return kept
