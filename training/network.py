@@ -53,7 +53,7 @@ def load_network(model: ModelConfig, data: DataConfig) -> SubjectDiffusion:
 def start_from(net: SubjectDiffusion, folder: Path, share: float = 1.0) -> None:
     """Move the weights that `net` trains towards those of a model's folder, in place.
 
-    Weights between those of a base and of a model that was trained from it are weights of models between the two
+    The interpolated weights of a base and of a model that was trained from it make a usable model between the two
     (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
 
     Args:

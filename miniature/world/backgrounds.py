@@ -222,38 +222,33 @@ def fence(rng: np.random.Generator, height_px: int, width_px: int) -> Pixels:
     return image
 
 
-BACKGROUNDS = {
-    background.noun: background
-    for background in (
-        Background("grass", "on the grass", grass),
-        Background("sand", "on the sand", sand),
-        Background("water", "on the water", water),
-        Background("snow", "in the snow", snow),
-        Background("floor", "on the floor", floor),
-        Background("wall", "by the wall", wall),
-        Background("road", "on the road", road),
-        Background("table", "on the table", table),
-        Background("carpet", "on the carpet", carpet),
-        Background("sky", "in the sky", sky),
-    )
-}
-UNTAUGHT = {
-    background.noun: background
-    for background in (
-        Background("mosaic", "on the mosaic", mosaic),
-        Background("leaves", "on the leaves", leaves),
-        Background("curtain", "before the curtain", curtain),
-        Background("wallpaper", "before the wallpaper", wallpaper),
-    )
-}
-PATTERNS = {
-    background.noun: background
-    for background in (
-        Background("newsprint", "on the newsprint", newsprint),
-        Background("plaid", "on the plaid", plaid),
-        Background("fence", "before the fence", fence),
-    )
-}
+def _by_noun(*backgrounds: Background) -> dict[str, Background]:
+    return {background.noun: background for background in backgrounds}
+
+
+BACKGROUNDS = _by_noun(
+    Background("grass", "on the grass", grass),
+    Background("sand", "on the sand", sand),
+    Background("water", "on the water", water),
+    Background("snow", "in the snow", snow),
+    Background("floor", "on the floor", floor),
+    Background("wall", "by the wall", wall),
+    Background("road", "on the road", road),
+    Background("table", "on the table", table),
+    Background("carpet", "on the carpet", carpet),
+    Background("sky", "in the sky", sky),
+)
+UNTAUGHT = _by_noun(
+    Background("mosaic", "on the mosaic", mosaic),
+    Background("leaves", "on the leaves", leaves),
+    Background("curtain", "before the curtain", curtain),
+    Background("wallpaper", "before the wallpaper", wallpaper),
+)
+PATTERNS = _by_noun(
+    Background("newsprint", "on the newsprint", newsprint),
+    Background("plaid", "on the plaid", plaid),
+    Background("fence", "before the fence", fence),
+)
 """Untaught too, and made after the textures for training."""
 
 

@@ -83,6 +83,10 @@ class ScenesConfig(Config):
     always called by its name, so that no word of the caption fits two subjects."""
 
 
+DEFAULTS = ScenesConfig()
+"""Default settings of scenes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
     """Position, size and orientation of a sprite in a scene."""
@@ -156,7 +160,7 @@ class Scene:
 
 def compose(
     seed: Seed,
-    config: ScenesConfig = ScenesConfig(),  # noqa: B008  # frozen
+    config: ScenesConfig = DEFAULTS,
     members: Sequence[Sprite] = (),
 ) -> Scene:
     """Compose the scene of `seed` with the settings `config`.

@@ -120,7 +120,9 @@ def test_the_textured_phase_of_sam_ends_with_the_average_of_its_steps() -> None:
     phase, task = sam.Training(sam_config(averaged)).tasks()[3]
     before = task.net.mask_decoder.iou_token.weight.detach().clone()
     trained = {p for optimiser in optimisers(task, phase) for group in optimiser.param_groups for p in group["params"]}
-    assert not trained & {*task.heads[1].parameters()}  # type: ignore[index]  # the maps and the average
+    assert isinstance(task, sam.SamTask)
+    assert task.average is not None
+    assert not trained & {*task.average.parameters()}
     batch = task.data(SEED, 1)
     for _ in range(2):
         task.loss(batch)
