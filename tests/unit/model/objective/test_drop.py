@@ -7,6 +7,13 @@ from model.config import DropConfig
 from model.objective.drop import DropMasks, draw_drops
 
 IMAGES = 100_000
+SHARES_OF_THE_PAPER = {
+    (True, False, False): 0.05,
+    (False, True, False): 0.05,
+    (False, False, True): 0.05,
+    (True, True, True): 0.05,
+    (False, False, False): 0.8,
+}
 
 
 def shares(config: DropConfig) -> dict[tuple[bool, bool, bool], float]:
@@ -21,14 +28,7 @@ def shares_in(batches: list[DropMasks]) -> dict[tuple[bool, bool, bool], float]:
 
 
 def test_text_image_and_layout_each_and_all_with_0_05():
-    expected = {
-        (True, False, False): 0.05,
-        (False, True, False): 0.05,
-        (False, False, True): 0.05,
-        (True, True, True): 0.05,
-        (False, False, False): 0.8,
-    }
-    assert shares(DropConfig()) == pytest.approx(expected, abs=0.005)
+    assert shares(DropConfig()) == pytest.approx(SHARES_OF_THE_PAPER, abs=0.005)
 
 
 def test_the_released_codes_events():
@@ -53,14 +53,7 @@ def test_a_fixed_number_of_rows_is_without_image_and_the_probabilities_stay(imag
     batches = [draw_drops(images, config, torch.device("cpu"), generator) for _ in range(40_000 // images)]
     assert {dropped.last_without_image for dropped in batches} == {fixed}
     assert all(dropped.image[images - fixed :].all() for dropped in batches)
-    expected = {
-        (True, False, False): 0.05,
-        (False, True, False): 0.05,
-        (False, False, True): 0.05,
-        (True, True, True): 0.05,
-        (False, False, False): 0.8,
-    }
-    assert shares_in(batches) == pytest.approx(expected, abs=0.006)
+    assert shares_in(batches) == pytest.approx(SHARES_OF_THE_PAPER, abs=0.006)
 
 
 def test_a_row_is_left_for_the_adapters_whatever_is_dropped():
